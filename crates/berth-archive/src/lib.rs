@@ -1,0 +1,2 @@
+//! Safe tar in and out, decompression.
+#![forbid(unsafe_code)]

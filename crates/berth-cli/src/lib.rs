@@ -1,0 +1,2 @@
+//! The command line: flags to settings, tables, templates, progress, terminal.
+#![forbid(unsafe_code)]

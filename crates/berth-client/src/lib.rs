@@ -1,0 +1,2 @@
+//! The Engine API's client: HTTP over unix and TCP, hijacked streams.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! Pull, load, tags, removal: what an image is to a user.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! Bridges, addresses, ports, names, firewall.
+#![forbid(unsafe_code)]

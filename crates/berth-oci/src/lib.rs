@@ -1,0 +1,2 @@
+//! Digest, reference, descriptor, manifest, image configuration; no I/O.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! The distribution protocol: client.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! An OCI runtime: namespaces, cgroups, mounts, seccomp, capabilities; its command line.
+#![forbid(unsafe_code)]

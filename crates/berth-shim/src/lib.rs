@@ -1,0 +1,2 @@
+//! The per-container process, its protocol and its client.
+#![forbid(unsafe_code)]

@@ -1,0 +1,1 @@
+//! Safe wrappers of system calls; the only `unsafe`.
