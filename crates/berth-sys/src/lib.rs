@@ -1,1 +1,2 @@
 //! Safe wrappers of system calls; the only `unsafe`.
+pub mod rtnetlink;
