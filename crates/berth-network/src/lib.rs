@@ -1,2 +1,19 @@
 //! Bridges, addresses, ports, names, firewall.
+//!
+//! Links, addresses and routes are set by rtnetlink, filtering and NAT by nftables over netlink; nothing here
+//! runs another program, and nothing here records anything: the engine hands in what exists and keeps what
+//! comes back. The one exception by design is the [`net`] process, whose sockets outlive the daemon and can be
+//! filled again at any time.
 #![forbid(unsafe_code)]
+
+mod error;
+pub mod firewall;
+pub mod host;
+pub mod ipam;
+pub mod net;
+pub mod port;
+mod sysctl;
+
+pub use error::Error;
+pub use host::{Bridge, Endpoint, Host};
+pub use port::{PortMapping, Protocol};

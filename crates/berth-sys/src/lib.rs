@@ -1,2 +1,3 @@
 //! Safe wrappers of system calls; the only `unsafe`.
+pub mod netns;
 pub mod rtnetlink;

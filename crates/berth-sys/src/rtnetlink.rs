@@ -8,7 +8,8 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkBuffer, NetlinkMessage, NetlinkPayload,
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkBuffer, NetlinkMessage,
+    NetlinkPayload,
 };
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage};
@@ -157,8 +158,10 @@ impl Socket {
         let mut rest = data.as_slice();
         let mut messages = Vec::new();
         while rest.len() >= 16 {
-            let length = NetlinkBuffer::new_checked(&rest).map_err(|e| Error::Answer(e.to_string()))?.length() as usize;
-            let message = NetlinkMessage::deserialize(&rest[..length]).map_err(|e| Error::Answer(e.to_string()))?;
+            let length = NetlinkBuffer::new_checked(&rest).map_err(|e| Error::Answer(e.to_string()))?.length()
+                as usize;
+            let message =
+                NetlinkMessage::deserialize(&rest[..length]).map_err(|e| Error::Answer(e.to_string()))?;
             messages.push(message);
             rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
         }
@@ -204,7 +207,8 @@ pub fn add_address(index: u32, address: IpNet, link: &str) -> Request {
     let mut message = AddressMessage::default();
     message.header.index = index;
     message.header.prefix_len = address.prefix_len();
-    message.attributes = vec![AddressAttribute::Local(address.addr()), AddressAttribute::Address(address.addr())];
+    message.attributes =
+        vec![AddressAttribute::Local(address.addr()), AddressAttribute::Address(address.addr())];
     match address {
         IpNet::V4(v4) => {
             message.header.family = AddressFamily::Inet;
@@ -225,7 +229,8 @@ pub fn add_address(index: u32, address: IpNet, link: &str) -> Request {
 /// Adds the default route by way of `gateway`.
 pub fn add_default_route(index: u32, gateway: IpAddr) -> Request {
     let mut message = RouteMessage::default();
-    message.header.address_family = if gateway.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    message.header.address_family =
+        if gateway.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     message.header.table = RouteHeader::RT_TABLE_MAIN;
     message.header.protocol = RouteProtocol::Boot;
     message.header.scope = RouteScope::Universe;
@@ -306,7 +311,11 @@ mod tests {
 
     #[test]
     fn a_refusal_names_the_request() {
-        let error = Socket::open().unwrap().request(vec![add_address(0x7fff_0000, "10.0.0.1/8".parse().unwrap(), "ghost0")]);
+        let error = Socket::open().unwrap().request(vec![add_address(
+            0x7fff_0000,
+            "10.0.0.1/8".parse().unwrap(),
+            "ghost0",
+        )]);
         let text = error.unwrap_err().to_string();
         assert!(text.contains("add address 10.0.0.1/8 to ghost0"), "{text}");
     }

@@ -1,0 +1,179 @@
+//! The daemon's side of the net process.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::{self, Read, Write};
+use std::net::Shutdown;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{Mode, OFlags};
+
+use super::{Answer, MESSAGE_LIMIT, Request, SOCKET};
+use crate::{Error, PortMapping};
+
+const EADDRINUSE: i32 = 98;
+/// A net process that answers nothing for this long is taken for dead.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Talks to the net process of one exec root and starts it when it is first needed, or needed again.
+///
+/// Calls block for a round trip (0.1 ms), or for the start of the process: async callers use a blocking task.
+pub struct NetClient {
+    exec_root: PathBuf,
+    program: Vec<OsString>,
+    child: Mutex<Option<Child>>,
+}
+
+impl NetClient {
+    /// A client; nothing is started yet. `program` is what to execute, with its first arguments, to reach
+    /// [`super::main`]: normally `/proc/self/exe __net`.
+    pub fn new(exec_root: &Path, program: Vec<OsString>) -> NetClient {
+        NetClient { exec_root: exec_root.into(), program, child: Mutex::new(None) }
+    }
+
+    /// Reserves ports for a container, all or none, and returns them with the host's ports settled. What the
+    /// owner holds already is kept.
+    pub fn reserve(&self, owner: &str, ports: &[PortMapping]) -> Result<Vec<PortMapping>, Error> {
+        let request = Request::Reserve { owner: owner.into(), ports: ports.to_vec() };
+        match self.ask_or_start(&request)? {
+            Answer::Reserved(settled) => Ok(settled),
+            Answer::Refused { port, errno: EADDRINUSE } => {
+                Err(Error::PortInUse { address: port.host_address, port: port.host_port })
+            }
+            Answer::Refused { port, errno } => Err(Error::PortRefused {
+                protocol: port.protocol,
+                address: port.host_address,
+                port: port.host_port,
+                source: io::Error::from_raw_os_error(errno),
+            }),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Gives back what a container holds; without a net process there is nothing to give back.
+    pub fn release(&self, owner: &str) -> Result<(), Error> {
+        match self.ask(&Request::Release { owner: owner.into() }) {
+            Ok(_) => Ok(()),
+            Err(error) if is_absent(&error) => Ok(()),
+            Err(source) => Err(Error::NetProcess { operation: "release ports", source }),
+        }
+    }
+
+    /// Who holds which ports; empty without a net process.
+    pub fn list(&self) -> Result<Vec<(String, Vec<PortMapping>)>, Error> {
+        match self.ask(&Request::List) {
+            Ok(Answer::Held(list)) => Ok(list),
+            Ok(other) => Err(unexpected(&other)),
+            Err(error) if is_absent(&error) => Ok(Vec::new()),
+            Err(source) => Err(Error::NetProcess { operation: "list ports", source }),
+        }
+    }
+
+    /// Whether a net process answers.
+    pub fn is_running(&self) -> bool {
+        self.ask(&Request::List).is_ok()
+    }
+
+    /// Ends the net process if it holds nothing.
+    pub fn stop_if_idle(&self) {
+        // Whether it was there at all does not matter.
+        let _ = self.ask(&Request::Stop);
+    }
+
+    fn ask_or_start(&self, request: &Request) -> Result<Answer, Error> {
+        match self.ask(request) {
+            Err(error) if is_absent(&error) => {}
+            other => return other.map_err(|source| Error::NetProcess { operation: "ask", source }),
+        }
+        self.start().map_err(|source| Error::NetProcess { operation: "start", source })?;
+        self.ask(request).map_err(|source| Error::NetProcess { operation: "ask after the start", source })
+    }
+
+    fn ask(&self, request: &Request) -> io::Result<Answer> {
+        let directory = rustix::fs::open(
+            &self.exec_root,
+            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )?;
+        let mut connection =
+            UnixStream::connect(format!("/proc/self/fd/{}/{SOCKET}", directory.as_raw_fd()))?;
+        connection.set_read_timeout(Some(PATIENCE))?;
+        connection.set_write_timeout(Some(PATIENCE))?;
+        connection.write_all(&serde_json::to_vec(request)?)?;
+        connection.shutdown(Shutdown::Write)?;
+        let mut body = Vec::new();
+        connection.take(MESSAGE_LIMIT).read_to_end(&mut body)?;
+        if body.is_empty() {
+            return Err(io::ErrorKind::ConnectionReset.into());
+        }
+        Ok(serde_json::from_slice(&body)?)
+    }
+
+    /// Executes the process and waits until its socket is there.
+    fn start(&self) -> io::Result<()> {
+        let mut child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(old) = child.as_mut() {
+            old.try_wait()?; // Reaps one that died.
+        }
+        let ready = Watch::new(&self.exec_root)?;
+        let (program, arguments) = self.program.split_first().ok_or(io::ErrorKind::InvalidInput)?;
+        let mut command = Command::new(program);
+        command.args(arguments).arg(&self.exec_root).arg0("berth").env_clear();
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).current_dir("/");
+        *child = Some(command.spawn()?);
+        drop(child);
+        ready.wait(|| self.is_running())
+    }
+}
+
+/// Wakes when something appears in a directory.
+struct Watch(std::os::fd::OwnedFd);
+
+impl Watch {
+    fn new(directory: &Path) -> io::Result<Watch> {
+        use rustix::fs::inotify;
+        fs::create_dir_all(directory)?;
+        let watch = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
+        inotify::add_watch(&watch, directory, inotify::WatchFlags::CREATE | inotify::WatchFlags::ATTRIB)?;
+        Ok(Watch(watch))
+    }
+
+    fn wait(&self, done: impl Fn() -> bool) -> io::Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        while !done() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            // Between bind and listen no event comes: look again soon.
+            let step = left.min(Duration::from_millis(2));
+            let timeout = rustix::event::Timespec { tv_sec: 0, tv_nsec: i64::from(step.subsec_nanos()) };
+            let mut interest = [rustix::event::PollFd::new(&self.0, rustix::event::PollFlags::IN)];
+            rustix::event::poll(&mut interest, Some(&timeout))?;
+            let mut buffer = [0u8; 4096];
+            while rustix::io::read(&self.0, &mut buffer).is_ok_and(|n| n > 0) {}
+        }
+        Ok(())
+    }
+}
+
+fn is_absent(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::BrokenPipe
+    )
+}
+
+fn unexpected(answer: &Answer) -> Error {
+    let source = io::Error::other(format!("unexpected answer {answer:?}"));
+    Error::NetProcess { operation: "ask", source }
+}

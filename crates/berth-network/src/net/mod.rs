@@ -1,0 +1,52 @@
+//! The net process: what must not stop with the daemon.
+//!
+//! It holds a bound socket for each published port, so that no other program can take a port that the firewall
+//! translates, and that a port in use is noticed before a container starts. It records nothing: its owner, the
+//! daemon, fills it again whenever it had to be started anew. It answers one request for each connection on
+//! `net.sock` below the exec root, to root only.
+
+mod client;
+mod process;
+mod reservation;
+
+use serde::{Deserialize, Serialize};
+
+use crate::PortMapping;
+
+pub use client::NetClient;
+pub use process::main;
+
+/// Name of the socket below the exec root.
+const SOCKET: &str = "net.sock";
+/// Name of the lock that keeps a second net process away.
+const LOCK: &str = "net.lock";
+/// Longest request or answer in bytes: some thousands of ports.
+const MESSAGE_LIMIT: u64 = 4 << 20;
+
+/// What the daemon asks.
+#[derive(Debug, Serialize, Deserialize)]
+enum Request {
+    /// Reserve all of these ports for a container, or none.
+    Reserve { owner: String, ports: Vec<PortMapping> },
+    /// Give back what a container holds.
+    Release { owner: String },
+    /// Who holds what?
+    List,
+    /// End, if nothing is held.
+    Stop,
+}
+
+/// What the net process answers.
+#[derive(Debug, Serialize, Deserialize)]
+enum Answer {
+    /// The ports that are held now, with the host's ports settled.
+    Reserved(Vec<PortMapping>),
+    /// This port could not be bound; none of the request's is held.
+    Refused { port: PortMapping, errno: i32 },
+    /// Owners and their ports.
+    Held(Vec<(String, Vec<PortMapping>)>),
+    /// Done.
+    Done,
+    /// The request made no sense to this version.
+    Unknown(String),
+}

@@ -1,0 +1,90 @@
+//! The net process as the daemon uses it: started when needed, killed, started and filled again.
+
+use std::ffi::OsString;
+use std::net::{TcpListener, UdpSocket};
+use std::path::PathBuf;
+
+use berth_network::net::NetClient;
+use berth_network::{Error, PortMapping, Protocol};
+use rustix::process::{Pid, Signal, kill_process};
+
+fn program() -> Vec<OsString> {
+    let test = std::env::current_exe().unwrap();
+    let examples = test.parent().and_then(|deps| deps.parent()).unwrap().join("examples/net");
+    vec![examples.into(), "__net".into()]
+}
+
+fn client(root: &tempfile::TempDir) -> NetClient {
+    NetClient::new(root.path(), program())
+}
+
+fn port(protocol: Protocol, host_port: u16) -> PortMapping {
+    PortMapping { protocol, host_address: "127.0.0.1".parse().unwrap(), host_port, container_port: 80 }
+}
+
+/// The process that holds the lock below `root`.
+fn net_pid(root: &tempfile::TempDir) -> Pid {
+    let wanted = PathBuf::from(root.path());
+    let found = std::fs::read_dir("/proc").unwrap().filter_map(|entry| {
+        let pid = entry.ok()?.file_name().into_string().ok()?.parse::<i32>().ok()?;
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+        let last = line.split(|b| *b == 0).filter(|part| !part.is_empty()).next_back()?;
+        (last == wanted.as_os_str().as_encoded_bytes()).then_some(pid)
+    });
+    Pid::from_raw(found.max().expect("a net process")).unwrap()
+}
+
+#[test]
+fn ports_are_kept_from_others_until_they_are_released() {
+    let root = tempfile::tempdir().unwrap();
+    let client = client(&root);
+    assert!(client.list().unwrap().is_empty(), "asking starts nothing");
+    let settled = client.reserve("one", &[port(Protocol::Tcp, 0), port(Protocol::Udp, 0)]).unwrap();
+    assert!(TcpListener::bind(("127.0.0.1", settled[0].host_port)).is_err());
+    assert!(UdpSocket::bind(("127.0.0.1", settled[1].host_port)).is_err());
+    let error = client.reserve("two", &settled[..1]).unwrap_err();
+    let text = format!("Bind for 127.0.0.1:{} failed: port is already allocated", settled[0].host_port);
+    assert_eq!(error.to_string(), text);
+    client.release("one").unwrap();
+    TcpListener::bind(("127.0.0.1", settled[0].host_port)).unwrap();
+    client.stop_if_idle();
+}
+
+#[test]
+fn all_ports_of_a_request_or_none() {
+    let root = tempfile::tempdir().unwrap();
+    let client = client(&root);
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let free = client.reserve("probe", &[port(Protocol::Tcp, 0)]).unwrap();
+    client.release("probe").unwrap();
+    let request = [free[0].clone(), port(Protocol::Tcp, taken.local_addr().unwrap().port())];
+    assert!(matches!(client.reserve("one", &request), Err(Error::PortInUse { .. })));
+    assert!(client.list().unwrap().is_empty());
+    client.stop_if_idle();
+}
+
+#[test]
+fn killed_it_is_started_and_filled_again() {
+    let root = tempfile::tempdir().unwrap();
+    let client = client(&root);
+    let settled = client.reserve("one", &[port(Protocol::Tcp, 0)]).unwrap();
+    let first = net_pid(&root);
+    kill_process(first, Signal::KILL).unwrap();
+    // The next daemon, or this one when it notices, asks for what it knows to be published.
+    assert_eq!(client.reserve("one", &settled).unwrap(), settled);
+    assert_ne!(net_pid(&root), first);
+    assert_eq!(client.reserve("one", &settled).unwrap(), settled, "asking again changes nothing");
+    client.release("one").unwrap();
+    client.stop_if_idle();
+    assert!(!client.is_running());
+}
+
+#[test]
+fn outlives_the_client_and_serves_the_next() {
+    let root = tempfile::tempdir().unwrap();
+    let settled = client(&root).reserve("one", &[port(Protocol::Tcp, 0)]).unwrap();
+    let next = client(&root);
+    assert_eq!(next.list().unwrap(), [("one".to_string(), settled)]);
+    next.release("one").unwrap();
+    next.stop_if_idle();
+}
