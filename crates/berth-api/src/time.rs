@@ -1,0 +1,84 @@
+//! Times as Go writes them.
+
+use std::fmt;
+use std::str::FromStr;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// A moment on the wire: RFC 3339 in UTC with nanoseconds, trailing zeros cut.
+///
+/// Go's zero time, `0001-01-01T00:00:00Z`, stands for "never", and is the default.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Time(pub Timestamp);
+
+impl Time {
+    /// Go's zero time.
+    pub const ZERO: Self = Self(Timestamp::constant(-62_135_596_800, 0));
+
+    /// The current moment.
+    pub fn now() -> Self {
+        Self(Timestamp::now())
+    }
+
+    /// True for Go's zero time, which means "never".
+    pub fn is_zero(self) -> bool {
+        self == Self::ZERO
+    }
+
+    /// The timestamp, unless this is the zero time.
+    pub fn get(self) -> Option<Timestamp> {
+        (!self.is_zero()).then_some(self.0)
+    }
+}
+
+impl Default for Time {
+    fn default() -> Self {
+        Self::ZERO
+    }
+}
+
+impl From<Timestamp> for Time {
+    fn from(timestamp: Timestamp) -> Self {
+        Self(timestamp)
+    }
+}
+
+impl From<Option<Timestamp>> for Time {
+    fn from(timestamp: Option<Timestamp>) -> Self {
+        timestamp.map_or(Self::ZERO, Self)
+    }
+}
+
+impl fmt::Display for Time {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(formatter)
+    }
+}
+
+impl fmt::Debug for Time {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(formatter)
+    }
+}
+
+impl FromStr for Time {
+    type Err = jiff::Error;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        // Docker writes an empty string in some places where it means "never".
+        if text.is_empty() { Ok(Self::ZERO) } else { text.parse().map(Self) }
+    }
+}
+
+impl Serialize for Time {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Time {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
