@@ -1,0 +1,126 @@
+//! What an operation can fail with, in the words that Docker's clients match on.
+
+/// How an error is to be answered; `berth-server` maps each kind to one status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// The object does not exist (404).
+    NotFound,
+    /// The request makes no sense (400).
+    InvalidParameter,
+    /// The object's state or another object is in the way (409).
+    Conflict,
+    /// What was asked for is so already (304).
+    NotModified,
+    /// The operation is not allowed (403).
+    Forbidden,
+    /// Something needed is not there now; a later attempt may succeed (503).
+    Unavailable,
+    /// Nothing here can do that (501).
+    NotImplemented,
+    /// The engine, the kernel or the disk failed (500).
+    System,
+}
+
+/// An operation of the engine that failed. The text is Docker's where Docker has one.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No container has this name or ID.
+    #[error("No such container: {0}")]
+    NoSuchContainer(String),
+    /// Several containers' IDs begin so.
+    #[error("multiple IDs found with provided prefix: {0}")]
+    AmbiguousId(String),
+    /// No image has this name or ID.
+    #[error("No such image: {0}")]
+    NoSuchImage(String),
+    /// No exec instance has this ID.
+    #[error("No such exec instance: {0}")]
+    NoSuchExec(String),
+    /// No network has this name or ID.
+    #[error("network {0} not found")]
+    NoSuchNetwork(String),
+    /// The name does not follow the rules for names.
+    #[error("Invalid container name ({0}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")]
+    InvalidName(String),
+    /// Another container has the name.
+    #[error(
+        "Conflict. The container name \"/{name}\" is already in use by container \"{id}\". You have to remove (or rename) that container to be able to reuse that name."
+    )]
+    NameInUse {
+        /// The name without its slash.
+        name: String,
+        /// The ID of its owner.
+        id: String,
+    },
+    /// The operation needs a running container.
+    #[error("container {0} is not running")]
+    NotRunning(String),
+    /// The operation does not work on a paused container; the text says which.
+    #[error("{0}")]
+    Paused(String),
+    /// The container's state is in the way.
+    #[error("{0}")]
+    Conflict(String),
+    /// The request makes no sense.
+    #[error("{0}")]
+    InvalidParameter(String),
+    /// What was asked for is so already.
+    #[error("{0}")]
+    NotModified(String),
+    /// Not allowed.
+    #[error("{0}")]
+    Forbidden(String),
+    /// Nothing here can do that.
+    #[error("{0} is not supported")]
+    NotImplemented(String),
+    /// The engine is ending, or a part of it is being started again.
+    #[error("{0}")]
+    Unavailable(String),
+    /// A system call failed.
+    #[error("{operation}: {source}")]
+    Io {
+        /// What was tried on which object.
+        operation: String,
+        /// The kernel's answer.
+        source: std::io::Error,
+    },
+    /// A record of the engine's own could not be read.
+    #[error("{what}: {source}")]
+    Record {
+        /// Which record.
+        what: String,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+    /// A step failed, and so did some of what was to undo the steps before it.
+    #[error("{first}; while undoing it: {}", .undo.join("; "))]
+    Unwound {
+        /// The first failure.
+        first: Box<Error>,
+        /// What failed on the way back.
+        undo: Vec<String>,
+    },
+}
+
+impl Error {
+    /// How the error is to be answered.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Error::NoSuchContainer(_) | Error::NoSuchImage(_) | Error::NoSuchExec(_) | Error::NoSuchNetwork(_) => {
+                ErrorKind::NotFound
+            }
+            Error::AmbiguousId(_) | Error::InvalidName(_) | Error::InvalidParameter(_) => {
+                ErrorKind::InvalidParameter
+            }
+            Error::NameInUse { .. } | Error::NotRunning(_) | Error::Paused(_) | Error::Conflict(_) => {
+                ErrorKind::Conflict
+            }
+            Error::NotModified(_) => ErrorKind::NotModified,
+            Error::Forbidden(_) => ErrorKind::Forbidden,
+            Error::NotImplemented(_) => ErrorKind::NotImplemented,
+            Error::Unavailable(_) => ErrorKind::Unavailable,
+            Error::Io { .. } | Error::Record { .. } => ErrorKind::System,
+            Error::Unwound { first, .. } => first.kind(),
+        }
+    }
+}

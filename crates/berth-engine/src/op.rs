@@ -1,0 +1,180 @@
+//! The operations that clients can ask for, as validated values.
+//!
+//! Wire types end here: [`CreateContainer::parse`] and its like turn them into closed values once, and refuse what makes no
+//! sense in Docker's words.
+
+use std::time::Duration;
+
+use berth_api::container::{Config, CreateRequest, HostConfig};
+use berth_api::filter::Filters;
+use jiff::Timestamp;
+
+use crate::Error;
+
+/// A container to create.
+#[derive(Debug, Clone)]
+pub struct CreateContainer {
+    /// The name without a slash; `None` for a random one.
+    pub name: Option<String>,
+    /// The platform asked for, such as `linux/amd64`.
+    pub platform: Option<String>,
+    /// What the process is.
+    pub config: Config,
+    /// What the host gives it.
+    pub host_config: HostConfig,
+    /// The networks asked for beside `host_config.network_mode`.
+    pub networking: Option<berth_api::network::NetworkingConfig>,
+}
+
+impl CreateContainer {
+    /// Takes a request apart. `name` is the query parameter; a leading slash is allowed.
+    pub fn parse(name: Option<&str>, platform: Option<&str>, request: CreateRequest) -> Result<Self, Error> {
+        let _ = (name, platform, request);
+        unimplemented!()
+    }
+}
+
+/// Stops a container: its stop signal, then SIGKILL.
+#[derive(Debug, Clone, Default)]
+pub struct Stop {
+    /// Instead of the container's own stop signal, by name or number.
+    pub signal: Option<String>,
+    /// How long to wait before SIGKILL: `None` for the container's own (10 s), negative for ever, in seconds.
+    pub timeout: Option<i64>,
+}
+
+/// Removes a container.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Remove {
+    /// Kill it first if it runs.
+    pub force: bool,
+    /// Remove its anonymous volumes too.
+    pub volumes: bool,
+}
+
+/// What [`Engine::wait`](crate::Engine::wait) waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum WaitCondition {
+    /// The container does not run, now or later.
+    #[default]
+    NotRunning,
+    /// The container exits after now, even if it was not started yet.
+    NextExit,
+    /// The container is removed.
+    Removed,
+}
+
+impl WaitCondition {
+    /// Reads the query parameter; empty is the default.
+    pub fn parse(text: &str) -> Result<Self, Error> {
+        match text {
+            "" | "not-running" => Ok(WaitCondition::NotRunning),
+            "next-exit" => Ok(WaitCondition::NextExit),
+            "removed" => Ok(WaitCondition::Removed),
+            other => Err(Error::InvalidParameter(format!("invalid condition: \"{other}\""))),
+        }
+    }
+}
+
+/// Attaches a connection to a container's streams.
+#[derive(Debug, Clone, Default)]
+pub struct Attach {
+    /// Replay what was logged so far first.
+    pub logs: bool,
+    /// Stay attached to the running streams.
+    pub stream: bool,
+    /// The connection's input goes to the process.
+    pub stdin: bool,
+    /// The process's output comes to the connection.
+    pub stdout: bool,
+    /// The process's error output comes to the connection.
+    pub stderr: bool,
+    /// Keys that detach, in Docker's notation (`ctrl-p,ctrl-q`); `None` for the default.
+    pub detach_keys: Option<String>,
+}
+
+/// Reads a container's log.
+#[derive(Debug, Clone, Default)]
+pub struct Logs {
+    /// Stay until the container ends.
+    pub follow: bool,
+    /// Include the output.
+    pub stdout: bool,
+    /// Include the error output.
+    pub stderr: bool,
+    /// Nothing older than this.
+    pub since: Option<Timestamp>,
+    /// Nothing younger than this.
+    pub until: Option<Timestamp>,
+    /// Put the time before each line.
+    pub timestamps: bool,
+    /// Only so many lines of the end; `None` for all.
+    pub tail: Option<u64>,
+}
+
+/// Which containers [`Engine::list`](crate::Engine::list) shows.
+#[derive(Debug, Clone, Default)]
+pub struct List {
+    /// Also those that do not run.
+    pub all: bool,
+    /// The last created so many, running or not.
+    pub limit: Option<usize>,
+    /// Include sizes of the writable layer.
+    pub size: bool,
+    /// What must hold.
+    pub filters: Filters,
+}
+
+/// A process to run in a running container.
+#[derive(Debug, Clone, Default)]
+pub struct ExecCreate {
+    /// The program and its arguments.
+    pub command: Vec<String>,
+    /// Connect its input.
+    pub stdin: bool,
+    /// Connect its output.
+    pub stdout: bool,
+    /// Connect its error output.
+    pub stderr: bool,
+    /// Give it a terminal.
+    pub tty: bool,
+    /// The terminal's first size: rows, columns.
+    pub size: Option<(u16, u16)>,
+    /// Keys that detach.
+    pub detach_keys: Option<String>,
+    /// Added to the container's environment.
+    pub env: Vec<String>,
+    /// Instead of the container's working directory.
+    pub working_dir: Option<String>,
+    /// Instead of the container's user.
+    pub user: Option<String>,
+    /// All capabilities.
+    pub privileged: bool,
+}
+
+/// How an exec instance is started.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ExecStart {
+    /// Connect nothing and return once it runs.
+    pub detach: bool,
+    /// Whether the client expects a terminal; it must match the instance's.
+    pub tty: bool,
+    /// The terminal's first size: rows, columns.
+    pub size: Option<(u16, u16)>,
+}
+
+/// Which events [`Engine::events`](crate::Engine::events) gives.
+#[derive(Debug, Clone, Default)]
+pub struct Events {
+    /// Replay from then on, as far as the engine remembers.
+    pub since: Option<Timestamp>,
+    /// End then.
+    pub until: Option<Timestamp>,
+    /// What must hold.
+    pub filters: Filters,
+}
+
+/// How long to wait for a container to stop, from seconds on the wire.
+pub(crate) fn stop_timeout(seconds: i64) -> Option<Duration> {
+    u64::try_from(seconds).ok().map(Duration::from_secs)
+}

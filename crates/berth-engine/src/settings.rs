@@ -1,0 +1,111 @@
+//! What the engine is told when it is opened.
+
+use std::ffi::OsString;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::Ipv4Net;
+
+/// Everything that `berth daemon` decides for its engine.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where images and containers are kept; `/var/lib/berth`.
+    pub data_root: PathBuf,
+    /// Where what runs is kept, normally on a tmpfs; `/run/berth`.
+    pub exec_root: PathBuf,
+    /// What to execute to reach a hidden face, whose name (`__spawner`, `__net`) is appended: `/proc/self/exe`.
+    pub program: Vec<OsString>,
+    /// Whether containers go on when the daemon ends gracefully: true for `berth daemon`, false as `dockerd`.
+    pub live_restore: bool,
+    /// How long a graceful end waits for containers to stop.
+    pub shutdown_timeout: Duration,
+    /// The default bridge.
+    pub bridge: BridgeSettings,
+    /// Bounds of a container's log.
+    pub log: LogDefaults,
+    /// How registries are reached.
+    pub registry: RegistrySettings,
+    /// Bytes of the data root's file system that unpacking leaves free.
+    pub keep_free_bytes: u64,
+    /// Bytes that compressed layers may take; `None` for a tenth of the file system.
+    pub blob_cache_bytes: Option<u64>,
+    /// Parent of containers' cgroups below each hierarchy: `/berth`, and `/docker` under Docker's name.
+    pub cgroup_parent: String,
+    /// Labels of the engine, `key=value`, shown by `info`.
+    pub labels: Vec<String>,
+    /// Whether debug output is on, shown by `info`.
+    pub debug: bool,
+}
+
+impl Settings {
+    /// Berth's defaults for a data root and an exec root.
+    pub fn new(data_root: impl Into<PathBuf>, exec_root: impl Into<PathBuf>) -> Settings {
+        Settings {
+            data_root: data_root.into(),
+            exec_root: exec_root.into(),
+            program: vec!["/proc/self/exe".into()],
+            live_restore: true,
+            shutdown_timeout: Duration::from_secs(15),
+            bridge: BridgeSettings::default(),
+            log: LogDefaults::default(),
+            registry: RegistrySettings::default(),
+            keep_free_bytes: 256 << 20,
+            blob_cache_bytes: None,
+            cgroup_parent: "/berth".into(),
+            labels: Vec::new(),
+            debug: false,
+        }
+    }
+}
+
+/// The network called `bridge`.
+#[derive(Debug, Clone)]
+pub struct BridgeSettings {
+    /// Name of the link: `berth0`, and `docker0` under Docker's name.
+    pub name: String,
+    /// The gateway's address with the subnet's prefix; `None` takes a subnet that the host does not route.
+    pub gateway: Option<Ipv4Net>,
+    /// Largest packet in bytes.
+    pub mtu: u32,
+    /// Whether packets that leave the host get the host's address.
+    pub masquerade: bool,
+    /// Where ports published without an address listen.
+    pub publish_address: IpAddr,
+}
+
+impl Default for BridgeSettings {
+    fn default() -> Self {
+        BridgeSettings {
+            name: "berth0".into(),
+            gateway: None,
+            mtu: 1500,
+            masquerade: true,
+            publish_address: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        }
+    }
+}
+
+/// Bounds of the local log of a container.
+#[derive(Debug, Clone, Copy)]
+pub struct LogDefaults {
+    /// Size at which a segment is closed, in bytes.
+    pub max_file_bytes: u64,
+    /// Segments that are kept.
+    pub max_files: u32,
+}
+
+impl Default for LogDefaults {
+    fn default() -> Self {
+        LogDefaults { max_file_bytes: 20 << 20, max_files: 5 }
+    }
+}
+
+/// How registries are reached.
+#[derive(Debug, Clone, Default)]
+pub struct RegistrySettings {
+    /// Hosts (`host[:port]`) or networks that may be reached without TLS or with any certificate.
+    pub insecure: Vec<String>,
+    /// Mirrors of the default registry, as URLs, tried in order.
+    pub mirrors: Vec<String>,
+}
