@@ -1,0 +1,1 @@
+//! Tiny static programs that run inside containers.

@@ -1,0 +1,239 @@
+//! Message sockets between Berth's own processes: `SOCK_SEQPACKET` with descriptors and peer credentials (unix(7)).
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
+};
+
+/// Most descriptors that one message carries (`SCM_MAX_FD` of the kernel).
+pub const MAX_FDS: usize = 253;
+
+/// One message as received.
+#[derive(Debug, Default)]
+pub struct Message {
+    /// The bytes; none at the end of the connection.
+    pub bytes: Vec<u8>,
+    /// The descriptors, close-on-exec.
+    pub fds: Vec<OwnedFd>,
+}
+
+/// The process at the other end of a connection, as of `connect` or `socketpair`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peer {
+    /// Process ID, in the caller's PID namespace; 0 if it is not visible there.
+    pub pid: i32,
+    /// Effective user ID.
+    pub uid: u32,
+    /// Effective group ID.
+    pub gid: u32,
+}
+
+/// A connected pair of close-on-exec message sockets.
+pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    Ok(rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?)
+}
+
+/// Sends one message with at most [`MAX_FDS`] descriptors.
+///
+/// A message is whole or not sent. A closed peer gives `EPIPE`, never a signal. `EMSGSIZE` says that the message is
+/// larger than the socket's send buffer (about 200 KiB by default).
+pub fn send(socket: impl AsFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    if fds.len() > MAX_FDS {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "too many descriptors for one message"));
+    }
+    let size = SendAncillaryMessage::ScmRights(fds).size();
+    let mut few = [MaybeUninit::uninit(); 64];
+    let mut many = Vec::new();
+    let space = if size <= few.len() {
+        &mut few[..]
+    } else {
+        many.resize(size, MaybeUninit::uninit());
+        &mut many[..]
+    };
+    let mut control = SendAncillaryBuffer::new(space);
+    if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
+        return Err(io::Error::other("no room for the descriptors of a message"));
+    }
+    let sent = rustix::io::retry_on_intr(|| {
+        rustix::net::sendmsg(&socket, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL)
+    })?;
+    if sent != bytes.len() {
+        return Err(io::Error::new(io::ErrorKind::WriteZero, "message sent in part"));
+    }
+    Ok(())
+}
+
+/// Receives one message of at most `max_bytes`; an empty one without descriptors is the end of the connection.
+///
+/// A longer message, or one whose descriptors did not fit the process's limit, is an `InvalidData` error: nothing is
+/// ever silently cut. Blocks unless the socket is non-blocking.
+pub fn receive(socket: impl AsFd, max_bytes: usize) -> io::Result<Message> {
+    let mut bytes = vec![0; max_bytes];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let received = rustix::io::retry_on_intr(|| {
+        rustix::net::recvmsg(
+            &socket,
+            &mut [IoSliceMut::new(&mut bytes)],
+            &mut control,
+            RecvFlags::CMSG_CLOEXEC,
+        )
+    })?;
+    let mut fds = Vec::new();
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(rights) = message {
+            fds.extend(rights);
+        }
+    }
+    let cut = ReturnFlags::from_bits_retain((libc::MSG_TRUNC | libc::MSG_CTRUNC) as _);
+    if received.flags.intersects(cut) {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "message or its descriptors were cut"));
+    }
+    bytes.truncate(received.bytes);
+    Ok(Message { bytes, fds })
+}
+
+/// Who is at the other end (`SO_PEERCRED`).
+pub fn peer(socket: impl AsFd) -> io::Result<Peer> {
+    let mut credentials = libc::ucred { pid: 0, uid: 0, gid: 0 };
+    let mut length = size_of::<libc::ucred>() as libc::socklen_t;
+    // SAFETY: the option's value is a ucred, and `length` is its size.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERCRED,
+            (&raw mut credentials).cast(),
+            &raw mut length,
+        )
+    };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(Peer { pid: credentials.pid, uid: credentials.uid, gid: credentials.gid })
+}
+
+/// Binds a new close-on-exec message socket to `path`, with mode 0600, and listens.
+///
+/// Paths of any length work: a long one is reached through a descriptor of its directory. An existing file there is
+/// `EADDRINUSE`.
+pub fn listen(path: &Path, backlog: i32) -> io::Result<OwnedFd> {
+    let socket = rustix::net::socket_with(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+        None,
+    )?;
+    bind(&socket, path)?;
+    rustix::fs::chmod(path, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR)?;
+    rustix::net::listen(&socket, backlog)?;
+    Ok(socket)
+}
+
+/// Binds a unix socket of any type to a path of any length. The file has mode 0777 less the umask.
+pub fn bind(socket: impl AsFd, path: &Path) -> io::Result<()> {
+    with_address(path, |address| Ok(rustix::net::bind(&socket, address)?))
+}
+
+/// Connects a new close-on-exec, blocking message socket to `path`, of any length.
+pub fn connect(path: &Path) -> io::Result<OwnedFd> {
+    let socket =
+        rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+    connect_with(&socket, path)?;
+    Ok(socket)
+}
+
+/// Connects a unix socket of any type to a path of any length.
+pub fn connect_with(socket: impl AsFd, path: &Path) -> io::Result<()> {
+    with_address(path, |address| Ok(rustix::net::connect(&socket, address)?))
+}
+
+/// Accepts one connection, close-on-exec and blocking.
+pub fn accept(listener: impl AsFd) -> io::Result<OwnedFd> {
+    Ok(rustix::io::retry_on_intr(|| rustix::net::accept_with(&listener, SocketFlags::CLOEXEC))?)
+}
+
+/// Longest path that fits a `sockaddr_un` with its final NUL.
+const MAX_PATH: usize = 107;
+
+fn with_address<T>(path: &Path, act: impl FnOnce(&SocketAddrUnix) -> io::Result<T>) -> io::Result<T> {
+    if path.as_os_str().len() <= MAX_PATH {
+        return act(&SocketAddrUnix::new(path)?);
+    }
+    let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "socket path without a file name"));
+    };
+    let directory = rustix::fs::open(
+        directory,
+        rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC,
+        rustix::fs::Mode::empty(),
+    )?;
+    let short = Path::new("/proc/self/fd").join(directory.as_raw_fd().to_string()).join(name);
+    act(&SocketAddrUnix::new(&short)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_and_descriptors_arrive_together() {
+        let (left, right) = pair().unwrap();
+        let fds: Vec<OwnedFd> =
+            (0..MAX_FDS).map(|_| std::fs::File::open("/dev/null").unwrap().into()).collect();
+        let borrowed: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+        send(&left, b"hello", &borrowed).unwrap();
+        let message = receive(&right, 16).unwrap();
+        assert_eq!(message.bytes, b"hello");
+        assert_eq!(message.fds.len(), MAX_FDS);
+        for fd in &message.fds {
+            assert!(rustix::io::fcntl_getfd(fd).unwrap().contains(rustix::io::FdFlags::CLOEXEC));
+        }
+        drop(left);
+        let end = receive(&right, 16).unwrap();
+        assert!(end.bytes.is_empty() && end.fds.is_empty());
+    }
+
+    #[test]
+    fn cut_messages_are_errors() {
+        let (left, right) = pair().unwrap();
+        send(&left, b"0123456789", &[]).unwrap();
+        assert_eq!(receive(&right, 4).unwrap_err().kind(), io::ErrorKind::InvalidData);
+    }
+
+    #[test]
+    fn too_many_descriptors_are_refused() {
+        let (left, _right) = pair().unwrap();
+        let fds = vec![left.as_fd(); MAX_FDS + 1];
+        assert_eq!(send(&left, b"", &fds).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+    }
+
+    #[test]
+    fn a_closed_peer_is_an_error_and_no_signal() {
+        let (left, right) = pair().unwrap();
+        drop(right);
+        assert_eq!(send(&left, b"x", &[]).unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+    }
+
+    #[test]
+    fn long_paths_bind_and_connect() {
+        let temp = tempfile::tempdir().unwrap();
+        let deep = temp.path().join("d".repeat(120));
+        std::fs::create_dir(&deep).unwrap();
+        let path = deep.join("s.sock");
+        let listener = listen(&path, 4).unwrap();
+        let client = connect(&path).unwrap();
+        let server = accept(&listener).unwrap();
+        send(&client, b"ping", &[]).unwrap();
+        assert_eq!(receive(&server, 8).unwrap().bytes, b"ping");
+        assert_eq!(peer(&server).unwrap().pid, std::process::id() as i32);
+        assert_eq!(peer(&server).unwrap().uid, rustix::process::geteuid().as_raw());
+        let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&path).unwrap().permissions());
+        assert_eq!(mode & 0o777, 0o600);
+    }
+}
