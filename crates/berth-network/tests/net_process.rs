@@ -1,4 +1,5 @@
 //! The net process as the daemon uses it: started when needed, killed, started and filled again.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::ffi::OsString;
 use std::net::{TcpListener, UdpSocket};

@@ -1,6 +1,7 @@
 //! Bridges, ports and the firewall with real packets, between namespaces that each test makes for itself.
 //!
 //! Each host is a thread in its own network namespace; nothing of the machine's own network is touched.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};

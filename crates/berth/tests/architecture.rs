@@ -1,4 +1,5 @@
 //! Holds the table of floors in `ARCHITECTURE.md` against what the crates really import.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -28,7 +29,8 @@ fn members() -> Vec<Package> {
 
 /// The workspace's crates that a crate imports outside its tests.
 fn imports(package: &Package) -> Vec<String> {
-    let used = package.dependencies.iter().filter(|d| d.kind != DependencyKind::Development && d.path.is_some());
+    let used =
+        package.dependencies.iter().filter(|d| d.kind != DependencyKind::Development && d.path.is_some());
     used.map(|d| d.name.to_string()).collect()
 }
 

@@ -109,7 +109,7 @@ impl Expressions {
     }
 
     /// Replaces the key in the register by the map's value; goes on only if there is one.
-    pub(super) fn from_map(self, map: &str, register: u32) -> Self {
+    pub(super) fn look_up(self, map: &str, register: u32) -> Self {
         self.push("lookup", Attributes::default().text(1, map).number(2, register).number(3, register))
     }
 

@@ -161,9 +161,9 @@ fn add_rules(transaction: &mut Transaction) {
     for chain in ["prerouting", "output"] {
         let local = || rule().ipv4().destination_is_local();
         let at = local().payload(Base::Network, 16, 4, R0).meta(Meta::TransportProtocol, R1);
-        add(chain, at.payload(Base::Transport, 2, 2, R2).from_map(PORTS_AT, R0).dnat4(R0, R1));
+        add(chain, at.payload(Base::Transport, 2, 2, R2).look_up(PORTS_AT, R0).dnat4(R0, R1));
         let any = local().meta(Meta::TransportProtocol, R0).payload(Base::Transport, 2, 2, R1);
-        add(chain, any.from_map(PORTS, R0).dnat4(R0, R1));
+        add(chain, any.look_up(PORTS, R0).dnat4(R0, R1));
     }
 
     // To the world; from this host's own 127.0.0.1; and hairpin, so that the answer comes back this way.

@@ -1,0 +1,53 @@
+//! Drives the built binary, and the stock `docker` client, on the real kernel.
+//!
+//! Each test has a daemon of its own, with its own roots and in its own network namespace, so that tests run in
+//! parallel and leave nothing behind. They need root. `BERTH_BINARY` names another build to be tested.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+/// Makes one test for each of the two command lines.
+macro_rules! with_both_clients {
+    ($(fn $name:ident($daemon:ident: &Daemon, $client:ident: Client) $body:block)*) => {$(
+        mod $name {
+            use super::*;
+            fn check($daemon: &Daemon, $client: Client) $body
+            #[test]
+            fn berth() { check(&Daemon::start(), Client::Berth); }
+            #[test]
+            fn docker() { check(&Daemon::start(), Client::Docker); }
+        }
+    )*};
+}
+
+mod attach;
+mod daemon;
+mod daemon_process;
+mod errors;
+mod exec;
+mod faults;
+mod files;
+mod images;
+mod inside;
+mod life;
+mod logs;
+mod network;
+mod output;
+mod registry;
+mod run;
+mod security;
+mod terminal;
+
+use std::path::Path;
+
+#[test]
+fn every_test_file_is_registered() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it");
+    let registered = include_str!("main.rs");
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let module = name.trim_end_matches(".rs");
+        assert!(
+            module == "main" || registered.contains(&format!("mod {module};")),
+            "{name} is not registered"
+        );
+    }
+}
