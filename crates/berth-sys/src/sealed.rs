@@ -42,7 +42,7 @@ impl Sealed {
         let path = std::fs::read_link("/proc/self/exe")?;
         if let Ok(file) = overlay(&path) {
             // The name may have been given to another file since the process started.
-            if same_bytes_expected(&file, Path::new("/proc/self/exe"))? {
+            if is_same_file(&file, Path::new("/proc/self/exe"))? {
                 return Ok(Self { file, kind: Kind::Overlay });
             }
         }
@@ -118,23 +118,20 @@ fn overlay(program: &Path) -> io::Result<OwnedFd> {
     let (Some(directory), Some(name)) = (program.parent(), program.file_name()) else {
         return Err(io::ErrorKind::InvalidInput.into());
     };
-    // An overlay without an upper directory wants two lower ones. The second is hidden by the first wherever both
-    // have the name; it is never looked at otherwise.
-    let second = directory.parent().filter(|parent| *parent != directory).unwrap_or(Path::new("/proc"));
-    let parameters = match lower_parameters("lowerdir+", &[directory, second]) {
-        Ok(parameters) => parameters,
-        Err(error) => return Err(error),
-    };
+    // An overlay without an upper directory wants two lower ones, and neither may contain the other.
+    let empty = new_filesystem("tmpfs", &[], attr::RDONLY)?;
+    let second = Path::new("/proc/self/fd").join(empty.as_raw_fd().to_string());
+    // With `xino=off` the inode number stays the original's, which is compared later.
+    let xino = Parameter::value("xino", "off")?;
     let attributes = attr::RDONLY | attr::NOSUID | attr::NODEV;
+    let lower = |path: &Path| Parameter::value("lowerdir+", path.as_os_str().as_bytes());
+    let parameters = [lower(directory)?, lower(&second)?, xino.clone()];
     let mount = new_filesystem("overlay", &parameters, attributes).or_else(|_| {
-        let joined = [escape(directory.as_os_str()), escape(second.as_os_str())].join(&b':');
-        new_filesystem("overlay", &[Parameter::value("lowerdir", joined)?], attributes)
+        // Before Linux 6.8 there is one list only.
+        let list = [escape(directory.as_os_str()), escape(second.as_os_str())].join(&b':');
+        new_filesystem("overlay", &[Parameter::value("lowerdir", list)?, xino], attributes)
     })?;
     Ok(rustix::fs::openat(&mount, name, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?)
-}
-
-fn lower_parameters(key: &str, directories: &[&Path]) -> io::Result<Vec<Parameter>> {
-    directories.iter().map(|directory| Parameter::value(key, directory.as_os_str().as_bytes())).collect()
 }
 
 /// Escapes a path for the colon-separated list of `lowerdir`.
@@ -150,7 +147,7 @@ fn escape(path: &OsStr) -> Vec<u8> {
 }
 
 /// Whether the overlay's file is the running one. Device numbers differ on an overlay; inode, size and time do not.
-fn same_bytes_expected(file: &OwnedFd, original: &Path) -> io::Result<bool> {
+fn is_same_file(file: &OwnedFd, original: &Path) -> io::Result<bool> {
     let sealed = rustix::fs::fstat(file)?;
     let running = rustix::fs::stat(original)?;
     Ok(sealed.st_ino == running.st_ino

@@ -1,0 +1,1 @@
+//! What the cloned child does until the program runs.
