@@ -101,3 +101,42 @@ impl<'de> Deserialize<'de> for Filters {
         Self::parse(&String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_forms_are_read() {
+        let map =
+            Filters::parse(r#"{"label":{"a=1":true,"b":true,"c":false},"status":{"exited":true}}"#).unwrap();
+        let list = Filters::parse(r#"{"label":["a=1","b"],"status":["exited"]}"#).unwrap();
+        assert_eq!(map, list);
+        assert_eq!(map.get("label").collect::<Vec<_>>(), ["a=1", "b"]);
+        assert!(map.has("status") && !map.has("name"));
+        assert_eq!(map.names().collect::<Vec<_>>(), ["label", "status"]);
+    }
+
+    #[test]
+    fn nothing_filters_nothing() {
+        for text in ["", "null", "{}", r#"{"label":null}"#, r#"{"label":{"a":false}}"#, r#"{"label":[]}"#] {
+            assert!(Filters::parse(text).unwrap().is_empty(), "{text}");
+        }
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        for text in ["x", "[]", "3", r#"{"a":3}"#, r#"{"a":[3]}"#, r#"{"a":{"b":1}}"#, r#"{"a":"b"}"#] {
+            assert_eq!(Filters::parse(text).unwrap_err().to_string(), "invalid filter", "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let mut filters = Filters::default();
+        filters.add("name", "a \"quoted\" one");
+        filters.add("name", "b");
+        assert_eq!(Filters::parse(&filters.to_json()).unwrap(), filters);
+        assert_eq!(Filters::default().to_json(), "{}");
+    }
+}

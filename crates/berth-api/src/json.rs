@@ -214,3 +214,141 @@ pub fn string_or_list<'de, D: de::Deserializer<'de>>(
 
     deserializer.deserialize_any(StringOrList)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde::{Deserialize, Serialize};
+
+    use super::*;
+    use crate::container::{Config, CreateRequest, HostConfig};
+
+    #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+    #[serde(default, rename_all = "PascalCase")]
+    struct Sample {
+        number: i64,
+        text: String,
+        on: bool,
+        list: Vec<String>,
+        pair: [u32; 2],
+        inner: Option<Box<Sample>>,
+        map: std::collections::BTreeMap<String, String>,
+    }
+
+    #[test]
+    fn keys_match_in_any_case_and_exact_ones_win() {
+        let sample: Sample =
+            from_slice(br#"{"nUMBER":1,"TEXT":"t","inner":{"ON":true,"list":["a"]}}"#).unwrap();
+        assert_eq!((sample.number, sample.text.as_str()), (1, "t"));
+        let inner = sample.inner.unwrap();
+        assert!(inner.on);
+        assert_eq!(inner.list, ["a"]);
+        for text in [r#"{"number":1,"Number":2}"#, r#"{"Number":2,"number":1}"#, r#"{"NUMBER":0,"Number":2}"#]
+        {
+            assert_eq!(from_slice::<Sample>(text.as_bytes()).unwrap().number, 2, "{text}");
+        }
+    }
+
+    #[test]
+    fn keys_of_maps_keep_their_case() {
+        let sample: Sample = from_slice(br#"{"map":{"Key":"a","KEY":"b"}}"#).unwrap();
+        assert_eq!(sample.map.len(), 2);
+    }
+
+    #[test]
+    fn null_is_a_default_everywhere() {
+        let all = br#"{"Number":null,"Text":null,"On":null,"List":null,"Pair":null,"Inner":null,"Map":null}"#;
+        assert_eq!(from_slice::<Sample>(all).unwrap(), Sample::default());
+        assert_eq!(from_slice::<Sample>(b"null").unwrap(), Sample::default());
+        assert_eq!(from_slice::<Sample>(br#"{"List":["a",null]}"#).unwrap().list, ["a", ""]);
+        assert_eq!(from_slice::<Sample>(br#"{"Map":{"a":null}}"#).unwrap().map["a"], "");
+    }
+
+    #[test]
+    fn unknown_fields_are_ignored_and_arrays_are_fitted() {
+        let sample: Sample = from_slice(br#"{"Colour":{"a":[1]},"Pair":[7]}"#).unwrap();
+        assert_eq!(sample.pair, [7, 0]);
+        assert_eq!(from_slice::<Sample>(br#"{"Pair":[7,8,9]}"#).unwrap().pair, [7, 8]);
+    }
+
+    #[test]
+    fn wrong_types_are_errors() {
+        for text in [
+            "[]",
+            "3",
+            "\"x\"",
+            r#"{"Number":"1"}"#,
+            r#"{"Number":1.5}"#,
+            r#"{"On":1}"#,
+            r#"{"List":{}}"#,
+            r#"{"Inner":[]}"#,
+            r#"{"Pair":"x"}"#,
+            r#"{"Text":5}"#,
+            "{",
+            "{} {}",
+            "",
+        ] {
+            assert!(from_slice::<Sample>(text.as_bytes()).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn commands_are_strings_lists_or_null() {
+        let cmd = |text: &str| from_slice::<Config>(text.as_bytes()).map(|config| config.cmd);
+        assert_eq!(cmd(r#"{"Cmd":"true"}"#).unwrap().unwrap(), ["true"]);
+        assert_eq!(cmd(r#"{"cmd":["a","b"]}"#).unwrap().unwrap(), ["a", "b"]);
+        assert_eq!(cmd(r#"{"Cmd":[]}"#).unwrap().unwrap().len(), 0);
+        assert_eq!(cmd(r#"{"Cmd":null}"#).unwrap(), None);
+        assert_eq!(cmd("{}").unwrap(), None);
+        assert!(cmd(r#"{"Cmd":5}"#).is_err());
+        assert!(cmd(r#"{"Cmd":[5]}"#).is_err());
+    }
+
+    #[test]
+    fn create_requests_are_read_with_the_same_tolerance() {
+        let text = br#"{"image":"busybox","CMD":"true","hostconfig":{"MEMORY":5,"binds":null,"capadd":"ALL"},
+            "networkingConfig":{"endpointsconfig":{"Net":null}},"unknown":1}"#;
+        let request: CreateRequest = from_slice(text).unwrap();
+        assert_eq!(request.config.image, "busybox");
+        let host = request.host_config.unwrap();
+        assert_eq!((host.memory, host.binds, host.cap_add), (5, None, Some(vec!["ALL".to_owned()])));
+        assert_eq!(request.networking_config.unwrap().endpoints_config.unwrap()["Net"], None);
+        assert_eq!(from_slice::<CreateRequest>(b"{}").unwrap(), CreateRequest::default());
+        assert!(from_slice::<CreateRequest>(br#"{"HostConfig":7}"#).is_err());
+    }
+
+    #[test]
+    fn depth_is_bounded() {
+        let deep = format!("{{\"Inner\":{}", "{\"Inner\":".repeat(100_000));
+        assert!(from_slice::<Sample>(deep.as_bytes()).is_err());
+    }
+
+    /// Changes the case of letters by the bits of `mask`.
+    fn shuffle(text: &str, mask: u64) -> String {
+        let flip = |(index, letter): (usize, char)| {
+            if mask >> (index % 64) & 1 == 1 {
+                letter.to_ascii_lowercase()
+            } else {
+                letter.to_ascii_uppercase()
+            }
+        };
+        text.chars().enumerate().map(flip).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn names_in_any_case_give_the_same(number: i64, text in ".*", on: bool, mask: u64) {
+            let sample = Sample { number, text, on, ..Sample::default() };
+            let Value::Object(object) = serde_json::to_value(&sample).unwrap() else { unreachable!() };
+            let shuffled: Map<String, Value> =
+                object.into_iter().map(|(key, value)| (shuffle(&key, mask), value)).collect();
+            prop_assert_eq!(from_value::<Sample>(shuffled.into()).unwrap(), sample);
+        }
+
+        #[test]
+        fn any_json_gives_a_request_or_an_error(text in r#"[{}\[\]",:a-zA-Z0-9 ]{0,60}"#) {
+            let _ = from_slice::<CreateRequest>(text.as_bytes());
+            let _ = from_slice::<HostConfig>(text.as_bytes());
+        }
+    }
+}

@@ -121,3 +121,88 @@ impl Decoder {
         self.current.is_none() && self.filled == 0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn any_stream() -> impl Strategy<Value = Stream> {
+        prop_oneof![
+            Just(Stream::Stdin),
+            Just(Stream::Stdout),
+            Just(Stream::Stderr),
+            Just(Stream::SystemError)
+        ]
+    }
+
+    /// Joins neighbouring chunks of one stream.
+    fn join(chunks: impl IntoIterator<Item = (Stream, Vec<u8>)>) -> Vec<(Stream, Vec<u8>)> {
+        let mut joined: Vec<(Stream, Vec<u8>)> = Vec::new();
+        for (stream, data) in chunks.into_iter().filter(|(_, data)| !data.is_empty()) {
+            match joined.last_mut() {
+                Some((last, gathered)) if *last == stream => gathered.extend(data),
+                _ => joined.push((stream, data)),
+            }
+        }
+        joined
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_encoded_is_decoded_whatever_the_pieces(
+            frames in prop::collection::vec((any_stream(), prop::collection::vec(any::<u8>(), 0..300)), 0..20),
+            piece in 1_usize..50,
+        ) {
+            let mut encoded = BytesMut::new();
+            for (stream, payload) in &frames {
+                encode(*stream, payload, &mut encoded);
+            }
+            let mut decoder = Decoder::new();
+            let mut chunks = Vec::new();
+            for bytes in encoded.chunks(piece) {
+                let mut input = Bytes::copy_from_slice(bytes);
+                while let Some(chunk) = decoder.next(&mut input).unwrap() {
+                    prop_assert!(!chunk.data.is_empty());
+                    chunks.push((chunk.stream, chunk.data.to_vec()));
+                }
+                prop_assert!(input.is_empty());
+            }
+            prop_assert!(decoder.is_complete());
+            prop_assert_eq!(join(chunks), join(frames));
+        }
+
+        #[test]
+        fn no_input_makes_the_decoder_panic_or_invent_bytes(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let mut decoder = Decoder::new();
+            let mut input = Bytes::copy_from_slice(&bytes);
+            let mut given = 0;
+            while let Ok(Some(chunk)) = decoder.next(&mut input) {
+                given += chunk.data.len();
+            }
+            prop_assert!(given <= bytes.len());
+        }
+    }
+
+    #[test]
+    fn headers_are_dockers() {
+        assert_eq!(header(Stream::Stderr, 0x0102), [2, 0, 0, 0, 0, 0, 1, 2]);
+    }
+
+    #[test]
+    fn a_huge_frame_is_handed_out_as_it_comes() {
+        let mut decoder = Decoder::new();
+        let mut input = Bytes::from_static(&[1, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, b'x']);
+        let chunk = decoder.next(&mut input).unwrap().unwrap();
+        assert_eq!((chunk.stream, &chunk.data[..]), (Stream::Stdout, &b"x"[..]));
+        assert_eq!(decoder.next(&mut input).unwrap(), None);
+        assert!(!decoder.is_complete());
+    }
+
+    #[test]
+    fn unknown_streams_are_refused() {
+        let mut input = Bytes::from_static(&[9, 0, 0, 0, 0, 0, 0, 1, b'x']);
+        assert_eq!(Decoder::new().next(&mut input), Err(FrameError::UnknownStream(9)));
+    }
+}

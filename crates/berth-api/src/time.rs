@@ -82,3 +82,28 @@ impl<'de> Deserialize<'de> for Time {
         String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_written_as_go_writes_them() {
+        let write = |seconds, nanoseconds| Time(Timestamp::new(seconds, nanoseconds).unwrap()).to_string();
+        assert_eq!(Time::ZERO.to_string(), "0001-01-01T00:00:00Z");
+        assert_eq!(write(1_700_000_000, 0), "2023-11-14T22:13:20Z");
+        assert_eq!(write(1_700_000_000, 500_000_000), "2023-11-14T22:13:20.5Z");
+        assert_eq!(write(1_700_000_000, 123_456_789), "2023-11-14T22:13:20.123456789Z");
+        assert_eq!(write(1_700_000_000, 10), "2023-11-14T22:13:20.00000001Z");
+    }
+
+    #[test]
+    fn times_are_read_with_any_offset() {
+        let read = |text: &str| text.parse::<Time>().unwrap();
+        assert!(read("0001-01-01T00:00:00Z").is_zero());
+        assert!(read("").is_zero());
+        assert_eq!(read("2023-11-14T23:13:20.5+01:00"), read("2023-11-14T22:13:20.5Z"));
+        assert!("yesterday".parse::<Time>().is_err());
+        assert_eq!(serde_json::to_string(&Time::ZERO).unwrap(), "\"0001-01-01T00:00:00Z\"");
+    }
+}

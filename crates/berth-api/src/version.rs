@@ -47,3 +47,19 @@ impl FromStr for ApiVersion {
             .ok_or_else(|| VersionError(text.to_owned()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_numbers_not_text() {
+        let version = |text: &str| text.parse::<ApiVersion>();
+        assert!(version("1.9").unwrap() < version("1.24").unwrap());
+        assert_eq!(version("1.55").unwrap(), ApiVersion::NEWEST);
+        assert_eq!(ApiVersion::NEWEST.to_string(), "1.55");
+        for bad in ["", "1", "1.", ".1", "1.2.3", "1.x", "+1.2", "1.99999"] {
+            assert!(version(bad).is_err(), "{bad}");
+        }
+    }
+}
