@@ -12,4 +12,5 @@ pub mod process;
 pub mod rtnetlink;
 pub mod sealed;
 pub mod seccomp;
+pub mod signal;
 pub mod socket;
