@@ -1,2 +1,19 @@
 //! The Engine API over HTTP: routes, versions, streams, sockets, configuration, composition of the daemon.
+//!
+//! A request becomes a validated operation of `berth-engine` here, and an error of the engine a status, in one place
+//! each. Streams of containers do not pass through this crate: a connection that is to carry one is given away.
 #![forbid(unsafe_code)]
+
+mod answer;
+mod body;
+mod call;
+mod connection;
+pub mod daemon;
+mod failure;
+mod hijack;
+mod host;
+mod listen;
+mod options;
+mod pidfile;
+mod process;
+mod routes;

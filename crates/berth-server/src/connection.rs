@@ -1,0 +1,176 @@
+//! Connections: accepted, served, and given away.
+
+use std::convert::Infallible;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use berth_engine::Engine;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::sync::watch;
+use tokio_util::task::TaskTracker;
+
+use crate::listen::Listener;
+use crate::routes;
+
+/// Upper bound of a request's head, and of what is read at once.
+const BUFFER: usize = 64 << 10;
+
+/// Accepts and serves connections until `stop` changes. Requests under way are finished by `tasks`.
+pub async fn serve(
+    listener: Listener,
+    engine: Arc<Engine>,
+    mut stop: watch::Receiver<bool>,
+    tasks: TaskTracker,
+) {
+    // Held to the end: its drop removes the socket's file.
+    let (acceptor, _file) = match Acceptor::new(listener) {
+        Ok(parts) => parts,
+        Err(error) => {
+            tracing::error!(%error, "cannot accept connections");
+            return;
+        }
+    };
+    loop {
+        let accepted = tokio::select! {
+            accepted = acceptor.accept() => accepted,
+            _ = stop.changed() => return,
+        };
+        match accepted {
+            Ok(connection) => {
+                tasks.spawn(converse(connection, engine.clone(), stop.clone()));
+            }
+            Err(error) => {
+                // Out of descriptors, most likely: others will be closed.
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
+/// Serves one connection until either side is done with it, or it is given away.
+async fn converse(connection: Connection, engine: Arc<Engine>, mut stop: watch::Receiver<bool>) {
+    let service = service_fn(move |request: http::Request<Incoming>| {
+        let engine = engine.clone();
+        // Boxed, so that an idle connection holds no room for the largest route.
+        Box::pin(async move { Ok::<_, Infallible>(routes::answer(engine, request).await) })
+    });
+    let served = hyper::server::conn::http1::Builder::new()
+        .max_buf_size(BUFFER)
+        .title_case_headers(true)
+        .serve_connection(TokioIo::new(connection), service)
+        .with_upgrades();
+    tokio::pin!(served);
+    let result = tokio::select! {
+        result = served.as_mut() => result,
+        _ = stop.changed() => {
+            served.as_mut().graceful_shutdown();
+            served.await
+        }
+    };
+    if let Err(error) = result {
+        tracing::debug!(%error, "a connection ended early");
+    }
+}
+
+enum Acceptor {
+    Unix(UnixListener),
+    Tcp(TcpListener),
+}
+
+impl Acceptor {
+    fn new(listener: Listener) -> io::Result<(Self, Option<crate::listen::SocketFile>)> {
+        Ok(match listener {
+            Listener::Unix(listener, file) => (Self::Unix(UnixListener::from_std(listener)?), file),
+            Listener::Tcp(listener) => (Self::Tcp(TcpListener::from_std(listener)?), None),
+        })
+    }
+
+    async fn accept(&self) -> io::Result<Connection> {
+        match self {
+            Self::Unix(listener) => Ok(Connection::Unix(listener.accept().await?.0)),
+            Self::Tcp(listener) => {
+                let stream = listener.accept().await?.0;
+                stream.set_nodelay(true)?;
+                Ok(Connection::Tcp(stream))
+            }
+        }
+    }
+}
+
+/// A connection of either kind.
+pub enum Connection {
+    /// On a unix socket.
+    Unix(UnixStream),
+    /// On a TCP socket.
+    Tcp(TcpStream),
+}
+
+impl Connection {
+    /// The descriptor, taken out of the event loop. It stays non-blocking.
+    pub fn into_descriptor(self) -> io::Result<OwnedFd> {
+        Ok(match self {
+            Self::Unix(stream) => stream.into_std()?.into(),
+            Self::Tcp(stream) => stream.into_std()?.into(),
+        })
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Unix(stream) => Pin::new(stream).poll_read(context, buffer),
+            Self::Tcp(stream) => Pin::new(stream).poll_read(context, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Unix(stream) => Pin::new(stream).poll_write(context, bytes),
+            Self::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Unix(stream) => Pin::new(stream).poll_flush(context),
+            Self::Tcp(stream) => Pin::new(stream).poll_flush(context),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Unix(stream) => Pin::new(stream).poll_shutdown(context),
+            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(context),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Unix(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+            Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+}

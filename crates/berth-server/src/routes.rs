@@ -1,0 +1,146 @@
+//! All routes of the API, in one place.
+
+mod attach;
+mod containers;
+mod exec;
+mod images;
+mod legacy;
+mod networks;
+mod streams;
+mod swarm;
+mod system;
+
+use std::sync::Arc;
+
+use berth_engine::Engine;
+use http::{Method, Response};
+use hyper::body::Incoming;
+
+use crate::answer;
+use crate::body::Body;
+use crate::call::Call;
+use crate::failure::Failure;
+
+/// What a route gives: an answer, or an error to be told.
+type Outcome = Result<Response<Body>, Failure>;
+
+/// Answers a request, whatever it is.
+pub async fn answer(engine: Arc<Engine>, request: http::Request<Incoming>) -> Response<Body> {
+    let outcome = match Call::new(engine, request) {
+        Ok(call) => {
+            let (method, path) = (call.method.clone(), call.path.clone());
+            let outcome = dispatch(call).await;
+            tracing::debug!(%method, path, status = outcome.as_ref().map_or_else(
+                |failure| failure.status.as_u16(),
+                |response| response.status().as_u16(),
+            ), "request");
+            outcome
+        }
+        Err(failure) => Err(failure),
+    };
+    let mut response = outcome.unwrap_or_else(Failure::into_response);
+    answer::add_common_headers(&mut response);
+    response
+}
+
+/// Finds the route. As in Docker, a method that a path does not have is a page that is not found.
+async fn dispatch(call: Call) -> Outcome {
+    let path = call.path.clone();
+    let segments: Vec<&str> = path.split('/').filter(|segment| !segment.is_empty()).collect();
+    match segments.split_first() {
+        Some((&"containers", rest)) => container_route(call, rest).await,
+        Some((&"exec", rest)) => exec_route(call, rest).await,
+        Some((&"images", rest)) => image_route(call, rest).await,
+        Some((&"networks", rest)) => match (&call.method, rest) {
+            (&Method::GET, []) => networks::list(call).await,
+            (&Method::GET, [name]) => networks::inspect(call, name).await,
+            (&Method::POST, ["create" | "prune"]) | (&Method::DELETE, [_]) => unsupported(&call),
+            (&Method::POST, [_, "connect" | "disconnect"]) => unsupported(&call),
+            _ => Err(Failure::page_not_found()),
+        },
+        Some((&("swarm" | "nodes" | "services" | "tasks" | "secrets" | "configs"), _)) => {
+            Err(swarm::not_a_manager())
+        }
+        Some(_) => system_route(call, &segments).await,
+        None => Err(Failure::page_not_found()),
+    }
+}
+
+async fn container_route(call: Call, segments: &[&str]) -> Outcome {
+    match (&call.method, segments) {
+        (&Method::POST, ["create"]) => containers::create(call).await,
+        (&Method::GET, ["json"]) => containers::list(call).await,
+        (&Method::POST, ["prune"]) => unsupported(&call),
+        (&Method::GET, [name, "json"]) => containers::inspect(call, name).await,
+        (&Method::POST, [name, "start"]) => containers::start(call, name).await,
+        (&Method::POST, [name, "stop"]) => containers::stop(call, name).await,
+        (&Method::POST, [name, "restart"]) => containers::restart(call, name).await,
+        (&Method::POST, [name, "kill"]) => containers::kill(call, name).await,
+        (&Method::POST, [name, "pause"]) => containers::pause(call, name).await,
+        (&Method::POST, [name, "unpause"]) => containers::unpause(call, name).await,
+        (&Method::POST, [name, "wait"]) => containers::wait(call, name).await,
+        (&Method::POST, [name, "rename"]) => containers::rename(call, name).await,
+        (&Method::POST, [name, "resize"]) => containers::resize(call, name).await,
+        (&Method::GET, [name, "top"]) => containers::top(call, name).await,
+        (&Method::POST, [name, "attach"]) => attach::container(call, name).await,
+        (&Method::GET, [name, "logs"]) => streams::logs(call, name).await,
+        (&Method::POST, [name, "exec"]) => exec::create(call, name).await,
+        (&Method::DELETE, [name]) => containers::remove(call, name).await,
+        (&Method::GET, [_, "attach", "ws"])
+        | (&Method::GET, [_, "changes" | "export" | "stats"])
+        | (&Method::POST, [_, "update"])
+        | (&Method::GET | &Method::HEAD | &Method::PUT, [_, "archive"]) => unsupported(&call),
+        _ => Err(Failure::page_not_found()),
+    }
+}
+
+async fn exec_route(call: Call, segments: &[&str]) -> Outcome {
+    match (&call.method, segments) {
+        (&Method::POST, [id, "start"]) => exec::start(call, id).await,
+        (&Method::POST, [id, "resize"]) => exec::resize(call, id).await,
+        (&Method::GET, [id, "json"]) => exec::inspect(call, id).await,
+        _ => Err(Failure::page_not_found()),
+    }
+}
+
+async fn image_route(call: Call, segments: &[&str]) -> Outcome {
+    // Names of images hold slashes.
+    match (&call.method, segments) {
+        (&Method::GET, ["json"]) => images::list(call).await,
+        (&Method::POST, ["create"]) => images::create(call).await,
+        (&Method::POST, ["load"]) => images::load(call).await,
+        (&Method::POST, ["prune"]) | (&Method::GET, ["search" | "get"]) => unsupported(&call),
+        (&Method::GET, [name @ .., "json"]) => images::inspect(call, &name.join("/")).await,
+        (&Method::GET, [name @ .., "history"]) => images::history(call, &name.join("/")).await,
+        (&Method::POST, [name @ .., "tag"]) => images::tag(call, &name.join("/")).await,
+        (&Method::POST, [_, .., "push"]) | (&Method::GET, [_, .., "get"]) => unsupported(&call),
+        (&Method::DELETE, name @ [_, ..]) => images::remove(call, &name.join("/")).await,
+        _ => Err(Failure::page_not_found()),
+    }
+}
+
+async fn system_route(call: Call, segments: &[&str]) -> Outcome {
+    match (&call.method, segments) {
+        (&Method::GET | &Method::HEAD, ["_ping"]) => Ok(system::ping(&call)),
+        (&Method::OPTIONS, _) => Ok(answer::status(http::StatusCode::OK)),
+        (&Method::GET, ["version"]) => Ok(system::version(&call)),
+        (&Method::GET, ["info"]) => system::info(call).await,
+        (&Method::GET, ["events"]) => streams::events(&call),
+        (&Method::GET, ["plugins"]) => Ok(answer::ok::<[(); 0]>(&[])),
+        (&Method::GET, ["volumes"]) => {
+            Ok(answer::ok(&serde_json::json!({ "Volumes": [], "Warnings": null })))
+        }
+        (&Method::GET, ["system", "df"])
+        | (&Method::POST, ["auth" | "build" | "commit" | "session"])
+        | (_, ["volumes" | "plugins" | "build" | "distribution", ..]) => unsupported(&call),
+        _ => Err(Failure::page_not_found()),
+    }
+}
+
+/// A route of Docker's that nothing here answers yet.
+fn unsupported(call: &Call) -> Outcome {
+    Err(Failure::new(
+        http::StatusCode::NOT_IMPLEMENTED,
+        format!("{} /{} is not supported by Berth yet", call.method, call.path),
+    ))
+}

@@ -1,0 +1,139 @@
+//! Containers: made, shown, and led through their life.
+
+use berth_api::container::{CreateRequest, WaitError, WaitResponse};
+use berth_engine::op;
+use futures_util::stream;
+use http::StatusCode;
+
+use super::{Outcome, legacy};
+use crate::answer;
+use crate::body::Body;
+use crate::call::{Call, Query};
+use crate::failure::Failure;
+
+pub async fn create(mut call: Call) -> Outcome {
+    let request: CreateRequest = call.required_json().await?;
+    let operation =
+        op::CreateContainer::parse(call.query.given("name"), call.query.given("platform"), request)?;
+    Ok(answer::json(StatusCode::CREATED, &call.engine.create(operation).await?))
+}
+
+pub async fn list(call: Call) -> Outcome {
+    let limit =
+        call.query.number("limit")?.and_then(|limit| usize::try_from(limit).ok()).filter(|limit| *limit > 0);
+    let operation = op::List {
+        all: call.query.flag("all"),
+        limit,
+        size: call.query.flag("size"),
+        filters: call.query.filters()?,
+    };
+    Ok(answer::ok(&call.engine.list(operation).await?))
+}
+
+pub async fn inspect(call: Call, name: &str) -> Outcome {
+    let container = call.engine.inspect(name, call.query.flag("size")).await?;
+    Ok(legacy::container(call.version, &container))
+}
+
+pub async fn start(call: Call, name: &str) -> Outcome {
+    call.engine.start(name).await?;
+    Ok(answer::done())
+}
+
+/// The parameters of stop and restart.
+fn stop_parameters(query: &Query) -> Result<op::Stop, Failure> {
+    Ok(op::Stop { signal: query.given("signal").map(str::to_owned), timeout: query.number("t")? })
+}
+
+pub async fn stop(call: Call, name: &str) -> Outcome {
+    call.engine.stop(name, stop_parameters(&call.query)?).await?;
+    Ok(answer::done())
+}
+
+pub async fn restart(call: Call, name: &str) -> Outcome {
+    call.engine.restart(name, stop_parameters(&call.query)?).await?;
+    Ok(answer::done())
+}
+
+pub async fn kill(call: Call, name: &str) -> Outcome {
+    call.engine.kill(name, call.query.given("signal")).await?;
+    Ok(answer::done())
+}
+
+pub async fn pause(call: Call, name: &str) -> Outcome {
+    call.engine.pause(name).await?;
+    Ok(answer::done())
+}
+
+pub async fn unpause(call: Call, name: &str) -> Outcome {
+    call.engine.unpause(name).await?;
+    Ok(answer::done())
+}
+
+pub async fn remove(call: Call, name: &str) -> Outcome {
+    if call.query.flag("link") {
+        return Err(Failure::invalid("links between containers are not supported"));
+    }
+    let operation = op::Remove { force: call.query.flag("force"), volumes: call.query.flag("v") };
+    call.engine.remove(name, operation).await?;
+    Ok(answer::done())
+}
+
+pub async fn rename(call: Call, name: &str) -> Outcome {
+    call.engine.rename(name, call.query.get("name")).await?;
+    Ok(answer::done())
+}
+
+/// Sends the head at once, so that the client knows its wait counts, and the body when the wait ends.
+pub async fn wait(call: Call, name: &str) -> Outcome {
+    let condition = op::WaitCondition::parse(call.query.get("condition"))?;
+    let waiting = call.engine.wait(name, condition).await?;
+    let body = stream::once(async move {
+        let response = waiting.finish().await.unwrap_or_else(|error| WaitResponse {
+            status_code: -1,
+            error: Some(WaitError { message: error.to_string() }),
+        });
+        answer::to_line(&response).unwrap_or_default()
+    });
+    Ok(answer::stream("application/json", Body::stream(body)))
+}
+
+/// Rows and columns of a resize.
+pub fn size(query: &Query) -> Result<(u16, u16), Failure> {
+    let number = |name: &str, what: &str| {
+        query.get(name).parse::<u16>().map_err(|error| {
+            Failure::invalid(format!("invalid resize {what} {:?}: {error}", query.get(name)))
+        })
+    };
+    Ok((number("h", "height")?, number("w", "width")?))
+}
+
+pub async fn resize(call: Call, name: &str) -> Outcome {
+    let (rows, columns) = size(&call.query)?;
+    call.engine.resize(name, rows, columns).await?;
+    Ok(answer::status(StatusCode::OK))
+}
+
+pub async fn top(call: Call, name: &str) -> Outcome {
+    Ok(answer::ok(&call.engine.top(name, call.query.get("ps_args")).await?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_checked() {
+        assert_eq!(size(&Query::parse("h=24&w=80")).unwrap(), (24, 80));
+        for bad in ["", "h=24", "h=-1&w=80", "h=24&w=70000", "h=a&w=1"] {
+            assert_eq!(size(&Query::parse(bad)).unwrap_err().status, StatusCode::BAD_REQUEST, "{bad}");
+        }
+    }
+
+    #[test]
+    fn stop_parameters_are_checked() {
+        let stop = stop_parameters(&Query::parse("t=-1&signal=SIGINT")).unwrap();
+        assert_eq!((stop.timeout, stop.signal.as_deref()), (Some(-1), Some("SIGINT")));
+        assert!(stop_parameters(&Query::parse("t=soon")).is_err());
+    }
+}

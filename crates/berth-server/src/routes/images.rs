@@ -1,0 +1,173 @@
+//! Images: listed, pulled, loaded, named, removed.
+
+use std::sync::Arc;
+
+use berth_api::progress::JsonMessage;
+use berth_engine::{Engine, Error};
+use bytes::Bytes;
+use futures_util::TryStreamExt as _;
+use futures_util::stream::unfold;
+use http::{Response, StatusCode};
+use http_body_util::BodyStream;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_util::io::{StreamReader, SyncIoBridge};
+
+use super::{Outcome, legacy};
+use crate::answer;
+use crate::body::Body;
+use crate::call::{Call, Query};
+use crate::failure::Failure;
+
+/// Progress messages that wait for a slow client.
+const PROGRESS_QUEUE: usize = 64;
+
+pub async fn list(call: Call) -> Outcome {
+    let images = call.engine.image_list(call.query.flag("all"), call.query.filters()?).await?;
+    Ok(legacy::images(call.version, &images))
+}
+
+pub async fn inspect(call: Call, name: &str) -> Outcome {
+    let image = call.engine.image_inspect(name).await?;
+    Ok(legacy::image(call.version, &image))
+}
+
+pub async fn history(call: Call, name: &str) -> Outcome {
+    Ok(answer::ok(&call.engine.image_history(name).await?))
+}
+
+pub async fn remove(call: Call, name: &str) -> Outcome {
+    Ok(answer::ok(&call.engine.image_remove(name, call.query.flag("force")).await?))
+}
+
+pub async fn tag(call: Call, name: &str) -> Outcome {
+    call.engine.image_tag(name, call.query.get("repo"), call.query.get("tag")).await?;
+    Ok(answer::status(StatusCode::CREATED))
+}
+
+/// The reference that `fromImage` and `tag` name together.
+fn reference(query: &Query) -> Result<String, Failure> {
+    let Some(name) = query.given("fromImage") else {
+        return Err(match query.given("fromSrc") {
+            Some(_) => Failure::new(
+                StatusCode::NOT_IMPLEMENTED,
+                "importing an archive is not supported by Berth yet",
+            ),
+            None => Failure::invalid("either fromImage or fromSrc must be given"),
+        });
+    };
+    Ok(match query.given("tag") {
+        None => name.to_owned(),
+        Some(digest) if digest.contains(':') => format!("{name}@{digest}"),
+        Some(tag) => format!("{name}:{tag}"),
+    })
+}
+
+pub async fn create(call: Call) -> Outcome {
+    let reference = reference(&call.query)?;
+    let platform = call.query.given("platform").map(str::to_owned);
+    let auth = call.registry_auth();
+    let engine = call.engine.clone();
+    progress(
+        |messages| async move { engine.image_pull(&reference, platform.as_deref(), auth, messages).await },
+    )
+    .await
+}
+
+pub async fn load(call: Call) -> Outcome {
+    let quiet = call.query.flag("quiet");
+    let engine = call.engine.clone();
+    let body = BodyStream::new(call.request.into_body())
+        .map_err(std::io::Error::other)
+        .try_filter_map(|frame| async move { Ok(frame.into_data().ok()) });
+    progress(move |messages| load_body(engine, Box::pin(body), quiet, messages)).await
+}
+
+async fn load_body(
+    engine: Arc<Engine>,
+    body: impl futures_util::Stream<Item = std::io::Result<Bytes>> + Send + Unpin + 'static,
+    quiet: bool,
+    messages: mpsc::Sender<JsonMessage>,
+) -> Result<(), Error> {
+    let reader = SyncIoBridge::new(StreamReader::new(body));
+    if !quiet {
+        return engine.image_load(Box::new(reader), messages).await;
+    }
+    // Quiet is without bars; what was loaded is still told.
+    let (sender, mut receiver) = mpsc::channel(PROGRESS_QUEUE);
+    let load = engine.image_load(Box::new(reader), sender);
+    let forward = async {
+        while let Some(message) = receiver.recv().await {
+            if message.progress_detail.is_none() && messages.send(message).await.is_err() {
+                break;
+            }
+        }
+    };
+    tokio::join!(load, forward).0
+}
+
+/// Ends a task when its client goes away.
+struct Running(JoinHandle<Result<(), Error>>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Runs `work` and streams its messages. A failure before the first message is an error of the request; one after it
+/// is the last message.
+async fn progress<F, R>(work: F) -> Outcome
+where
+    F: FnOnce(mpsc::Sender<JsonMessage>) -> R,
+    R: Future<Output = Result<(), Error>> + Send + 'static,
+{
+    let (sender, mut messages) = mpsc::channel(PROGRESS_QUEUE);
+    let mut running = Running(tokio::spawn(work(sender)));
+    let Some(first) = messages.recv().await else {
+        join(&mut running).await?;
+        return Ok(streamed(Body::empty()));
+    };
+    let body = unfold(State::Message(first, messages, running), |state| async move {
+        match state {
+            State::Message(message, mut messages, mut running) => {
+                let line = line(&message);
+                let next = match messages.recv().await {
+                    Some(message) => State::Message(message, messages, running),
+                    None => State::Ended(join(&mut running).await.err()),
+                };
+                Some((line, next))
+            }
+            State::Ended(Some(failure)) => {
+                Some((line(&JsonMessage::error(failure.message)), State::Ended(None)))
+            }
+            State::Ended(None) => None,
+        }
+    });
+    Ok(streamed(Body::stream(body)))
+}
+
+enum State {
+    Message(JsonMessage, mpsc::Receiver<JsonMessage>, Running),
+    Ended(Option<Failure>),
+}
+
+async fn join(running: &mut Running) -> Result<(), Failure> {
+    match (&mut running.0).await {
+        Ok(result) => result.map_err(Failure::from),
+        Err(error) => {
+            Err(Failure::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the operation ended: {error}")))
+        }
+    }
+}
+
+fn line(message: &JsonMessage) -> Bytes {
+    // Docker ends progress messages with CR and LF.
+    let mut line = serde_json::to_vec(message).unwrap_or_default();
+    line.extend_from_slice(b"\r\n");
+    line.into()
+}
+
+fn streamed(body: Body) -> Response<Body> {
+    answer::stream("application/json", body)
+}

@@ -1,0 +1,160 @@
+//! Fields that newer versions of the API dropped, for clients that still ask with an older one.
+
+use berth_api::container::Inspect;
+use berth_api::version::ApiVersion;
+use berth_api::{event, image};
+use http::{Response, StatusCode};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use crate::answer;
+use crate::body::Body;
+
+/// Answers with `value`, changed by `change` first.
+fn changed<T: Serialize>(value: &T, change: impl FnOnce(&mut Value)) -> Response<Body> {
+    match serde_json::to_value(value) {
+        Ok(mut value) => {
+            change(&mut value);
+            answer::ok(&value)
+        }
+        Err(error) => {
+            tracing::error!(%error, "an answer could not be written as JSON");
+            answer::status(StatusCode::INTERNAL_SERVER_ERROR)
+        }
+    }
+}
+
+fn extend(target: Option<&mut Value>, fields: Value) {
+    if let (Some(Value::Object(target)), Value::Object(fields)) = (target, fields) {
+        for (name, value) in fields {
+            target.entry(name).or_insert(value);
+        }
+    }
+}
+
+/// A container's inspection. Before 1.52 the default bridge's endpoint is repeated in `NetworkSettings`.
+pub fn container(version: ApiVersion, container: &Inspect) -> Response<Body> {
+    if version >= ApiVersion::new(1, 52) {
+        return answer::ok(container);
+    }
+    changed(container, |value| {
+        let settings = value.get_mut("NetworkSettings");
+        let bridge = settings.as_ref().and_then(|settings| settings.pointer("/Networks/bridge")).cloned();
+        let bridge = bridge.unwrap_or_else(|| Value::Object(Map::new()));
+        let text = |name: &str| bridge.get(name).cloned().unwrap_or_else(|| json!(""));
+        let number = |name: &str| bridge.get(name).cloned().unwrap_or_else(|| json!(0));
+        extend(
+            settings,
+            json!({
+                "Bridge": "",
+                "HairpinMode": false,
+                "LinkLocalIPv6Address": "",
+                "LinkLocalIPv6PrefixLen": 0,
+                "SecondaryIPAddresses": null,
+                "SecondaryIPv6Addresses": null,
+                "EndpointID": text("EndpointID"),
+                "Gateway": text("Gateway"),
+                "GlobalIPv6Address": text("GlobalIPv6Address"),
+                "GlobalIPv6PrefixLen": number("GlobalIPv6PrefixLen"),
+                "IPAddress": text("IPAddress"),
+                "IPPrefixLen": number("IPPrefixLen"),
+                "IPv6Gateway": text("IPv6Gateway"),
+                "MacAddress": text("MacAddress"),
+            }),
+        );
+    })
+}
+
+/// The list of images. Before 1.44 the size is also called the virtual size.
+pub fn images(version: ApiVersion, images: &[image::Summary]) -> Response<Body> {
+    if version >= ApiVersion::new(1, 44) {
+        return answer::ok(images);
+    }
+    changed(&images, |value| {
+        for image in value.as_array_mut().into_iter().flatten() {
+            let size = image.get("Size").cloned();
+            extend(Some(image), json!({ "VirtualSize": size }));
+        }
+    })
+}
+
+/// An image's inspection, with the fields of images that were built by committing containers.
+pub fn image(version: ApiVersion, image: &image::Inspect) -> Response<Body> {
+    if version >= ApiVersion::new(1, 50) {
+        return answer::ok(image);
+    }
+    changed(image, |value| {
+        extend(Some(value), json!({ "Parent": "", "DockerVersion": "" }));
+        if version < ApiVersion::new(1, 45) {
+            extend(Some(value), json!({ "Container": "", "ContainerConfig": null }));
+        }
+        if version < ApiVersion::new(1, 44) {
+            extend(Some(value), json!({ "VirtualSize": image.size }));
+        }
+    })
+}
+
+/// An event. Before 1.52 containers' and images' events repeat the action and the actor at the top.
+pub fn event(version: ApiVersion, mut event: event::Message) -> event::Message {
+    if version < ApiVersion::new(1, 52) && matches!(event.kind.as_str(), "container" | "image") {
+        event.status.clone_from(&event.action);
+        event.id.clone_from(&event.actor.id);
+        if event.kind == "container" {
+            event.from = event.actor.attributes.get("image").cloned().unwrap_or_default();
+        }
+    }
+    event
+}
+
+#[cfg(test)]
+mod tests {
+    use berth_api::network::EndpointSettings;
+
+    use super::*;
+
+    fn document(response: Response<Body>) -> Value {
+        match response.into_body() {
+            Body::Full(bytes) => serde_json::from_slice(&bytes).unwrap(),
+            Body::Stream(_) => panic!("a document is sent whole"),
+        }
+    }
+
+    #[test]
+    fn old_clients_find_the_address_where_it_was() {
+        let mut inspected = Inspect::default();
+        let endpoint = EndpointSettings {
+            ip_address: "172.17.0.2".into(),
+            ip_prefix_len: 16,
+            ..EndpointSettings::default()
+        };
+        inspected.network_settings.networks.insert("bridge".into(), endpoint);
+        let old = document(container(ApiVersion::new(1, 45), &inspected));
+        assert_eq!(old["NetworkSettings"]["IPAddress"], "172.17.0.2");
+        assert_eq!(old["NetworkSettings"]["IPPrefixLen"], 16);
+        let new = document(container(ApiVersion::NEWEST, &inspected));
+        assert!(new["NetworkSettings"].get("IPAddress").is_none());
+        let without = document(container(ApiVersion::new(1, 45), &Inspect::default()));
+        assert_eq!(without["NetworkSettings"]["IPAddress"], "");
+    }
+
+    #[test]
+    fn old_clients_find_the_virtual_size() {
+        let list = [image::Summary { size: 7, ..image::Summary::default() }];
+        assert_eq!(document(images(ApiVersion::new(1, 43), &list))[0]["VirtualSize"], 7);
+        assert!(document(images(ApiVersion::new(1, 44), &list))[0].get("VirtualSize").is_none());
+        let inspected = image::Inspect { size: 9, ..image::Inspect::default() };
+        assert_eq!(document(image(ApiVersion::new(1, 43), &inspected))["VirtualSize"], 9);
+        assert!(document(image(ApiVersion::new(1, 49), &inspected)).get("ContainerConfig").is_none());
+    }
+
+    #[test]
+    fn old_clients_get_events_in_both_forms() {
+        let mut message =
+            event::Message { kind: "container".into(), action: "die".into(), ..Default::default() };
+        message.actor.id = "abc".into();
+        message.actor.attributes.insert("image".into(), "busybox".into());
+        let old = event(ApiVersion::new(1, 51), message.clone());
+        assert_eq!((old.status.as_str(), old.id.as_str(), old.from.as_str()), ("die", "abc", "busybox"));
+        assert_eq!(event(ApiVersion::NEWEST, message.clone()), message);
+    }
+}

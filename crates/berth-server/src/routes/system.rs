@@ -1,0 +1,33 @@
+//! The engine as a whole.
+
+use http::header::{CACHE_CONTROL, HeaderName, HeaderValue, PRAGMA};
+use http::{Method, Response, StatusCode};
+
+use super::Outcome;
+use crate::answer;
+use crate::body::Body;
+use crate::call::Call;
+
+/// The classic builder; `2` would send clients to BuildKit's.
+const BUILDER: HeaderValue = HeaderValue::from_static("1");
+
+/// Says that the daemon lives, and in headers what it speaks.
+pub fn ping(call: &Call) -> Response<Body> {
+    let body = if call.method == Method::HEAD { Body::empty() } else { Body::from("OK") };
+    let content_type = HeaderValue::from_static("text/plain; charset=utf-8");
+    let mut response = answer::with(StatusCode::OK, Some(content_type), body);
+    let headers = response.headers_mut();
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, no-store, must-revalidate"));
+    headers.insert(PRAGMA, HeaderValue::from_static("no-cache"));
+    headers.insert(HeaderName::from_static("builder-version"), BUILDER);
+    headers.insert(HeaderName::from_static("swarm"), HeaderValue::from_static("inactive"));
+    response
+}
+
+pub fn version(call: &Call) -> Response<Body> {
+    answer::ok(&call.engine.version())
+}
+
+pub async fn info(call: Call) -> Outcome {
+    Ok(answer::ok(&call.engine.info().await?))
+}
