@@ -1,0 +1,134 @@
+//! The platform that an image is made for.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// Operating system, architecture and its variant, in Go's names.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Platform {
+    /// Architecture, such as `amd64`.
+    #[serde(default)]
+    pub architecture: String,
+    /// Operating system, such as `linux`.
+    #[serde(default)]
+    pub os: String,
+    /// Variant of the architecture, such as `v8`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub variant: Option<String>,
+    /// Version of the operating system; Windows images have it.
+    #[serde(default, rename = "os.version", skip_serializing_if = "Option::is_none")]
+    pub os_version: Option<String>,
+}
+
+/// The text is no platform.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("\"{0}\": unknown operating system or architecture: invalid argument")]
+pub struct PlatformError(String);
+
+impl Platform {
+    /// The platform of this machine.
+    pub fn host() -> Platform {
+        let (architecture, variant) = match std::env::consts::ARCH {
+            "x86_64" => ("amd64", None),
+            "aarch64" => ("arm64", Some("v8")),
+            "x86" => ("386", None),
+            "arm" => ("arm", Some("v7")),
+            "riscv64" => ("riscv64", None),
+            other => (other, None),
+        };
+        let variant = variant.map(str::to_string);
+        Platform { architecture: architecture.into(), os: "linux".into(), variant, os_version: None }
+    }
+
+    /// Whether an image made for `self` is what somebody who asks for `wanted` gets. A variant that only one of
+    /// them names does not matter.
+    pub fn satisfies(&self, wanted: &Platform) -> bool {
+        let same_variant = match (&self.variant, &wanted.variant) {
+            (Some(has), Some(wants)) => has == wants,
+            _ => true,
+        };
+        self.os == wanted.os && self.architecture == wanted.architecture && same_variant
+    }
+}
+
+impl fmt::Display for Platform {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.os, self.architecture)?;
+        match &self.variant {
+            Some(variant) => write!(f, "/{variant}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl FromStr for Platform {
+    type Err = PlatformError;
+
+    /// Reads `os/architecture[/variant]`, or an architecture alone, with the usual other names.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let fail = || PlatformError(text.into());
+        let valid = |part: &str| {
+            !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b))
+        };
+        let parts: Vec<&str> = text.split('/').collect();
+        if !parts.iter().all(|p| valid(p)) {
+            return Err(fail());
+        }
+        let (os, architecture, variant) = match parts.as_slice() {
+            ["linux"] => return Ok(Platform::host()),
+            [architecture] => ("linux", *architecture, None),
+            [os, architecture] => (*os, *architecture, None),
+            [os, architecture, variant] => (*os, *architecture, Some((*variant).to_string())),
+            _ => return Err(fail()),
+        };
+        let (architecture, implied) = match architecture {
+            "x86_64" | "x86-64" => ("amd64", None),
+            "aarch64" => ("arm64", None),
+            "armhf" => ("arm", Some("v7")),
+            "armel" => ("arm", Some("v6")),
+            "i386" | "i686" => ("386", None),
+            other => (other, None),
+        };
+        const KNOWN: [&str; 13] = [
+            "386", "amd64", "arm", "arm64", "loong64", "mips64le", "mips64", "ppc64le", "riscv64", "s390x",
+            "wasm", "ppc64", "mips",
+        ];
+        if !KNOWN.contains(&architecture) {
+            return Err(fail());
+        }
+        let variant = variant.or(implied.map(str::to_string));
+        Ok(Platform { architecture: architecture.into(), os: os.to_lowercase(), variant, os_version: None })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_the_usual_forms() {
+        for (text, expected) in [
+            ("linux/amd64", "linux/amd64"),
+            ("linux/x86_64", "linux/amd64"),
+            ("aarch64", "linux/arm64"),
+            ("linux/arm/v6", "linux/arm/v6"),
+            ("armhf", "linux/arm/v7"),
+        ] {
+            assert_eq!(text.parse::<Platform>().unwrap().to_string(), expected);
+        }
+        for text in ["", "linux/", "linux/pdp11", "a/b/c/d", "linux/am d64"] {
+            assert!(text.parse::<Platform>().is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn an_unnamed_variant_does_not_matter() {
+        let plain: Platform = "linux/arm64".parse().unwrap();
+        let variant: Platform = "linux/arm64/v8".parse().unwrap();
+        assert!(plain.satisfies(&variant) && variant.satisfies(&plain));
+        assert!(!variant.satisfies(&"linux/arm64/v9".parse().unwrap()));
+        assert!(!plain.satisfies(&"linux/amd64".parse().unwrap()));
+    }
+}
