@@ -1,2 +1,18 @@
 //! Safe tar in and out, decompression.
+//!
+//! Everything here works on bytes of unknown origin. Three properties hold throughout:
+//!
+//! - No path of an archive is ever resolved by name from the outside: extraction walks beneath one directory
+//!   descriptor and follows no symbolic link that an archive brought.
+//! - No program is executed and nothing is loaded; compressed streams are decoded in this process, with bounded memory.
+//! - No size that an archive claims is allocated or reserved before its bytes have come.
 #![forbid(unsafe_code)]
+
+pub mod decompress;
+mod error;
+pub mod extract;
+mod format;
+pub mod meta;
+pub mod tree;
+
+pub use error::{Error, Result};

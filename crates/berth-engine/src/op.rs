@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use berth_api::container::{Config, CreateRequest, HostConfig};
+use berth_api::container::{Config, HostConfig};
 use berth_api::filter::Filters;
 use jiff::Timestamp;
 
@@ -22,16 +22,6 @@ pub struct CreateContainer {
     pub config: Config,
     /// What the host gives it.
     pub host_config: HostConfig,
-    /// The networks asked for beside `host_config.network_mode`.
-    pub networking: Option<berth_api::network::NetworkingConfig>,
-}
-
-impl CreateContainer {
-    /// Takes a request apart. `name` is the query parameter; a leading slash is allowed.
-    pub fn parse(name: Option<&str>, platform: Option<&str>, request: CreateRequest) -> Result<Self, Error> {
-        let _ = (name, platform, request);
-        unimplemented!()
-    }
 }
 
 /// Stops a container: its stop signal, then SIGKILL.

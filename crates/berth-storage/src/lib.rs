@@ -1,2 +1,197 @@
 //! Blobs, layers, snapshots, the metadata database, leases and garbage collection.
+//!
+//! The data root holds large things as files and directories, named by content or by container, and a row for each in
+//! one SQLite database. The order of steps keeps both consistent at any moment:
+//!
+//! - To add: fill in `staging/`, sync, rename into place, insert the row. A crash before the row leaves an orphan.
+//! - To remove: delete the row, rename into `staging/trash/`, remove the tree in the background. A crash after the row
+//!   leaves an orphan.
+//! - The next start sweeps orphans. So a row always names what exists, and nothing half-done is ever named.
+//!
+//! One mutex-held connection writes and reads: a commit takes tens of microseconds, less than a hand-over to a writer
+//! thread and back, and SQLite admits one writer anyway. Checkpoints, which sync, run on the housekeeper's own
+//! connection.
 #![forbid(unsafe_code)]
+
+mod blobs;
+mod containers;
+mod database;
+mod error;
+mod garbage;
+mod housekeeper;
+mod images;
+mod kv;
+mod layers;
+mod leases;
+mod root;
+mod snapshots;
+mod sweep;
+mod usage;
+mod verify;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+pub use blobs::{BlobInfo, BlobKind, BlobWriter, Blobs, Expected};
+pub use containers::{ContainerRecord, Containers};
+pub use error::{Error, Result};
+pub use images::{ImageRecord, Images, RemovedImage, Tag};
+pub use kv::Kv;
+pub use layers::{Layer, LayerStaging, Layers, NewLayer};
+pub use leases::{Lease, SnapshotLease};
+pub use snapshots::{Snapshot, Snapshots};
+pub use usage::DiskUsage;
+
+use database::Database;
+use housekeeper::Housekeeper;
+use leases::LeaseTable;
+use root::Root;
+
+/// Settings of a data root.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// Bytes that stay free on the file system: writers stop before they go below.
+    pub keep_free_bytes: u64,
+    /// Bytes of compressed layers kept; `None` is a tenth of the file system.
+    pub blob_cache_bytes: Option<u64>,
+}
+
+/// An open data root. Dropping the last reference ends the background thread and lets the lock go.
+///
+/// Calls are synchronous. They are quick (one transaction, one rename) unless their documentation says that they block.
+#[derive(Debug)]
+pub struct Storage {
+    shared: Arc<Shared>,
+    housekeeper: Housekeeper,
+}
+
+/// What handles of all kinds share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) root: Root,
+    pub(crate) database: Database,
+    pub(crate) leases: Arc<LeaseTable>,
+    /// Held over a row change together with the rename that belongs to it, so that adding and removing the same thing
+    /// never interleave. Never held over a sync, a copy or a tree removal.
+    structure: Mutex<()>,
+    pub(crate) options: Options,
+    pub(crate) waker: housekeeper::Waker,
+}
+
+impl Shared {
+    pub(crate) fn structure(&self) -> MutexGuard<'_, ()> {
+        self.structure.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Storage {
+    /// Opens a data root, creating it if need be; locks it, migrates the database and sweeps what no row names.
+    ///
+    /// # Errors
+    /// [`Error::RootInUse`] with the holder's process number; [`Error::RootRefused`]; a newer schema; file errors.
+    pub fn open(root: impl AsRef<Path>, options: Options) -> Result<Arc<Self>> {
+        let root = Root::open(root.as_ref())?;
+        let database = Database::open(&root)?;
+        let (waker, wake) = housekeeper::channel();
+        let shared = Arc::new(Shared {
+            root,
+            database,
+            leases: Arc::default(),
+            structure: Mutex::default(),
+            options,
+            waker,
+        });
+        sweep::sweep(&shared)?;
+        let housekeeper = Housekeeper::start(&shared, wake)?;
+        shared.waker.wake();
+        Ok(Arc::new(Self { shared, housekeeper }))
+    }
+
+    /// The data root's path, as an absolute path.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        self.shared.root.path()
+    }
+
+    /// Compressed layers and documents, by digest.
+    #[must_use]
+    pub fn blobs(&self) -> Blobs<'_> {
+        Blobs::new(&self.shared)
+    }
+
+    /// Unpacked layers, by chain ID.
+    #[must_use]
+    pub fn layers(&self) -> Layers<'_> {
+        Layers::new(&self.shared)
+    }
+
+    /// Images and their names.
+    #[must_use]
+    pub fn images(&self) -> Images<'_> {
+        Images::new(&self.shared)
+    }
+
+    /// Container records.
+    #[must_use]
+    pub fn containers(&self) -> Containers<'_> {
+        Containers::new(&self.shared)
+    }
+
+    /// Writable layers of containers.
+    #[must_use]
+    pub fn snapshots(&self) -> Snapshots<'_> {
+        Snapshots::new(&self.shared)
+    }
+
+    /// Small settings.
+    #[must_use]
+    pub fn kv(&self) -> Kv<'_> {
+        Kv::new(&self.shared)
+    }
+
+    /// A lease without objects; what is added to it is not collected until it is dropped.
+    #[must_use]
+    pub fn lease(&self) -> Lease {
+        Lease::new(Arc::clone(&self.shared.leases))
+    }
+
+    /// A container's own directory (`containers/<id>`), created with mode 0700 if it is missing.
+    ///
+    /// # Errors
+    /// An identifier that is no plain name; file errors.
+    pub fn container_dir(&self, id: &str) -> Result<PathBuf> {
+        snapshots::container_dir(&self.shared, id)
+    }
+
+    /// Removes layers that no image, container or lease needs (such as those of interrupted pulls), and blobs over the
+    /// cache's bound. Returns the layers removed.
+    ///
+    /// # Errors
+    /// Database and file errors.
+    pub fn collect(&self) -> Result<Vec<berth_oci::Digest>> {
+        let removed = garbage::collect(&self.shared)?;
+        self.shared.waker.wake();
+        Ok(removed)
+    }
+
+    /// Bytes on disk, by kind. Blocks: containers' directories are walked.
+    ///
+    /// # Errors
+    /// Database and file errors.
+    pub fn disk_usage(&self) -> Result<DiskUsage> {
+        usage::disk_usage(&self.shared)
+    }
+
+    /// Checks that rows and files agree; each line of the result is one disagreement. Blocks: blobs are hashed.
+    ///
+    /// # Errors
+    /// Database and file errors (disagreements are no errors).
+    pub fn verify(&self) -> Result<Vec<String>> {
+        verify::verify(&self.shared)
+    }
+
+    /// Waits until everything removed so far is gone from the disk. Blocks.
+    pub fn settle(&self) {
+        self.housekeeper.settle();
+    }
+}

@@ -1,0 +1,155 @@
+//! Streaming extraction of one layer's tar into a directory.
+//!
+//! The result is an overlayfs lower layer: whiteouts have become character devices 0:0, opaque directories carry
+//! `trusted.overlay.opaque`. Two things need the layers below and wait for [`fixup`]: the attributes of directories
+//! that the archive only implies, and hard links to files of lower layers.
+//!
+//! Paths are walked beneath one descriptor with symbolic links refused by the kernel (`openat2`, `RESOLVE_BENEATH` and
+//! `RESOLVE_NO_SYMLINKS`); last components are created exclusively or opened with `O_NOFOLLOW`.
+
+mod attributes;
+mod fixup;
+mod name;
+mod place;
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::OwnedFd;
+
+use berth_oci::Digest;
+
+pub use fixup::fixup;
+use place::Tree;
+
+use crate::format::entry::Entries;
+use crate::meta::Recorder;
+use crate::{Error, Result};
+
+/// Bounds on what an archive may ask for. Content is bounded by the disk alone.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Entries in one archive.
+    pub entries: u64,
+    /// Bytes of a path, and of a link's target.
+    pub path_bytes: usize,
+    /// Components of a path.
+    pub path_depth: usize,
+    /// Bytes of one extended header (PAX or GNU long name).
+    pub extension_bytes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { entries: 10_000_000, path_bytes: 4095, path_depth: 512, extension_bytes: 1 << 20 }
+    }
+}
+
+/// How to extract.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// Bounds on what an archive may ask for.
+    pub limits: Limits,
+    /// Bytes that stay free on the directory's file system; extraction stops before it goes below.
+    pub keep_free_bytes: u64,
+}
+
+/// A hard link whose target is no file of its own layer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeferredLink {
+    /// The link's path beneath the layer's root.
+    pub path: Vec<u8>,
+    /// The path of the file in the layers below.
+    pub target: Vec<u8>,
+}
+
+/// What [`fixup`] has to do once the layers below are in place.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Fixups {
+    /// Directories that exist only because entries lie in them, parents first. The root, if the archive does not name
+    /// it, is the empty path.
+    pub implied: Vec<Vec<u8>>,
+    /// Hard links into lower layers.
+    pub links: Vec<DeferredLink>,
+}
+
+impl Fixups {
+    /// Whether there is nothing to do.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.implied.is_empty() && self.links.is_empty()
+    }
+}
+
+/// What came out of one archive.
+#[derive(Clone, Debug)]
+pub struct Extracted {
+    /// SHA-256 of the uncompressed stream.
+    pub diff_id: Digest,
+    /// Bytes of the uncompressed stream.
+    pub size: u64,
+    /// Entries, extended headers not counted.
+    pub entries: u64,
+    /// What is left to do when the lower layers are known.
+    pub fixups: Fixups,
+}
+
+/// Extracts one layer into one directory.
+#[derive(Debug)]
+pub struct Extractor {
+    dir: OwnedFd,
+    options: Options,
+    meta: Option<File>,
+}
+
+impl Extractor {
+    /// Extraction into `dir`, an empty directory that nothing else writes to.
+    #[must_use]
+    pub fn new(dir: OwnedFd, options: Options) -> Self {
+        Self { dir, options, meta: None }
+    }
+
+    /// Also writes what [`crate::meta::rebuild`] needs to `file`.
+    #[must_use]
+    pub fn record(mut self, file: File) -> Self {
+        self.meta = Some(file);
+        self
+    }
+
+    /// Extracts an uncompressed tar stream, reading it to its end. Blocks. Nothing is synced.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the archive or the disk. The directory then holds a part of the layer and is to be thrown
+    /// away.
+    pub fn layer(self, reader: impl Read) -> Result<Extracted> {
+        let limits = self.options.limits;
+        let mut entries = Entries::new(reader, Recorder::new(self.meta)?, limits);
+        let mut tree = Tree::new(self.dir, self.options.keep_free_bytes)?;
+        let mut count = 0;
+        while let Some(entry) = entries.next()? {
+            count += 1;
+            if count > limits.entries {
+                return Err(Error::Limit { what: "the count of entries", limit: limits.entries });
+            }
+            tree.place(entry, &limits, &mut entries)?;
+        }
+        let Entries { input, recorder, .. } = entries;
+        recorder.finish()?;
+        let fixups = tree.finish()?;
+        let (hash, size) = input.finish();
+        Ok(Extracted { diff_id: Digest::from_sha256(hash), size, entries: count, fixups })
+    }
+}
+
+/// Takes everything at and below `path` out of a map keyed by path.
+fn forget<V>(map: &mut BTreeMap<Vec<u8>, V>, path: &[u8]) {
+    map.remove(path);
+    let mut first = path.to_vec();
+    first.push(b'/');
+    let mut end = path.to_vec();
+    end.push(b'/' + 1);
+    let below: Vec<Vec<u8>> = map.range(first..end).map(|(path, _)| path.clone()).collect();
+    for path in below {
+        map.remove(&path);
+    }
+}

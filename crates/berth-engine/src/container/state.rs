@@ -1,0 +1,278 @@
+//! The state of a container: an enum with data, from which everything that clients see follows.
+
+use berth_api::container::{State as ApiState, Status};
+use berth_api::time::Time;
+use berth_network::Endpoint;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// What a container is doing. Kept as its row's state.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// It was never started, or its only start failed.
+    Created {
+        /// Why the last start failed.
+        failure: Option<Failure>,
+    },
+    /// Intent to start: written before anything is made.
+    Starting {
+        /// Its endpoint, taken before the clone.
+        endpoint: Option<Endpoint>,
+        /// How it ended before.
+        before: Option<Exited>,
+    },
+    /// Its program runs.
+    Running(Running),
+    /// It ended.
+    Exited(Exited),
+    /// Intent to remove: what is left of it goes at the next start of the engine.
+    Removing,
+}
+
+/// A failed start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// 125, 126 or 127.
+    pub code: i32,
+    /// Why.
+    pub error: String,
+}
+
+/// A running container.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Running {
+    /// Process ID of its init on the host.
+    pub pid: i32,
+    /// Since when.
+    pub started_at: Timestamp,
+    /// Whether it is frozen.
+    pub paused: bool,
+    /// Its endpoint.
+    pub endpoint: Option<Endpoint>,
+}
+
+/// A container that ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exited {
+    /// Its exit code.
+    pub code: i32,
+    /// Whether the kernel killed for want of memory.
+    pub oom_killed: bool,
+    /// What went wrong beside.
+    pub error: String,
+    /// When it had started.
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    pub finished_at: Timestamp,
+}
+
+impl State {
+    /// A container that was just created.
+    pub const NEW: State = State::Created { failure: None };
+
+    /// Docker's word.
+    pub fn status(&self) -> Status {
+        match self {
+            State::Created { .. } | State::Starting { before: None, .. } => Status::Created,
+            State::Running(Running { paused: true, .. }) => Status::Paused,
+            State::Running(_) => Status::Running,
+            State::Starting { before: Some(_), .. } | State::Exited(_) => Status::Exited,
+            State::Removing => Status::Removing,
+        }
+    }
+
+    /// The running container, if it is one.
+    pub fn running(&self) -> Option<&Running> {
+        match self {
+            State::Running(running) => Some(running),
+            _ => None,
+        }
+    }
+
+    /// The endpoint that it holds.
+    pub fn endpoint(&self) -> Option<&Endpoint> {
+        match self {
+            State::Running(running) => running.endpoint.as_ref(),
+            State::Starting { endpoint, .. } => endpoint.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// How it ended last.
+    pub fn last_exit(&self) -> Option<&Exited> {
+        match self {
+            State::Exited(exited) => Some(exited),
+            State::Starting { before, .. } => before.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// The state after a start that failed.
+    pub fn failed(before: Option<Exited>, failure: Failure) -> State {
+        match before {
+            None => State::Created { failure: Some(failure) },
+            Some(exited) => State::Exited(Exited { code: failure.code, error: failure.error, ..exited }),
+        }
+    }
+
+    /// The exit code that `wait` reports for a container that does not run.
+    pub fn exit_code(&self) -> i32 {
+        match self {
+            State::Created { failure: Some(failure) } => failure.code,
+            other => other.last_exit().map_or(0, |exited| exited.code),
+        }
+    }
+
+    /// As `inspect` shows it.
+    pub fn to_api(&self) -> ApiState {
+        let status = self.status();
+        let mut shown = ApiState {
+            status,
+            running: matches!(status, Status::Running | Status::Paused),
+            paused: status == Status::Paused,
+            exit_code: i64::from(self.exit_code()),
+            ..ApiState::default()
+        };
+        match self {
+            State::Created { failure: Some(failure) } => shown.error.clone_from(&failure.error),
+            State::Running(running) => {
+                shown.pid = i64::from(running.pid);
+                shown.started_at = Time(running.started_at);
+            }
+            other => {
+                if let Some(exited) = other.last_exit() {
+                    shown.error.clone_from(&exited.error);
+                    shown.oom_killed = exited.oom_killed;
+                    shown.started_at = exited.started_at.into();
+                    shown.finished_at = Time(exited.finished_at);
+                }
+            }
+        }
+        shown
+    }
+
+    /// As `ps` shows it: `Up 5 minutes`, `Exited (0) 2 hours ago`.
+    pub fn describe(&self, now: Timestamp) -> String {
+        match self {
+            State::Running(running) => {
+                let since = human_duration(now.duration_since(running.started_at).as_secs());
+                if running.paused { format!("Up {since} (Paused)") } else { format!("Up {since}") }
+            }
+            State::Removing => "Removal In Progress".into(),
+            State::Created { .. } => "Created".into(),
+            other => match other.last_exit() {
+                Some(exited) => {
+                    let ago = human_duration(now.duration_since(exited.finished_at).as_secs());
+                    format!("Exited ({}) {ago} ago", exited.code)
+                }
+                None => "Created".into(),
+            },
+        }
+    }
+}
+
+/// A duration in Docker's words.
+pub fn human_duration(seconds: i64) -> String {
+    const MINUTE: i64 = 60;
+    const HOUR: i64 = 60 * MINUTE;
+    const DAY: i64 = 24 * HOUR;
+    match seconds {
+        ..1 => "Less than a second".into(),
+        1 => "1 second".into(),
+        2..60 => format!("{seconds} seconds"),
+        60..120 => "About a minute".into(),
+        s if s < HOUR => format!("{} minutes", s / MINUTE),
+        // Docker rounds hours to the nearest.
+        s if (s + HOUR / 2) / HOUR == 1 => "About an hour".into(),
+        s if (s + HOUR / 2) / HOUR < 48 => format!("{} hours", (s + HOUR / 2) / HOUR),
+        s if s < 14 * DAY => format!("{} days", s / DAY),
+        s if s < 60 * DAY => format!("{} weeks", s / DAY / 7),
+        s if s < 730 * DAY => format!("{} months", s / DAY / 30),
+        s => format!("{} years", s / DAY / 365),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn exited(code: i32) -> Exited {
+        Exited { code, oom_killed: false, error: String::new(), started_at: Some(at(100)), finished_at: at(200) }
+    }
+
+    fn running(paused: bool) -> State {
+        State::Running(Running { pid: 7, started_at: at(100), paused, endpoint: None })
+    }
+
+    #[test]
+    fn each_state_has_its_word_and_description() {
+        let now = at(200 + 7200);
+        for (state, word, text) in [
+            (State::NEW, "created", "Created"),
+            (State::Starting { endpoint: None, before: None }, "created", "Created"),
+            (running(false), "running", "Up 2 hours"),
+            (running(true), "paused", "Up 2 hours (Paused)"),
+            (State::Exited(exited(3)), "exited", "Exited (3) 2 hours ago"),
+            (State::Starting { endpoint: None, before: Some(exited(1)) }, "exited", "Exited (1) 2 hours ago"),
+            (State::Removing, "removing", "Removal In Progress"),
+        ] {
+            assert_eq!((state.status().as_str(), state.describe(now).as_str()), (word, text));
+        }
+    }
+
+    #[test]
+    fn a_failed_start_keeps_what_was() {
+        let failure = Failure { code: 127, error: "not found".into() };
+        let new = State::failed(None, failure.clone());
+        assert_eq!((new.status(), new.exit_code()), (Status::Created, 127));
+        assert_eq!(new.to_api().error, "not found");
+        let again = State::failed(Some(exited(0)), failure);
+        assert_eq!((again.status(), again.exit_code()), (Status::Exited, 127));
+        assert_eq!(again.to_api().finished_at, Time(at(200)));
+    }
+
+    #[test]
+    fn inspection_shows_the_right_fields() {
+        let shown = running(true).to_api();
+        assert!(shown.running && shown.paused && shown.pid == 7 && shown.finished_at.is_zero());
+        let shown = State::Exited(Exited { oom_killed: true, ..exited(137) }).to_api();
+        assert!(!shown.running && shown.oom_killed && shown.exit_code == 137 && shown.pid == 0);
+        assert!(State::NEW.to_api().started_at.is_zero());
+    }
+
+    #[test]
+    fn states_survive_their_row() {
+        for state in [State::NEW, running(true), State::Exited(exited(1)), State::Removing] {
+            let text = serde_json::to_string(&state).unwrap();
+            assert_eq!(serde_json::from_str::<State>(&text).unwrap(), state);
+        }
+    }
+
+    #[test]
+    fn durations_are_dockers() {
+        const HOUR: i64 = 3600;
+        for (seconds, text) in [
+            (-3, "Less than a second"),
+            (0, "Less than a second"),
+            (1, "1 second"),
+            (59, "59 seconds"),
+            (60, "About a minute"),
+            (120, "2 minutes"),
+            (HOUR, "About an hour"),
+            (HOUR + 1799, "About an hour"),
+            (HOUR + 1800, "2 hours"),
+            (47 * HOUR, "47 hours"),
+            (48 * HOUR, "2 days"),
+            (14 * 24 * HOUR, "2 weeks"),
+            (60 * 24 * HOUR, "2 months"),
+            (730 * 24 * HOUR, "2 years"),
+        ] {
+            assert_eq!(human_duration(seconds), text, "{seconds}");
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! From a request and an image to what a container is: merged, checked, settled.
+
+pub mod merge;
+pub mod mounts;
+pub mod ports;
+pub mod security;
+mod validate;
+
+use berth_api::container::{Config, CreateRequest, HostConfig};
+use berth_api::image::ImageConfig;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, name, op};
+use mounts::MountPlan;
+
+/// What a container is, from its creation to its removal. Its name and state are kept beside it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Definition {
+    /// The ID.
+    pub id: String,
+    /// When it was created.
+    pub created: Timestamp,
+    /// ID of the image, `sha256:…`.
+    pub image: String,
+    /// The program.
+    pub path: String,
+    /// Its arguments.
+    pub args: Vec<String>,
+    /// What runs, with the image's part.
+    pub config: Config,
+    /// What the host gives it, with defaults filled in.
+    pub host: HostConfig,
+    /// Its network.
+    pub network: NetworkPlan,
+    /// Its mounts, parents first.
+    pub mounts: Vec<MountPlan>,
+}
+
+/// The network of a container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NetworkPlan {
+    /// The default bridge.
+    Bridge,
+    /// The host's own namespace.
+    Host,
+    /// A namespace with nothing but loopback.
+    None,
+    /// Another container's namespace, by what the user called it.
+    Container(String),
+}
+
+impl NetworkPlan {
+    fn parse(mode: &str) -> Result<NetworkPlan, Error> {
+        match mode {
+            "" | "default" | "bridge" => Ok(NetworkPlan::Bridge),
+            "host" => Ok(NetworkPlan::Host),
+            "none" => Ok(NetworkPlan::None),
+            other => match other.strip_prefix("container:") {
+                Some("") => {
+                    Err(Error::InvalidParameter("invalid container format container:<name|id>".into()))
+                }
+                Some(name) => Ok(NetworkPlan::Container(name.to_owned())),
+                None => Err(Error::NoSuchNetwork(other.to_owned())),
+            },
+        }
+    }
+}
+
+impl op::CreateContainer {
+    /// Takes a request apart. `name` is the query parameter; a leading slash is allowed.
+    pub fn parse(name: Option<&str>, platform: Option<&str>, request: CreateRequest) -> Result<Self, Error> {
+        let given = |text: Option<&str>| text.filter(|t| !t.is_empty()).map(str::to_owned);
+        let name = given(name).map(|n| name::parse(&n)).transpose()?;
+        if request.config.image.is_empty() {
+            return Err(Error::InvalidParameter("config.Image cannot be empty".into()));
+        }
+        let endpoints = request.networking_config.and_then(|n| n.endpoints_config).unwrap_or_default();
+        let mut host_config = request.host_config.unwrap_or_default();
+        if matches!(host_config.network_mode.as_str(), "" | "default")
+            && let Some(only) = endpoints.keys().next()
+        {
+            host_config.network_mode.clone_from(only);
+        }
+        NetworkPlan::parse(&host_config.network_mode)?;
+        Ok(Self { name, platform: given(platform), config: request.config, host_config })
+    }
+}
+
+/// Settles a request for an image; also returns warnings. `cpus` is the number of the host's processors.
+pub fn define(
+    request: op::CreateContainer,
+    image_id: String,
+    image: &ImageConfig,
+    cpus: usize,
+) -> Result<(Definition, Vec<String>), Error> {
+    let op::CreateContainer { mut config, host_config: mut host, .. } = request;
+    merge::merge(&mut config, image)?;
+    let random = |source| Error::Io { operation: "read random bytes".into(), source };
+    let id = name::new_id().map_err(random)?;
+    let warnings = validate::validate(&mut config, &mut host, cpus)?;
+    let network = match NetworkPlan::parse(&host.network_mode)? {
+        NetworkPlan::Bridge if config.network_disabled => NetworkPlan::None,
+        network => network,
+    };
+    fill_defaults(&id, &mut config, &mut host, &network);
+    let mounts = mounts::plan(&config, &host, name::new_id)?;
+    let (path, args) = merge::program(&config);
+    let created = Timestamp::now();
+    Ok((Definition { id, created, image: image_id, path, args, config, host, network, mounts }, warnings))
+}
+
+/// Docker's defaults, as `inspect` shows them.
+fn fill_defaults(id: &str, config: &mut Config, host: &mut HostConfig, network: &NetworkPlan) {
+    if config.hostname.is_empty() {
+        if *network == NetworkPlan::Host || host.uts_mode == "host" {
+            let names = rustix::system::uname();
+            config.hostname = names.nodename().to_string_lossy().into_owned();
+        } else if !matches!(network, NetworkPlan::Container(_)) {
+            config.hostname = id[..12].to_owned();
+        }
+    }
+    if matches!(host.network_mode.as_str(), "" | "default") {
+        host.network_mode = "bridge".into();
+    }
+    if host.ipc_mode.is_empty() {
+        host.ipc_mode = "private".into();
+    }
+    if host.cgroupns_mode.is_empty() {
+        // Docker's default on cgroup v1 is the host's namespace; a namespace of its own is stricter (R8).
+        host.cgroupns_mode = "private".into();
+    }
+    if host.shm_size == 0 {
+        host.shm_size = 64 << 20;
+    }
+    if host.restart_policy.name.is_empty() {
+        host.restart_policy.name = "no".into();
+    }
+    if host.log_config.driver.is_empty() {
+        host.log_config.driver = "local".into();
+    }
+    host.log_config.config.get_or_insert_default();
+    if host.runtime.is_empty() {
+        host.runtime = "berth".into();
+    }
+    if !host.privileged {
+        let unconfined =
+            host.security_opt.iter().flatten().any(|option| option == "systempaths=unconfined");
+        let defaults = |paths: fn() -> Vec<String>| if unconfined { Vec::new() } else { paths() };
+        host.masked_paths.get_or_insert_with(|| defaults(berth_runtime::defaults::masked_paths));
+        host.readonly_paths.get_or_insert_with(|| defaults(berth_runtime::defaults::readonly_paths));
+    }
+    config.labels.get_or_insert_default();
+    config.env.get_or_insert_default();
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A container of an image with a command, as `run` with no options makes it.
+    pub(crate) fn definition() -> Definition {
+        define_with(|_| ()).unwrap().0
+    }
+
+    fn define_with(
+        change: impl FnOnce(&mut op::CreateContainer),
+    ) -> Result<(Definition, Vec<String>), Error> {
+        let request = CreateRequest {
+            config: Config { image: "busybox".into(), ..Default::default() },
+            host_config: None,
+            networking_config: None,
+        };
+        let mut request = op::CreateContainer::parse(Some("/web"), None, request).unwrap();
+        change(&mut request);
+        let image = ImageConfig { cmd: Some(vec!["sh".into(), "-c".into()]), ..Default::default() };
+        define(request, "sha256:00".into(), &image, 2)
+    }
+
+    #[test]
+    fn defaults_are_filled_in() {
+        let one = definition();
+        assert_eq!((one.path.as_str(), one.args.as_slice()), ("sh", ["-c".to_owned()].as_slice()));
+        assert_eq!(one.config.hostname, one.id[..12]);
+        assert_eq!(one.network, NetworkPlan::Bridge);
+        assert_eq!((one.host.network_mode.as_str(), one.host.shm_size), ("bridge", 64 << 20));
+        assert!(!one.host.masked_paths.unwrap().is_empty());
+    }
+
+    #[test]
+    fn networks_are_a_closed_set() {
+        for (mode, plan) in [
+            ("", NetworkPlan::Bridge),
+            ("default", NetworkPlan::Bridge),
+            ("host", NetworkPlan::Host),
+            ("none", NetworkPlan::None),
+            ("container:x", NetworkPlan::Container("x".into())),
+        ] {
+            assert_eq!(NetworkPlan::parse(mode).unwrap(), plan);
+        }
+        assert_eq!(NetworkPlan::parse("mine").unwrap_err().to_string(), "network mine not found");
+        assert!(NetworkPlan::parse("container:").is_err());
+    }
+
+    #[test]
+    fn a_definition_survives_its_record() {
+        let one = definition();
+        let back: Definition = serde_json::from_str(&serde_json::to_string(&one).unwrap()).unwrap();
+        assert_eq!(back.config, one.config);
+        assert_eq!(back.host, one.host);
+        assert_eq!((back.id, back.mounts, back.network), (one.id, one.mounts, one.network));
+    }
+
+    #[test]
+    fn requests_without_an_image_or_with_a_bad_name_are_refused() {
+        let error = op::CreateContainer::parse(None, None, CreateRequest::default()).unwrap_err();
+        assert_eq!(error.to_string(), "config.Image cannot be empty");
+        let request = CreateRequest {
+            config: Config { image: "x".into(), ..Default::default() },
+            ..CreateRequest::default()
+        };
+        assert!(matches!(op::CreateContainer::parse(Some("a b"), None, request), Err(Error::InvalidName(_))));
+    }
+
+    #[test]
+    fn the_hosts_name_is_shown_with_its_network() {
+        let (one, _) = define_with(|r| r.host_config.network_mode = "host".into()).unwrap();
+        assert_eq!(one.config.hostname, rustix::system::uname().nodename().to_string_lossy());
+    }
+}

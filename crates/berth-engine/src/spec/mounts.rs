@@ -1,0 +1,145 @@
+//! The mounts of a container: Docker's defaults, then what was asked for.
+
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::{Mount, MountBuilder};
+
+use super::spec_error;
+use crate::Error;
+use crate::create::Definition;
+use crate::create::mounts::{MountPlan, MountSource};
+
+/// All mounts in their order, with those whose source is passed as a descriptor: index and plan.
+pub struct Mounts<'a> {
+    /// For the OCI configuration.
+    pub mounts: Vec<Mount>,
+    /// Binds and volumes.
+    pub sources: Vec<(usize, &'a MountPlan)>,
+}
+
+/// What to leave out or open up.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Shared {
+    /// System V and POSIX IPC are another's: no message queues or shared memory of its own.
+    pub ipc: bool,
+    /// No `/dev/shm` at all.
+    pub no_shm: bool,
+}
+
+/// Composes the mounts of a container.
+pub fn mounts<'a>(definition: &'a Definition, shared: Shared) -> Result<Mounts<'a>, Error> {
+    let planned = |path: &Path| definition.mounts.iter().any(|plan| Path::new(&plan.destination) == path);
+    let mut mounts = Vec::new();
+    let shm_bytes = u64::try_from(definition.host.shm_size).unwrap_or(berth_runtime::defaults::SHM_BYTES);
+    for mount in berth_runtime::defaults::mounts(definition.host.privileged, shm_bytes) {
+        let destination = mount.destination().as_path();
+        let shm = destination == Path::new("/dev/shm");
+        let unwanted = (shm && (shared.no_shm || shared.ipc))
+            || (destination == Path::new("/dev/mqueue") && shared.ipc)
+            // What the user mounts at the same place takes its place.
+            || planned(destination);
+        if !unwanted {
+            mounts.push(mount);
+        }
+    }
+    if shared.ipc && !shared.no_shm && !planned(Path::new("/dev/shm")) {
+        mounts.push(berth_runtime::defaults::mount("/dev/shm", "bind", "/dev/shm", &["rbind", "rprivate"]));
+    }
+    let mut sources = Vec::new();
+    for plan in &definition.mounts {
+        if !matches!(plan.source, MountSource::Tmpfs { .. }) {
+            sources.push((mounts.len(), plan));
+        }
+        mounts.push(planned_mount(plan)?);
+    }
+    Ok(Mounts { mounts, sources })
+}
+
+fn planned_mount(plan: &MountPlan) -> Result<Mount, Error> {
+    let builder = MountBuilder::default().destination(&plan.destination);
+    let access = if plan.read_only { "ro" } else { "rw" };
+    let builder = match &plan.source {
+        MountSource::Tmpfs { options } => {
+            // Docker's defaults, which the user's options override by coming later.
+            let mut all = strings(&["noexec", "nosuid", "nodev"]);
+            all.extend(options.iter().cloned());
+            builder.typ("tmpfs").source("tmpfs").options(all)
+        }
+        MountSource::Bind { path, recursive, .. } => {
+            let bind = if *recursive { "rbind" } else { "bind" };
+            let options = vec![bind.to_owned(), access.to_owned(), plan.propagation.clone()];
+            builder.typ("bind").source(path.clone()).options(options)
+        }
+        MountSource::Volume { name, .. } => {
+            builder.typ("bind").source(PathBuf::from(name)).options(strings(&["rbind", access, "rprivate"]))
+        }
+    };
+    builder.build().map_err(spec_error)
+}
+
+fn strings(list: &[&str]) -> Vec<String> {
+    list.iter().map(|s| (*s).to_owned()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::create::tests::definition;
+
+    fn find<'a>(mounts: &'a Mounts<'_>, path: &str) -> Option<&'a Mount> {
+        mounts.mounts.iter().find(|m| m.destination() == Path::new(path))
+    }
+
+    fn options<'a>(mounts: &'a Mounts<'_>, path: &str) -> &'a [String] {
+        find(mounts, path).unwrap().options().as_deref().unwrap()
+    }
+
+    #[test]
+    fn sys_is_writable_only_when_privileged() {
+        let mut one = definition();
+        assert!(options(&mounts(&one, Shared::default()).unwrap(), "/sys").contains(&"ro".into()));
+        one.host.privileged = true;
+        let found = mounts(&one, Shared::default()).unwrap();
+        assert!(!options(&found, "/sys").contains(&"ro".into()));
+    }
+
+    #[test]
+    fn shared_memory_has_its_size() {
+        let mut one = definition();
+        one.host.shm_size = 4096;
+        let own = mounts(&one, Shared::default()).unwrap();
+        assert!(options(&own, "/dev/shm").contains(&"size=4096".into()));
+        let host = mounts(&one, Shared { ipc: true, no_shm: false }).unwrap();
+        assert!(find(&host, "/dev/mqueue").is_none());
+        assert_eq!(find(&host, "/dev/shm").unwrap().source().as_deref(), Some(Path::new("/dev/shm")));
+        let none = mounts(&one, Shared { ipc: false, no_shm: true, ..Default::default() }).unwrap();
+        assert!(find(&none, "/dev/shm").is_none());
+    }
+
+    #[test]
+    fn planned_mounts_follow_and_replace_defaults() {
+        let mut one = definition();
+        one.mounts = vec![
+            MountPlan {
+                source: MountSource::Tmpfs { options: vec!["exec".into()] },
+                destination: "/dev/shm".into(),
+                read_only: false,
+                mode: String::new(),
+                propagation: String::new(),
+            },
+            MountPlan {
+                source: MountSource::Bind { path: "/src".into(), create: true, recursive: true },
+                destination: "/dst".into(),
+                read_only: true,
+                mode: "ro".into(),
+                propagation: "rslave".into(),
+            },
+        ];
+        let found = mounts(&one, Shared::default()).unwrap();
+        assert_eq!(found.mounts.iter().filter(|m| m.destination() == Path::new("/dev/shm")).count(), 1);
+        assert_eq!(options(&found, "/dev/shm"), ["noexec", "nosuid", "nodev", "exec"]);
+        assert_eq!(options(&found, "/dst"), ["rbind", "ro", "rslave"]);
+        assert_eq!(found.sources.len(), 1);
+        assert_eq!(found.mounts[found.sources[0].0].destination(), Path::new("/dst"));
+    }
+}
