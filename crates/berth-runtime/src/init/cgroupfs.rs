@@ -11,7 +11,7 @@ use rustix::fs::{CWD, Mode, OFlags};
 
 use super::mounts::{Mounter, attach};
 use super::options::Options;
-use crate::cgroup::layout::{Hierarchy, Version};
+use crate::cgroup::{Hierarchy, Version};
 use crate::launch::error::{Context, Stage, StartError};
 
 /// Mounts the hierarchies at `target`: the unified one itself, or a tmpfs with a directory for each of version 1.

@@ -1,1 +1,362 @@
-//! What the cloned child does until the program runs.
+//! The process inside: from the clone to `execve`.
+//!
+//! It runs in the copy of a process with one thread, so it may allocate and use the standard library. Whatever
+//! fails is sent to the parent as a [`StartError`]; the process then ends.
+
+mod cgroupfs;
+mod console;
+mod copy_up;
+mod devices;
+mod mounts;
+mod options;
+mod paths;
+mod privileges;
+mod program;
+mod rootfs;
+mod sysctl;
+
+use std::convert::Infallible;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use berth_sys::beneath;
+use berth_sys::mount::{self, Attributes, attr, propagation};
+use berth_sys::process::{self, flags};
+use oci_spec::runtime::{Hook, Hooks, Linux, LinuxPersonalityDomain};
+use rustix::event::{PollFd, PollFlags};
+use rustix::fs::{CWD, Mode};
+
+use self::console::Console;
+use self::mounts::Mounter;
+use self::program::Program;
+use crate::cgroup::{Join, Layout};
+use crate::hooks;
+use crate::launch::channel::{self, Order, Report};
+use crate::launch::error::{Context, Stage, StartError};
+use crate::launch::plan::{Namespaces, ProcessPlan};
+use crate::launch::{GeneratedFile, Launch, NetworkMode, Release, Stdio};
+
+/// What a container's first process works from; all of it was made before the clone.
+pub(crate) struct ContainerPlan<'a> {
+    pub launch: &'a Launch,
+    pub process: ProcessPlan,
+    pub namespaces: Namespaces,
+    /// Detached bind sources by index of the mount.
+    pub sources: Vec<Option<OwnedFd>>,
+    pub cgroup: Option<Join>,
+    pub layout: Option<&'static Layout>,
+    pub stdio: Stdio,
+    /// The reading end of the FIFO that start waits at.
+    pub fifo: Option<OwnedFd>,
+    pub sync: OwnedFd,
+    /// The container's state as hooks read it.
+    pub state: String,
+}
+
+/// What a process that joins a container works from.
+pub(crate) struct JoinPlan {
+    pub process: ProcessPlan,
+    pub cgroup: Option<Join>,
+    pub stdio: Stdio,
+    pub sync: OwnedFd,
+}
+
+/// Runs a container's first process.
+pub(crate) fn run(plan: &ContainerPlan<'_>) -> ! {
+    let Err(error) = start_container(plan);
+    give_up(&plan.sync, error)
+}
+
+/// Runs a process that joins the namespaces of `target`, a pidfd.
+pub(crate) fn join(plan: &JoinPlan, target: BorrowedFd<'_>) -> ! {
+    let Err(error) = start_joined(plan, target);
+    give_up(&plan.sync, error.during_exec())
+}
+
+fn give_up(sync: &OwnedFd, error: StartError) -> ! {
+    let message = format!("{error}\n");
+    if channel::send(sync, &Report::Failed(error), &[]).is_err() {
+        // The parent has gone after `create`: the container's own stderr is all that is left.
+        let _ = rustix::io::write(rustix::stdio::stderr(), message.as_bytes());
+    }
+    process::exit_now(1)
+}
+
+fn start_container(plan: &ContainerPlan<'_>) -> Result<Infallible, StartError> {
+    enter_namespaces(plan)?;
+    let console = make_root(plan)?;
+    let spec = &plan.launch.spec;
+    if plan.namespaces.own_network() || plan.launch.network == NetworkMode::Await {
+        configure_network(plan)?;
+    }
+    run_hooks(spec.hooks(), Hooks::start_container, &plan.state)?;
+    let user = privileges::resolve(&plan.process)?;
+    let command = Command { console, init: plan.launch.init, fifo: plan.fifo.as_ref(), user };
+    execute(&plan.process, &plan.stdio, &plan.sync, command)
+}
+
+/// The cgroup first, since the cgroup namespace takes its root from it.
+fn enter_namespaces(plan: &ContainerPlan<'_>) -> Result<(), StartError> {
+    process::set_cloexec_from(3).context(Stage::Namespaces, || "close descriptors")?;
+    if let Some(cgroup) = &plan.cgroup {
+        cgroup.enter_tasks().map_err(|error| StartError::new(Stage::Cgroup, error.to_string()))?;
+    }
+    if plan.namespaces.cgroup {
+        process::unshare(flags::NEWCGROUP).context(Stage::Namespaces, || "make a cgroup namespace")?;
+    }
+    for (kind, namespace) in &plan.namespaces.joined {
+        process::setns(namespace, *kind).context(Stage::Namespaces, || "join a namespace")?;
+    }
+    privileges::forget_ancestors()?;
+    set_host_name(plan)
+}
+
+fn set_host_name(plan: &ContainerPlan<'_>) -> Result<(), StartError> {
+    let spec = &plan.launch.spec;
+    if !plan.namespaces.own_uts() {
+        return Ok(());
+    }
+    if let Some(name) = spec.hostname() {
+        rustix::system::sethostname(name.as_bytes())
+            .context(Stage::Namespaces, || format!("sethostname {name:?}"))?;
+    }
+    if let Some(name) = spec.domainname() {
+        rustix::system::setdomainname(name.as_bytes())
+            .context(Stage::Namespaces, || format!("setdomainname {name:?}"))?;
+    }
+    Ok(())
+}
+
+/// Everything about files, up to the change of root.
+fn make_root(plan: &ContainerPlan<'_>) -> Result<Option<Console>, StartError> {
+    let spec = &plan.launch.spec;
+    let linux = spec.linux().clone().unwrap_or_default();
+    // Modes are as the configuration says, whatever mask the engine was started with.
+    rustix::process::umask(Mode::empty());
+    rootfs::isolate_propagation()?;
+    let root = rootfs::make(&plan.launch.rootfs)?;
+    rootfs::attach(&root)?;
+    let root = root.mount.as_fd();
+    let mounts = spec.mounts().as_deref().unwrap_or_default();
+    let mounter = Mounter {
+        root,
+        sources: &plan.sources,
+        hierarchies: plan.layout,
+        cgroup_namespace: plan.namespaces.cgroup,
+        cgroup_path: linux.cgroups_path().as_deref(),
+    };
+    let mounted = mounter.mount_all(mounts)?;
+    for file in &plan.launch.generated {
+        if !mounts.iter().any(|mount| mount.destination() == &file.target) {
+            bind_generated(root, file)?;
+        }
+    }
+    let own_dev = devices::is_own(mounts);
+    if own_dev {
+        devices::make(root, linux.devices().as_deref().unwrap_or_default(), mounted.devpts.is_some())?;
+    }
+    let console = make_console(plan, root, mounted.devpts.as_ref(), own_dev)?;
+    if let Some(dev) = &mounted.dev {
+        dev.make_read_only()?;
+    }
+    write_sysctls(&linux, mounted.proc.as_ref())?;
+    runtime_hooks(plan)?;
+    run_hooks(spec.hooks(), Hooks::create_container, &plan.state)?;
+    privileges::make_working_directory(root, &plan.process.cwd)?;
+    paths::make_read_only(root, linux.readonly_paths().as_deref().unwrap_or_default())?;
+    paths::mask(root, linux.masked_paths().as_deref().unwrap_or_default())?;
+    rootfs::pivot(root)?;
+    let read_only = spec.root().as_ref().and_then(|root| root.readonly()).unwrap_or(false);
+    rootfs::finish(root, read_only, linux.rootfs_propagation().as_deref())?;
+    set_personality(&linux)?;
+    Ok(console)
+}
+
+fn bind_generated(root: BorrowedFd<'_>, file: &GeneratedFile) -> Result<(), StartError> {
+    let what = || format!("mount {} at {}", file.source.display(), file.target.display());
+    let tree = mount::clone_at(CWD, &file.source, false).context(Stage::Mount, what)?;
+    let private = Attributes { propagation: propagation::PRIVATE, ..Attributes::default() };
+    mount::set_attributes(&tree, private, None).context(Stage::Mount, what)?;
+    let target =
+        beneath::make_file(root, &file.target, Mode::from_raw_mode(0o644)).context(Stage::Mount, what)?;
+    mount::attach(&tree, &target).context(Stage::Mount, what)
+}
+
+fn make_console(
+    plan: &ContainerPlan<'_>,
+    root: BorrowedFd<'_>,
+    devpts: Option<&OwnedFd>,
+    bind: bool,
+) -> Result<Option<Console>, StartError> {
+    let Some(size) = plan.process.terminal else { return Ok(None) };
+    let console = match devpts {
+        Some(devpts) => Console::new(devpts.as_fd(), size)?,
+        None => Console::new(Console::devpts(root)?.as_fd(), size)?,
+    };
+    if bind {
+        console.bind(root)?;
+    }
+    Ok(Some(console))
+}
+
+fn write_sysctls(linux: &Linux, proc: Option<&OwnedFd>) -> Result<(), StartError> {
+    let Some(parameters) = linux.sysctl().as_ref().filter(|parameters| !parameters.is_empty()) else {
+        return Ok(());
+    };
+    match proc {
+        Some(proc) => sysctl::write(proc.as_fd(), parameters),
+        None => {
+            let attributes = attr::NOSUID | attr::NODEV | attr::NOEXEC;
+            let proc =
+                mount::new_filesystem("proc", &[], attributes).context(Stage::Sysctl, || "make a procfs")?;
+            sysctl::write(proc.as_fd(), parameters)
+        }
+    }
+}
+
+fn set_personality(linux: &Linux) -> Result<(), StartError> {
+    /// `PER_LINUX32` of `linux/personality.h`.
+    const LINUX32: u32 = 8;
+    let Some(personality) = linux.personality() else { return Ok(()) };
+    let domain = match personality.domain() {
+        LinuxPersonalityDomain::PerLinux => 0,
+        LinuxPersonalityDomain::PerLinux32 => LINUX32,
+    };
+    process::personality(domain).context(Stage::Privileges, || "set the execution domain")
+}
+
+/// Has the parent run the hooks that belong to its namespaces.
+fn runtime_hooks(plan: &ContainerPlan<'_>) -> Result<(), StartError> {
+    if !has_runtime_hooks(plan.launch) {
+        return Ok(());
+    }
+    channel::send(&plan.sync, &Report::HooksDue, &[]).context(Stage::Protocol, || "report to the parent")?;
+    match channel::await_order(&plan.sync)? {
+        Order::Continue => Ok(()),
+        Order::Release(_) => Err(StartError::new(Stage::Protocol, "unexpected order before the hooks")),
+    }
+}
+
+/// Whether the parent has hooks to run while init waits.
+pub(crate) fn has_runtime_hooks(launch: &Launch) -> bool {
+    let Some(hooks) = launch.spec.hooks() else { return false };
+    #[allow(deprecated)]
+    let prestart = hooks.prestart();
+    [prestart, hooks.create_runtime()].iter().any(|list| list.as_ref().is_some_and(|list| !list.is_empty()))
+}
+
+fn run_hooks(
+    hooks: &Option<Hooks>,
+    kind: impl Fn(&Hooks) -> &Option<Vec<Hook>>,
+    state: &str,
+) -> Result<(), StartError> {
+    match hooks.as_ref().and_then(|hooks| kind(hooks).as_ref()) {
+        Some(list) => {
+            hooks::run(list, state).map_err(|error| StartError::new(Stage::Hook, error.to_string()))
+        }
+        None => Ok(()),
+    }
+}
+
+fn configure_network(plan: &ContainerPlan<'_>) -> Result<(), StartError> {
+    let release = match plan.launch.network {
+        NetworkMode::FromSpec => Release::default(),
+        NetworkMode::Await => match channel::await_order(&plan.sync)? {
+            Order::Release(release) => release,
+            Order::Continue => {
+                return Err(StartError::new(Stage::Protocol, "unexpected order before the links"));
+            }
+        },
+    };
+    if !plan.namespaces.own_network() {
+        return Ok(());
+    }
+    berth_sys::rtnetlink::configure(&release.links)
+        .map_err(|error| StartError::new(Stage::Network, error.to_string()))
+}
+
+fn start_joined(plan: &JoinPlan, target: BorrowedFd<'_>) -> Result<Infallible, StartError> {
+    process::set_cloexec_from(3).context(Stage::Namespaces, || "close descriptors")?;
+    if let Some(cgroup) = &plan.cgroup {
+        cgroup.enter_tasks().map_err(|error| StartError::new(Stage::Cgroup, error.to_string()))?;
+    }
+    privileges::forget_ancestors()?;
+    let kinds = flags::NEWNS | flags::NEWUTS | flags::NEWIPC | flags::NEWNET | flags::NEWCGROUP;
+    process::setns(target, kinds).context(Stage::Namespaces, || "join the container's namespaces")?;
+    let console = match plan.process.terminal {
+        Some(size) => {
+            let root = rootfs::open_directory(Path::new("/")).context(Stage::Console, || "open /")?;
+            Some(Console::new(Console::devpts(root.as_fd())?.as_fd(), size)?)
+        }
+        None => None,
+    };
+    let user = privileges::resolve(&plan.process)?;
+    execute(&plan.process, &plan.stdio, &plan.sync, Command { console, init: false, fifo: None, user })
+}
+
+/// What [`execute`] needs beside the plan.
+struct Command<'a> {
+    console: Option<Console>,
+    init: bool,
+    fifo: Option<&'a OwnedFd>,
+    user: crate::user::User,
+}
+
+/// The last steps, the same for a container's first process and one that joins: standard descriptors, privileges, program.
+fn execute(
+    plan: &ProcessPlan,
+    stdio: &Stdio,
+    sync: &OwnedFd,
+    command: Command<'_>,
+) -> Result<Infallible, StartError> {
+    match &command.console {
+        Some(console) => console.adopt()?,
+        None => console::standard(stdio.stdin.as_fd(), stdio.stdout.as_fd(), stdio.stderr.as_fd())?,
+    }
+    let user = &command.user;
+    if user.uid != 0 {
+        console::hand_over(user.uid);
+    }
+    privileges::restrict(plan)?;
+    let entered = privileges::enter(&plan.cwd);
+    let refused = entered.as_ref().is_err_and(|error| error.errno == Some(libc::EACCES));
+    if !refused {
+        entered?;
+    }
+    let env = privileges::environment(plan, user);
+    let program = Program::find(&plan.args, &env, command.init)?;
+    privileges::drop_to(user, plan)?;
+    if refused {
+        // A directory of the user's, on a file system that does not trust root.
+        privileges::enter(&plan.cwd)?;
+    }
+    let master: Vec<BorrowedFd<'_>> = command.console.iter().map(|console| console.master.as_fd()).collect();
+    channel::send(sync, &Report::Ready, &master).context(Stage::Protocol, || "report to the parent")?;
+    if let Some(fifo) = command.fifo {
+        wait_for_start(fifo).context(Stage::Protocol, || "wait for start")?;
+    }
+    if privileges::loads_filter_last(plan) {
+        privileges::load_filter(plan)?;
+    }
+    Err(program.execute())
+}
+
+/// Waits until somebody writes to the FIFO. A writer that went away without a byte is not enough.
+fn wait_for_start(fifo: &OwnedFd) -> rustix::io::Result<()> {
+    let mut byte = [0];
+    loop {
+        rustix::io::retry_on_intr(|| rustix::event::poll(&mut [PollFd::new(fifo, PollFlags::IN)], None))?;
+        match rustix::io::read(fifo, &mut byte) {
+            Ok(0) => {
+                // The FIFO hung up: a new opening resets that, which this descriptor sees as a hang-up until then.
+                rustix::event::poll(&mut [PollFd::new(fifo, PollFlags::empty())], Some(&HANG_UP_PAUSE))?;
+            }
+            Ok(_) => return Ok(()),
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// How often a FIFO whose writer went away without a byte is looked at again.
+const HANG_UP_PAUSE: rustix::event::Timespec = rustix::event::Timespec { tv_sec: 0, tv_nsec: 10_000_000 };

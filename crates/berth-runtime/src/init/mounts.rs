@@ -11,7 +11,7 @@ use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 
 use super::cgroupfs;
 use super::options::Options;
-use crate::cgroup::layout::Layout;
+use crate::cgroup::Layout;
 use crate::launch::error::{Context, Stage, StartError};
 
 /// What the mounts of a container need to know of it.
@@ -82,7 +82,8 @@ impl Mounter<'_> {
         if options.bind.is_some() || kind == "bind" || kind == "none" {
             refuse_inside_proc(destination)?;
             let source = self.sources.get(index).and_then(Option::as_ref);
-            let source = source.ok_or_else(|| StartError::new(Stage::Mount, "bind mount without a source"))?;
+            let source =
+                source.ok_or_else(|| StartError::new(Stage::Mount, "bind mount without a source"))?;
             return self.bind(source.as_fd(), destination, &options);
         }
         match kind {
@@ -145,7 +146,12 @@ impl Mounter<'_> {
     }
 
     /// Attaches a detached tree; the target is made as what the source is, a file or a directory.
-    pub fn bind(&self, source: BorrowedFd<'_>, destination: &Path, options: &Options) -> Result<(), StartError> {
+    pub fn bind(
+        &self,
+        source: BorrowedFd<'_>,
+        destination: &Path,
+        options: &Options,
+    ) -> Result<(), StartError> {
         let kind = FileType::from_raw_mode(
             rustix::fs::fstat(source).context(Stage::Mount, || "stat the source")?.st_mode,
         );
@@ -261,7 +267,8 @@ fn refuse_inside_proc(destination: &Path) -> Result<(), StartError> {
     if REPLACEABLE_IN_PROC.iter().any(|name| Path::new(name) == inside) {
         return Ok(());
     }
-    let message = format!("{:?} cannot be mounted because it is inside /proc", destination.display().to_string());
+    let message =
+        format!("{:?} cannot be mounted because it is inside /proc", destination.display().to_string());
     Err(StartError::new(Stage::Configuration, message))
 }
 

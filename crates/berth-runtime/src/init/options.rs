@@ -65,8 +65,8 @@ impl Options {
             "runbindable" => self.propagation = Some((propagation::UNBINDABLE, true)),
             "tmpcopyup" => self.copy_up = true,
             // The state of every new mount, or without meaning for one.
-            "" | "defaults" | "remount" | "async" | "iversion" | "noiversion" | "silent" | "loud" | "nomand"
-            | "copy" | "nocopy" => {}
+            "" | "defaults" | "remount" | "async" | "iversion" | "noiversion" | "silent" | "loud"
+            | "nomand" | "copy" | "nocopy" => {}
             "idmap" | "ridmap" => {
                 return Err(io::Error::new(io::ErrorKind::InvalidInput, "idmapped mounts are not supported"));
             }

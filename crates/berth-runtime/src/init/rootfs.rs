@@ -8,8 +8,8 @@ use berth_sys::mount::{self, Attributes, attr, propagation};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, UnmountFlags};
 
-use crate::launch::error::{Context, Stage, StartError};
 use crate::launch::Rootfs;
+use crate::launch::error::{Context, Stage, StartError};
 
 /// Keeps mount events of this namespace from reaching the host, before anything is mounted.
 ///
@@ -20,21 +20,26 @@ pub(super) fn isolate_propagation() -> Result<(), StartError> {
     mount::set_attributes(&root, change, None).context(Stage::Mount, || "make / a slave mount")
 }
 
-/// Makes the detached mount of the root.
-pub(crate) fn make(rootfs: &Rootfs) -> Result<OwnedFd, StartError> {
+/// The mount that becomes `/`.
+pub(super) struct Root {
+    /// It, or a directory on it.
+    pub mount: OwnedFd,
+    /// Whether it has a place in this mount namespace already.
+    attached: bool,
+}
+
+/// Makes the mount of the root.
+pub(super) fn make(rootfs: &Rootfs) -> Result<Root, StartError> {
     match rootfs {
         Rootfs::Path(path) => {
             let tree = mount::clone_at(CWD, path, true);
             let tree = tree.context(Stage::Rootfs, || format!("bind root {}", path.display()))?;
             let private = Attributes { propagation: propagation::PRIVATE, ..Attributes::default() };
             mount::set_attributes(&tree, private, None).context(Stage::Rootfs, || "make the root private")?;
-            Ok(tree)
+            Ok(Root { mount: tree, attached: false })
         }
-        Rootfs::Overlay { lower, upper, work, volatile } => {
-            overlay(lower, upper, work, *volatile).context(Stage::Rootfs, || {
-                format!("mount overlay with upper directory {}", upper.display())
-            })
-        }
+        Rootfs::Overlay { lower, upper, work, volatile } => overlay(lower, upper, work, *volatile)
+            .context(Stage::Rootfs, || format!("mount overlay with upper directory {}", upper.display())),
     }
 }
 
@@ -42,7 +47,7 @@ pub(crate) fn make(rootfs: &Rootfs) -> Result<OwnedFd, StartError> {
 const OVERLAY_FORMAT: [(&str, &str); 4] =
     [("metacopy", "off"), ("redirect_dir", "off"), ("index", "off"), ("xino", "off")];
 
-fn overlay(lower: &[PathBuf], upper: &Path, work: &Path, volatile: bool) -> io::Result<OwnedFd> {
+fn overlay(lower: &[PathBuf], upper: &Path, work: &Path, volatile: bool) -> io::Result<Root> {
     // The kernel takes at most 255 bytes for one value; longer paths go through a descriptor.
     let mut held = Vec::new();
     let context = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
@@ -73,7 +78,8 @@ fn overlay(lower: &[PathBuf], upper: &Path, work: &Path, volatile: bool) -> io::
         rustix::mount::fsconfig_set_flag(&context, "volatile")?;
     }
     rustix::mount::fsconfig_create(&context)?;
-    Ok(rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?)
+    let mount = rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?;
+    Ok(Root { mount, attached: false })
 }
 
 /// The overlay by mount(2), whose options are one page: directories are named by descriptor, which keeps each under 20 bytes.
@@ -84,14 +90,10 @@ pub(super) fn overlay_by_list(
     upper: &Path,
     work: &Path,
     volatile: bool,
-) -> io::Result<OwnedFd> {
+) -> io::Result<Root> {
     let place = upper.parent().ok_or(io::ErrorKind::InvalidInput)?;
-    let held: io::Result<Vec<OwnedFd>> = lower
-        .iter()
-        .map(PathBuf::as_path)
-        .chain([upper, work])
-        .map(open_directory)
-        .collect();
+    let held: io::Result<Vec<OwnedFd>> =
+        lower.iter().map(PathBuf::as_path).chain([upper, work]).map(open_directory).collect();
     let held = held?;
     let names: Vec<String> = held.iter().map(|fd| format!("/proc/self/fd/{}", fd.as_raw_fd())).collect();
     let (lower_names, rest) = names.split_at(lower.len());
@@ -104,23 +106,16 @@ pub(super) fn overlay_by_list(
     }
     let options = std::ffi::CString::new(options)?;
     rustix::mount::mount("overlay", place, "overlay", MountFlags::empty(), options.as_c_str())?;
-    open_directory(place)
+    Ok(Root { mount: open_directory(place)?, attached: true })
 }
 
 /// Attaches the root over the present `/`: walks that start at the returned mount see it, absolute paths still the host.
-pub(super) fn attach(root: BorrowedFd<'_>) -> Result<(), StartError> {
-    if is_attached(root) {
+pub(super) fn attach(root: &Root) -> Result<(), StartError> {
+    if root.attached {
         return Ok(());
     }
     let host = open_directory(Path::new("/")).context(Stage::Rootfs, || "open /")?;
-    mount::attach(root, &host).context(Stage::Rootfs, || "attach the root")
-}
-
-/// A root that mount(2) made is attached already.
-fn is_attached(root: BorrowedFd<'_>) -> bool {
-    // A detached mount has no place in the process's tree: its path is `/` alone.
-    let link = rustix::fs::readlink(format!("/proc/self/fd/{}", root.as_raw_fd()), Vec::new());
-    link.is_ok_and(|path| path.as_bytes() != b"/")
+    mount::attach(&root.mount, &host).context(Stage::Rootfs, || "attach the root")
 }
 
 /// Makes the mount `/` of the process and lets go of everything that was there.

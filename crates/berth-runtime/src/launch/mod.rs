@@ -3,16 +3,30 @@
 //! Everything that can be computed or opened is, before the clone: the child shares the parent's memory until it
 //! writes to it. The calling process must have one thread only.
 
-mod error;
+pub(crate) mod channel;
+pub(crate) mod error;
+pub(crate) mod plan;
 mod types;
 
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-pub use error::{Stage, StartError};
-pub use types::{
+use berth_sys::process::{self, Fork, flags};
+use berth_sys::socket;
+use oci_spec::runtime::{Hooks, Spec};
+use rustix::fs::{Mode, OFlags};
+use rustix::process::{PidfdFlags, Signal, WaitId, WaitIdOptions};
+
+use self::channel::{Order, Report};
+use self::error::Context;
+pub use self::error::{Stage, StartError};
+use self::plan::{Namespaces, ProcessPlan};
+pub use self::types::{
     ExecLaunch, GeneratedFile, Launch, NetworkMode, Release, ReleaseMode, Rootfs, Stdio, USER_ANNOTATION,
 };
+use crate::cgroup::{self, Join, Layout, Manager};
+use crate::hooks;
+use crate::init::{self, ContainerPlan, JoinPlan};
 
 /// A container's first process, cloned and busy with its set-up.
 #[derive(Debug)]
@@ -22,6 +36,10 @@ pub struct Init {
     /// Descriptor of the process.
     pub pidfd: OwnedFd,
     sync: OwnedFd,
+    awaits: bool,
+    two_phases: bool,
+    hooks: Option<Hooks>,
+    state: String,
 }
 
 /// The container's program runs, or (with [`ReleaseMode::ExecFifo`]) waits only for [`start`].
@@ -48,20 +66,152 @@ pub struct ExecStarted {
 /// again. `fds` are the detached mounts that [`Launch::mount_fds`] counts. The caller is the parent: it must
 /// wait for the process, also after an error of [`Init::release`]. Fails with `EBUSY` in a process with several threads.
 pub fn clone(launch: &Launch, fds: Vec<OwnedFd>, stdio: Stdio) -> Result<Init, StartError> {
-    let _ = (launch, fds, stdio);
-    unimplemented!()
+    plan::refuse_unsupported(&launch.spec)?;
+    let spec = &launch.spec;
+    let configured = spec.process().as_ref();
+    let configured = configured.ok_or_else(|| StartError::new(Stage::Configuration, "process is missing"))?;
+    let filter = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
+    let user = plan::annotated_user(spec);
+    let process = ProcessPlan::new(configured, user, filter, launch.terminal, launch.die_with_parent)?;
+    let namespaces = Namespaces::new(spec)?;
+    let sources = plan::bind_sources(launch, fds)?;
+    let fifo = match &launch.release {
+        ReleaseMode::Execute => None,
+        ReleaseMode::ExecFifo(path) => Some(open_fifo(path)?),
+    };
+    let (sync, theirs) = socket::pair().context(Stage::Protocol, || "make a socket pair")?;
+    let mut cgroup = ContainerCgroup::enter(spec)?;
+    let plan = ContainerPlan {
+        launch,
+        process,
+        namespaces,
+        sources,
+        cgroup: cgroup.join.take(),
+        layout: Layout::current().ok(),
+        stdio,
+        fifo,
+        sync: theirs,
+        state: state(launch, "created", None),
+    };
+    let (pid, pidfd, sync) = match clone_init(&plan, sync) {
+        Ok(cloned) => cloned,
+        Err(error) => {
+            cgroup.undo();
+            return Err(error);
+        }
+    };
+    let hooks = if init::has_runtime_hooks(launch) { spec.hooks().clone() } else { None };
+    let awaits = launch.network == NetworkMode::Await;
+    let two_phases = launch.release != ReleaseMode::Execute;
+    Ok(Init { pid, pidfd, sync, awaits, two_phases, hooks, state: state(launch, "creating", Some(pid)) })
+}
+
+/// Returns in the parent only.
+fn clone_init(plan: &ContainerPlan<'_>, ours: OwnedFd) -> Result<(i32, OwnedFd, OwnedFd), StartError> {
+    let cgroup = plan.cgroup.as_ref().and_then(Join::directory);
+    let pid_namespace = plan.namespaces.pid.as_ref().map(AsFd::as_fd);
+    match fork_into(pid_namespace, plan.namespaces.new, cgroup)? {
+        Fork::Parent { pid, pidfd } => Ok((pid, pidfd, ours)),
+        Fork::Child => {
+            // With a copy of the parent's end, init would never see its parent go.
+            drop(ours);
+            init::run(plan)
+        }
+    }
+}
+
+/// Clones; with `pid_namespace`, a descriptor of one or a pidfd of a process in it, the child is born there.
+fn fork_into(
+    pid_namespace: Option<BorrowedFd<'_>>,
+    new: u64,
+    cgroup: Option<BorrowedFd<'_>>,
+) -> Result<Fork, StartError> {
+    let what = || "clone";
+    let Some(target) = pid_namespace else {
+        return process::clone3(new, cgroup).context(Stage::Namespaces, what);
+    };
+    let own = rustix::process::pidfd_open(rustix::process::getpid(), PidfdFlags::empty())
+        .context(Stage::Namespaces, || "open the own process")?;
+    process::setns(target, flags::NEWPID).context(Stage::Namespaces, || "join the PID namespace")?;
+    let forked = process::clone3(new, cgroup).context(Stage::Namespaces, what);
+    if !matches!(forked, Ok(Fork::Child)) {
+        // Later children of this process are not the container's.
+        process::setns(&own, flags::NEWPID).context(Stage::Namespaces, || "leave the PID namespace")?;
+    }
+    forked
+}
+
+/// The container's cgroup, and whether this launch made it.
+struct ContainerCgroup {
+    manager: Option<Manager>,
+    made: bool,
+    join: Option<Join>,
+}
+
+impl ContainerCgroup {
+    fn enter(spec: &Spec) -> Result<Self, StartError> {
+        let failed = |error: cgroup::Error| cgroup_error(&error);
+        let linux = spec.linux().as_ref();
+        let Some(path) = linux.and_then(|linux| linux.cgroups_path().as_deref()) else {
+            return Ok(Self { manager: None, made: false, join: None });
+        };
+        let manager = Manager::for_path(&path.to_string_lossy()).map_err(failed)?;
+        if manager.exists() {
+            let join = manager.join().map_err(failed)?;
+            return Ok(Self { manager: Some(manager), made: false, join: Some(join) });
+        }
+        let resources = linux.and_then(|linux| linux.resources().clone()).unwrap_or_default();
+        let join = manager.create(&resources).map_err(failed)?;
+        Ok(Self { manager: Some(manager), made: true, join: Some(join) })
+    }
+
+    fn undo(self) {
+        if let (Some(manager), true) = (self.manager, self.made)
+            && let Err(error) = manager.remove()
+        {
+            tracing::warn!(%error, "a cgroup without a container stays");
+        }
+    }
+}
+
+fn cgroup_error(error: &cgroup::Error) -> StartError {
+    StartError { errno: error.errno(), ..StartError::new(Stage::Cgroup, error.to_string()) }
+}
+
+/// The reading end of the FIFO that init waits at; there need not be a writer yet.
+fn open_fifo(path: &Path) -> Result<OwnedFd, StartError> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty())
+        .context(Stage::Protocol, || format!("open {}", path.display()))
+}
+
+/// The container's state, as hooks read it (runtime specification, "State").
+fn state(launch: &Launch, status: &str, pid: Option<i32>) -> String {
+    let mut state = serde_json::json!({
+        "ociVersion": launch.spec.version(),
+        "id": launch.id,
+        "status": status,
+        "bundle": launch.bundle.as_deref().unwrap_or(Path::new("/")),
+        "annotations": launch.spec.annotations().clone().unwrap_or_default(),
+    });
+    if let Some(pid) = pid {
+        state["pid"] = pid.into();
+    }
+    state.to_string()
 }
 
 impl Init {
     /// The network namespace of the container.
     pub fn netns(&self) -> Result<OwnedFd, StartError> {
-        unimplemented!()
+        let path = format!("/proc/{}/ns/net", self.pid);
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        rustix::fs::open(&path, flags, Mode::empty()).context(Stage::Network, || format!("open {path}"))
     }
 
     /// A descriptor that becomes readable when init has failed, started its program, or is ready for [`start`]:
     /// then [`Init::release`] does not block (with [`NetworkMode::FromSpec`]).
     pub fn progress(&self) -> BorrowedFd<'_> {
-        std::os::fd::AsFd::as_fd(&self.sync)
+        self.sync.as_fd()
     }
 
     /// Lets init go on, and blocks until its program runs, or has failed to.
@@ -69,15 +219,53 @@ impl Init {
     /// With [`NetworkMode::Await`], init waits for this and configures the links; otherwise `links` is empty.
     /// After an error the process has ended or is about to; reap it.
     pub fn release(self, release: Release) -> Result<Started, StartError> {
-        let _ = release;
-        unimplemented!()
+        if self.awaits {
+            // If init has failed already, its report says why.
+            let _ = channel::send(&self.sync, &Order::Release(release), &[]);
+        }
+        let mut console = None;
+        let mut ready = false;
+        loop {
+            match channel::receive(&self.sync).context(Stage::Protocol, || "wait for init")? {
+                Some((Report::Failed(error), _)) => return Err(error),
+                Some((Report::HooksDue, _)) => self.run_hooks()?,
+                Some((Report::Ready, fds)) => {
+                    ready = true;
+                    console = fds.into_iter().next();
+                    if self.two_phases {
+                        return Ok(Started { console });
+                    }
+                }
+                None if ready => return Ok(Started { console }),
+                None => {
+                    return Err(StartError::new(
+                        Stage::Protocol,
+                        "init was killed before its program started",
+                    ));
+                }
+            }
+        }
+    }
+
+    fn run_hooks(&self) -> Result<(), StartError> {
+        let Some(configured) = &self.hooks else { return Ok(()) };
+        #[allow(deprecated)]
+        let prestart = configured.prestart();
+        for list in [prestart, configured.create_runtime()].into_iter().flatten() {
+            hooks::run(list, &self.state).map_err(|error| StartError::new(Stage::Hook, error.to_string()))?;
+        }
+        channel::send(&self.sync, &Order::Continue, &[]).context(Stage::Protocol, || "answer init")
     }
 }
 
 /// Lets a container that waits behind the FIFO of [`ReleaseMode::ExecFifo`] execute its program.
+///
+/// Fails if nothing waits there (`ENXIO`), or if the FIFO is gone.
 pub fn start(fifo: &Path) -> Result<(), StartError> {
-    let _ = fifo;
-    unimplemented!()
+    let what = || format!("start by {}", fifo.display());
+    let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let end = rustix::fs::open(fifo, flags, Mode::empty()).context(Stage::Protocol, what)?;
+    rustix::io::write(&end, b"0").map(drop).context(Stage::Protocol, what)
 }
 
 /// Starts another process in the container whose init `init_pidfd` refers to.
@@ -89,6 +277,69 @@ pub fn exec(
     init_pidfd: BorrowedFd<'_>,
     stdio: Stdio,
 ) -> Result<ExecStarted, StartError> {
-    let _ = (launch, init_pidfd, stdio);
-    unimplemented!()
+    exec_inner(launch, init_pidfd, stdio).map_err(StartError::during_exec)
+}
+
+fn exec_inner(
+    launch: &ExecLaunch,
+    init_pidfd: BorrowedFd<'_>,
+    stdio: Stdio,
+) -> Result<ExecStarted, StartError> {
+    let filter = launch.seccomp.as_ref();
+    let user = launch.user.as_deref();
+    let process = ProcessPlan::new(&launch.process, user, filter, launch.terminal, launch.die_with_parent)?;
+    let cgroup = match &launch.cgroups_path {
+        Some(path) => {
+            let manager = Manager::for_path(&path.to_string_lossy()).map_err(|error| cgroup_error(&error))?;
+            Some(manager.join().map_err(|error| cgroup_error(&error))?)
+        }
+        None => None,
+    };
+    let (sync, theirs) = socket::pair().context(Stage::Protocol, || "make a socket pair")?;
+    let plan = JoinPlan { process, cgroup, stdio, sync: theirs };
+    let directory = plan.cgroup.as_ref().and_then(Join::directory);
+    let (pid, pidfd) = match fork_into(Some(init_pidfd), 0, directory)? {
+        Fork::Parent { pid, pidfd } => (pid, pidfd),
+        Fork::Child => {
+            drop(sync);
+            init::join(&plan, init_pidfd)
+        }
+    };
+    drop(plan);
+    match await_exec(&sync) {
+        Ok(console) => Ok(ExecStarted { pid, pidfd, console }),
+        Err(error) => {
+            reap(&pidfd);
+            Err(error)
+        }
+    }
+}
+
+fn await_exec(sync: &OwnedFd) -> Result<Option<OwnedFd>, StartError> {
+    let mut console = None;
+    let mut ready = false;
+    loop {
+        match channel::receive(sync).context(Stage::Protocol, || "wait for the process")? {
+            Some((Report::Failed(error), _)) => return Err(error),
+            Some((Report::Ready, fds)) => {
+                ready = true;
+                console = fds.into_iter().next();
+            }
+            Some((Report::HooksDue, _)) => {}
+            None if ready => return Ok(console),
+            None => {
+                return Err(StartError::new(
+                    Stage::Protocol,
+                    "the process was killed before its program started",
+                ));
+            }
+        }
+    }
+}
+
+/// Makes sure that the process has ended, and takes its status.
+fn reap(pidfd: &OwnedFd) {
+    let _ = rustix::process::pidfd_send_signal(pidfd, Signal::KILL);
+    let wait = || rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
+    let _ = rustix::io::retry_on_intr(wait);
 }

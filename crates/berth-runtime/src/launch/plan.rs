@@ -1,0 +1,315 @@
+//! What a launch comes to once everything that can be computed or opened before the clone has been.
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use berth_sys::mount;
+use berth_sys::process::flags;
+use oci_spec::runtime::{Capabilities, LinuxNamespaceType, LinuxSeccomp, PosixRlimitType, Process, Spec};
+use rustix::fs::CWD;
+use rustix::process::{Resource, Rlimit};
+
+use super::error::{Context, Stage, StartError};
+use super::types::{Launch, USER_ANNOTATION};
+use crate::{capability, seccomp};
+
+/// Who a process is to run as.
+#[derive(Debug)]
+pub(crate) enum Who {
+    /// Looked up in the container's files.
+    Named { spec: String, groups: Vec<String> },
+    /// Given by numbers.
+    Numbers { uid: u32, gid: u32, groups: Vec<u32> },
+}
+
+/// Capability sets as the kernel's masks.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct CapabilityMasks {
+    pub bounding: u64,
+    pub effective: u64,
+    pub permitted: u64,
+    pub inheritable: u64,
+    pub ambient: u64,
+}
+
+/// A process, whether it is a container's first or joins one.
+#[derive(Debug)]
+pub(crate) struct ProcessPlan {
+    pub args: Vec<String>,
+    pub env: Vec<String>,
+    pub cwd: PathBuf,
+    pub who: Who,
+    pub umask: u32,
+    pub limits: Vec<(Resource, Rlimit)>,
+    pub no_new_privileges: bool,
+    pub capabilities: CapabilityMasks,
+    pub apparmor: Option<String>,
+    pub selinux: Option<String>,
+    pub oom_score_adj: Option<i32>,
+    pub seccomp: Option<seccomp::Program>,
+    /// Rows and columns, if a terminal is wanted; zeros leave its size.
+    pub terminal: Option<(u16, u16)>,
+    pub die_with_parent: bool,
+}
+
+impl ProcessPlan {
+    pub fn new(
+        process: &Process,
+        user: Option<&str>,
+        filter: Option<&LinuxSeccomp>,
+        terminal: Option<(u16, u16)>,
+        die_with_parent: bool,
+    ) -> Result<Self, StartError> {
+        let args = process.args().clone().unwrap_or_default();
+        if args.is_empty() {
+            return Err(StartError::new(Stage::Configuration, "process.args must not be empty"));
+        }
+        let cwd = process.cwd().clone();
+        if !cwd.is_absolute() {
+            let message = format!(
+                "the working directory '{}' is invalid, it needs to be an absolute path",
+                cwd.display()
+            );
+            return Err(StartError::new(Stage::Configuration, message));
+        }
+        if process.scheduler().is_some()
+            || process.io_priority().is_some()
+            || process.exec_cpu_affinity().is_some()
+        {
+            let message = "process.scheduler, ioPriority and execCPUAffinity are not supported";
+            return Err(StartError::new(Stage::Configuration, message));
+        }
+        Ok(Self {
+            args,
+            env: process.env().clone().unwrap_or_default(),
+            cwd,
+            who: who(process, user),
+            umask: process.user().umask().unwrap_or(0o022) & 0o777,
+            limits: limits(process)?,
+            no_new_privileges: process.no_new_privileges().unwrap_or(false),
+            capabilities: capabilities(process),
+            apparmor: non_empty(process.apparmor_profile()),
+            selinux: non_empty(process.selinux_label()),
+            oom_score_adj: process.oom_score_adj(),
+            seccomp: filter.map(compile).transpose()?,
+            terminal: process.terminal().unwrap_or(false).then_some(terminal.unwrap_or_default()),
+            die_with_parent,
+        })
+    }
+}
+
+fn non_empty(text: &Option<String>) -> Option<String> {
+    text.clone().filter(|text| !text.is_empty())
+}
+
+fn compile(filter: &LinuxSeccomp) -> Result<seccomp::Program, StartError> {
+    seccomp::compile(filter)
+        .map_err(|error| StartError::new(Stage::Configuration, format!("seccomp: {error}")))
+}
+
+fn who(process: &Process, user: Option<&str>) -> Who {
+    let groups = process.user().additional_gids().clone().unwrap_or_default();
+    match user {
+        Some(spec) => {
+            Who::Named { spec: spec.to_owned(), groups: groups.iter().map(ToString::to_string).collect() }
+        }
+        None => Who::Numbers { uid: process.user().uid(), gid: process.user().gid(), groups },
+    }
+}
+
+fn capabilities(process: &Process) -> CapabilityMasks {
+    let Some(sets) = process.capabilities() else { return CapabilityMasks::default() };
+    let mask =
+        |set: &Option<Capabilities>| set.as_ref().map_or(0, |set| capability::mask(set.iter().copied()));
+    CapabilityMasks {
+        bounding: mask(sets.bounding()),
+        effective: mask(sets.effective()),
+        permitted: mask(sets.permitted()),
+        inheritable: mask(sets.inheritable()),
+        ambient: mask(sets.ambient()),
+    }
+}
+
+fn limits(process: &Process) -> Result<Vec<(Resource, Rlimit)>, StartError> {
+    let mut limits: Vec<(Resource, Rlimit)> = Vec::new();
+    for limit in process.rlimits().iter().flatten() {
+        let resource = resource(limit.typ());
+        if limits.iter().any(|(given, _)| *given == resource) {
+            let message = format!("process.rlimits has {} twice", limit.typ());
+            return Err(StartError::new(Stage::Configuration, message));
+        }
+        let value = |value: u64| (value != u64::MAX).then_some(value);
+        limits.push((resource, Rlimit { current: value(limit.soft()), maximum: value(limit.hard()) }));
+    }
+    Ok(limits)
+}
+
+fn resource(kind: PosixRlimitType) -> Resource {
+    match kind {
+        PosixRlimitType::RlimitCpu => Resource::Cpu,
+        PosixRlimitType::RlimitFsize => Resource::Fsize,
+        PosixRlimitType::RlimitData => Resource::Data,
+        PosixRlimitType::RlimitStack => Resource::Stack,
+        PosixRlimitType::RlimitCore => Resource::Core,
+        PosixRlimitType::RlimitRss => Resource::Rss,
+        PosixRlimitType::RlimitNproc => Resource::Nproc,
+        PosixRlimitType::RlimitNofile => Resource::Nofile,
+        PosixRlimitType::RlimitMemlock => Resource::Memlock,
+        PosixRlimitType::RlimitAs => Resource::As,
+        PosixRlimitType::RlimitLocks => Resource::Locks,
+        PosixRlimitType::RlimitSigpending => Resource::Sigpending,
+        PosixRlimitType::RlimitMsgqueue => Resource::Msgqueue,
+        PosixRlimitType::RlimitNice => Resource::Nice,
+        PosixRlimitType::RlimitRtprio => Resource::Rtprio,
+        PosixRlimitType::RlimitRttime => Resource::Rttime,
+    }
+}
+
+/// The namespaces of a container.
+#[derive(Debug, Default)]
+pub(crate) struct Namespaces {
+    /// Flags of those made by the clone.
+    pub new: u64,
+    /// Made by init itself, once it is in its cgroups.
+    pub cgroup: bool,
+    /// Existing ones that init joins.
+    pub joined: Vec<(u64, OwnedFd)>,
+    /// An existing PID namespace: the parent joins it for its children.
+    pub pid: Option<OwnedFd>,
+}
+
+impl Namespaces {
+    pub fn new(spec: &Spec) -> Result<Self, StartError> {
+        let listed = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
+        let mut namespaces = Self::default();
+        for namespace in listed.into_iter().flatten() {
+            let kind = namespace.typ();
+            let path = namespace.path().as_deref().filter(|path| !path.as_os_str().is_empty());
+            namespaces.add(kind, path)?;
+        }
+        if namespaces.new & flags::NEWNS == 0 {
+            let message = "a container needs a mount namespace of its own";
+            return Err(StartError::new(Stage::Configuration, message));
+        }
+        Ok(namespaces)
+    }
+
+    fn add(&mut self, kind: LinuxNamespaceType, path: Option<&Path>) -> Result<(), StartError> {
+        let flag = match kind {
+            LinuxNamespaceType::Mount => flags::NEWNS,
+            LinuxNamespaceType::Cgroup => flags::NEWCGROUP,
+            LinuxNamespaceType::Uts => flags::NEWUTS,
+            LinuxNamespaceType::Ipc => flags::NEWIPC,
+            LinuxNamespaceType::Pid => flags::NEWPID,
+            LinuxNamespaceType::Network => flags::NEWNET,
+            LinuxNamespaceType::Time => flags::NEWTIME,
+            LinuxNamespaceType::User => {
+                let message = "user namespaces are not supported yet";
+                return Err(StartError::new(Stage::Configuration, message));
+            }
+        };
+        if (self.new & flag) != 0 || self.joined.iter().any(|(joined, _)| *joined == flag) {
+            return Err(StartError::new(Stage::Configuration, format!("namespace {kind} is listed twice")));
+        }
+        let Some(path) = path else {
+            if kind == LinuxNamespaceType::Cgroup {
+                self.cgroup = true;
+            } else {
+                self.new |= flag;
+            }
+            return Ok(());
+        };
+        if kind == LinuxNamespaceType::Mount {
+            let message = "joining an existing mount namespace is not supported";
+            return Err(StartError::new(Stage::Configuration, message));
+        }
+        let file =
+            File::open(path).context(Stage::Namespaces, || format!("open namespace {}", path.display()))?;
+        if kind == LinuxNamespaceType::Pid {
+            self.pid = Some(file.into());
+        } else {
+            self.joined.push((flag, file.into()));
+        }
+        Ok(())
+    }
+
+    /// Whether the network namespace is the container's own, and new.
+    pub fn own_network(&self) -> bool {
+        self.new & flags::NEWNET != 0
+    }
+
+    /// Whether the host name is the container's own, to be set.
+    pub fn own_uts(&self) -> bool {
+        self.new & flags::NEWUTS != 0
+    }
+}
+
+/// Detached mounts for the bind mounts of `launch`, by index of the mount: those given, and those opened here.
+pub(crate) fn bind_sources(launch: &Launch, given: Vec<OwnedFd>) -> Result<Vec<Option<OwnedFd>>, StartError> {
+    let mut given: Vec<Option<OwnedFd>> = given.into_iter().map(Some).collect();
+    let mounts = launch.spec.mounts().as_deref().unwrap_or_default();
+    let mut sources = Vec::with_capacity(mounts.len());
+    for (index, entry) in mounts.iter().enumerate() {
+        if let Some(position) = launch.mount_fds.get(&index) {
+            let fd = given.get_mut(*position).and_then(Option::take);
+            let fd =
+                fd.ok_or_else(|| StartError::new(Stage::Protocol, "a descriptor of a mount is missing"))?;
+            sources.push(Some(fd));
+            continue;
+        }
+        let options = entry.options().as_deref().unwrap_or_default();
+        let recursive = options.iter().any(|option| option == "rbind");
+        let is_bind = recursive
+            || options.iter().any(|option| option == "bind")
+            || entry.typ().as_deref() == Some("bind");
+        let source = entry.source().as_deref().filter(|_| is_bind);
+        sources.push(
+            source.map(|source| open_source(launch, source, entry.destination(), recursive)).transpose()?,
+        );
+    }
+    Ok(sources)
+}
+
+fn open_source(
+    launch: &Launch,
+    source: &Path,
+    destination: &Path,
+    recursive: bool,
+) -> Result<OwnedFd, StartError> {
+    let path = match &launch.bundle {
+        Some(bundle) => bundle.join(source),
+        None => source.to_owned(),
+    };
+    mount::clone_at(CWD, &path, recursive).context(Stage::Mount, || {
+        format!(
+            "error mounting {:?} to rootfs at {:?}: open {}",
+            path.display().to_string(),
+            destination.display().to_string(),
+            path.display()
+        )
+    })
+}
+
+/// The raw user of a container's first process, if the engine left it to init.
+pub(crate) fn annotated_user(spec: &Spec) -> Option<&str> {
+    spec.annotations().as_ref()?.get(USER_ANNOTATION).map(String::as_str)
+}
+
+/// Refuses what the configuration asks for and this runtime does not do, rather than leave it out.
+pub(crate) fn refuse_unsupported(spec: &Spec) -> Result<(), StartError> {
+    let Some(linux) = spec.linux() else { return Ok(()) };
+    let asked = [
+        ("linux.intelRdt", linux.intel_rdt().is_some()),
+        ("linux.memoryPolicy", linux.memory_policy().is_some()),
+        ("linux.netDevices", linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty())),
+        ("linux.timeOffsets", linux.time_offsets().as_ref().is_some_and(|offsets| !offsets.is_empty())),
+        ("linux.uidMappings", linux.uid_mappings().as_ref().is_some_and(|mappings| !mappings.is_empty())),
+        ("linux.gidMappings", linux.gid_mappings().as_ref().is_some_and(|mappings| !mappings.is_empty())),
+        ("linux.mountLabel", linux.mount_label().as_ref().is_some_and(|label| !label.is_empty())),
+    ];
+    match asked.iter().find(|(_, asked)| *asked) {
+        Some((name, _)) => Err(StartError::new(Stage::Configuration, format!("{name} is not supported"))),
+        None => Ok(()),
+    }
+}
