@@ -31,7 +31,8 @@ pub(super) fn mount(mounter: &Mounter<'_>, target: &OwnedFd, options: &Options) 
         };
         return attach(one(mounter, unified, attributes)?, target);
     }
-    let parameters = [Parameter::value("mode", "755"), Parameter::value("size", "64k")];
+    let parameters =
+        [Parameter::value("source", "tmpfs"), Parameter::value("mode", "755"), Parameter::value("size", "64k")];
     let parameters = parameters.into_iter().collect::<Result<Vec<_>, _>>();
     let parameters = parameters.context(Stage::Mount, || "tmpfs options")?;
     let made = mount::new_filesystem("tmpfs", &parameters, attributes & !attr::RDONLY);
@@ -81,12 +82,13 @@ fn one(mounter: &Mounter<'_>, hierarchy: &Hierarchy, attributes: u64) -> Result<
         return Ok(tree);
     }
     let (kind, parameters) = match hierarchy.version {
-        Version::V2 => ("cgroup2", Vec::new()),
+        Version::V2 => ("cgroup2", vec![Parameter::value("source", "cgroup").context(Stage::Mount, what)?]),
         Version::V1 => {
             let named = hierarchy.controllers.iter().any(|controller| controller.contains('='));
             let none = named.then(|| "none".to_owned());
-            let parameters: Result<Vec<_>, _> = none
+            let parameters: Result<Vec<_>, _> = ["source=cgroup".to_owned()]
                 .iter()
+                .chain(&none)
                 .chain(&hierarchy.controllers)
                 .map(|controller| Parameter::parse(controller))
                 .collect();

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path};
 
 use berth_sys::beneath;
@@ -86,10 +87,11 @@ impl Mounter<'_> {
                 source.ok_or_else(|| StartError::new(Stage::Mount, "bind mount without a source"))?;
             return self.bind(source.as_fd(), destination, &options);
         }
+        let source = mount.source().as_deref().unwrap_or(Path::new(kind));
         match kind {
             "proc" | "sysfs" => {
                 let target = self.ordinary_directory(destination)?;
-                let made = new_filesystem(kind, &options)?;
+                let made = new_filesystem(kind, source, &options)?;
                 attach(&made, &target)?;
                 if kind == "proc" && destination == Path::new("/proc") {
                     mounted.proc = Some(made);
@@ -103,18 +105,19 @@ impl Mounter<'_> {
             "devpts" => {
                 refuse_inside_proc(destination)?;
                 let target = self.directory(destination)?;
-                let made = new_filesystem(kind, &options)?;
+                let made = new_filesystem(kind, source, &options)?;
                 attach(&made, &target)?;
                 mounted.devpts = Some(made);
                 Ok(())
             }
-            _ => self.other(kind, destination, options, mounted),
+            _ => self.other(kind, source, destination, options, mounted),
         }
     }
 
     fn other(
         &self,
         kind: &str,
+        source: &Path,
         destination: &Path,
         mut options: Options,
         mounted: &mut Mounted,
@@ -131,7 +134,7 @@ impl Mounter<'_> {
             // The mount keeps the mode and owner of the directory that it hides, where the image has one.
             options.parameters.extend(inherited_mode(&target).context(Stage::Mount, || "stat the target")?);
         }
-        let made = new_filesystem(kind, &options)?;
+        let made = new_filesystem(kind, source, &options)?;
         if options.copy_up {
             super::copy_up::copy(&target, &made).context(Stage::Mount, || "copy up")?;
         }
@@ -207,9 +210,13 @@ impl Mounter<'_> {
     }
 }
 
-/// Makes a detached mount with the attributes and parameters of `options`.
-pub(super) fn new_filesystem(kind: &str, options: &Options) -> Result<OwnedFd, StartError> {
-    mount::new_filesystem(kind, &options.parameters, options.set | options.set_recursive)
+/// Makes a detached mount with the attributes and parameters of `options`; `source` is only a name for the lists of mounts.
+pub(super) fn new_filesystem(kind: &str, source: &Path, options: &Options) -> Result<OwnedFd, StartError> {
+    let mut parameters = Vec::with_capacity(options.parameters.len() + 1);
+    let source = mount::Parameter::value("source", source.as_os_str().as_bytes());
+    parameters.push(source.context(Stage::Mount, || "source")?);
+    parameters.extend_from_slice(&options.parameters);
+    mount::new_filesystem(kind, &parameters, options.set | options.set_recursive)
         .context(Stage::Mount, || format!("make {kind}"))
 }
 

@@ -51,6 +51,7 @@ fn overlay(lower: &[PathBuf], upper: &Path, work: &Path, volatile: bool) -> io::
     // The kernel takes at most 255 bytes for one value; longer paths go through a descriptor.
     let mut held = Vec::new();
     let context = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    rustix::mount::fsconfig_set_string(&context, "source", "overlay")?;
     let mut set = |key: &str, path: &Path| -> io::Result<()> {
         if path.as_os_str().len() < 256 {
             return Ok(rustix::mount::fsconfig_set_string(&context, key, path)?);
