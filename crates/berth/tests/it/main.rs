@@ -35,6 +35,7 @@ mod registry;
 mod run;
 mod security;
 mod terminal;
+mod vm;
 
 use std::path::Path;
 

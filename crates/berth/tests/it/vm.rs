@@ -1,0 +1,146 @@
+//! A virtual machine with Debian's kernel 6.1 and nothing but cgroup v2: what most users have, and this host has not.
+//! It is also the kernel without `lowerdir+`, whose fallback is used there.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use tempfile::TempDir;
+
+use crate::daemon::binary;
+use crate::files;
+
+/// Modules that the engine's work needs, beside those that the kernel loads itself when asked.
+const MODULES: &str = "overlay veth bridge nf_tables nft_chain_nat nft_masq nft_nat nft_ct";
+
+/// The first program: mounts, loads modules, and leaves the initial RAM file system, from which nothing can pivot.
+const INIT: &str = "#!/bin/sh
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t devtmpfs devtmpfs /dev
+for module in $MODULES; do modprobe $module || echo \"no module $module\"; done
+mount -t tmpfs -o size=900m tmpfs /new
+cp -a /bin /sbin /etc /lib /test /busybox.tar /usr /new/
+mkdir -p /new/proc /new/sys /new/dev /new/tmp /new/run /new/var/lib
+mount --move /proc /new/proc; mount --move /sys /new/sys; mount --move /dev /new/dev
+mount -t cgroup2 cgroup2 /new/sys/fs/cgroup
+exec switch_root /new /bin/sh /test
+";
+
+/// What a script inside printed between its markers, one text for each `step`.
+struct Steps(String);
+
+impl Steps {
+    /// The output of the step, with `code N` as its last line.
+    fn step(&self, name: &str) -> &str {
+        let begin = format!("<<<{name}\n");
+        let Some(at) = self.0.find(&begin) else { panic!("step {name} did not run:\n{}", self.0) };
+        let text = &self.0[at + begin.len()..];
+        text.split("\n>>>").next().unwrap().trim()
+    }
+}
+
+/// Boots a machine that runs `script` with a running daemon, and returns what its steps printed.
+fn boot(script: &str) -> Steps {
+    let kernel = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/vm/kernel");
+    let output = Command::new(kernel).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let kernel = PathBuf::from(String::from_utf8(output.stdout).unwrap().trim());
+    let work = tempfile::tempdir().unwrap();
+    let image = initramfs(&work, &kernel, script);
+    let machine = Command::new("timeout")
+        .args(["180", "qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-m", "1800", "-nographic", "-no-reboot"])
+        .args(["-nic", "none", "-append", "console=ttyS0 quiet panic=-1"])
+        .arg("-kernel")
+        .arg(kernel.join("vmlinuz"))
+        .arg("-initrd")
+        .arg(image)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&machine.stdout).replace('\r', "");
+    assert!(text.contains("<<<end"), "the machine did not come to its end:\n{text}");
+    Steps(text)
+}
+
+fn initramfs(work: &TempDir, kernel: &Path, script: &str) -> PathBuf {
+    let root = work.path().join("root");
+    for directory in ["bin", "sbin", "etc", "lib", "proc", "sys", "dev", "new", "usr/bin"] {
+        fs::create_dir_all(root.join(directory)).unwrap();
+    }
+    fs::copy("/bin/busybox", root.join("bin/busybox")).unwrap();
+    let list = Command::new("/bin/busybox").arg("--list").output().unwrap();
+    for applet in String::from_utf8(list.stdout).unwrap().lines().filter(|applet| *applet != "busybox") {
+        symlink("busybox", root.join("bin").join(applet)).unwrap();
+    }
+    symlink("../bin/busybox", root.join("sbin/modprobe")).unwrap();
+    fs::copy(binary(), root.join("usr/bin/berth")).unwrap();
+    fs::copy(files::busybox_archive(), root.join("busybox.tar")).unwrap();
+    copy_modules(&kernel.join("lib/modules"), &root.join("lib/modules"));
+    fs::write(root.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\n").unwrap();
+    fs::write(root.join("init"), INIT.replace("$MODULES", MODULES)).unwrap();
+    fs::set_permissions(root.join("init"), fs::Permissions::from_mode(0o755)).unwrap();
+    let prologue = "export PATH=/bin:/sbin:/usr/bin HOME=/root\n\
+        step() { name=$1; shift; echo \"<<<$name\"; \"$@\" 2>&1; echo \"code $?\"; echo \">>>\"; }\n\
+        berth load -q -i /busybox.tar\n";
+    let epilogue = "\necho '<<<end'\npoweroff -f\n";
+    fs::write(root.join("test"), format!("{prologue}{script}{epilogue}")).unwrap();
+    let image = work.path().join("initramfs");
+    let pack = format!("find . | cpio --quiet -o -H newc > {}", image.display());
+    let status = Command::new("sh").arg("-c").arg(pack).current_dir(&root).status().unwrap();
+    assert!(status.success());
+    image
+}
+
+/// Copies the modules of networks and file systems, and the lists by which they are found.
+fn copy_modules(from: &Path, to: &Path) {
+    let pack = format!(
+        "cd {} && mkdir -p {to} && tar -cf - */modules.* */kernel/net */kernel/fs/overlayfs */kernel/drivers/net/veth.ko \
+         */kernel/lib | tar -xf - -C {to}",
+        from.display(),
+        to = to.display()
+    );
+    assert!(Command::new("sh").arg("-c").arg(pack).status().unwrap().success());
+}
+
+#[test]
+fn containers_run_on_cgroup_v2() {
+    let steps = boot(
+        "step info sh -c 'berth info | grep -i cgroup'
+         step run berth run --rm busybox cat /proc/self/cgroup /proc/mounts
+         step limits berth run --rm --memory 32m --pids-limit 50 --cpus 0.5 busybox sh -c 'cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/pids.max /sys/fs/cgroup/cpu.max'
+         step oom berth run --name oom --memory 16m busybox sh -c 'dd if=/dev/zero of=/dev/shm/x bs=1M count=40'
+         step oomkilled berth inspect --format '{{.State.OOMKilled}}' oom
+         step device berth run --rm --cap-add SYS_ADMIN busybox sh -c 'mknod /tmp/kmsg c 1 11; cat /tmp/kmsg'
+         step background berth run -d --name c busybox sleep 1000
+         step pause berth pause c
+         step frozen berth ps --format '{{.Status}}'
+         step unpause berth unpause c
+         step exec berth exec c cat /proc/self/cgroup
+         step top berth top c
+         step network berth exec c ping -c 1 -W 5 172.17.0.1
+         step stop berth stop -t 1 c
+         step state berth inspect --format '{{.State.Status}} {{.State.ExitCode}}' c
+         step remove berth rm c
+         step left sh -c 'find /sys/fs/cgroup -name \"*[0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f]*\" -type d | wc -l'",
+    );
+    assert!(steps.step("info").contains("Cgroup Version: 2"), "{}", steps.step("info"));
+    let run = steps.step("run");
+    assert!(run.starts_with("0::/\n") && run.ends_with("code 0"), "{run}");
+    assert!(run.contains("cgroup /sys/fs/cgroup cgroup2 ro,nosuid,nodev,noexec"), "{run}");
+    assert!(run.contains("overlay / overlay"), "{run}");
+    assert_eq!(steps.step("limits"), "33554432\n50\n50000 100000\ncode 0");
+    assert!(!steps.step("oom").ends_with("code 0"), "{}", steps.step("oom"));
+    assert_eq!(steps.step("oomkilled"), "true\ncode 0");
+    assert!(steps.step("device").contains("Operation not permitted"), "{}", steps.step("device"));
+    assert_eq!(steps.step("pause"), "c\ncode 0");
+    assert!(steps.step("frozen").contains("(Paused)"), "{}", steps.step("frozen"));
+    assert_eq!(steps.step("unpause"), "c\ncode 0");
+    assert_eq!(steps.step("exec"), "0::/\ncode 0");
+    assert!(steps.step("top").contains("sleep 1000"), "{}", steps.step("top"));
+    assert_eq!(steps.step("stop"), "c\ncode 0");
+    assert_eq!(steps.step("state"), "exited 137\ncode 0");
+    assert_eq!(steps.step("remove"), "c\ncode 0");
+    assert_eq!(steps.step("left"), "0\ncode 0");
+}
