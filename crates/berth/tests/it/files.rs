@@ -178,6 +178,11 @@ pub fn busybox() -> Image {
     Image::new(vec![layer]).configured(json!({"Env": ["PATH=/bin:/usr/bin"], "Cmd": ["sh"]}))
 }
 
+/// The busybox image's files as a root directory.
+pub fn unpack_busybox(root: &Path) {
+    tar::Archive::new(busybox().layers[0].as_slice()).unpack(root).unwrap();
+}
+
 /// An image of three layers with everything that overlayfs must get right.
 pub fn layered() -> Image {
     let mut layers = busybox().layers;

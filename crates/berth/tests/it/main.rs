@@ -33,6 +33,7 @@ mod network;
 mod output;
 mod registry;
 mod run;
+mod runtime;
 mod security;
 mod terminal;
 mod vm;

@@ -20,6 +20,11 @@ pub struct Output {
 }
 
 impl Output {
+    /// The end of a command whose standard output went elsewhere.
+    pub fn without_stdout(code: i32, stderr: String) -> Output {
+        Output { code, stdout: String::new(), stderr, command: String::new() }
+    }
+
     /// Asserts success and returns standard output without its last newline.
     #[track_caller]
     pub fn ok(self) -> String {
