@@ -31,8 +31,11 @@ pub(super) fn mount(mounter: &Mounter<'_>, target: &OwnedFd, options: &Options) 
         };
         return attach(one(mounter, unified, attributes)?, target);
     }
-    let parameters =
-        [Parameter::value("source", "tmpfs"), Parameter::value("mode", "755"), Parameter::value("size", "64k")];
+    let parameters = [
+        Parameter::value("source", "tmpfs"),
+        Parameter::value("mode", "755"),
+        Parameter::value("size", "64k"),
+    ];
     let parameters = parameters.into_iter().collect::<Result<Vec<_>, _>>();
     let parameters = parameters.context(Stage::Mount, || "tmpfs options")?;
     let made = mount::new_filesystem("tmpfs", &parameters, attributes & !attr::RDONLY);

@@ -313,3 +313,107 @@ pub(crate) fn refuse_unsupported(spec: &Spec) -> Result<(), StartError> {
         None => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use oci_spec::runtime::{LinuxNamespace, PosixRlimitBuilder};
+
+    use super::*;
+    use crate::defaults;
+
+    fn process() -> Process {
+        defaults::spec(&["true"]).process().clone().unwrap()
+    }
+
+    fn refusal(process: &Process) -> String {
+        ProcessPlan::new(process, None, None, None, false).unwrap_err().message
+    }
+
+    #[test]
+    fn the_default_process_has_dockers_capabilities_and_none_to_inherit() {
+        let plan = ProcessPlan::new(&process(), None, None, None, false).unwrap();
+        assert_eq!(plan.capabilities.bounding, 0xa804_25fb);
+        assert_eq!((plan.capabilities.inheritable, plan.capabilities.ambient), (0, 0));
+        assert_eq!(plan.umask, 0o022);
+        assert!(plan.terminal.is_none());
+    }
+
+    #[test]
+    fn what_cannot_run_is_refused() {
+        let mut empty = process();
+        empty.set_args(Some(Vec::new()));
+        assert_eq!(refusal(&empty), "process.args must not be empty");
+        let mut relative = process();
+        relative.set_cwd(PathBuf::from("tmp"));
+        assert!(refusal(&relative).contains("'tmp' is invalid"));
+        let limit = PosixRlimitBuilder::default();
+        let limit = limit.typ(PosixRlimitType::RlimitNofile).soft(1_u64).hard(2_u64).build().unwrap();
+        let mut twice = process();
+        twice.set_rlimits(Some(vec![limit, limit]));
+        assert!(refusal(&twice).contains("RLIMIT_NOFILE twice"));
+    }
+
+    #[test]
+    fn the_largest_limit_is_none() {
+        let limit = PosixRlimitBuilder::default();
+        let limit = limit.typ(PosixRlimitType::RlimitCore).soft(0_u64).hard(u64::MAX).build().unwrap();
+        let mut limited = process();
+        limited.set_rlimits(Some(vec![limit]));
+        let plan = ProcessPlan::new(&limited, None, None, None, false).unwrap();
+        assert_eq!(plan.limits, [(Resource::Core, Rlimit { current: Some(0), maximum: None })]);
+    }
+
+    fn namespaces(kinds: &[(LinuxNamespaceType, Option<&str>)]) -> Result<Namespaces, StartError> {
+        let listed = kinds.iter().map(|(kind, path)| {
+            let mut namespace = LinuxNamespace::default();
+            namespace.set_typ(*kind).set_path(path.map(PathBuf::from));
+            namespace
+        });
+        let mut spec = defaults::spec(&["true"]);
+        if let Some(linux) = spec.linux_mut() {
+            linux.set_namespaces(Some(listed.collect()));
+        }
+        Namespaces::new(&spec)
+    }
+
+    #[test]
+    fn namespaces_are_made_joined_or_refused() {
+        use LinuxNamespaceType::{Cgroup, Mount, Network, Pid, User, Uts};
+        let made =
+            namespaces(&[(Mount, None), (Cgroup, None), (Network, Some("/proc/self/ns/net"))]).unwrap();
+        assert_eq!(made.new, flags::NEWNS);
+        assert!(made.cgroup && !made.own_network() && !made.own_uts());
+        assert_eq!(made.joined.len(), 1);
+        assert!(namespaces(&[(Mount, None), (Pid, Some("/proc/self/ns/pid"))]).unwrap().pid.is_some());
+        assert!(namespaces(&[(Uts, None)]).unwrap_err().message.contains("mount namespace"));
+        assert!(namespaces(&[(Mount, None), (User, None)]).unwrap_err().message.contains("user namespaces"));
+        assert!(
+            namespaces(&[(Mount, None), (Uts, None), (Uts, None)]).unwrap_err().message.contains("twice")
+        );
+        let missing = namespaces(&[(Mount, None), (Network, Some("/nowhere"))]).unwrap_err();
+        assert_eq!(missing.message, "open namespace /nowhere: no such file or directory");
+    }
+
+    #[test]
+    fn a_mount_without_its_descriptor_is_refused() {
+        let mut spec = defaults::spec(&["true"]);
+        spec.set_mounts(Some(vec![defaults::mount("/x", "bind", "/nowhere", &["rbind"])]));
+        let launch = Launch {
+            id: "x".to_owned(),
+            spec,
+            rootfs: super::super::Rootfs::Path(PathBuf::from("/")),
+            network: super::super::NetworkMode::FromSpec,
+            mount_fds: [(0, 0)].into(),
+            init: false,
+            terminal: None,
+            generated: Vec::new(),
+            release: super::super::ReleaseMode::Execute,
+            bundle: None,
+            die_with_parent: false,
+        };
+        assert!(bind_sources(&launch, Vec::new()).unwrap_err().message.contains("descriptor"));
+        let launch = Launch { mount_fds: [].into(), ..launch };
+        let error = bind_sources(&launch, Vec::new()).unwrap_err();
+        assert!(error.message.contains("open /nowhere: no such file or directory"), "{error}");
+    }
+}
