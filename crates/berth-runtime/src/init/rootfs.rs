@@ -48,6 +48,14 @@ const OVERLAY_FORMAT: [(&str, &str); 4] =
     [("metacopy", "off"), ("redirect_dir", "off"), ("index", "off"), ("xino", "off")];
 
 fn overlay(lower: &[PathBuf], upper: &Path, work: &Path, volatile: bool) -> io::Result<Root> {
+    if volatile {
+        // The mark by which overlayfs refuses to mount a volatile upper twice: after a crash of the host nobody starts
+        // such a container again, and a restart without one has lost nothing.
+        match std::fs::remove_dir_all(work.join("work/incompat")) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
     // The kernel takes at most 255 bytes for one value; longer paths go through a descriptor.
     let mut held = Vec::new();
     let context = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
