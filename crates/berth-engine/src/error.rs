@@ -106,9 +106,10 @@ impl Error {
     /// How the error is to be answered.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Error::NoSuchContainer(_) | Error::NoSuchImage(_) | Error::NoSuchExec(_) | Error::NoSuchNetwork(_) => {
-                ErrorKind::NotFound
-            }
+            Error::NoSuchContainer(_)
+            | Error::NoSuchImage(_)
+            | Error::NoSuchExec(_)
+            | Error::NoSuchNetwork(_) => ErrorKind::NotFound,
             Error::AmbiguousId(_) | Error::InvalidName(_) | Error::InvalidParameter(_) => {
                 ErrorKind::InvalidParameter
             }

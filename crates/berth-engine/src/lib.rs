@@ -5,14 +5,31 @@
 //! `berth-api`. No byte of a container's output passes through here unless a client reads its log.
 #![forbid(unsafe_code)]
 
+mod blocking;
+mod container;
 mod create;
 mod engine;
 mod error;
+mod event;
+mod images;
+mod information;
+mod inspect;
+mod life;
+mod list;
 mod name;
+mod network;
+mod networks;
 pub mod op;
 mod settings;
 mod signal;
+mod spec;
+mod system;
 
-pub use engine::{Engine, EventStream, LogStream, PendingAttach, PendingExec, Waiting};
+pub use engine::Engine;
 pub use error::{Error, ErrorKind};
+pub use event::EventStream;
+pub use life::attach::PendingAttach;
+pub use life::exec::PendingExec;
+pub use life::logs::LogStream;
+pub use life::wait::Waiting;
 pub use settings::{BridgeSettings, LogDefaults, RegistrySettings, Settings};

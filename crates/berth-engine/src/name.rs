@@ -20,22 +20,79 @@ const MAX_BYTES: usize = 1024;
 
 const ADJECTIVES: [&str; 64] = [
     "able", "agile", "amber", "ample", "apt", "balmy", "bold", "brave", "breezy", "bright", "brisk", "calm",
-    "candid", "civil", "clear", "clever", "cosy", "crisp", "daring", "deft", "eager", "early", "earnest", "easy",
-    "fair", "fleet", "fond", "frank", "fresh", "gentle", "glad", "golden", "grand", "hale", "handy", "hardy",
-    "hearty", "honest", "humble", "jolly", "keen", "kind", "lively", "loyal", "lucid", "merry", "mild", "modest",
-    "neat", "nimble", "noble", "patient", "plucky", "polite", "proud", "quick", "quiet", "ready", "sage", "sharp",
-    "steady", "sunny", "tidy", "witty",
+    "candid", "civil", "clear", "clever", "cosy", "crisp", "daring", "deft", "eager", "early", "earnest",
+    "easy", "fair", "fleet", "fond", "frank", "fresh", "gentle", "glad", "golden", "grand", "hale", "handy",
+    "hardy", "hearty", "honest", "humble", "jolly", "keen", "kind", "lively", "loyal", "lucid", "merry",
+    "mild", "modest", "neat", "nimble", "noble", "patient", "plucky", "polite", "proud", "quick", "quiet",
+    "ready", "sage", "sharp", "steady", "sunny", "tidy", "witty",
 ];
 
 /// Seafarers, shipbuilders and people who charted coasts.
 const SURNAMES: [&str; 64] = [
-    "amundsen", "anning", "baffin", "banks", "baret", "barents", "beaufort", "bering", "bligh", "bonny", "bowditch",
-    "brunel", "cabot", "cartier", "champlain", "chichester", "cook", "cousteau", "dampier", "dana", "darwin",
-    "davis", "drake", "eriksson", "fitzroy", "flinders", "franklin", "frobisher", "fulton", "gama", "gilbert",
-    "grace", "hudson", "humboldt", "ibnbattuta", "kotzebue", "laperouse", "magellan", "malaspina", "maury",
-    "mercator", "nansen", "nelson", "orellana", "parry", "piri", "polo", "purser", "pytheas", "ross", "scoresby",
-    "shackleton", "slocum", "smeaton", "tasman", "torres", "tupaia", "vancouver", "vespucci", "wallis",
-    "weddell", "wilkes", "zarco", "zheng",
+    "amundsen",
+    "anning",
+    "baffin",
+    "banks",
+    "baret",
+    "barents",
+    "beaufort",
+    "bering",
+    "bligh",
+    "bonny",
+    "bowditch",
+    "brunel",
+    "cabot",
+    "cartier",
+    "champlain",
+    "chichester",
+    "cook",
+    "cousteau",
+    "dampier",
+    "dana",
+    "darwin",
+    "davis",
+    "drake",
+    "eriksson",
+    "fitzroy",
+    "flinders",
+    "franklin",
+    "frobisher",
+    "fulton",
+    "gama",
+    "gilbert",
+    "grace",
+    "hudson",
+    "humboldt",
+    "ibnbattuta",
+    "kotzebue",
+    "laperouse",
+    "magellan",
+    "malaspina",
+    "maury",
+    "mercator",
+    "nansen",
+    "nelson",
+    "orellana",
+    "parry",
+    "piri",
+    "polo",
+    "purser",
+    "pytheas",
+    "ross",
+    "scoresby",
+    "shackleton",
+    "slocum",
+    "smeaton",
+    "tasman",
+    "torres",
+    "tupaia",
+    "vancouver",
+    "vespucci",
+    "wallis",
+    "weddell",
+    "wilkes",
+    "zarco",
+    "zheng",
 ];
 
 /// A random name, `adjective_surname`; after some attempts that were taken, with a digit at its end.
@@ -94,7 +151,10 @@ mod tests {
     #[test]
     fn ids_are_64_lower_hexadecimal_digits() {
         let id = new_id().unwrap();
-        assert!(id.len() == 64 && id.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)), "{id}");
+        assert!(
+            id.len() == 64 && id.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)),
+            "{id}"
+        );
         assert_ne!(id, new_id().unwrap());
     }
 

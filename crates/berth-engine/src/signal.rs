@@ -11,9 +11,9 @@ const RTMAX: i32 = 64;
 
 /// Names without `SIG`, at the index of their numbers on x86 and ARM (signal(7)).
 const NAMES: [&str; 32] = [
-    "", "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM",
-    "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ", "VTALRM", "PROF",
-    "WINCH", "IO", "PWR", "SYS",
+    "", "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE",
+    "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ",
+    "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
 ];
 
 /// The number of a signal given as `9`, `KILL`, `SIGKILL` or `sigkill`, `RTMIN+3`, `RTMAX-2`.
@@ -46,7 +46,11 @@ fn real_time(name: &str) -> Option<i32> {
 }
 
 fn offset(rest: &str, sign: char) -> Option<i32> {
-    if rest.is_empty() { Some(0) } else { rest.strip_prefix(sign)?.parse().ok().filter(|n| (0..=30).contains(n)) }
+    if rest.is_empty() {
+        Some(0)
+    } else {
+        rest.strip_prefix(sign)?.parse().ok().filter(|n| (0..=30).contains(n))
+    }
 }
 
 #[cfg(test)]
@@ -56,8 +60,20 @@ mod tests {
     #[test]
     fn names_numbers_and_real_time_signals() {
         for (text, number) in [
-            ("9", 9), ("KILL", 9), ("SIGKILL", 9), ("sigkill", 9), ("term", 15), ("SIGHUP", 1), ("SYS", 31),
-            ("WINCH", 28), ("IOT", 6), ("RTMIN", 34), ("SIGRTMIN+3", 37), ("RTMAX", 64), ("rtmax-2", 62), ("64", 64),
+            ("9", 9),
+            ("KILL", 9),
+            ("SIGKILL", 9),
+            ("sigkill", 9),
+            ("term", 15),
+            ("SIGHUP", 1),
+            ("SYS", 31),
+            ("WINCH", 28),
+            ("IOT", 6),
+            ("RTMIN", 34),
+            ("SIGRTMIN+3", 37),
+            ("RTMAX", 64),
+            ("rtmax-2", 62),
+            ("64", 64),
         ] {
             assert_eq!(parse(text).unwrap(), number, "{text}");
         }
@@ -65,7 +81,8 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused_in_dockers_words() {
-        for text in ["", "0", "-1", "65", "SIG", "FOO", "SIGSIGKILL", "RTMIN+31", "RTMIN-1", "RTMAX+1", "9x"] {
+        for text in ["", "0", "-1", "65", "SIG", "FOO", "SIGSIGKILL", "RTMIN+31", "RTMIN-1", "RTMAX+1", "9x"]
+        {
             assert_eq!(parse(text).unwrap_err().to_string(), format!("invalid signal: {text}"));
         }
     }

@@ -24,6 +24,8 @@ pub enum State {
     },
     /// Its program runs.
     Running(Running),
+    /// It ended, and its policy will start it again.
+    Restarting(Exited),
     /// It ended.
     Exited(Exited),
     /// Intent to remove: what is left of it goes at the next start of the engine.
@@ -77,6 +79,7 @@ impl State {
             State::Created { .. } | State::Starting { before: None, .. } => Status::Created,
             State::Running(Running { paused: true, .. }) => Status::Paused,
             State::Running(_) => Status::Running,
+            State::Restarting(_) => Status::Restarting,
             State::Starting { before: Some(_), .. } | State::Exited(_) => Status::Exited,
             State::Removing => Status::Removing,
         }
@@ -102,7 +105,7 @@ impl State {
     /// How it ended last.
     pub fn last_exit(&self) -> Option<&Exited> {
         match self {
-            State::Exited(exited) => Some(exited),
+            State::Exited(exited) | State::Restarting(exited) => Some(exited),
             State::Starting { before, .. } => before.as_ref(),
             _ => None,
         }
@@ -129,8 +132,10 @@ impl State {
         let status = self.status();
         let mut shown = ApiState {
             status,
-            running: matches!(status, Status::Running | Status::Paused),
+            // As in Docker, one that is about to be started again counts as running.
+            running: matches!(status, Status::Running | Status::Paused | Status::Restarting),
             paused: status == Status::Paused,
+            restarting: status == Status::Restarting,
             exit_code: i64::from(self.exit_code()),
             ..ApiState::default()
         };
@@ -161,6 +166,10 @@ impl State {
             }
             State::Removing => "Removal In Progress".into(),
             State::Created { .. } => "Created".into(),
+            State::Restarting(exited) => {
+                let ago = human_duration(now.duration_since(exited.finished_at).as_secs());
+                format!("Restarting ({}) {ago} ago", exited.code)
+            }
             other => match other.last_exit() {
                 Some(exited) => {
                     let ago = human_duration(now.duration_since(exited.finished_at).as_secs());
@@ -218,6 +227,7 @@ mod tests {
             (running(false), "running", "Up 2 hours"),
             (running(true), "paused", "Up 2 hours (Paused)"),
             (State::Exited(exited(3)), "exited", "Exited (3) 2 hours ago"),
+            (State::Restarting(exited(3)), "restarting", "Restarting (3) 2 hours ago"),
             (State::Starting { endpoint: None, before: Some(exited(1)) }, "exited", "Exited (1) 2 hours ago"),
             (State::Removing, "removing", "Removal In Progress"),
         ] {
@@ -247,7 +257,8 @@ mod tests {
 
     #[test]
     fn states_survive_their_row() {
-        for state in [State::NEW, running(true), State::Exited(exited(1)), State::Removing] {
+        let states = [State::NEW, running(true), State::Exited(exited(1)), State::Restarting(exited(1)), State::Removing];
+        for state in states {
             let text = serde_json::to_string(&state).unwrap();
             assert_eq!(serde_json::from_str::<State>(&text).unwrap(), state);
         }

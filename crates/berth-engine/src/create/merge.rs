@@ -124,12 +124,10 @@ mod tests {
     }
 
     fn merged(entrypoint: Option<&[&str]>, cmd: Option<&[&str]>) -> Result<Vec<String>, String> {
-        let image = ImageConfig { entrypoint: list(&["/entry"]), cmd: list(&["default"]), ..Default::default() };
-        let mut config = Config {
-            entrypoint: entrypoint.and_then(list),
-            cmd: cmd.and_then(list),
-            ..Default::default()
-        };
+        let image =
+            ImageConfig { entrypoint: list(&["/entry"]), cmd: list(&["default"]), ..Default::default() };
+        let mut config =
+            Config { entrypoint: entrypoint.and_then(list), cmd: cmd.and_then(list), ..Default::default() };
         merge(&mut config, &image).map_err(|e| e.to_string())?;
         let (program, mut words) = program(&config);
         words.insert(0, program);
@@ -144,7 +142,11 @@ mod tests {
         assert_eq!(merged(Some(&["/mine"]), Some(&["a"])).unwrap(), ["/mine", "a"]);
         assert_eq!(merged(Some(&[""]), Some(&["a"])).unwrap(), ["a"]);
         assert_eq!(merged(Some(&[""]), None).unwrap_err(), "no command specified");
-        assert_eq!(merged(Some(&[]), None).unwrap(), ["default"], "an empty list resets the entry point only");
+        assert_eq!(
+            merged(Some(&[]), None).unwrap(),
+            ["default"],
+            "an empty list resets the entry point only"
+        );
     }
 
     #[test]
@@ -156,7 +158,11 @@ mod tests {
 
     #[test]
     fn the_environment_keeps_the_users_values_first() {
-        let image = ImageConfig { env: list(&["PATH=/bin", "A=image", "B=image"]), cmd: list(&["x"]), ..Default::default() };
+        let image = ImageConfig {
+            env: list(&["PATH=/bin", "A=image", "B=image"]),
+            cmd: list(&["x"]),
+            ..Default::default()
+        };
         let mut config = Config { env: list(&["A=mine", "C"]), ..Default::default() };
         merge(&mut config, &image).unwrap();
         assert_eq!(config.env, list(&["A=mine", "C", "PATH=/bin", "B=image"]));
@@ -189,11 +195,18 @@ mod tests {
     fn a_health_check_is_completed() {
         let image = ImageConfig {
             cmd: list(&["x"]),
-            healthcheck: Some(HealthConfig { test: list(&["CMD", "ok"]), interval: 5, retries: 3, ..Default::default() }),
+            healthcheck: Some(HealthConfig {
+                test: list(&["CMD", "ok"]),
+                interval: 5,
+                retries: 3,
+                ..Default::default()
+            }),
             ..Default::default()
         };
-        let mut config =
-            Config { healthcheck: Some(HealthConfig { interval: 9, ..Default::default() }), ..Default::default() };
+        let mut config = Config {
+            healthcheck: Some(HealthConfig { interval: 9, ..Default::default() }),
+            ..Default::default()
+        };
         merge(&mut config, &image).unwrap();
         let health = config.healthcheck.unwrap();
         assert_eq!((health.interval, health.retries), (9, 3));

@@ -144,8 +144,7 @@ fn fill_defaults(id: &str, config: &mut Config, host: &mut HostConfig, network: 
         host.runtime = "berth".into();
     }
     if !host.privileged {
-        let unconfined =
-            host.security_opt.iter().flatten().any(|option| option == "systempaths=unconfined");
+        let unconfined = host.security_opt.iter().flatten().any(|option| option == "systempaths=unconfined");
         let defaults = |paths: fn() -> Vec<String>| if unconfined { Vec::new() } else { paths() };
         host.masked_paths.get_or_insert_with(|| defaults(berth_runtime::defaults::masked_paths));
         host.readonly_paths.get_or_insert_with(|| defaults(berth_runtime::defaults::readonly_paths));

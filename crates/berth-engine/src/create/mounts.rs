@@ -80,13 +80,19 @@ pub fn plan(
         add(tmpfs(destination, options))?;
     }
     for path in config.volumes.iter().flatten().map(|(path, _)| path) {
-        let destination = destination(path)
-            .map_err(|why| Error::InvalidParameter(format!("invalid volume specification: '{path}': {why}")))?;
+        let destination = destination(path).map_err(|why| {
+            Error::InvalidParameter(format!("invalid volume specification: '{path}': {why}"))
+        })?;
         // What the user mounts there takes the place of the image's volume.
         if !plans.contains_key(&destination) {
             let source = anonymous()?;
-            let plan =
-                MountPlan { source, destination: destination.clone(), read_only: false, mode: String::new(), propagation: String::new() };
+            let plan = MountPlan {
+                source,
+                destination: destination.clone(),
+                read_only: false,
+                mode: String::new(),
+                propagation: String::new(),
+            };
             plans.insert(destination, plan);
         }
     }
@@ -169,7 +175,10 @@ impl<'a> BindMode<'a> {
     }
 }
 
-fn parse_mount(mount: &Mount, anonymous: impl Fn() -> Result<MountSource, Error>) -> Result<MountPlan, Error> {
+fn parse_mount(
+    mount: &Mount,
+    anonymous: impl Fn() -> Result<MountSource, Error>,
+) -> Result<MountPlan, Error> {
     let refuse = |why: &str| {
         Error::InvalidParameter(format!("invalid mount config for type \"{}\": {why}", mount.kind))
     };
@@ -193,7 +202,8 @@ fn parse_mount(mount: &Mount, anonymous: impl Fn() -> Result<MountSource, Error>
                 return Err(refuse("field VolumeOptions must not be specified"));
             }
             let options = mount.bind_options.clone().unwrap_or_default();
-            propagation = if options.propagation.is_empty() { "rprivate".into() } else { options.propagation };
+            propagation =
+                if options.propagation.is_empty() { "rprivate".into() } else { options.propagation };
             MountSource::Bind {
                 path: clean(&mount.source),
                 create: options.create_mountpoint,
@@ -291,10 +301,7 @@ mod tests {
     fn the_short_notation() {
         let plans = binds(&["/a//b/../c:/x/:ro,rslave", "name:/y", "/z"]).unwrap();
         assert_eq!(plans[0].destination, "/x");
-        assert_eq!(
-            plans[0].source,
-            MountSource::Bind { path: "/a/c".into(), create: true, recursive: true }
-        );
+        assert_eq!(plans[0].source, MountSource::Bind { path: "/a/c".into(), create: true, recursive: true });
         assert!(plans[0].read_only);
         assert_eq!((plans[0].mode.as_str(), plans[0].propagation.as_str()), ("ro,rslave", "rslave"));
         assert_eq!(plans[1].source, MountSource::Volume { name: "name".into(), anonymous: false });
@@ -304,7 +311,10 @@ mod tests {
     #[test]
     fn malformed_binds_get_dockers_words() {
         for (bind, text) in [
-            ("/a:b", "invalid volume specification: '/a:b': invalid mount path: 'b' mount path must be absolute"),
+            (
+                "/a:b",
+                "invalid volume specification: '/a:b': invalid mount path: 'b' mount path must be absolute",
+            ),
             ("/a:/", "invalid volume specification: '/a:/': invalid specification: destination can't be '/'"),
             ("/a:/b:wo", "invalid volume specification: '/a:/b:wo': invalid mode: wo"),
             ("/a:/b:ro,rw", "invalid volume specification: '/a:/b:ro,rw': invalid mode: ro,rw"),
@@ -320,10 +330,12 @@ mod tests {
 
     #[test]
     fn the_long_notation() {
-        let bind = Mount { kind: "bind".into(), source: "/s".into(), target: "/t".into(), ..Default::default() };
+        let bind =
+            Mount { kind: "bind".into(), source: "/s".into(), target: "/t".into(), ..Default::default() };
         let source = MountSource::Bind { path: "/s".into(), create: false, recursive: true };
         assert_eq!(mount(bind.clone()).unwrap().source, source);
-        let options = BindOptions { propagation: "rshared".into(), non_recursive: true, ..Default::default() };
+        let options =
+            BindOptions { propagation: "rshared".into(), non_recursive: true, ..Default::default() };
         let plan = mount(Mount { bind_options: Some(options), read_only: true, ..bind.clone() }).unwrap();
         assert_eq!(plan.propagation, "rshared");
         assert!(plan.read_only);
@@ -340,7 +352,8 @@ mod tests {
 
     #[test]
     fn malformed_mounts_get_dockers_words() {
-        let bind = Mount { kind: "bind".into(), source: "/s".into(), target: "/t".into(), ..Default::default() };
+        let bind =
+            Mount { kind: "bind".into(), source: "/s".into(), target: "/t".into(), ..Default::default() };
         for (bad, text) in [
             (Mount { target: String::new(), ..bind.clone() }, "field Target must not be empty"),
             (Mount { source: String::new(), ..bind.clone() }, "field Source must not be empty"),
@@ -359,7 +372,9 @@ mod tests {
     #[test]
     fn parents_come_first_and_images_volumes_yield() {
         let config = Config {
-            volumes: Some([("/a/b".to_owned(), berth_api::Empty {}), ("/v".to_owned(), berth_api::Empty {})].into()),
+            volumes: Some(
+                [("/a/b".to_owned(), berth_api::Empty {}), ("/v".to_owned(), berth_api::Empty {})].into(),
+            ),
             ..Default::default()
         };
         let host = HostConfig {

@@ -98,9 +98,7 @@ fn publication(
 ) -> Result<Publication, Error> {
     let address = match binding.host_ip.as_str() {
         "" => default_address,
-        text => text
-            .parse()
-            .map_err(|_| Error::InvalidParameter(format!("invalid IP address: {text}")))?,
+        text => text.parse().map_err(|_| Error::InvalidParameter(format!("invalid IP address: {text}")))?,
     };
     let invalid =
         || Error::InvalidParameter(format!("invalid port specification: \"{}\"", binding.host_port));
@@ -148,13 +146,17 @@ mod tests {
 
     #[test]
     fn bindings_become_publications() {
-        let found =
-            publications(&Config::default(), &host("80/tcp", Some(vec![("127.0.0.1", "8080"), ("", "")])), ANY)
-                .unwrap();
+        let found = publications(
+            &Config::default(),
+            &host("80/tcp", Some(vec![("127.0.0.1", "8080"), ("", "")])),
+            ANY,
+        )
+        .unwrap();
         assert_eq!(found[0].candidates().next().unwrap().host_port, 8080);
         assert_eq!(found[0].address.to_string(), "127.0.0.1");
         assert_eq!((found[1].address, found[1].host.clone()), (ANY, None));
-        let ranged = publications(&Config::default(), &host("80", Some(vec![("", "7000-7002")])), ANY).unwrap();
+        let ranged =
+            publications(&Config::default(), &host("80", Some(vec![("", "7000-7002")])), ANY).unwrap();
         assert_eq!(ranged[0].candidates().map(|m| m.host_port).collect::<Vec<_>>(), [7000, 7001, 7002]);
         assert_eq!(publications(&Config::default(), &host("80", None), ANY).unwrap().len(), 1);
     }
@@ -169,7 +171,9 @@ mod tests {
     #[test]
     fn publish_all_takes_what_is_exposed_and_not_yet_published() {
         let config = Config {
-            exposed_ports: Some([("80/tcp", ()), ("81/tcp", ())].map(|(p, ())| (p.to_owned(), berth_api::Empty {})).into()),
+            exposed_ports: Some(
+                [("80/tcp", ()), ("81/tcp", ())].map(|(p, ())| (p.to_owned(), berth_api::Empty {})).into(),
+            ),
             ..Default::default()
         };
         let mut host = host("80/tcp", Some(vec![("", "8080")]));

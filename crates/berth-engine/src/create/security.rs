@@ -57,9 +57,9 @@ impl SecurityOptions {
         let (key, value) = text.split_once('=').or_else(|| text.split_once(':')).ok_or_else(invalid)?;
         match key {
             "no-new-privileges" => {
-                self.no_new_privileges = value.parse().map_err(|_| {
-                    Error::InvalidParameter(format!("invalid --security-opt 2: \"{text}\""))
-                })?;
+                self.no_new_privileges = value
+                    .parse()
+                    .map_err(|_| Error::InvalidParameter(format!("invalid --security-opt 2: \"{text}\"")))?;
             }
             "seccomp" => {
                 self.seccomp = match value {
@@ -102,7 +102,10 @@ mod tests {
         let profile = r#"{"defaultAction":"SCMP_ACT_ALLOW"}"#;
         let parsed = parse(&[&format!("seccomp={profile}")]).unwrap();
         assert_eq!(parsed.seccomp, SeccompChoice::Profile(profile.into()));
-        assert_eq!(parse(&["apparmor=unconfined", "label=disable"]).unwrap().apparmor.as_deref(), Some("unconfined"));
+        assert_eq!(
+            parse(&["apparmor=unconfined", "label=disable"]).unwrap().apparmor.as_deref(),
+            Some("unconfined")
+        );
         assert!(parse(&["systempaths=unconfined"]).unwrap().unconfined_paths);
     }
 

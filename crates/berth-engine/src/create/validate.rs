@@ -91,7 +91,8 @@ fn policies(host: &HostConfig) -> Result<(), Error> {
         }
     }
     for entry in host.extra_hosts.iter().flatten() {
-        let (name, address) = entry.split_once(':').ok_or_else(|| invalid(format!("bad format for add-host: \"{entry}\"")))?;
+        let (name, address) =
+            entry.split_once(':').ok_or_else(|| invalid(format!("bad format for add-host: \"{entry}\"")))?;
         if name.is_empty() || name.contains(char::is_whitespace) {
             return Err(invalid(format!("bad format for add-host: \"{entry}\"")));
         }
@@ -120,7 +121,10 @@ fn modes(config: &Config, host: &HostConfig) -> Result<(), Error> {
         host.network_mode == "host" && some(&host.links),
         "host type networking can't be used with links. This would result in undefined behavior",
     )?;
-    check(joins && some(&host.links), "container type network can't be used with links. This would result in undefined behavior")?;
+    check(
+        joins && some(&host.links),
+        "container type network can't be used with links. This would result in undefined behavior",
+    )?;
     check(joins && some(&host.dns), "dns and the network mode")?;
     check(joins && some(&host.extra_hosts), "custom host-to-IP mapping and the network mode")?;
     check(
@@ -139,8 +143,13 @@ fn modes(config: &Config, host: &HostConfig) -> Result<(), Error> {
 }
 
 fn mode(kind: &str, given: &str, known: &[&str]) -> Result<(), Error> {
-    let joins = matches!(kind, "IPC" | "PID") && given.strip_prefix("container:").is_some_and(|c| !c.is_empty());
-    if joins || known.contains(&given) { Ok(()) } else { Err(invalid(format!("invalid {kind} mode: {given}"))) }
+    let joins =
+        matches!(kind, "IPC" | "PID") && given.strip_prefix("container:").is_some_and(|c| !c.is_empty());
+    if joins || known.contains(&given) {
+        Ok(())
+    } else {
+        Err(invalid(format!("invalid {kind} mode: {given}")))
+    }
 }
 
 fn memory(host: &mut HostConfig, warnings: &mut Vec<String>) -> Result<(), Error> {
@@ -151,9 +160,7 @@ fn memory(host: &mut HostConfig, warnings: &mut Vec<String>) -> Result<(), Error
         return Err(invalid("Minimum memoryswap limit should be larger than memory limit, see usage"));
     }
     if host.memory == 0 && host.memory_swap > 0 {
-        return Err(invalid(
-            "You should always set the Memory limit when using Memoryswap limit, see usage",
-        ));
+        return Err(invalid("You should always set the Memory limit when using Memoryswap limit, see usage"));
     }
     if let Some(swappiness) = host.memory_swappiness
         && !(-1..=100).contains(&swappiness)
@@ -193,10 +200,15 @@ fn cpu(host: &HostConfig, cpus: usize) -> Result<(), Error> {
         )));
     }
     if host.cpu_shares < 0 {
-        return Err(invalid(format!("invalid CPU shares ({}): value must be a positive integer", host.cpu_shares)));
+        return Err(invalid(format!(
+            "invalid CPU shares ({}): value must be a positive integer",
+            host.cpu_shares
+        )));
     }
     if host.cpu_period != 0 && !(1_000..=1_000_000).contains(&host.cpu_period) {
-        return Err(invalid("CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)"));
+        return Err(invalid(
+            "CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)",
+        ));
     }
     if host.cpu_quota > 0 && host.cpu_quota < 1_000 {
         return Err(invalid("CPU cfs quota can not be less than 1ms (i.e. 1000)"));
@@ -262,7 +274,10 @@ fn others(host: &mut HostConfig, warnings: &mut Vec<String>) -> Result<(), Error
         );
     }
     if !matches!(host.log_config.driver.as_str(), "" | "json-file" | "local" | "none") {
-        return Err(invalid(format!("logger: no log driver named '{}' is registered", host.log_config.driver)));
+        return Err(invalid(format!(
+            "logger: no log driver named '{}' is registered",
+            host.log_config.driver
+        )));
     }
     if !matches!(host.runtime.as_str(), "" | "runc" | "io.containerd.runc.v2" | "berth") {
         return Err(invalid(format!("unknown or invalid runtime name: {}", host.runtime)));
@@ -316,9 +331,15 @@ mod tests {
                 Box::new(|h| (h.nano_cpus, h.cpu_period) = (1, 1)),
                 "Conflicting options: Nano CPUs and CPU Period cannot both be set.",
             ),
-            (Box::new(|h| h.cpuset_cpus = "0-9".into()), "Requested CPUs are not available - requested 0-9, available: 0-1"),
+            (
+                Box::new(|h| h.cpuset_cpus = "0-9".into()),
+                "Requested CPUs are not available - requested 0-9, available: 0-1",
+            ),
             (Box::new(|h| h.cpuset_cpus = "1-0".into()), "invalid cpuset: Invalid value 1-0 for cpuset cpus"),
-            (Box::new(|h| h.oom_score_adj = 1001), "Invalid value 1001, range for oom score adj is [-1000, 1000]"),
+            (
+                Box::new(|h| h.oom_score_adj = 1001),
+                "Invalid value 1001, range for oom score adj is [-1000, 1000]",
+            ),
             (Box::new(|h| h.shm_size = -1), "SHM size can not be less than 0"),
             (Box::new(|h| h.blkio_weight = 5), "Range of blkio weight is from 10 to 1000"),
             (
@@ -343,7 +364,10 @@ mod tests {
         let named = Config { hostname: "h".into(), ..Default::default() };
         let joined = HostConfig { network_mode: "container:x".into(), ..Default::default() };
         let uts = HostConfig { uts_mode: "host".into(), ..Default::default() };
-        assert_eq!(check(named.clone(), joined).unwrap_err(), "conflicting options: hostname and the network mode");
+        assert_eq!(
+            check(named.clone(), joined).unwrap_err(),
+            "conflicting options: hostname and the network mode"
+        );
         assert_eq!(check(named, uts).unwrap_err(), "conflicting options: hostname and the UTS mode");
         let removed = host(|h| {
             h.auto_remove = true;
