@@ -40,13 +40,13 @@ pub mod attr {
 /// Propagation types of a mount (mount_namespaces(7)).
 pub mod propagation {
     /// Events go both ways between peers.
-    pub const SHARED: u64 = libc::MS_SHARED as u64;
+    pub const SHARED: u64 = libc::MS_SHARED;
     /// No events.
-    pub const PRIVATE: u64 = libc::MS_PRIVATE as u64;
+    pub const PRIVATE: u64 = libc::MS_PRIVATE;
     /// Events come from the master only.
-    pub const SLAVE: u64 = libc::MS_SLAVE as u64;
+    pub const SLAVE: u64 = libc::MS_SLAVE;
     /// No events, and it cannot be bound.
-    pub const UNBINDABLE: u64 = libc::MS_UNBINDABLE as u64;
+    pub const UNBINDABLE: u64 = libc::MS_UNBINDABLE;
 }
 
 /// `PROC_SUPER_MAGIC` of `linux/magic.h`.
