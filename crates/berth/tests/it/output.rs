@@ -16,6 +16,7 @@ pub struct Output {
     pub stdout: String,
     /// Standard error.
     pub stderr: String,
+    #[expect(dead_code, reason = "shown when an assertion fails")]
     command: String,
 }
 
