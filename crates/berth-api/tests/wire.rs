@@ -1,5 +1,6 @@
 //! What goes over the wire, byte for byte where clients look closely.
 #![recursion_limit = "512"]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use berth_api::container::{
     Config, CreateRequest, CreateResponse, HostConfig, Inspect, State, Status, Summary, WaitResponse,

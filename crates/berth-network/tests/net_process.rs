@@ -29,7 +29,7 @@ fn net_pid(root: &tempfile::TempDir) -> Pid {
     let found = std::fs::read_dir("/proc").unwrap().filter_map(|entry| {
         let pid = entry.ok()?.file_name().into_string().ok()?.parse::<i32>().ok()?;
         let line = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-        let last = line.split(|b| *b == 0).filter(|part| !part.is_empty()).next_back()?;
+        let last = line.split(|b| *b == 0).rfind(|part| !part.is_empty())?;
         (last == wanted.as_os_str().as_encoded_bytes()).then_some(pid)
     });
     Pid::from_raw(found.max().expect("a net process")).unwrap()

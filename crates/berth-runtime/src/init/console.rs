@@ -78,7 +78,7 @@ pub(super) fn hand_over(uid: u32) {
         let Ok(stat) = rustix::fs::fstat(fd) else { continue };
         let is_null = rustix::fs::FileType::from_raw_mode(stat.st_mode)
             == rustix::fs::FileType::CharacterDevice
-            && stat.st_rdev as u64 == rustix::fs::makedev(1, 3) as u64;
+            && stat.st_rdev == rustix::fs::makedev(1, 3) as u64;
         // A file that refuses, on a read-only file system or of somebody else, stays as it is.
         let _ = if is_null { Ok(()) } else { rustix::fs::fchown(fd, uid, None) };
     }

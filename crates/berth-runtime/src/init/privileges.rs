@@ -57,7 +57,7 @@ pub(super) fn resolve(plan: &ProcessPlan) -> Result<User, StartError> {
 /// What needs privileges but concerns no other process: limits, scores, labels, the bounding set.
 pub(super) fn restrict(plan: &ProcessPlan) -> Result<(), StartError> {
     for (resource, limit) in &plan.limits {
-        rustix::process::setrlimit(*resource, limit.clone()).context(Stage::Limits, || {
+        rustix::process::setrlimit(*resource, *limit).context(Stage::Limits, || {
             format!("error setting rlimits for ready process: set {resource:?}")
         })?;
     }
