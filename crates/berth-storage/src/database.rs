@@ -46,10 +46,14 @@ impl Database {
         Ok(value)
     }
 
-    /// Whether enough has been committed for a checkpoint; asks once per occasion.
-    pub(crate) fn wants_checkpoint(&self) -> bool {
+    /// Whether enough has been committed for a checkpoint.
+    pub(crate) fn is_due_for_checkpoint(&self) -> bool {
         self.commits.load(Ordering::Relaxed) >= CHECKPOINT_EVERY
-            && self.commits.swap(0, Ordering::Relaxed) >= CHECKPOINT_EVERY
+    }
+
+    /// Whether enough has been committed for a checkpoint; true once per occasion.
+    pub(crate) fn wants_checkpoint(&self) -> bool {
+        self.is_due_for_checkpoint() && self.commits.swap(0, Ordering::Relaxed) >= CHECKPOINT_EVERY
     }
 }
 

@@ -27,7 +27,6 @@ mod root;
 mod snapshots;
 mod sweep;
 mod usage;
-mod verify;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -35,7 +34,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub use blobs::{BlobInfo, BlobKind, BlobWriter, Blobs, Expected};
 pub use containers::{ContainerRecord, Containers};
 pub use error::{Error, Result};
-pub use images::{ImageRecord, Images, RemovedImage, Tag};
+pub use images::{ImageRecord, Images, RemovedImage, Source, Tag};
 pub use kv::Kv;
 pub use layers::{Layer, LayerStaging, Layers, NewLayer};
 pub use leases::{Lease, SnapshotLease};
@@ -81,6 +80,15 @@ pub(crate) struct Shared {
 impl Shared {
     pub(crate) fn structure(&self) -> MutexGuard<'_, ()> {
         self.structure.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One transaction; now and then the housekeeper is told to write the log back.
+    pub(crate) fn write<T>(&self, work: impl FnOnce(&rusqlite::Transaction<'_>) -> Result<T>) -> Result<T> {
+        let value = self.database.write(work)?;
+        if self.database.is_due_for_checkpoint() {
+            self.waker.wake();
+        }
+        Ok(value)
     }
 }
 
@@ -182,12 +190,18 @@ impl Storage {
         usage::disk_usage(&self.shared)
     }
 
-    /// Checks that rows and files agree; each line of the result is one disagreement. Blocks: blobs are hashed.
+    /// Fails with [`Error::DiskFull`] when less than the reserve is free.
     ///
     /// # Errors
-    /// Database and file errors (disagreements are no errors).
-    pub fn verify(&self) -> Result<Vec<String>> {
-        verify::verify(&self.shared)
+    /// [`Error::DiskFull`]; file errors.
+    pub fn check_space(&self) -> Result<()> {
+        self.shared.root.check_space(self.shared.options.keep_free_bytes)
+    }
+
+    /// The settings that the root was opened with.
+    #[must_use]
+    pub fn options(&self) -> Options {
+        self.shared.options
     }
 
     /// Waits until everything removed so far is gone from the disk. Blocks.

@@ -38,7 +38,8 @@ impl Root {
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let path = private_directory(path)?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let fd = rustix::fs::open(&path, flags, Mode::empty()).map_err(|error| Error::file("opening", &path, error))?;
+        let fd = rustix::fs::open(&path, flags, Mode::empty())
+            .map_err(|error| Error::file("opening", &path, error))?;
         let lock = lock(&path)?;
         for name in DIRECTORIES.into_iter().chain([PARTIAL]) {
             match rustix::fs::mkdirat(&fd, name, Mode::RWXU) {
@@ -69,7 +70,8 @@ impl Root {
 
     pub(crate) fn open_directory(&self, path: &str) -> Result<OwnedFd> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        rustix::fs::openat(&self.fd, path, flags, Mode::empty()).map_err(|error| Error::file("opening", path, error))
+        rustix::fs::openat(&self.fd, path, flags, Mode::empty())
+            .map_err(|error| Error::file("opening", path, error))
     }
 
     /// Names in a directory of the root.
@@ -106,22 +108,18 @@ impl Root {
         Ok(())
     }
 
-    /// Makes a directory's entries durable.
-    pub(crate) fn sync_directory(&self, path: &str) -> Result<()> {
-        let fd = self.open_directory(path)?;
-        rustix::fs::fsync(&fd).map_err(|error| Error::file("syncing", path, error))
-    }
-
     /// Fails when less than `keep` bytes are free.
     pub(crate) fn check_space(&self, keep: u64) -> Result<()> {
-        let stat = rustix::fs::fstatvfs(&self.fd).map_err(|error| Error::file("examining", &self.path, error))?;
+        let stat =
+            rustix::fs::fstatvfs(&self.fd).map_err(|error| Error::file("examining", &self.path, error))?;
         let free = stat.f_bavail.saturating_mul(stat.f_frsize);
         if free < keep { Err(Error::DiskFull { free, keep }) } else { Ok(()) }
     }
 
     /// Bytes of the whole file system.
     pub(crate) fn file_system_size(&self) -> Result<u64> {
-        let stat = rustix::fs::fstatvfs(&self.fd).map_err(|error| Error::file("examining", &self.path, error))?;
+        let stat =
+            rustix::fs::fstatvfs(&self.fd).map_err(|error| Error::file("examining", &self.path, error))?;
         Ok(stat.f_blocks.saturating_mul(stat.f_frsize))
     }
 }

@@ -13,7 +13,6 @@ CREATE TABLE layers (
     parent TEXT REFERENCES layers (chain),
     diff TEXT NOT NULL,
     size INTEGER NOT NULL,
-    disk INTEGER NOT NULL,
     created INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX layers_by_parent ON layers (parent);
