@@ -1,6 +1,7 @@
 //! The engine: its parts, and how they are put together and taken apart.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use berth_image::Images;
 use berth_shim::spawner::Spawner;
@@ -9,7 +10,7 @@ use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::Settings;
+use crate::{Error, Settings};
 use crate::container::Index;
 use crate::event::Bus;
 use crate::life::exec::Execs;
@@ -46,6 +47,48 @@ pub(crate) struct Parts {
     pub since: Timestamp,
     /// Processors of the host.
     pub cpus: usize,
+    /// The ID of the network `bridge`.
+    pub bridge_id: String,
+    /// The engine is ending: policies start nothing again.
+    pub closing: AtomicBool,
+    /// The subnet that was chosen is on the disk.
+    pub gateway_kept: AtomicBool,
+    /// A task waits for the end of the net process.
+    pub net_watched: AtomicBool,
+}
+
+impl Parts {
+    /// Puts the parts together.
+    pub(crate) fn new(
+        settings: Settings,
+        storage: Arc<Storage>,
+        networks: Networks,
+        spawner: Spawner,
+        bridge_id: String,
+    ) -> Result<Parts, Error> {
+        Ok(Parts {
+            images: images(&settings, &storage)?,
+            settings,
+            storage,
+            networks,
+            spawner,
+            containers: Index::default(),
+            execs: Execs::default(),
+            events: Bus::new(),
+            ending: CancellationToken::new(),
+            owners: TaskTracker::new(),
+            since: Timestamp::now(),
+            cpus: crate::system::cpus(),
+            bridge_id,
+            closing: AtomicBool::new(false),
+            gateway_kept: AtomicBool::new(false),
+            net_watched: AtomicBool::new(false),
+        })
+    }
+}
+
+fn images(settings: &Settings, storage: &Arc<Storage>) -> Result<Images, Error> {
+    todo!("{settings:?} {storage:?}")
 }
 
 impl Engine {

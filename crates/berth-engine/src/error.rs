@@ -92,6 +92,24 @@ pub enum Error {
         /// What is wrong with it.
         source: serde_json::Error,
     },
+    /// A container did not start.
+    #[error("{}", .0.docker_message())]
+    Start(#[from] berth_runtime::launch::StartError),
+    /// The data root could not be read or written.
+    #[error("{}", chain(.0))]
+    Storage(#[from] berth_storage::Error),
+    /// The host's side of a network failed.
+    #[error(transparent)]
+    Network(#[from] berth_network::Error),
+    /// A container's network could not be set up.
+    #[error("failed to set up container networking: {0}")]
+    Connect(#[source] Box<Error>),
+    /// A cgroup could not be changed or read.
+    #[error(transparent)]
+    Cgroup(#[from] berth_runtime::cgroup::Error),
+    /// No shim could be started.
+    #[error(transparent)]
+    Spawner(#[from] berth_shim::spawner::SpawnerError),
     /// A step failed, and so did some of what was to undo the steps before it.
     #[error("{first}; while undoing it: {}", .undo.join("; "))]
     Unwound {
@@ -103,6 +121,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// The container is between two runs of its restart policy.
+    pub(crate) fn restarting(id: &str) -> Error {
+        Error::Conflict(format!("container {id} is restarting, wait until the container is running"))
+    }
+
     /// How the error is to be answered.
     pub fn kind(&self) -> ErrorKind {
         match self {
@@ -120,8 +143,30 @@ impl Error {
             Error::Forbidden(_) => ErrorKind::Forbidden,
             Error::NotImplemented(_) => ErrorKind::NotImplemented,
             Error::Unavailable(_) => ErrorKind::Unavailable,
-            Error::Io { .. } | Error::Record { .. } => ErrorKind::System,
+            // Docker blames the request for a program that is not there or cannot be executed.
+            Error::Start(error) if error.exit_code() != 125 => ErrorKind::InvalidParameter,
+            Error::Storage(berth_storage::Error::RootInUse { .. }) => ErrorKind::Unavailable,
+            Error::Start(_)
+            | Error::Storage(_)
+            | Error::Network(_)
+            | Error::Connect(_)
+            | Error::Cgroup(_)
+            | Error::Spawner(_)
+            | Error::Io { .. }
+            | Error::Record { .. } => ErrorKind::System,
             Error::Unwound { first, .. } => first.kind(),
         }
     }
+}
+
+/// An error with its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
 }

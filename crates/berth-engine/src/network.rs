@@ -10,6 +10,8 @@ use berth_network::ipam::{self, Pool};
 use berth_network::net::NetClient;
 use berth_network::{Bridge, Endpoint, Host, PortMapping};
 use ipnet::{IpNet, Ipv4Net};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::sync::OnceCell;
 
 use crate::create::ports::Publication;
@@ -187,6 +189,22 @@ impl Networks {
         }
         let net = Arc::clone(&self.net);
         blocking(move || refill(&net, &endpoints)).await
+    }
+
+    /// Whether a running container has a published port.
+    pub fn holds_ports(&self) -> bool {
+        lock(&self.endpoints).values().any(|endpoint| !endpoint.ports.is_empty())
+    }
+
+    /// Resolves when the net process has ended; at once if there is none.
+    pub async fn net_process_ended(&self) -> Result<(), Error> {
+        let net = Arc::clone(&self.net);
+        let process = blocking(move || Ok(net.process().ok())).await?;
+        let Some(process) = process else { return Ok(()) };
+        let failed = |source| Error::Io { operation: "watch the net process".into(), source };
+        let process = AsyncFd::with_interest(process, Interest::READABLE).map_err(failed)?;
+        process.readable().await.map_err(failed)?.retain_ready();
+        Ok(())
     }
 
     /// Ends the net process if no port is held.

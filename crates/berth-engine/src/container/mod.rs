@@ -3,8 +3,10 @@
 mod index;
 pub mod state;
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use berth_shim::client::ShimClient;
+use berth_shim::spawner::Attach;
 use berth_storage::ContainerRecord;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
@@ -19,14 +21,30 @@ pub use index::Index;
 
 /// Requests that may wait for an owner; more make their senders wait.
 const MAILBOX: usize = 64;
+/// Clients that may be attached before a container starts.
+const MAX_WAITING: usize = 64;
 
 /// A container. Only its owner, a task, changes it; everybody may read.
 pub struct Container {
     /// What it is. Never changes.
     pub definition: Definition,
     kept: Mutex<Kept>,
+    streams: Mutex<Streams>,
+    /// Clients that were promised an attachment whose connections are still to come.
+    expected: watch::Sender<usize>,
     life: watch::Sender<Life>,
+    /// Whether no more output can come.
+    ended: watch::Sender<bool>,
     requests: mpsc::Sender<Request>,
+}
+
+/// Who serves its streams.
+#[derive(Default)]
+struct Streams {
+    /// Its shim, while it runs.
+    shim: Option<Arc<ShimClient>>,
+    /// Connections that are attached when it starts.
+    waiting: Vec<Attach>,
 }
 
 /// What a container is doing, and what may change about it. Its row's state.
@@ -50,8 +68,6 @@ pub struct Kept {
 pub struct Life {
     /// It runs, or is about to be started again by its policy.
     pub up: bool,
-    /// Its program runs; false between two runs of a policy.
-    pub running: bool,
     /// Exits, and failed starts, since the engine was opened.
     pub exits: u64,
     /// The last exit code.
@@ -68,11 +84,19 @@ impl Container {
         let (requests, mailbox) = mpsc::channel(MAILBOX);
         let life = Life {
             up: matches!(kept.state, State::Running(_) | State::Restarting(_)),
-            running: kept.state.running().is_some(),
             code: kept.state.exit_code(),
             ..Life::default()
         };
-        (Container { definition, kept: Mutex::new(kept), life: watch::Sender::new(life), requests }, mailbox)
+        let container = Container {
+            definition,
+            kept: Mutex::new(kept),
+            streams: Mutex::default(),
+            expected: watch::Sender::default(),
+            ended: watch::Sender::new(!life.up),
+            life: watch::Sender::new(life),
+            requests,
+        };
+        (container, mailbox)
     }
 
     /// Its ID.
@@ -106,8 +130,68 @@ impl Container {
     }
 
     /// What waiting clients look at.
-    pub(crate) fn life(&self) -> &watch::Sender<Life> {
-        &self.life
+    pub(crate) fn life(&self) -> watch::Receiver<Life> {
+        self.life.subscribe()
+    }
+
+    /// Changes what waiting clients look at.
+    pub(crate) fn live(&self, change: impl FnOnce(&mut Life)) {
+        self.life.send_modify(change);
+        let ended = !self.life.borrow().up;
+        self.ended.send_if_modified(|value| std::mem::replace(value, ended) != ended);
+    }
+
+    /// Whether no more output can come, as it changes.
+    pub(crate) fn ended(&self) -> watch::Receiver<bool> {
+        self.ended.subscribe()
+    }
+
+    fn streams(&self) -> MutexGuard<'_, Streams> {
+        self.streams.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Its shim, while it runs.
+    pub(crate) fn shim(&self) -> Option<Arc<ShimClient>> {
+        self.streams().shim.clone()
+    }
+
+    /// Takes a shim into use, or none; returns the connections that came while it was being started.
+    pub(crate) fn set_shim(&self, shim: Option<Arc<ShimClient>>) -> Vec<Attach> {
+        let mut streams = self.streams();
+        let late = if shim.is_some() { std::mem::take(&mut streams.waiting) } else { Vec::new() };
+        streams.shim = shim;
+        late
+    }
+
+    /// Takes the connections that wait for it to start.
+    pub(crate) fn take_waiting(&self) -> Vec<Attach> {
+        std::mem::take(&mut self.streams().waiting)
+    }
+
+    /// Gives a connection back if there is a shim to hand it to; else it waits for the next start.
+    pub(crate) fn attach_or_wait(&self, attach: Attach) -> Result<Option<(Arc<ShimClient>, Attach)>, Error> {
+        let mut streams = self.streams();
+        if let Some(shim) = &streams.shim {
+            return Ok(Some((Arc::clone(shim), attach)));
+        }
+        if streams.waiting.len() >= MAX_WAITING {
+            let id = self.id();
+            return Err(Error::Unavailable(format!("{MAX_WAITING} clients wait for container {id} to start")));
+        }
+        streams.waiting.push(attach);
+        Ok(None)
+    }
+
+    /// Announces a connection to attach; until the guard is dropped, a start waits for it.
+    pub(crate) fn expect_attachment(self: &Arc<Self>) -> Expected {
+        self.expected.send_modify(|count| *count += 1);
+        Expected(Arc::clone(self))
+    }
+
+    /// Resolves when all announced connections have come.
+    pub(crate) async fn all_attached(&self) {
+        // The sender is this container's own: it is there.
+        let _ = self.expected.subscribe().wait_for(|count| *count == 0).await;
     }
 
     /// Its row, as it is with `kept`.
@@ -146,5 +230,14 @@ impl Container {
             labels: self.definition.config.labels.clone().unwrap_or_default(),
             event,
         }
+    }
+}
+
+/// An announced attachment.
+pub struct Expected(Arc<Container>);
+
+impl Drop for Expected {
+    fn drop(&mut self) {
+        self.0.expected.send_modify(|count| *count -= 1);
     }
 }

@@ -1,5 +1,6 @@
 //! From a request and an image to what a container is: merged, checked, settled.
 
+mod image;
 pub mod merge;
 pub mod mounts;
 pub mod ports;
@@ -13,6 +14,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, name, op};
 use mounts::MountPlan;
+
+pub use image::image_defaults;
 
 /// What a container is, from its creation to its removal. Its name and state are kept beside it.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -1,8 +1,20 @@
 //! What clients do to containers. Each operation is a file; those that change a container go through its
 //! [`owner`], in the order in which they come.
 
+mod adopt;
 pub mod attach;
+mod create;
 pub mod exec;
+mod exit;
 pub mod logs;
+mod open;
 pub mod owner;
+mod pause;
+mod policy;
+mod processes;
+mod remove;
+mod sources;
+mod start;
+mod stop;
+mod top;
 pub mod wait;

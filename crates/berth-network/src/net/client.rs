@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -80,6 +80,14 @@ impl NetClient {
         self.ask(&Request::List).is_ok()
     }
 
+    /// A pidfd of the net process, which becomes readable when it ends.
+    pub fn process(&self) -> io::Result<OwnedFd> {
+        let connection = self.connect()?;
+        // Of a connection, the credentials are those of the process that listens (unix(7)).
+        let peer = rustix::net::sockopt::socket_peercred(&connection)?;
+        Ok(rustix::process::pidfd_open(peer.pid, rustix::process::PidfdFlags::NONBLOCK)?)
+    }
+
     /// Ends the net process if it holds nothing.
     pub fn stop_if_idle(&self) {
         // Whether it was there at all does not matter.
@@ -95,14 +103,17 @@ impl NetClient {
         self.ask(request).map_err(|source| Error::NetProcess { operation: "ask after the start", source })
     }
 
-    fn ask(&self, request: &Request) -> io::Result<Answer> {
+    fn connect(&self) -> io::Result<UnixStream> {
         let directory = rustix::fs::open(
             &self.exec_root,
             OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
             Mode::empty(),
         )?;
-        let mut connection =
-            UnixStream::connect(format!("/proc/self/fd/{}/{SOCKET}", directory.as_raw_fd()))?;
+        UnixStream::connect(format!("/proc/self/fd/{}/{SOCKET}", directory.as_raw_fd()))
+    }
+
+    fn ask(&self, request: &Request) -> io::Result<Answer> {
+        let mut connection = self.connect()?;
         connection.set_read_timeout(Some(PATIENCE))?;
         connection.set_write_timeout(Some(PATIENCE))?;
         connection.write_all(&serde_json::to_vec(request)?)?;

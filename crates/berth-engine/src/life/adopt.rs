@@ -1,0 +1,264 @@
+//! Taking over the containers of an earlier engine, however it ended.
+//!
+//! Rows say what was meant, shims and their exit files what is. A row that says "starting" or "running" is checked
+//! against the shim; what has ended in the meantime is recorded and followed up as if it ended now.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use berth_shim::client::{ShimClient, ShimControl, ShimEvent};
+use berth_storage::ContainerRecord;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use super::exit::End;
+use super::owner::{Owner, Request, StopRequest};
+use super::start::remove_tree;
+use super::stop::{stop_signal, stop_timeout};
+use super::policy;
+use crate::blocking::blocking;
+use crate::container::state::{Exited, Running, State};
+use crate::container::{Container, Kept};
+use crate::create::Definition;
+use crate::engine::Parts;
+use crate::{Error, op};
+
+/// How long a shim may take to tell its state.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What an owner is to find out when it takes its container over.
+#[derive(Debug, Clone, Copy)]
+pub struct Found {
+    /// The host was started anew since: nothing runs.
+    pub rebooted: bool,
+}
+
+/// What a shim said first.
+enum Told {
+    Runs { pid: i32, since: jiff::Timestamp, control: ShimControl },
+    Ended(End, Option<ShimControl>),
+    /// It ended, and its last output is still being read.
+    Ending { control: ShimControl },
+    NeverStarted,
+    Gone,
+}
+
+/// Takes over all containers of the data root; returns when the state of each is known.
+pub async fn all(parts: &Arc<Parts>, rebooted: bool) -> Result<(), Error> {
+    let mut mailboxes = Vec::new();
+    for record in parts.storage.containers().list()? {
+        match known(parts, &record) {
+            Ok(taken) => mailboxes.push(taken),
+            // One that cannot be read must not keep the others from their owners.
+            Err(error) => tracing::error!(container = record.id, %error, "the container's record is unreadable"),
+        }
+    }
+    let mut ready = Vec::new();
+    for (container, mailbox) in mailboxes {
+        let (sender, receiver) = oneshot::channel();
+        ready.push(receiver);
+        Owner::adopt(parts, &container, mailbox, Found { rebooted }, sender);
+    }
+    // An owner that ended early has told why.
+    futures_util::future::join_all(ready).await;
+    sweep(parts).await
+}
+
+/// Makes a container known, and its endpoint before the bridge is first used.
+fn known(
+    parts: &Parts,
+    record: &ContainerRecord,
+) -> Result<(Arc<Container>, mpsc::Receiver<Request>), Error> {
+    let unreadable = |what: &str| {
+        let what = format!("{what} of container {}", record.id);
+        move |source| Error::Record { what, source }
+    };
+    let definition: Definition = serde_json::from_str(&record.config).map_err(unreadable("configuration"))?;
+    let mut kept: Kept = serde_json::from_str(&record.state).map_err(unreadable("state"))?;
+    kept.name.clone_from(&record.name);
+    if let Some(endpoint) = kept.state.endpoint() {
+        parts.networks.adopt(&record.id, endpoint);
+    }
+    parts.containers.reserve(&kept.name, &record.id)?;
+    let (container, mailbox) = Container::new(definition, kept);
+    let container = Arc::new(container);
+    parts.containers.insert(Arc::clone(&container));
+    Ok((container, mailbox))
+}
+
+/// Removes directories of shims whose containers are gone.
+async fn sweep(parts: &Arc<Parts>) -> Result<(), Error> {
+    let parts = Arc::clone(parts);
+    blocking(move || {
+        let Ok(entries) = std::fs::read_dir(parts.settings.exec_root.join("containers")) else { return Ok(()) };
+        for entry in entries.flatten() {
+            let id = entry.file_name().to_string_lossy().into_owned();
+            let stale = match parts.containers.find(&id) {
+                Ok(container) => !container.life().borrow().up,
+                Err(_) => true,
+            };
+            if stale && let Err(error) = remove_tree(&entry.path()) {
+                tracing::warn!(%error, "a shim's directory stays");
+            }
+        }
+        Ok(())
+    })
+    .await
+}
+
+impl Owner {
+    /// Finds out what its container is doing, and goes on from there.
+    pub(super) async fn take_over(&mut self, found: Found) {
+        match self.container.state() {
+            State::Starting { before, endpoint } => {
+                // Until something else is known: the engine ended between the row and the release.
+                self.take_over_run(found, None, before, endpoint).await;
+            }
+            State::Running(running) => {
+                let endpoint = running.endpoint.clone();
+                self.take_over_run(found, Some(running), None, endpoint).await;
+            }
+            State::Restarting(_) => self.restart_at = Some(Instant::now()),
+            State::Removing => {
+                if let Err(error) = self.delete(op::Remove::default()).await {
+                    tracing::error!(container = self.container.id(), %error, "the removal could not be finished");
+                }
+            }
+            State::Exited(exited) => self.start_with_engine(&exited),
+            State::Created { .. } => {}
+        }
+    }
+
+    fn start_with_engine(&mut self, exited: &Exited) {
+        let kept = self.container.kept();
+        let ended =
+            policy::Ended { code: exited.code, by_client: kept.stopped_by_client, restarts: kept.restarts };
+        if policy::starts_with_engine(&self.container.definition.host.restart_policy, ended) {
+            self.restart_at = Some(Instant::now());
+        }
+    }
+
+    async fn take_over_run(
+        &mut self,
+        found: Found,
+        row: Option<Running>,
+        before: Option<Exited>,
+        endpoint: Option<berth_network::Endpoint>,
+    ) {
+        let now = jiff::Timestamp::now();
+        let known = row.clone().unwrap_or(Running { pid: 0, started_at: now, paused: false, endpoint });
+        if found.rebooted {
+            return match row {
+                Some(_) => self.ended_meanwhile(known, End::unseen()).await,
+                None => self.never_started(before).await,
+            };
+        }
+        match self.hear().await {
+            Told::Runs { pid, since, control } => {
+                let paused = self.cgroup().is_ok_and(|cgroup| cgroup.is_frozen().unwrap_or(false));
+                self.resume(Running { pid, started_at: since, paused, ..known }, control).await;
+            }
+            Told::Ending { control } => self.resume(known, control).await,
+            Told::Ended(end, control) => {
+                self.shim = control;
+                self.ended_meanwhile(known, end).await;
+            }
+            Told::Gone if row.is_some() => {
+                self.set_running(known);
+                self.on_shim_lost().await;
+                self.apply_policy_after_adoption();
+            }
+            Told::Gone | Told::NeverStarted => self.never_started(before).await,
+        }
+    }
+
+    /// It runs: nothing has happened, but that this engine is another one.
+    async fn resume(&mut self, running: Running, control: ShimControl) {
+        self.set_running(running);
+        match self.parts.storage.snapshots().acquire(self.container.id()) {
+            Ok(lease) => self.lease = Some(lease),
+            Err(error) => tracing::error!(container = self.container.id(), %error, "the layer is not held"),
+        }
+        self.take_shim(control).await;
+        if !self.parts.settings.live_restore {
+            // As Docker without live restore: survivors end before policies apply.
+            let stop = StopRequest {
+                signal: stop_signal(&self.container),
+                timeout: stop_timeout(&self.container),
+                restart: false,
+                by_client: false,
+            };
+            self.end(stop, None).await;
+        }
+    }
+
+    fn set_running(&self, running: Running) {
+        self.change_regardless(|kept| kept.state = State::Running(running.clone()));
+        self.container.live(|life| life.up = true);
+    }
+
+    async fn ended_meanwhile(&mut self, known: Running, end: End) {
+        self.set_running(known);
+        self.on_exit(end).await;
+        self.apply_policy_after_adoption();
+    }
+
+    /// `always` starts with the engine even what its client had stopped.
+    fn apply_policy_after_adoption(&mut self) {
+        if let State::Exited(exited) = self.container.state()
+            && !self.removed
+        {
+            self.start_with_engine(&exited);
+        }
+    }
+
+    /// The engine ended between the row of intent and the release: what was made is cleared away.
+    async fn never_started(&mut self, before: Option<Exited>) {
+        if let Ok(cgroup) = self.cgroup() {
+            let killed = blocking(move || Ok(cgroup.kill()?)).await;
+            if let Err(error) = killed {
+                tracing::warn!(container = self.container.id(), %error, "a half-started container was not killed");
+            }
+        }
+        self.give_back_network().await;
+        self.clear_run().await;
+        self.change_regardless(|kept| {
+            kept.state = before.clone().map_or(State::NEW, State::Exited);
+        });
+        self.container.live(|life| life.up = false);
+    }
+
+    /// Asks the shim.
+    async fn hear(&self) -> Told {
+        let directory = self.parts.exec_dir(self.container.id());
+        match tokio::time::timeout(PATIENCE, first_word(&directory)).await {
+            Ok(Some(told)) => told,
+            Ok(None) => self.exit_file().map_or(Told::Gone, |end| Told::Ended(end, None)),
+            Err(_) => {
+                tracing::error!(container = self.container.id(), "the shim does not answer");
+                Told::Gone
+            }
+        }
+    }
+}
+
+/// Subscribes to a shim, and listens to what it tells of the past.
+async fn first_word(directory: &Path) -> Option<Told> {
+    let client = ShimClient::connect(directory).await.ok()?;
+    let mut control = client.subscribe().await.ok()?;
+    loop {
+        let event = match tokio::time::timeout(PATIENCE / 5, control.next_event()).await {
+            Ok(event) => event?,
+            // Only a container that has ended, and whose output is still held, has nothing to tell.
+            Err(_) => return Some(Told::Ending { control }),
+        };
+        match event {
+            ShimEvent::Started { pid, at, .. } => return Some(Told::Runs { pid, since: at, control }),
+            ShimEvent::Exited(status) => return Some(Told::Ended(status.into(), Some(control))),
+            // Nobody releases it any more; without this connection the shim gives up.
+            ShimEvent::Cloned { .. } | ShimEvent::Failed(_) => return Some(Told::NeverStarted),
+            ShimEvent::ExecExited { .. } => {}
+        }
+    }
+}

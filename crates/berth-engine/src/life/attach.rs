@@ -1,0 +1,196 @@
+//! Attaching clients to a container's streams.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use berth_shim::protocol::{Framing, Target};
+use berth_shim::spawner::Attach;
+use bytes::BytesMut;
+
+use crate::container::state::State;
+use crate::container::{Container, Expected};
+use crate::engine::Parts;
+use crate::event::ContainerEvent;
+use crate::{Engine, Error, op};
+
+/// `ctrl-p,ctrl-q`, Docker's default.
+const DETACH_KEYS: [u8; 2] = [16, 17];
+
+/// An attachment that was checked but has no connection yet, so that an answer can be sent on it first.
+pub struct PendingAttach {
+    /// Whether the streams are raw (a terminal) instead of framed.
+    pub tty: bool,
+    parts: Arc<Parts>,
+    container: Arc<Container>,
+    op: op::Attach,
+    keys: Vec<u8>,
+    /// A start waits while this is held.
+    expected: Expected,
+}
+
+impl PendingAttach {
+    /// Gives the connection away: the shim talks on it from now on. `read` is what was read from it already
+    /// beyond the request.
+    pub async fn connect(self, connection: OwnedFd, read: Vec<u8>) -> Result<(), Error> {
+        if self.op.logs {
+            self.replay(&connection).await?;
+        }
+        if !self.op.stream {
+            return Ok(());
+        }
+        let config = &self.container.definition.config;
+        let attach = Attach {
+            connection,
+            prefix: read,
+            stdin: self.op.stdin && config.open_stdin,
+            stdout: self.op.stdout,
+            stderr: self.op.stderr,
+            framing: framing(self.tty),
+            detach_keys: if self.tty { self.keys } else { Vec::new() },
+        };
+        let now = self.container.attach_or_wait(attach)?;
+        drop(self.expected);
+        if let Some((shim, attach)) = now {
+            shim.attach(Target::Init, attach).await?;
+        }
+        Ok(())
+    }
+
+    /// Writes what was logged so far.
+    async fn replay(&self, connection: &OwnedFd) -> Result<(), Error> {
+        let connection = connection.as_fd().try_clone_to_owned();
+        let connection = connection
+            .map_err(|source| Error::Io { operation: "copy a descriptor".into(), source })?;
+        let op = op::Logs { stdout: self.op.stdout, stderr: self.op.stderr, ..op::Logs::default() };
+        let mut log = super::logs::open(&self.parts, &self.container, op)?;
+        while let Some(line) = log.lines.recv().await {
+            let (stream, line) = line?;
+            let mut framed = BytesMut::new();
+            if self.tty {
+                framed.extend_from_slice(&line);
+            } else {
+                berth_api::stream::encode(stream, &line, &mut framed);
+            }
+            let connection = connection
+                .try_clone()
+                .map_err(|source| Error::Io { operation: "copy a descriptor".into(), source })?;
+            crate::blocking::blocking(move || {
+                write_all(&connection, &framed)
+                    .map_err(|source| Error::Io { operation: "write to a client".into(), source })
+            })
+            .await?;
+        }
+        Ok(())
+    }
+}
+
+/// How output is put on a connection.
+pub(super) fn framing(tty: bool) -> Framing {
+    if tty { Framing::Raw } else { Framing::Multiplexed }
+}
+
+/// Writes everything to a descriptor that may not block; waits where it would.
+pub(super) fn write_all(connection: &OwnedFd, mut bytes: &[u8]) -> std::io::Result<()> {
+    use rustix::event::{PollFd, PollFlags, poll};
+    while !bytes.is_empty() {
+        // Sent, not written: a peer that went away is an error and no signal.
+        match rustix::net::send(connection, bytes, rustix::net::SendFlags::NOSIGNAL) {
+            Ok(written) => bytes = &bytes[written..],
+            Err(rustix::io::Errno::AGAIN) => {
+                let mut interest = [PollFd::new(connection, PollFlags::OUT)];
+                poll(&mut interest, None)?;
+            }
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+impl Engine {
+    /// Checks an attachment; send the answer's head, then [`PendingAttach::connect`].
+    #[expect(clippy::unused_async, reason = "one of the operations, which are async")]
+    pub async fn attach(&self, name: &str, op: op::Attach) -> Result<PendingAttach, Error> {
+        let keys = detach_keys(op.detach_keys.as_deref())?;
+        let container = self.parts.containers.find(name)?;
+        let id = container.id();
+        match container.state() {
+            State::Running(running) if running.paused => {
+                return Err(Error::Paused(format!(
+                    "container {id} is paused, unpause the container before attach"
+                )));
+            }
+            State::Restarting(_) => return Err(Error::restarting(id)),
+            State::Removing => return Err(Error::NoSuchContainer(name.to_owned())),
+            State::Running(_) | State::Created { .. } | State::Starting { .. } | State::Exited(_) => {}
+        }
+        self.parts.events.publish(container.event(ContainerEvent::Attach));
+        Ok(PendingAttach {
+            tty: container.definition.config.tty,
+            parts: Arc::clone(&self.parts),
+            expected: container.expect_attachment(),
+            container,
+            op,
+            keys,
+        })
+    }
+}
+
+/// Reads keys in Docker's notation: single characters and `ctrl-` with one, separated by commas.
+pub(super) fn detach_keys(text: Option<&str>) -> Result<Vec<u8>, Error> {
+    let Some(text) = text.filter(|text| !text.is_empty()) else {
+        return Ok(DETACH_KEYS.into());
+    };
+    let key = |key: &str| match (key.strip_prefix("ctrl-"), key.as_bytes()) {
+        (None, [one]) => Some(*one),
+        (Some(with), _) => match with.as_bytes() {
+            [letter @ b'a'..=b'z'] => Some(letter - b'a' + 1),
+            [sign @ (b'@' | b'[' | b'\\' | b']' | b'^' | b'_')] => Some(sign - b'@'),
+            _ => None,
+        },
+        _ => None,
+    };
+    text.split(',')
+        .map(key)
+        .collect::<Option<_>>()
+        .ok_or_else(|| Error::InvalidParameter(format!("Invalid detach keys ({text}) provided")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn detach_keys_are_read() {
+        for (text, keys) in [
+            (None, vec![16, 17]),
+            (Some(""), vec![16, 17]),
+            (Some("ctrl-a"), vec![1]),
+            (Some("a,ctrl-z,b"), vec![b'a', 26, b'b']),
+            (Some("ctrl-@,ctrl-["), vec![0, 27]),
+        ] {
+            assert_eq!(detach_keys(text).unwrap(), keys);
+        }
+        for bad in ["ab", "ctrl-", "ctrl-aa", "ctrl-A", ",", "a,,b", "é"] {
+            assert!(detach_keys(Some(bad)).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_full_connection_is_waited_for() {
+        use std::io::Read;
+        let (ours, mut theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let sent = vec![7u8; 4 << 20];
+        let expected = sent.len();
+        let reader = std::thread::spawn(move || {
+            let mut received = Vec::new();
+            theirs.read_to_end(&mut received).unwrap();
+            received.len()
+        });
+        let ours = OwnedFd::from(ours);
+        write_all(&ours, &sent).unwrap();
+        drop(ours);
+        assert_eq!(reader.join().unwrap(), expected);
+    }
+}

@@ -1,0 +1,405 @@
+//! Further processes in a running container.
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use berth_api::exec;
+use berth_runtime::launch::ExecLaunch;
+use berth_shim::client::{ExecError, ExecRequest, ShimClient};
+use berth_shim::protocol::Target;
+use berth_shim::spawner::Attach;
+use bytes::BytesMut;
+
+use super::attach::{detach_keys, framing, write_all};
+use crate::container::Container;
+use crate::container::state::State;
+use crate::create::security::SecurityOptions;
+use crate::engine::Parts;
+use crate::event::ContainerEvent;
+use crate::spec::{self, process};
+use crate::{Engine, Error, name, op};
+
+/// How long an exec instance that has ended can be inspected.
+const KEPT: Duration = Duration::from_secs(300);
+/// Exec instances of one container that may exist at once.
+const MAX_PER_CONTAINER: usize = 4096;
+
+/// A process that was added to a container, or is to be.
+pub struct Exec {
+    /// Its ID.
+    pub id: String,
+    container: Arc<Container>,
+    op: op::ExecCreate,
+    keys: Vec<u8>,
+    state: Mutex<ExecState>,
+}
+
+/// What an exec instance is doing.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum ExecState {
+    Created,
+    Starting,
+    Running { pid: i32 },
+    Ended { pid: i32, code: i32, at: Instant },
+}
+
+impl Exec {
+    fn lock(&self) -> MutexGuard<'_, ExecState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn state(&self) -> ExecState {
+        *self.lock()
+    }
+
+    /// Marks it as running, unless its end was told already.
+    fn started(&self, pid: i32) {
+        let mut state = self.lock();
+        match *state {
+            ExecState::Ended { code, at, .. } => *state = ExecState::Ended { pid, code, at },
+            _ => *state = ExecState::Running { pid },
+        }
+    }
+
+    /// Marks it as ended; true if it ran until now.
+    fn end(&self, code: i32) -> bool {
+        let mut state = self.lock();
+        let (ran, pid) = match *state {
+            ExecState::Running { pid } => (true, pid),
+            ExecState::Starting => (true, 0),
+            ExecState::Created | ExecState::Ended { .. } => return false,
+        };
+        *state = ExecState::Ended { pid, code, at: Instant::now() };
+        ran
+    }
+
+    fn is_stale(&self) -> bool {
+        matches!(self.state(), ExecState::Ended { at, .. } if at.elapsed() > KEPT)
+    }
+}
+
+/// All exec instances.
+#[derive(Default)]
+pub struct Execs {
+    by_id: Mutex<BTreeMap<String, Arc<Exec>>>,
+}
+
+impl Execs {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Exec>>> {
+        self.by_id.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn find(&self, id: &str) -> Result<Arc<Exec>, Error> {
+        self.lock().get(id).cloned().ok_or_else(|| Error::NoSuchExec(id.to_owned()))
+    }
+
+    fn insert(&self, exec: Arc<Exec>) -> Result<(), Error> {
+        let mut all = self.lock();
+        all.retain(|_, exec| !exec.is_stale());
+        let container = exec.container.id();
+        if all.values().filter(|other| other.container.id() == container).count() >= MAX_PER_CONTAINER {
+            return Err(Error::Unavailable(format!(
+                "container {container} has {MAX_PER_CONTAINER} exec instances already"
+            )));
+        }
+        all.insert(exec.id.clone(), exec);
+        Ok(())
+    }
+
+    /// IDs of a container's instances that have not ended, for `inspect`.
+    pub fn of(&self, container: &str) -> Vec<String> {
+        let all = self.lock();
+        let live = all.values().filter(|exec| {
+            exec.container.id() == container && matches!(exec.state(), ExecState::Starting | ExecState::Running { .. })
+        });
+        live.map(|exec| exec.id.clone()).collect()
+    }
+
+    /// Its shim says that it has ended; the instance, if it is known and ran until now.
+    pub(super) fn ended(&self, id: &str, code: i32) -> Option<Arc<Exec>> {
+        let exec = self.find(id).ok()?;
+        exec.end(code).then_some(exec)
+    }
+
+    /// The container has ended, and all its processes with it; those that ran until now.
+    pub(super) fn end_all(&self, container: &str, code: i32) -> Vec<Arc<Exec>> {
+        let all = self.lock();
+        all.values().filter(|e| e.container.id() == container && e.end(code)).cloned().collect()
+    }
+
+    /// The container is gone.
+    pub(super) fn forget(&self, container: &str) {
+        self.lock().retain(|_, exec| exec.container.id() != container);
+    }
+}
+
+/// An exec instance that may start, with no connection yet.
+pub struct PendingExec {
+    /// Whether the streams are raw (a terminal) instead of framed.
+    pub tty: bool,
+    /// Whether nothing is to be connected.
+    pub detach: bool,
+    parts: Arc<Parts>,
+    exec: Arc<Exec>,
+    shim: Arc<ShimClient>,
+    size: Option<(u16, u16)>,
+}
+
+impl PendingExec {
+    /// Starts the process. With a connection (and what was read from it beyond the request), a failure is also
+    /// written to it, as Docker does.
+    pub async fn start(self, connection: Option<(OwnedFd, Vec<u8>)>) -> Result<(), Error> {
+        // What is told to the client when the connection is given away already.
+        let spare = connection.as_ref().and_then(|(connection, _)| connection.try_clone().ok());
+        let tty = self.tty;
+        let outcome = self.run(connection).await;
+        if let (Err(error), Some(connection)) = (&outcome, spare) {
+            let text = format!("{error}\r\n");
+            let mut framed = BytesMut::new();
+            if tty {
+                framed.extend_from_slice(text.as_bytes());
+            } else {
+                berth_api::stream::encode(berth_api::stream::Stream::Stdout, text.as_bytes(), &mut framed);
+            }
+            // A client that went away needs no message.
+            let _ = write_all(&connection, &framed);
+        }
+        outcome
+    }
+
+    async fn run(&self, connection: Option<(OwnedFd, Vec<u8>)>) -> Result<(), Error> {
+        let (exec, container) = (&self.exec, &self.exec.container);
+        let launch = match self.launch() {
+            Ok(launch) => launch,
+            Err(error) => {
+                exec.end(126);
+                return Err(error);
+            }
+        };
+        let attach = connection.map(|(connection, prefix)| Attach {
+            connection,
+            prefix,
+            stdin: exec.op.stdin,
+            stdout: exec.op.stdout,
+            stderr: exec.op.stderr,
+            framing: framing(exec.op.tty),
+            detach_keys: if exec.op.tty { exec.keys.clone() } else { Vec::new() },
+        });
+        let (id, command) = (exec.id.clone(), exec.op.command.join(" "));
+        self.parts.events.publish(container.event(ContainerEvent::ExecStart { id, command }));
+        let request = ExecRequest {
+            id: exec.id.clone(),
+            launch,
+            tty: exec.op.tty,
+            stdin_open: exec.op.stdin && attach.is_some(),
+            attach,
+        };
+        match self.shim.exec(request).await {
+            Ok(pid) => {
+                exec.started(pid);
+                Ok(())
+            }
+            Err(ExecError::Failed(error)) => {
+                exec.end(error.exit_code());
+                Err(error.into())
+            }
+            Err(ExecError::Shim(error)) => {
+                exec.end(126);
+                Err(error.into())
+            }
+        }
+    }
+
+    fn launch(&self) -> Result<ExecLaunch, Error> {
+        let (op, definition) = (&self.exec.op, &self.exec.container.definition);
+        let security = SecurityOptions::parse(&definition.host)?;
+        let privileged = op.privileged || definition.host.privileged;
+        let mut env = definition.config.env.clone().unwrap_or_default();
+        env.extend(op.env.iter().cloned());
+        let size = self.size.or(op.size);
+        let wanted = process::Wanted {
+            args: op.command.clone(),
+            env,
+            working_dir: op.working_dir.as_deref().unwrap_or(&definition.config.working_dir),
+            tty: op.tty,
+            size,
+            privileged,
+        };
+        let user = op.user.clone().unwrap_or_else(|| definition.config.user.clone());
+        Ok(ExecLaunch {
+            process: process::process(wanted, &definition.config, &definition.host, &security)?,
+            cgroups_path: Some(spec::cgroup_path(definition, &self.parts.settings.cgroup_parent)),
+            seccomp: spec::seccomp(definition, &security)?,
+            terminal: size,
+            user: Some(user).filter(|user| !user.is_empty()),
+            die_with_parent: true,
+        })
+    }
+}
+
+/// The shim of a running container that can be joined.
+fn joinable(container: &Container) -> Result<Arc<ShimClient>, Error> {
+    let id = container.id();
+    match container.state() {
+        State::Running(running) if running.paused => {
+            Err(Error::Paused(format!("container {id} is paused, unpause the container before exec")))
+        }
+        State::Running(_) => container.shim().ok_or_else(|| Error::NotRunning(id.to_owned())),
+        State::Restarting(_) => Err(Error::restarting(id)),
+        _ => Err(Error::NotRunning(id.to_owned())),
+    }
+}
+
+#[expect(clippy::unused_async, reason = "some operations need not wait")]
+impl Engine {
+    /// Prepares a process in a running container.
+    pub async fn exec_create(&self, name: &str, op: op::ExecCreate) -> Result<exec::CreateResponse, Error> {
+        let keys = detach_keys(op.detach_keys.as_deref())?;
+        let container = self.parts.containers.find(name)?;
+        joinable(&container)?;
+        let id = name::new_id()
+            .map_err(|source| Error::Io { operation: "read random bytes".into(), source })?;
+        let command = op.command.join(" ");
+        let exec = Exec {
+            id: id.clone(),
+            container: Arc::clone(&container),
+            op,
+            keys,
+            state: Mutex::new(ExecState::Created),
+        };
+        self.parts.execs.insert(Arc::new(exec))?;
+        self.parts.events.publish(container.event(ContainerEvent::ExecCreate { id: id.clone(), command }));
+        Ok(exec::CreateResponse { id })
+    }
+
+    /// Checks the start of an exec instance; send the answer's head, then [`PendingExec::start`].
+    pub async fn exec_start(&self, id: &str, op: op::ExecStart) -> Result<PendingExec, Error> {
+        let exec = self.parts.execs.find(id)?;
+        let shim = joinable(&exec.container)?;
+        {
+            let mut state = exec.lock();
+            match *state {
+                ExecState::Created => *state = ExecState::Starting,
+                ExecState::Ended { .. } => {
+                    return Err(Error::Conflict(format!("exec command {id} has already run")));
+                }
+                ExecState::Starting | ExecState::Running { .. } => {
+                    return Err(Error::Conflict(format!("exec command {id} is already running")));
+                }
+            }
+        }
+        let tty = exec.op.tty;
+        Ok(PendingExec { tty, detach: op.detach, parts: Arc::clone(&self.parts), exec, shim, size: op.size })
+    }
+
+    /// Everything about an exec instance.
+    pub async fn exec_inspect(&self, id: &str) -> Result<exec::Inspect, Error> {
+        let exec = self.parts.execs.find(id)?;
+        let (running, exit_code, pid) = match exec.state() {
+            ExecState::Created => (false, None, 0),
+            ExecState::Starting => (true, None, 0),
+            ExecState::Running { pid } => (true, None, pid),
+            ExecState::Ended { pid, code, .. } => (false, Some(i64::from(code)), pid),
+        };
+        let op = &exec.op;
+        Ok(exec::Inspect {
+            id: exec.id.clone(),
+            running,
+            exit_code,
+            process_config: exec::ProcessConfig {
+                tty: op.tty,
+                entrypoint: op.command.first().cloned().unwrap_or_default(),
+                arguments: op.command.iter().skip(1).cloned().collect(),
+                privileged: Some(op.privileged),
+                user: op.user.clone().unwrap_or_default(),
+            },
+            open_stdin: op.stdin,
+            open_stderr: op.stderr,
+            open_stdout: op.stdout,
+            can_remove: exit_code.is_some(),
+            container_id: exec.container.id().to_owned(),
+            detach_keys: String::new(),
+            pid: i64::from(pid),
+        })
+    }
+
+    /// Sets the size of an exec instance's terminal.
+    pub async fn exec_resize(&self, id: &str, rows: u16, columns: u16) -> Result<(), Error> {
+        let exec = self.parts.execs.find(id)?;
+        if !matches!(exec.state(), ExecState::Running { .. }) {
+            return Err(Error::Conflict("exec process is not started".into()));
+        }
+        let shim = joinable(&exec.container)?;
+        Ok(shim.resize(Target::Exec(exec.id.clone()), rows, columns).await?)
+    }
+
+    /// Sets the size of a container's terminal.
+    pub async fn resize(&self, name: &str, rows: u16, columns: u16) -> Result<(), Error> {
+        let container = self.parts.containers.find(name)?;
+        let Some(shim) = container.shim() else {
+            return Err(Error::NotRunning(container.id().to_owned()));
+        };
+        shim.resize(Target::Init, rows, columns).await?;
+        self.parts.events.publish(container.event(ContainerEvent::Resize { rows, columns }));
+        Ok(())
+    }
+}
+
+/// A start that never came to its shim.
+impl Drop for PendingExec {
+    fn drop(&mut self) {
+        let mut state = self.exec.lock();
+        if *state == ExecState::Starting {
+            *state = ExecState::Ended { pid: 0, code: 126, at: Instant::now() };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::container::Kept;
+    use crate::create::tests::definition;
+
+    fn exec(id: &str, container: &Arc<Container>) -> Arc<Exec> {
+        Arc::new(Exec {
+            id: id.into(),
+            container: Arc::clone(container),
+            op: op::ExecCreate::default(),
+            keys: Vec::new(),
+            state: Mutex::new(ExecState::Starting),
+        })
+    }
+
+    fn container() -> Arc<Container> {
+        let kept = Kept { name: "c".into(), state: State::NEW, stopped_by_client: false, restarts: 0 };
+        Arc::new(Container::new(definition(), kept).0)
+    }
+
+    #[test]
+    fn an_end_that_is_told_before_the_start_is_kept() {
+        let one = exec("a", &container());
+        assert!(one.end(3));
+        one.started(77);
+        assert!(matches!(one.state(), ExecState::Ended { pid: 77, code: 3, .. }));
+        assert!(!one.end(4), "it ends once");
+    }
+
+    #[test]
+    fn a_containers_end_is_the_end_of_its_processes_and_of_no_others() {
+        let (mine, other) = (container(), container());
+        let execs = Execs::default();
+        for (id, of) in [("a", &mine), ("b", &mine), ("c", &other)] {
+            execs.insert(exec(id, of)).unwrap();
+        }
+        assert!(execs.ended("a", 0).is_some());
+        let ended: Vec<_> = execs.end_all(mine.id(), 137).iter().map(|e| e.id.clone()).collect();
+        assert_eq!(ended, ["b"]);
+        assert_eq!(execs.of(other.id()), ["c"]);
+        execs.forget(mine.id());
+        assert!(matches!(execs.find("a"), Err(Error::NoSuchExec(_))));
+        assert!(execs.find("c").is_ok());
+    }
+}

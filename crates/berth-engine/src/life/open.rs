@@ -1,0 +1,198 @@
+//! Opening the engine, and its end.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use berth_network::net::NetClient;
+use berth_shim::spawner::Spawner;
+use berth_storage::{Options, Storage};
+use ipnet::Ipv4Net;
+
+use super::owner::{Request, StopRequest, ask};
+use super::stop::{stop_signal, stop_timeout};
+use super::adopt;
+use crate::blocking::blocking;
+use crate::container::Container;
+use crate::engine::Parts;
+use crate::network::Networks;
+use crate::{Engine, Error, Settings};
+
+/// Where the engine keeps its small values.
+const TABLE: &str = "engine";
+const BOOT: &str = "boot";
+const GATEWAY: &str = "gateway";
+const BRIDGE: &str = "bridge";
+/// How long owners get to finish what they do.
+const OWNERS_PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
+
+impl Engine {
+    /// Opens data root and exec root, takes over the containers that run, and returns when clients can be
+    /// answered. Fails if another daemon has the data root.
+    pub async fn open(settings: Settings) -> Result<Arc<Engine>, Error> {
+        let storage = {
+            let settings = settings.clone();
+            blocking(move || open_roots(&settings)).await?
+        };
+        let boot = boot_id()?;
+        let rebooted = storage.kv().get(TABLE, BOOT)?.is_some_and(|last| last != boot);
+        let remembered = storage.kv().get(TABLE, GATEWAY)?.and_then(|text| text.parse::<Ipv4Net>().ok());
+        let mut program = settings.program.clone();
+        program.push(OsString::from("__net"));
+        let net = NetClient::new(&settings.exec_root, program);
+        let networks = Networks::open(settings.bridge.clone(), net, remembered)?;
+        let parent = settings.cgroup_parent.trim_end_matches('/');
+        let spawner = Spawner::start_in_cgroup(
+            &settings.exec_root,
+            &settings.data_root,
+            Some(format!("{parent}/shims")),
+        )?;
+        let bridge_id = bridge_id(&storage)?;
+        let parts = Arc::new(Parts::new(settings, storage, networks, spawner, bridge_id)?);
+        let engine = Arc::new(Engine { parts: Arc::clone(&parts) });
+        adopt::all(&parts, rebooted).await?;
+        parts.storage.kv().put(TABLE, BOOT, &boot)?;
+        if !parts.networks.endpoints().is_empty() {
+            // The firewall and the net process may have changed while no engine was there.
+            let parts = Arc::clone(&parts);
+            tokio::spawn(async move {
+                match parts.networks.bridge().await {
+                    Ok(_) => parts.watch_net_process(),
+                    Err(error) => tracing::error!(%error, "the bridge could not be set up again"),
+                }
+            });
+        }
+        Ok(engine)
+    }
+
+    /// Ends gracefully: containers are stopped unless live restore is on.
+    pub async fn shutdown(&self) {
+        let parts = &self.parts;
+        parts.closing.store(true, Ordering::SeqCst);
+        if !parts.settings.live_restore {
+            let all = parts.containers.all();
+            let patience = all.iter().filter_map(|c| stop_timeout(c)).max().unwrap_or_default();
+            let patience = patience.max(parts.settings.shutdown_timeout);
+            let stops = futures_util::future::join_all(all.iter().map(|container| stop(container)));
+            if tokio::time::timeout(patience, stops).await.is_err() {
+                tracing::warn!("some containers did not stop in time");
+            }
+        }
+        parts.ending.cancel();
+        parts.owners.close();
+        // An owner in the middle of a start leaves a row of intent, which the next engine understands.
+        let _ = tokio::time::timeout(OWNERS_PATIENCE, parts.owners.wait()).await;
+        if parts.networks.endpoints().is_empty() {
+            let parts = Arc::clone(parts);
+            let ended = blocking(move || {
+                parts.networks.end();
+                Ok(())
+            });
+            // There is nobody left to tell.
+            let _ = ended.await;
+        }
+    }
+}
+
+async fn stop(container: &Container) {
+    if !container.life().borrow().up {
+        return;
+    }
+    let stop = StopRequest {
+        signal: stop_signal(container),
+        timeout: stop_timeout(container),
+        restart: false,
+        by_client: false,
+    };
+    if let Err(error) = ask(container, |answer| Request::Stop(stop, answer)).await {
+        tracing::debug!(container = container.id(), %error, "not stopped");
+    }
+}
+
+impl Parts {
+    /// The directory of a container's shim.
+    pub(crate) fn exec_dir(&self, id: &str) -> PathBuf {
+        self.settings.exec_root.join("containers").join(id)
+    }
+
+    /// Whether policies are suspended because the engine ends.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::SeqCst)
+    }
+
+    /// Keeps the subnet that was chosen: containers have addresses of it.
+    pub(crate) fn remember_gateway(&self) -> Result<(), Error> {
+        if self.gateway_kept.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        if let Some(gateway) = self.networks.gateway() {
+            self.storage.kv().put(TABLE, GATEWAY, &gateway.to_string())?;
+            self.gateway_kept.store(true, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Starts the net process again whenever it dies while it holds ports.
+    pub(crate) fn watch_net_process(self: &Arc<Self>) {
+        if self.net_watched.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        let parts = Arc::clone(self);
+        tokio::spawn(async move {
+            let watched = parts.ending.run_until_cancelled(watch(&parts)).await;
+            parts.net_watched.store(false, Ordering::SeqCst);
+            if let Some(Err(error)) = watched {
+                tracing::error!(%error, "the net process cannot be kept alive");
+            }
+        });
+    }
+}
+
+async fn watch(parts: &Parts) -> Result<(), Error> {
+    while parts.networks.holds_ports() {
+        parts.networks.net_process_ended().await?;
+        if parts.networks.holds_ports() {
+            tracing::warn!("the net process has died and is started again");
+            parts.networks.heal().await?;
+        }
+    }
+    Ok(())
+}
+
+fn open_roots(settings: &Settings) -> Result<Arc<Storage>, Error> {
+    private_directory(&settings.exec_root)?;
+    private_directory(&settings.exec_root.join("containers"))?;
+    let options =
+        Options { keep_free_bytes: settings.keep_free_bytes, blob_cache_bytes: settings.blob_cache_bytes };
+    Ok(Storage::open(&settings.data_root, options)?)
+}
+
+/// A directory that only its owner can enter (R20).
+fn private_directory(path: &Path) -> Result<(), Error> {
+    use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+    let failed = |operation: &str| {
+        let operation = format!("{operation} {}", path.display());
+        move |source| Error::Io { operation, source }
+    };
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed("create"))?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700)).map_err(failed("close"))
+}
+
+/// The ID of the default network: chosen once for a data root.
+fn bridge_id(storage: &Storage) -> Result<String, Error> {
+    if let Some(id) = storage.kv().get(TABLE, BRIDGE)? {
+        return Ok(id);
+    }
+    let id = crate::name::new_id()
+        .map_err(|source| Error::Io { operation: "read random bytes".into(), source })?;
+    storage.kv().put(TABLE, BRIDGE, &id)?;
+    Ok(id)
+}
+
+fn boot_id() -> Result<String, Error> {
+    const PATH: &str = "/proc/sys/kernel/random/boot_id";
+    let text = std::fs::read_to_string(PATH)
+        .map_err(|source| Error::Io { operation: format!("read {PATH}"), source })?;
+    Ok(text.trim().to_owned())
+}

@@ -1,0 +1,264 @@
+//! The owner of a container: the one task that changes it.
+//!
+//! Requests are carried out in the order in which they come. What takes long (waiting for an end) is kept as
+//! something that is due, so that a kill gets through while a stop waits.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use berth_runtime::cgroup::Manager;
+use berth_shim::client::{ShimControl, ShimEvent};
+use berth_storage::SnapshotLease;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use crate::container::state::State;
+use crate::container::{Container, Kept};
+use crate::engine::Parts;
+use crate::event::ContainerEvent;
+use crate::life::adopt::Found;
+use crate::life::policy::BackOff;
+use crate::life::stop::Ending;
+use crate::{Error, op};
+
+/// Where the outcome of a request goes.
+pub type Answer = oneshot::Sender<Result<(), Error>>;
+
+/// What an owner can be asked for.
+pub enum Request {
+    /// Start it.
+    Start(Answer),
+    /// End it, and then perhaps start it again.
+    Stop(StopRequest, Answer),
+    /// Send a signal.
+    Kill(i32, Answer),
+    /// Freeze it.
+    Pause(Answer),
+    /// Let it go on.
+    Unpause(Answer),
+    /// Remove it.
+    Remove(op::Remove, Answer),
+    /// Give it another name.
+    Rename(String, Answer),
+}
+
+/// How to end a container.
+#[derive(Debug, Clone, Copy)]
+pub struct StopRequest {
+    /// The signal to send first.
+    pub signal: i32,
+    /// When to send SIGKILL; `None` for never.
+    pub timeout: Option<Duration>,
+    /// Whether to start it again.
+    pub restart: bool,
+    /// Whether a client asked for it: policies leave it alone then.
+    pub by_client: bool,
+}
+
+/// The owner of a container.
+pub struct Owner {
+    pub(super) parts: Arc<Parts>,
+    pub(super) container: Arc<Container>,
+    mailbox: mpsc::Receiver<Request>,
+    /// The conversation with its shim while it runs.
+    pub(super) shim: Option<ShimControl>,
+    /// Exclusive use of its writable layer while it runs.
+    pub(super) lease: Option<SnapshotLease>,
+    /// What is to happen once it has ended.
+    pub(super) ending: Option<Ending>,
+    pub(super) back_off: BackOff,
+    /// When its policy starts it again.
+    pub(super) restart_at: Option<Instant>,
+    pub(super) removed: bool,
+}
+
+impl Owner {
+    /// Starts the owner of a container that does not run.
+    pub fn spawn(parts: &Arc<Parts>, container: &Arc<Container>, mailbox: mpsc::Receiver<Request>) {
+        let owner = Owner::new(parts, container, mailbox);
+        parts.owners.spawn(owner.run());
+    }
+
+    /// Starts the owner of a container of an earlier engine; `ready` is told once its state is known.
+    pub fn adopt(
+        parts: &Arc<Parts>,
+        container: &Arc<Container>,
+        mailbox: mpsc::Receiver<Request>,
+        found: Found,
+        ready: oneshot::Sender<()>,
+    ) {
+        let mut owner = Owner::new(parts, container, mailbox);
+        parts.owners.spawn(async move {
+            owner.take_over(found).await;
+            // The engine may have given up opening.
+            let _ = ready.send(());
+            owner.run().await;
+        });
+    }
+
+    fn new(parts: &Arc<Parts>, container: &Arc<Container>, mailbox: mpsc::Receiver<Request>) -> Owner {
+        Owner {
+            parts: Arc::clone(parts),
+            container: Arc::clone(container),
+            mailbox,
+            shim: None,
+            lease: None,
+            ending: None,
+            back_off: BackOff::default(),
+            restart_at: None,
+            removed: false,
+        }
+    }
+
+    async fn run(mut self) {
+        let parts = Arc::clone(&self.parts);
+        while !self.removed {
+            let kill_at = self.ending.as_ref().and_then(Ending::due);
+            tokio::select! {
+                biased;
+                () = parts.ending.cancelled() => break,
+                event = next_event(&mut self.shim) => self.on_event(event).await,
+                () = until(kill_at) => self.on_impatience().await,
+                () = until(self.restart_at) => self.restart_by_policy().await,
+                request = self.mailbox.recv() => match request {
+                    Some(request) => self.on_request(request).await,
+                    None => break,
+                },
+            }
+        }
+    }
+
+    async fn on_request(&mut self, request: Request) {
+        match request {
+            Request::Start(answer) => {
+                let outcome = self.start_by_client().await;
+                reply(answer, outcome);
+                self.after_start().await;
+            }
+            Request::Stop(stop, answer) => self.stop(stop, answer).await,
+            Request::Kill(signal, answer) => {
+                let outcome = self.kill(signal).await;
+                reply(answer, outcome);
+            }
+            Request::Pause(answer) => {
+                let outcome = self.pause().await;
+                reply(answer, outcome);
+            }
+            Request::Unpause(answer) => {
+                let outcome = self.unpause().await;
+                reply(answer, outcome);
+            }
+            Request::Remove(remove, answer) => self.remove(remove, answer).await,
+            Request::Rename(name, answer) => {
+                let outcome = self.rename(name);
+                reply(answer, outcome);
+            }
+        }
+    }
+
+    async fn on_event(&mut self, event: Option<ShimEvent>) {
+        match event {
+            Some(ShimEvent::Exited(status)) => self.on_exit(status.into()).await,
+            Some(ShimEvent::ExecExited { exec, code }) => {
+                if let Some(exec) = self.parts.execs.ended(&exec, code) {
+                    self.tell(ContainerEvent::ExecDie { id: exec.id.clone(), code });
+                }
+            }
+            // What happens before a program runs is awaited where it is started.
+            Some(ShimEvent::Cloned { .. } | ShimEvent::Started { .. } | ShimEvent::Failed(_)) => {}
+            None => self.on_shim_lost().await,
+        }
+    }
+
+    /// Takes the new name, on the disk before in memory.
+    fn rename(&mut self, name: String) -> Result<(), Error> {
+        let old = self.container.name();
+        if old == name {
+            return Err(Error::InvalidParameter(
+                "Renaming a container with the same name as its current name".into(),
+            ));
+        }
+        let id = self.container.id();
+        self.parts.containers.reserve(&name, id)?;
+        if let Err(error) = self.change(|kept| kept.name.clone_from(&name)) {
+            self.parts.containers.release(&name, id);
+            return Err(error);
+        }
+        self.parts.containers.release(&old, id);
+        self.tell(ContainerEvent::Rename { old: format!("/{old}") });
+        Ok(())
+    }
+
+    /// Changes what is kept: on the disk, then in memory.
+    pub(super) fn change(&self, change: impl FnOnce(&mut Kept)) -> Result<(), Error> {
+        let mut kept = self.container.kept();
+        change(&mut kept);
+        self.parts.storage.containers().put(&self.container.record(&kept)?)?;
+        self.container.set(kept);
+        Ok(())
+    }
+
+    /// Changes what is kept even if it cannot be written: what has happened has happened. A later write or the
+    /// next engine's adoption makes up for it.
+    pub(super) fn change_regardless(&self, change: impl Fn(&mut Kept)) {
+        if let Err(error) = self.change(&change) {
+            tracing::error!(container = self.container.id(), %error, "the state could not be written");
+            let mut kept = self.container.kept();
+            change(&mut kept);
+            self.container.set(kept);
+        }
+    }
+
+    /// Publishes an event of the container.
+    pub(super) fn tell(&self, event: ContainerEvent) {
+        self.parts.events.publish(self.container.event(event));
+    }
+
+    /// Its cgroup.
+    pub(super) fn cgroup(&self) -> Result<Manager, Error> {
+        self.parts.cgroup(&self.container)
+    }
+
+    /// Fails unless it runs and is not about to be restarted.
+    pub(super) fn require_running(&self) -> Result<(), Error> {
+        match self.container.state() {
+            State::Running(_) => Ok(()),
+            State::Restarting(_) => Err(Error::restarting(self.container.id())),
+            _ => Err(Error::NotRunning(self.container.id().to_owned())),
+        }
+    }
+}
+
+impl Parts {
+    /// The cgroup of a container.
+    pub(crate) fn cgroup(&self, container: &Container) -> Result<Manager, Error> {
+        let path = crate::spec::cgroup_path(&container.definition, &self.settings.cgroup_parent);
+        Ok(Manager::for_path(&path.to_string_lossy())?)
+    }
+}
+
+/// Asks a container's owner, and waits for its answer.
+pub async fn ask(container: &Container, request: impl FnOnce(Answer) -> Request) -> Result<(), Error> {
+    let (answer, answered) = oneshot::channel();
+    container.ask(request(answer)).await?;
+    answered.await.unwrap_or_else(|_| Err(container.gone()))
+}
+
+/// Answers; a client that went away is not told.
+pub(super) fn reply(answer: Answer, outcome: Result<(), Error>) {
+    let _ = answer.send(outcome);
+}
+
+async fn next_event(shim: &mut Option<ShimControl>) -> Option<ShimEvent> {
+    match shim {
+        Some(shim) => shim.next_event().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,102 @@
+//! Removal and renaming.
+
+use std::path::PathBuf;
+
+use super::owner::{Answer, Owner, Request, StopRequest, ask, reply};
+use super::start::remove_tree;
+use super::stop::After;
+use crate::blocking::blocking;
+use crate::container::state::State;
+use crate::create::mounts::MountSource;
+use crate::event::ContainerEvent;
+use crate::{Engine, Error, name, op, signal};
+
+impl Engine {
+    /// Removes a container.
+    pub async fn remove(&self, name: &str, op: op::Remove) -> Result<(), Error> {
+        let container = self.parts.containers.find(name)?;
+        ask(&container, |answer| Request::Remove(op, answer)).await
+    }
+
+    /// Gives a container another name.
+    pub async fn rename(&self, name: &str, new_name: &str) -> Result<(), Error> {
+        if name.is_empty() || new_name.is_empty() {
+            return Err(Error::InvalidParameter("Neither old nor new names may be empty".into()));
+        }
+        let container = self.parts.containers.find(name)?;
+        let new_name = name::parse(new_name)?;
+        ask(&container, |answer| Request::Rename(new_name, answer)).await
+    }
+}
+
+impl Owner {
+    pub(super) async fn remove(&mut self, remove: op::Remove, answer: Answer) {
+        let state = self.container.state();
+        if matches!(state, State::Running(_) | State::Restarting(_)) && !remove.force {
+            let (name, status) = (self.container.name(), state.status());
+            return reply(
+                answer,
+                Err(Error::Conflict(format!(
+                    "cannot remove container \"/{name}\": container is {}: stop the container before removing or force remove",
+                    status.as_str()
+                ))),
+            );
+        }
+        if matches!(state, State::Running(_)) {
+            let kill = StopRequest { signal: signal::KILL, timeout: None, restart: false, by_client: true };
+            return self.end(kill, Some(After::Removed(remove, answer))).await;
+        }
+        self.restart_at = None;
+        let outcome = self.delete(remove).await;
+        reply(answer, outcome);
+    }
+
+    /// Removes a container of `--rm`.
+    pub(super) async fn auto_remove(&mut self) {
+        if let Err(error) = self.delete(op::Remove { force: false, volumes: true }).await {
+            tracing::error!(container = self.container.id(), %error, "--rm could not remove the container");
+        }
+    }
+
+    /// Removes a container that does not run: intent, layer and files, row. Interrupted, the next engine goes on.
+    pub(super) async fn delete(&mut self, remove: op::Remove) -> Result<(), Error> {
+        self.change(|kept| kept.state = State::Removing)?;
+        let id = self.container.id().to_owned();
+        let storage = self.parts.storage.clone();
+        let exec_dir = self.parts.exec_dir(&id);
+        let volumes = if remove.volumes { self.anonymous_volumes() } else { Vec::new() };
+        let container = id.clone();
+        blocking(move || {
+            remove_tree(&exec_dir)?;
+            storage.snapshots().remove(&container)?;
+            storage.containers().remove(&container)?;
+            for volume in volumes {
+                remove_tree(&volume)?;
+            }
+            Ok(())
+        })
+        .await?;
+        self.parts.execs.forget(&id);
+        self.parts.containers.remove(&id);
+        self.container.take_waiting();
+        self.removed = true;
+        self.tell(ContainerEvent::Destroy);
+        self.container.live(|life| {
+            life.up = false;
+            life.removed = true;
+        });
+        Ok(())
+    }
+
+    /// Directories of the volumes that go with the container.
+    fn anonymous_volumes(&self) -> Vec<PathBuf> {
+        let plans = self.container.definition.mounts.iter();
+        let directories = plans.filter_map(|plan| match &plan.source {
+            MountSource::Volume { name, anonymous: true } => {
+                self.parts.volume_dir(name).parent().map(std::path::Path::to_path_buf)
+            }
+            _ => None,
+        });
+        directories.collect()
+    }
+}

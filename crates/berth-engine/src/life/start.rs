@@ -1,0 +1,421 @@
+//! Starting a container: the hot path.
+//!
+//! One row of intent, one launch, one release. What a run holds (address, ports, layer, cgroup) is given back by
+//! [`Owner::give_back_network`] and [`Owner::clear_run`], after a failed start as after an end, at whatever step.
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use berth_network::Endpoint;
+use berth_runtime::launch::{
+    GeneratedFile, Launch, NetworkMode, Release, ReleaseMode, Rootfs, Stage, StartError,
+};
+use berth_shim::client::{ShimControl, ShimEvent};
+use berth_shim::log::LogSettings;
+use berth_shim::protocol::Target;
+use berth_shim::spawner::LaunchRequest;
+
+use super::owner::Owner;
+use super::sources;
+use crate::container::state::{Exited, Failure, Running, State};
+use crate::create::{Definition, NetworkPlan, ports};
+use crate::event::{ContainerEvent, Event, NetworkEvent};
+use crate::spec::files::{self, Surroundings};
+use crate::spec::{self, Joined};
+use crate::{Engine, Error};
+
+/// Files that the engine writes for each container, and their names inside.
+const GENERATED: [(&str, &str); 3] =
+    [("hostname", "/etc/hostname"), ("hosts", "/etc/hosts"), ("resolv.conf", "/etc/resolv.conf")];
+
+/// How long a start waits for connections that were promised an attachment.
+const ATTACH_PATIENCE: Duration = Duration::from_secs(2);
+
+impl Engine {
+    /// Starts a container; `NotModified` if it runs.
+    pub async fn start(&self, name: &str) -> Result<(), Error> {
+        let container = self.parts.containers.find(name)?;
+        super::owner::ask(&container, super::owner::Request::Start).await
+    }
+}
+
+impl Owner {
+    /// Starts it because a client asked; policies begin anew.
+    pub(super) async fn start_by_client(&mut self) -> Result<(), Error> {
+        match self.container.state() {
+            State::Running(running) if running.paused => {
+                return Err(Error::Conflict("cannot start a paused container, try unpause instead".into()));
+            }
+            State::Running(_) => return Err(Error::NotModified("container is already running".into())),
+            State::Removing => {
+                return Err(Error::Conflict("container is marked for removal and cannot be started".into()));
+            }
+            State::Created { .. } | State::Starting { .. } | State::Restarting(_) | State::Exited(_) => {}
+        }
+        self.restart_at = None;
+        self.back_off.reset();
+        self.start(0).await
+    }
+
+    /// What follows a start that a client asked for: `--rm` also takes away what never ran.
+    pub(super) async fn after_start(&mut self) {
+        let failed = !matches!(self.container.state(), State::Running(_));
+        if failed && self.container.definition.host.auto_remove && self.was_tried() {
+            self.auto_remove().await;
+        }
+    }
+
+    fn was_tried(&self) -> bool {
+        matches!(self.container.state(), State::Created { failure: Some(_) } | State::Exited(_))
+    }
+
+    /// Starts it, for the so-manieth time by its policy.
+    pub(super) async fn start(&mut self, restarts: u32) -> Result<(), Error> {
+        let before = self.container.state().last_exit().cloned();
+        match self.launch(before.clone(), restarts).await {
+            Ok(running) => {
+                self.started(running);
+                Ok(())
+            }
+            Err(error) => {
+                self.fail(before, &error).await;
+                Err(error)
+            }
+        }
+    }
+
+    fn started(&mut self, running: Running) {
+        let mut kept = self.container.kept();
+        kept.state = State::Running(running);
+        self.container.set(kept.clone());
+        self.container.live(|life| {
+            life.up = true;
+            life.code = 0;
+            life.error.clear();
+        });
+        self.tell_network(NetworkEvent::Connect);
+        self.tell(ContainerEvent::Start);
+        // The row of intent is enough to find the container again; this one says since when it runs.
+        self.change_regardless(|kept| kept.stopped_by_client = false);
+    }
+
+    async fn fail(&mut self, before: Option<Exited>, error: &Error) {
+        tracing::info!(container = self.container.id(), %error, "the container could not be started");
+        // Whoever is attached sees the end.
+        self.container.take_waiting();
+        self.shim = None;
+        self.container.set_shim(None);
+        self.give_back_network().await;
+        self.clear_run().await;
+        let code = if let Error::Start(error) = error { error.exit_code() } else { 125 };
+        let text = error.to_string();
+        self.change_regardless(|kept| {
+            let failure = Failure { code, error: text.clone() };
+            kept.state = State::failed(before.clone(), failure);
+        });
+        self.container.live(|life| {
+            life.up = false;
+            life.exits += 1;
+            life.code = code;
+            life.error.clone_from(&text);
+        });
+        self.tell(ContainerEvent::Die { code, ran: Duration::ZERO });
+    }
+
+    /// Makes a run: from the row of intent to the program that executes.
+    async fn launch(&mut self, before: Option<Exited>, restarts: u32) -> Result<Running, Error> {
+        let parts = Arc::clone(&self.parts);
+        let container = Arc::clone(&self.container);
+        let definition = &container.definition;
+        let id = container.id();
+        // A client whose answer says that it is attached must not miss the first byte.
+        let _ = tokio::time::timeout(ATTACH_PATIENCE, container.all_attached()).await;
+        let joined = self.joined()?;
+        self.lease = Some(parts.storage.snapshots().acquire(id)?);
+        let endpoint = self.take_endpoint().await?;
+        self.change(|kept| {
+            kept.restarts = restarts;
+            kept.state = State::Starting { endpoint: endpoint.clone(), before: before.clone() };
+        })?;
+        let generated = self.generated(endpoint.as_ref())?;
+        let cgroup = spec::cgroup_path(definition, &parts.settings.cgroup_parent);
+        let composed = spec::compose(definition, &cgroup, &joined)?;
+        let (mount_fds, fds) = sources::open(&parts, definition, &composed.sources).await?;
+        let spec = composed.spec;
+        let rootfs = self.rootfs(before.is_some())?;
+        let [rows, columns] = definition.host.console_size.map(|n| u16::try_from(n).unwrap_or(0));
+        let network = if endpoint.is_some() { NetworkMode::Await } else { NetworkMode::FromSpec };
+        let launch = Launch {
+            id: id.to_owned(),
+            spec,
+            rootfs,
+            network,
+            mount_fds,
+            init: definition.host.init.unwrap_or(false),
+            terminal: definition.config.tty.then_some((rows, columns)).filter(|size| *size != (0, 0)),
+            generated,
+            release: ReleaseMode::Execute,
+            bundle: None,
+            die_with_parent: true,
+        };
+        let request = self.request(launch, fds)?;
+        let mut control = parts.spawner.launch(request).await?;
+        let (pid, started_at) = self.released(&mut control, endpoint.as_ref()).await?;
+        self.take_shim(control).await;
+        Ok(Running { pid, started_at, paused: false, endpoint })
+    }
+
+    /// Takes a shim into use, and attaches those who came while it was being started.
+    pub(super) async fn take_shim(&mut self, control: ShimControl) {
+        let client = Arc::new(control.client());
+        self.shim = Some(control);
+        for attach in self.container.set_shim(Some(Arc::clone(&client))) {
+            if let Err(error) = client.attach(Target::Init, attach).await {
+                tracing::debug!(container = self.container.id(), %error, "a client could not be attached");
+            }
+        }
+    }
+
+    fn request(&self, launch: Launch, fds: Vec<OwnedFd>) -> Result<LaunchRequest, Error> {
+        let definition = &self.container.definition;
+        Ok(LaunchRequest {
+            launch,
+            fds,
+            exec_dir: self.parts.exec_dir(self.container.id()),
+            log_dir: self.parts.storage.container_dir(self.container.id())?.join("log"),
+            log: self.log_settings(),
+            stdin_open: definition.config.open_stdin,
+            stdin_once: definition.config.stdin_once,
+            tty: definition.config.tty,
+            attach: self.container.take_waiting(),
+        })
+    }
+
+    /// Sees a launch through: the host's end of the network while init sets itself up, then its release.
+    async fn released(
+        &self,
+        control: &mut ShimControl,
+        endpoint: Option<&Endpoint>,
+    ) -> Result<(i32, jiff::Timestamp), Error> {
+        let lost = || StartError::new(Stage::Protocol, "the shim ended before the container started");
+        loop {
+            match control.next_event().await.ok_or_else(lost)? {
+                ShimEvent::Cloned { netns, .. } => {
+                    let Some(endpoint) = endpoint else { continue };
+                    let connected = self.parts.networks.connect(std::os::fd::AsFd::as_fd(&netns), endpoint);
+                    connected.await.map_err(|error| self.network_error(error))?;
+                    control.release(Release { links: vec![endpoint.link_config()] }).await?;
+                }
+                ShimEvent::Started { pid, at, .. } => return Ok((pid, at)),
+                ShimEvent::Failed(error) => return Err(error.into()),
+                ShimEvent::Exited(_) | ShimEvent::ExecExited { .. } => return Err(lost().into()),
+            }
+        }
+    }
+
+    /// The namespaces of other containers that it joins.
+    fn joined(&self) -> Result<Joined, Error> {
+        let mut joined = Joined::default();
+        if let NetworkPlan::Container(name) = &self.container.definition.network {
+            let other = self.parts.containers.find(name)?;
+            let State::Running(running) = other.state() else {
+                return Err(Error::Conflict(format!(
+                    "cannot join network namespace of a non running container: container {} is {}",
+                    other.name(),
+                    other.state().status().as_str()
+                )));
+            };
+            joined.network = Some(PathBuf::from(format!("/proc/{}/ns/net", running.pid)));
+        }
+        Ok(joined)
+    }
+
+    async fn take_endpoint(&self) -> Result<Option<Endpoint>, Error> {
+        let definition = &self.container.definition;
+        if definition.network != NetworkPlan::Bridge {
+            return Ok(None);
+        }
+        let address = self.parts.settings.bridge.publish_address;
+        let publications = ports::publications(&definition.config, &definition.host, address)?;
+        let publishes = !publications.is_empty();
+        let attached = self.parts.networks.attach(self.container.id(), publications).await;
+        let endpoint = attached.map_err(|error| self.network_error(error))?;
+        self.parts.remember_gateway()?;
+        if publishes {
+            self.parts.watch_net_process();
+        }
+        Ok(Some(endpoint))
+    }
+
+    /// In Docker's words.
+    fn network_error(&self, error: Error) -> Error {
+        let taken = matches!(
+            error,
+            Error::Network(berth_network::Error::PortInUse { .. } | berth_network::Error::PortRefused { .. })
+        );
+        let error = if taken {
+            let (name, id) = (self.container.name(), self.container.id());
+            Error::Unavailable(format!(
+                "driver failed programming external connectivity on endpoint {name} ({id}): {error}"
+            ))
+        } else {
+            error
+        };
+        Error::Connect(Box::new(error))
+    }
+
+    fn rootfs(&self, again: bool) -> Result<Rootfs, Error> {
+        let id = self.container.id();
+        let snapshot = self.parts.storage.snapshots().mounts(id)?;
+        let volatile = self.container.definition.host.auto_remove;
+        if volatile && again {
+            // The kernel's mark of an unfinished volatile mount. The run before has ended, and nobody keeps what
+            // a crash of the host would damage.
+            let mark = snapshot.work.join("work/incompat");
+            if let Err(error) = std::fs::remove_dir_all(&mark)
+                && error.kind() != std::io::ErrorKind::NotFound
+            {
+                return Err(Error::Io { operation: format!("remove {}", mark.display()), source: error });
+            }
+        }
+        Ok(Rootfs::Overlay { lower: snapshot.lower, upper: snapshot.upper, work: snapshot.work, volatile })
+    }
+
+    /// Writes the generated files, or names those of the container whose network it shares.
+    fn generated(&self, endpoint: Option<&Endpoint>) -> Result<Vec<GeneratedFile>, Error> {
+        let definition = &self.container.definition;
+        let owner = match &definition.network {
+            NetworkPlan::Container(name) => self.parts.containers.find(name)?.id().to_owned(),
+            _ => self.container.id().to_owned(),
+        };
+        let directory = self.parts.storage.container_dir(&owner)?;
+        if owner == self.container.id() {
+            self.write_generated(&directory, endpoint)?;
+        }
+        let file = |(name, target): (&str, &str)| GeneratedFile {
+            source: directory.join(name),
+            target: target.into(),
+        };
+        Ok(GENERATED.map(file).into())
+    }
+
+    fn write_generated(&self, directory: &Path, endpoint: Option<&Endpoint>) -> Result<(), Error> {
+        let definition: &Definition = &self.container.definition;
+        // A host without these files has nothing to add.
+        let host_hosts = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
+        let host_resolv = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+        let around = Surroundings {
+            address: endpoint.and_then(Endpoint::address4).map(Into::into),
+            gateway: self.parts.networks.gateway().map(|gateway| gateway.addr().into()),
+            host_hosts: &host_hosts,
+            host_resolv: &host_resolv,
+        };
+        let contents =
+            [files::hostname(definition), files::hosts(definition, &around), files::resolv_conf(definition, &around)];
+        for ((name, _), content) in GENERATED.iter().zip(contents) {
+            let path = directory.join(name);
+            write_readable(&path, &content)
+                .map_err(|source| Error::Io { operation: format!("write {}", path.display()), source })?;
+        }
+        Ok(())
+    }
+
+    fn log_settings(&self) -> LogSettings {
+        let defaults = self.parts.settings.log;
+        let mut settings =
+            LogSettings { max_file_bytes: defaults.max_file_bytes, max_files: defaults.max_files };
+        let options = self.container.definition.host.log_config.config.iter().flatten();
+        for (key, value) in options {
+            match key.as_str() {
+                "max-size" => settings.max_file_bytes = size(value).unwrap_or(settings.max_file_bytes),
+                "max-file" => settings.max_files = value.parse().unwrap_or(settings.max_files).max(1),
+                _ => {}
+            }
+        }
+        settings
+    }
+
+    pub(super) fn tell_network(&self, event: NetworkEvent) {
+        if self.container.definition.network == NetworkPlan::Bridge {
+            self.parts.events.publish(Event::Network {
+                id: self.parts.bridge_id.clone(),
+                name: "bridge".into(),
+                container: self.container.id().to_owned(),
+                event,
+            });
+        }
+    }
+
+    /// Gives back address and ports.
+    pub(super) async fn give_back_network(&self) {
+        if let Err(error) = self.parts.networks.detach(self.container.id()).await {
+            tracing::warn!(container = self.container.id(), %error, "the network was not given back whole");
+        }
+    }
+
+    /// Clears away what is left of a run that has ended: layer, cgroup, the shim's directory.
+    pub(super) async fn clear_run(&mut self) {
+        self.lease = None;
+        let cgroup = self.cgroup();
+        let exec_dir = self.parts.exec_dir(self.container.id());
+        let cleared = crate::blocking::blocking(move || {
+            let removed = cgroup.and_then(|cgroup| Ok(cgroup.remove()?));
+            remove_tree(&exec_dir)?;
+            removed
+        });
+        if let Err(error) = cleared.await {
+            tracing::warn!(container = self.container.id(), %error, "a run was not cleared away whole");
+        }
+    }
+}
+
+/// Replaces a file's content. It is read by the container's users, whatever the daemon's umask.
+fn write_readable(path: &Path, content: &str) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::write(path, content)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o644))
+}
+
+/// Removes a directory of the exec root; one that is not there is fine.
+pub(super) fn remove_tree(path: &Path) -> Result<(), Error> {
+    match std::fs::remove_dir_all(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::Io { operation: format!("remove {}", path.display()), source: error })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Reads `10m`, `64k`, `1g` or bytes.
+fn size(text: &str) -> Option<u64> {
+    let lower = text.trim().to_ascii_lowercase();
+    let lower = lower.strip_suffix('b').unwrap_or(&lower);
+    let (digits, factor) = match lower.char_indices().last()? {
+        (at, 'k') => (&lower[..at], 1 << 10),
+        (at, 'm') => (&lower[..at], 1 << 20),
+        (at, 'g') => (&lower[..at], 1 << 30),
+        _ => (lower, 1),
+    };
+    digits.parse::<u64>().ok()?.checked_mul(factor)
+}
+
+/// Index into the mounts → index into the descriptors, and the descriptors.
+pub(super) type Opened = (BTreeMap<usize, usize>, Vec<OwnedFd>);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn log_sizes_are_read() {
+        for (text, bytes) in [("10", 10), ("64k", 64 << 10), ("10m", 10 << 20), ("1G", 1 << 30), ("2mb", 2 << 20)] {
+            assert_eq!(size(text), Some(bytes), "{text}");
+        }
+        for text in ["", "x", "-1", "99999999999g"] {
+            assert_eq!(size(text), None, "{text}");
+        }
+    }
+}
