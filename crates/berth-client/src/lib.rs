@@ -1,2 +1,19 @@
 //! The Engine API's client: HTTP over unix and TCP, hijacked streams.
+//!
+//! The API's version is settled without a round trip: requests ask for the newest version, and a server that is older
+//! says so in its refusal, upon which the request is sent again. Only requests whose body cannot be sent twice ask first.
 #![forbid(unsafe_code)]
+
+mod client;
+mod error;
+mod hijack;
+mod host;
+mod query;
+mod transport;
+
+pub use client::{Client, ResponseBody};
+pub use error::Error;
+pub use hijack::Hijacked;
+pub use host::{Host, HostError};
+pub use http::StatusCode;
+pub use query::{Query, segment};

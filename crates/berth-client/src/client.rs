@@ -1,0 +1,408 @@
+//! Requests and their answers.
+
+use std::io;
+use std::sync::{Mutex, PoisonError};
+
+use berth_api::error::ErrorResponse;
+use berth_api::system::Ping;
+use berth_api::version::ApiVersion;
+use bytes::Bytes;
+use futures_util::{Stream, TryStreamExt as _};
+use http::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderMap, UPGRADE, USER_AGENT};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Full, StreamBody};
+use hyper::body::{Frame, Incoming};
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::error::Error;
+use crate::hijack::Hijacked;
+use crate::host::Host;
+use crate::transport::Transport;
+
+/// Longest answer that is gathered in memory.
+const LONGEST_ANSWER: usize = 256 << 20;
+/// Connections kept for later requests.
+const MOST_IDLE: usize = 4;
+/// Sent as `User-Agent`.
+const AGENT: &str = concat!("Berth-Client/", env!("CARGO_PKG_VERSION"), " (linux)");
+
+type RequestBody = UnsyncBoxBody<Bytes, io::Error>;
+type Sender = SendRequest<RequestBody>;
+
+/// A client of one server. Requests may run at the same time; each has a connection of its own meanwhile.
+#[derive(Debug)]
+pub struct Client {
+    host: Host,
+    idle: Mutex<Vec<Sender>>,
+    version: Mutex<Version>,
+}
+
+/// What is known about the version to speak.
+#[derive(Debug, Clone, Copy)]
+struct Version {
+    value: ApiVersion,
+    /// The user insists on it.
+    pinned: bool,
+    /// The server has answered to it.
+    settled: bool,
+}
+
+/// What is sent beside method and path.
+enum Payload {
+    /// Nothing.
+    Empty,
+    /// Can be sent again.
+    Bytes(Bytes),
+}
+
+impl Client {
+    /// Connects, so that an absent server is known before anything is asked of it.
+    pub async fn connect(host: &Host) -> Result<Self, Error> {
+        let client = Self {
+            host: host.clone(),
+            idle: Mutex::default(),
+            version: Mutex::new(Version { value: ApiVersion::NEWEST, pinned: false, settled: false }),
+        };
+        let sender = client.open().await?;
+        client.put_back(sender);
+        Ok(client)
+    }
+
+    /// Speaks this version and no other.
+    #[must_use]
+    pub fn pin_version(self, version: ApiVersion) -> Self {
+        *lock(&self.version) = Version { value: version, pinned: true, settled: true };
+        self
+    }
+
+    /// The server.
+    pub fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// The version that requests ask for now.
+    pub fn version(&self) -> ApiVersion {
+        lock(&self.version).value
+    }
+
+    /// Asks what the server is, and settles the version.
+    pub async fn ping(&self) -> Result<Ping, Error> {
+        let request = self.request(&Method::GET, "/_ping", &Payload::Empty, false)?;
+        let response = self.exchange(request, "GET /_ping").await?;
+        let headers = response.headers().clone();
+        let status = response.status();
+        let body = gather(response, "GET /_ping").await?;
+        if !status.is_success() {
+            return Err(refusal(status, &body));
+        }
+        self.settle(&headers);
+        let text = |name: &str| {
+            headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
+        };
+        Ok(Ping {
+            api_version: text("api-version"),
+            os_type: text("ostype"),
+            experimental: text("docker-experimental") == "true",
+            builder_version: text("builder-version"),
+            swarm: text("swarm"),
+        })
+    }
+
+    /// `GET`, with an answer in JSON.
+    pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
+        decode(&self.get_bytes(path).await?, || format!("GET {path}"))
+    }
+
+    /// `GET`, with the answer as it came.
+    pub async fn get_bytes(&self, path: &str) -> Result<Bytes, Error> {
+        let response = self.send(Method::GET, path, Payload::Empty).await?;
+        gather(response, path).await
+    }
+
+    /// `GET` with an answer that is a stream.
+    pub async fn get_stream(&self, path: &str) -> Result<ResponseBody, Error> {
+        Ok(ResponseBody { operation: format!("GET {path}"), response: self.send(Method::GET, path, Payload::Empty).await? })
+    }
+
+    /// `POST` without a body; whatever the answer holds is dropped.
+    pub async fn post_empty(&self, path: &str) -> Result<StatusCode, Error> {
+        let response = self.send(Method::POST, path, Payload::Empty).await?;
+        let status = response.status();
+        gather(response, path).await?;
+        Ok(status)
+    }
+
+    /// `POST` of JSON, with an answer in JSON.
+    pub async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, Error> {
+        let response = self.send(Method::POST, path, json(path, body)?).await?;
+        decode(&gather(response, path).await?, || format!("POST {path}"))
+    }
+
+    /// `POST` of JSON; whatever the answer holds is dropped.
+    pub async fn post_json(&self, path: &str, body: &impl Serialize) -> Result<StatusCode, Error> {
+        let response = self.send(Method::POST, path, json(path, body)?).await?;
+        let status = response.status();
+        gather(response, path).await?;
+        Ok(status)
+    }
+
+    /// `POST` without a body, with an answer that is a stream.
+    pub async fn post_for_stream(&self, path: &str) -> Result<ResponseBody, Error> {
+        Ok(ResponseBody { operation: format!("POST {path}"), response: self.send(Method::POST, path, Payload::Empty).await? })
+    }
+
+    /// `POST` of a stream, with an answer that is a stream.
+    pub async fn post_stream<S>(&self, path: &str, content_type: &str, body: S) -> Result<ResponseBody, Error>
+    where
+        S: Stream<Item = io::Result<Bytes>> + Send + 'static,
+    {
+        let operation = format!("POST {path}");
+        if !lock(&self.version).settled {
+            self.ping().await?;
+        }
+        let body = StreamBody::new(body.map_ok(Frame::data)).boxed_unsync();
+        let request = self
+            .builder(&Method::POST, path, true)
+            .header(CONTENT_TYPE, content_type)
+            .body(body)
+            .map_err(|source| Error::Request { operation: operation.clone(), source })?;
+        let response = self.exchange(request, &operation).await?;
+        Ok(ResponseBody { response: checked(response, &operation).await?, operation })
+    }
+
+    /// `DELETE`, with the answer as it came.
+    pub async fn delete(&self, path: &str) -> Result<Bytes, Error> {
+        let response = self.send(Method::DELETE, path, Payload::Empty).await?;
+        gather(response, path).await
+    }
+
+    /// `POST` that takes the connection over as a stream in both directions.
+    pub async fn hijack(&self, path: &str, body: Option<&impl Serialize>) -> Result<Hijacked, Error> {
+        let operation = format!("POST {path}");
+        let payload = body.map_or(Ok(Payload::Empty), |body| json(path, body))?;
+        let response = self.send_with(&Method::POST, path, &payload, true).await?;
+        let status = response.status();
+        if status != StatusCode::SWITCHING_PROTOCOLS {
+            return Err(Error::NotUpgraded { status });
+        }
+        let content_type =
+            response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
+        let upgraded = hyper::upgrade::on(response)
+            .await
+            .map_err(|source| Error::Http { operation: operation.clone(), source })?;
+        match upgraded.downcast::<TokioIo<Transport>>() {
+            Ok(parts) => {
+                Ok(Hijacked { transport: parts.io.into_inner(), prefix: parts.read_buf, content_type })
+            }
+            Err(_) => Err(Error::NotUpgraded { status }),
+        }
+    }
+
+    /// Sends a request that can be sent again, and checks the answer's status.
+    async fn send(&self, method: Method, path: &str, payload: Payload) -> Result<Response<Incoming>, Error> {
+        self.send_with(&method, path, &payload, false).await
+    }
+
+    async fn send_with(
+        &self,
+        method: &Method,
+        path: &str,
+        payload: &Payload,
+        upgrade: bool,
+    ) -> Result<Response<Incoming>, Error> {
+        let operation = format!("{method} {path}");
+        loop {
+            let asked = self.version();
+            let mut request = self.request(method, path, payload, true)?;
+            if upgrade {
+                request.headers_mut().insert(CONNECTION, http::HeaderValue::from_static("Upgrade"));
+                request.headers_mut().insert(UPGRADE, http::HeaderValue::from_static("tcp"));
+            }
+            let response = self.exchange(request, &operation).await?;
+            let headers = response.headers().clone();
+            match checked(response, &operation).await {
+                Err(Error::Server { status: StatusCode::BAD_REQUEST, message })
+                    if message.contains("is too new") && self.settle(&headers) && self.version() < asked =>
+                {
+                    continue;
+                }
+                outcome => {
+                    lock(&self.version).settled = true;
+                    return outcome;
+                }
+            }
+        }
+    }
+
+    /// Takes the version that the server says it speaks, if it is older. False if the user insists on another.
+    fn settle(&self, headers: &HeaderMap) -> bool {
+        let mut version = lock(&self.version);
+        if version.pinned {
+            return false;
+        }
+        // A server that does not say is from before it was said.
+        let theirs = headers
+            .get("api-version")
+            .and_then(|value| value.to_str().ok()?.parse().ok())
+            .unwrap_or(ApiVersion::OLDEST);
+        version.value = version.value.min(theirs);
+        version.settled = true;
+        true
+    }
+
+    fn builder(&self, method: &Method, path: &str, versioned: bool) -> http::request::Builder {
+        let uri = if versioned { format!("/v{}{path}", self.version()) } else { path.to_owned() };
+        Request::builder().method(method).uri(uri).header(HOST, self.host.authority()).header(USER_AGENT, AGENT)
+    }
+
+    fn request(
+        &self,
+        method: &Method,
+        path: &str,
+        payload: &Payload,
+        versioned: bool,
+    ) -> Result<Request<RequestBody>, Error> {
+        let mut builder = self.builder(method, path, versioned);
+        let bytes = match payload {
+            Payload::Empty => Bytes::new(),
+            Payload::Bytes(bytes) => {
+                builder = builder.header(CONTENT_TYPE, "application/json");
+                bytes.clone()
+            }
+        };
+        let body = Full::new(bytes).map_err(|never| match never {}).boxed_unsync();
+        builder.body(body).map_err(|source| Error::Request { operation: format!("{method} {path}"), source })
+    }
+
+    /// Sends a request over an idle connection or a new one.
+    async fn exchange(&self, request: Request<RequestBody>, operation: &str) -> Result<Response<Incoming>, Error> {
+        let mut sender = match self.take_idle() {
+            Some(sender) => sender,
+            None => self.open().await?,
+        };
+        let response = sender
+            .send_request(request)
+            .await
+            .map_err(|source| Error::Http { operation: operation.to_owned(), source })?;
+        self.put_back(sender);
+        Ok(response)
+    }
+
+    async fn open(&self) -> Result<Sender, Error> {
+        let refused = |source| Error::Connect { host: self.host.clone(), source };
+        let transport = Transport::connect(&self.host).await.map_err(refused)?;
+        let (sender, connection) = http1::handshake(TokioIo::new(transport))
+            .await
+            .map_err(|source| Error::Http { operation: format!("connect to {}", self.host), source })?;
+        tokio::spawn(async move {
+            // Whoever waits for an answer is told what went wrong; nobody else needs to know.
+            let _ = connection.with_upgrades().await;
+        });
+        Ok(sender)
+    }
+
+    /// A connection whose last answer has been read whole.
+    fn take_idle(&self) -> Option<Sender> {
+        let mut idle = lock(&self.idle);
+        idle.retain(|sender| !sender.is_closed());
+        let index = idle.iter().position(SendRequest::is_ready)?;
+        Some(idle.swap_remove(index))
+    }
+
+    fn put_back(&self, sender: Sender) {
+        let mut idle = lock(&self.idle);
+        if idle.len() < MOST_IDLE && !sender.is_closed() {
+            idle.push(sender);
+        }
+    }
+}
+
+/// An answer that arrives bit by bit.
+#[derive(Debug)]
+pub struct ResponseBody {
+    operation: String,
+    response: Response<Incoming>,
+}
+
+impl ResponseBody {
+    /// The answer's content type; empty if the server gave none.
+    pub fn content_type(&self) -> &str {
+        self.response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    }
+
+    /// The next bytes; none at the end.
+    pub async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
+        loop {
+            match self.response.body_mut().frame().await {
+                None => return Ok(None),
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data()
+                        && !data.is_empty()
+                    {
+                        return Ok(Some(data));
+                    }
+                }
+                Some(Err(source)) => return Err(Error::Http { operation: self.operation.clone(), source }),
+            }
+        }
+    }
+
+    /// All that is left.
+    pub async fn all(self) -> Result<Bytes, Error> {
+        gather(self.response, &self.operation).await
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    // Nothing is left half-changed under these locks.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn json(path: &str, body: &impl Serialize) -> Result<Payload, Error> {
+    serde_json::to_vec(body)
+        .map(|bytes| Payload::Bytes(bytes.into()))
+        .map_err(|source| Error::Decode { operation: format!("POST {path}"), source })
+}
+
+fn decode<T: DeserializeOwned>(bytes: &[u8], operation: impl Fn() -> String) -> Result<T, Error> {
+    berth_api::json::from_slice(bytes).map_err(|source| Error::Decode { operation: operation(), source })
+}
+
+async fn checked(response: Response<Incoming>, operation: &str) -> Result<Response<Incoming>, Error> {
+    let status = response.status();
+    if status.as_u16() < 400 {
+        return Ok(response);
+    }
+    let body = gather(response, operation).await?;
+    Err(refusal(status, &body))
+}
+
+/// The error that a refused request's answer describes.
+fn refusal(status: StatusCode, body: &[u8]) -> Error {
+    let message = match berth_api::json::from_slice::<ErrorResponse>(body) {
+        Ok(error) if !error.message.is_empty() => error.message.trim().to_owned(),
+        _ => {
+            let text = String::from_utf8_lossy(body).trim().to_owned();
+            if text.is_empty() {
+                format!("request returned {status} for API route, check if the server supports the requested API version")
+            } else {
+                text
+            }
+        }
+    };
+    Error::Server { status, message }
+}
+
+async fn gather(response: Response<Incoming>, operation: &str) -> Result<Bytes, Error> {
+    match http_body_util::Limited::new(response.into_body(), LONGEST_ANSWER).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) => match error.downcast::<hyper::Error>() {
+            Ok(source) => Err(Error::Http { operation: operation.to_owned(), source: *source }),
+            Err(_) => Err(Error::TooLong { operation: operation.to_owned(), limit: LONGEST_ANSWER }),
+        },
+    }
+}
