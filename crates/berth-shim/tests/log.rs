@@ -29,7 +29,8 @@ fn texts(records: &[Record]) -> Vec<String> {
 }
 
 fn segments(directory: &Path) -> Vec<PathBuf> {
-    let mut paths: Vec<_> = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut paths: Vec<_> =
+        std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.sort();
     paths
 }
@@ -171,8 +172,7 @@ fn tiny_tmpfs(size: &str) -> (OwnedFd, PathBuf) {
 fn a_full_disk_loses_records_and_says_how_many() {
     let (_mount, path) = tiny_tmpfs("256k");
     let log = path.join("log");
-    let mut writer =
-        Writer::open(&log, LogSettings { max_file_bytes: 100_000_000, max_files: 2 }).unwrap();
+    let mut writer = Writer::open(&log, LogSettings { max_file_bytes: 100_000_000, max_files: 2 }).unwrap();
     writer.write(Stream::Stdout, b"before\n");
     let filler = path.join("filler");
     let mut filled = 0;

@@ -100,14 +100,11 @@ impl Attachment {
     }
 
     fn filter(&mut self, input: &[u8], out: &mut Vec<u8>) -> Received {
-        match &mut self.keys {
-            Some(keys) if keys.filter(input, out) => Received::Detach,
-            Some(_) => Received::Input,
-            None => {
-                out.extend_from_slice(input);
-                Received::Input
-            }
-        }
+        let Some(keys) = &mut self.keys else {
+            out.extend_from_slice(input);
+            return Received::Input;
+        };
+        if keys.filter(input, out) { Received::Detach } else { Received::Input }
     }
 
     /// Sends `bytes` of `stream`, keeping what does not go out at once.
