@@ -110,6 +110,12 @@ pub enum Error {
     /// No shim could be started.
     #[error(transparent)]
     Spawner(#[from] berth_shim::spawner::SpawnerError),
+    /// A shim did not answer, or refused.
+    #[error("container's shim: {}", chain(.0))]
+    Shim(#[from] berth_shim::client::ClientError),
+    /// An image could not be found, read or changed.
+    #[error("{}", chain(.0))]
+    Image(#[from] berth_image::Error),
     /// A step failed, and so did some of what was to undo the steps before it.
     #[error("{first}; while undoing it: {}", .undo.join("; "))]
     Unwound {
@@ -152,6 +158,8 @@ impl Error {
             | Error::Connect(_)
             | Error::Cgroup(_)
             | Error::Spawner(_)
+            | Error::Shim(_)
+            | Error::Image(_)
             | Error::Io { .. }
             | Error::Record { .. } => ErrorKind::System,
             Error::Unwound { first, .. } => first.kind(),

@@ -202,6 +202,7 @@ impl Networks {
         let process = blocking(move || Ok(net.process().ok())).await?;
         let Some(process) = process else { return Ok(()) };
         let failed = |source| Error::Io { operation: "watch the net process".into(), source };
+        #[expect(deprecated, reason = "the unsafe successor is for types that might lie about their descriptor")]
         let process = AsyncFd::with_interest(process, Interest::READABLE).map_err(failed)?;
         process.readable().await.map_err(failed)?.retain_ready();
         Ok(())

@@ -72,7 +72,7 @@ pub fn resolv_conf(definition: &Definition, around: &Surroundings<'_>) -> String
     if definition.network == NetworkPlan::Host && servers.is_none() && search.is_none() && options.is_none() {
         return around.host_resolv.to_owned();
     }
-    let found = |keyword: &str| {
+    let found = |keyword: &'static str| {
         let lines = around.host_resolv.lines().map(str::split_whitespace);
         lines.filter_map(|mut words| (words.next() == Some(keyword)).then(|| words.map(str::to_owned).collect()))
     };

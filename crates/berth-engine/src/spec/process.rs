@@ -2,7 +2,7 @@
 
 use berth_api::container::{Config, HostConfig};
 use oci_spec::runtime::{
-    BoxBuilder, LinuxCapabilities, LinuxCapabilitiesBuilder, Process, ProcessBuilder, UserBuilder,
+    BoxBuilder, Capabilities, Capability, LinuxCapabilities, LinuxCapabilitiesBuilder, Process, ProcessBuilder, UserBuilder,
 };
 
 use super::{invalid, resources, spec_error};
@@ -83,13 +83,13 @@ pub fn environment(own: &[String], hostname: &str, tty: bool) -> Vec<String> {
 
 /// The capability sets of a process; none is inheritable (R9).
 fn capabilities(host: &HostConfig, privileged: bool) -> Result<LinuxCapabilities, Error> {
-    let set = capability_set(host, privileged)?;
+    let set: Capabilities = capability_set(host, privileged)?.into_iter().collect();
     LinuxCapabilitiesBuilder::default()
         .bounding(set.clone())
         .effective(set.clone())
         .permitted(set)
-        .inheritable(Default::default())
-        .ambient(Default::default())
+        .inheritable(Capabilities::default())
+        .ambient(Capabilities::default())
         .build()
         .map_err(spec_error)
 }
@@ -98,7 +98,7 @@ fn capabilities(host: &HostConfig, privileged: bool) -> Result<LinuxCapabilities
 pub fn capability_set(
     host: &HostConfig,
     privileged: bool,
-) -> Result<oci_spec::runtime::Capabilities, Error> {
+) -> Result<Vec<Capability>, Error> {
     let list = |given: &Option<Vec<String>>| given.clone().unwrap_or_default();
     berth_runtime::capability::adjust(&list(&host.cap_add), &list(&host.cap_drop), privileged)
         .map_err(|error| invalid(error.to_string()))

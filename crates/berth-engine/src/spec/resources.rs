@@ -6,7 +6,7 @@ use berth_api::container::{HostConfig, ThrottleDevice};
 use oci_spec::runtime::{
     LinuxBlockIo, LinuxBlockIoBuilder, LinuxCpu, LinuxCpuBuilder, LinuxDeviceCgroup, LinuxMemory,
     LinuxMemoryBuilder, LinuxPidsBuilder, LinuxResources, LinuxResourcesBuilder, LinuxThrottleDevice,
-    LinuxThrottleDeviceBuilder, LinuxWeightDeviceBuilder, PosixRlimit, PosixRlimitBuilder,
+    LinuxThrottleDeviceBuilder, LinuxWeightDeviceBuilder, PosixRlimit, PosixRlimitBuilder, PosixRlimitType,
 };
 use rustix::fs::{major, minor};
 
@@ -127,7 +127,7 @@ pub fn rlimits(host: &HostConfig) -> Result<Vec<PosixRlimit>, Error> {
     let mut limits = Vec::new();
     for ulimit in host.ulimits.iter().flatten() {
         let name = format!("RLIMIT_{}", ulimit.name.to_ascii_uppercase());
-        let kind = serde_json::from_value(serde_json::Value::String(name))
+        let kind: PosixRlimitType = serde_json::from_value(serde_json::Value::String(name))
             .map_err(|_| invalid(format!("invalid ulimit type: {}", ulimit.name)))?;
         let builder =
             PosixRlimitBuilder::default().typ(kind).soft(number(ulimit.soft)).hard(number(ulimit.hard));
