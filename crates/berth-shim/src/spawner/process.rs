@@ -1,7 +1,6 @@
 //! The spawner itself.
 
 use std::collections::HashMap;
-use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
@@ -23,8 +22,7 @@ const MAX_DESCRIPTORS: usize = 4096;
 const MAX_PARTIAL: usize = 64;
 
 /// The face of the binary that the daemon executes as its spawner, with a connected message socket as descriptor 0.
-/// Arguments beyond the name of the face are not used.
-pub fn main(_arguments: Vec<OsString>) -> ExitCode {
+pub fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
