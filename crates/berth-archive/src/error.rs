@@ -39,7 +39,9 @@ pub enum Error {
         limit: u64,
     },
     /// Writing on would leave less free space than the configured reserve.
-    #[error("no space left for the archive: the file system has {free} bytes free, of which {keep} must stay free")]
+    #[error(
+        "no space left for the archive: the file system has {free} bytes free, of which {keep} must stay free"
+    )]
     DiskFull {
         /// Free bytes at the time.
         free: u64,

@@ -170,7 +170,8 @@ fn copy_range(file: &File, path: &[u8], offset: u64, length: u64, out: &mut impl
     let mut done = 0;
     while done < length {
         let want = usize::try_from(length - done).unwrap_or(usize::MAX).min(buffer.len());
-        file.read_exact_at(&mut buffer[..want], offset + done).map_err(|error| Error::file("reading", path, error))?;
+        file.read_exact_at(&mut buffer[..want], offset + done)
+            .map_err(|error| Error::file("reading", path, error))?;
         out.write_all(&buffer[..want]).map_err(|error| Error::file("writing", b"the tar", error))?;
         done += want as u64;
     }
@@ -207,7 +208,11 @@ impl Orphans {
                         empty => empty.insert(unnamed_file()?),
                     };
                     records.copy(length, spill)?;
-                    orphans.by_path.entry(path).or_default().push(Orphan { record: number, start: end, length });
+                    orphans.by_path.entry(path).or_default().push(Orphan {
+                        record: number,
+                        start: end,
+                        length,
+                    });
                     end += length;
                 }
             }
@@ -221,7 +226,8 @@ impl Orphans {
     }
 
     fn copy(&mut self, orphan: Orphan, offset: u64, length: u64, out: &mut impl Write) -> Result<()> {
-        let Some(spill) = self.spill.as_ref().filter(|_| offset.saturating_add(length) <= orphan.length) else {
+        let Some(spill) = self.spill.as_ref().filter(|_| offset.saturating_add(length) <= orphan.length)
+        else {
             return Err(malformed("a replaced file is shorter than its entry"));
         };
         copy_range(spill, b"a replaced file", orphan.start + offset, length, out)
@@ -229,9 +235,15 @@ impl Orphans {
 }
 
 fn unnamed_file() -> Result<File> {
-    rustix::fs::open(std::env::temp_dir(), OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC, Mode::RUSR | Mode::WUSR)
-        .map(File::from)
-        .map_err(|error| Error::file("creating a temporary file in", std::env::temp_dir().as_os_str().as_bytes(), error))
+    rustix::fs::open(
+        std::env::temp_dir(),
+        OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC,
+        Mode::RUSR | Mode::WUSR,
+    )
+    .map(File::from)
+    .map_err(|error| {
+        Error::file("creating a temporary file in", std::env::temp_dir().as_os_str().as_bytes(), error)
+    })
 }
 
 enum Record {
@@ -248,7 +260,8 @@ struct Records<'a> {
 impl<'a> Records<'a> {
     fn new(meta: &'a mut File) -> Result<Self> {
         meta.seek(SeekFrom::Start(0)).map_err(read_failed)?;
-        let mut input = zstd::stream::read::Decoder::with_buffer(BufReader::new(meta)).map_err(read_failed)?;
+        let mut input =
+            zstd::stream::read::Decoder::with_buffer(BufReader::new(meta)).map_err(read_failed)?;
         let mut magic = [0; MAGIC.len()];
         input.read_exact(&mut magic).map_err(read_failed)?;
         if magic != *MAGIC {

@@ -109,7 +109,13 @@ fn lift(from: &OwnedFd, to: &OwnedFd) -> io::Result<()> {
         loop {
             number += 1;
             let name = format!(".lifted-{number}");
-            match rustix::fs::renameat_with(from, entry.file_name(), to, &*name, rustix::fs::RenameFlags::NOREPLACE) {
+            match rustix::fs::renameat_with(
+                from,
+                entry.file_name(),
+                to,
+                &*name,
+                rustix::fs::RenameFlags::NOREPLACE,
+            ) {
                 Ok(()) => break,
                 Err(Errno::EXIST) => {}
                 Err(error) => return Err(error.into()),

@@ -125,7 +125,10 @@ impl Client {
 
     /// `GET` with an answer that is a stream.
     pub async fn get_stream(&self, path: &str) -> Result<ResponseBody, Error> {
-        Ok(ResponseBody { operation: format!("GET {path}"), response: self.send(Method::GET, path, Payload::Empty).await? })
+        Ok(ResponseBody {
+            operation: format!("GET {path}"),
+            response: self.send(Method::GET, path, Payload::Empty).await?,
+        })
     }
 
     /// `POST` without a body; whatever the answer holds is dropped.
@@ -152,7 +155,10 @@ impl Client {
 
     /// `POST` without a body, with an answer that is a stream.
     pub async fn post_for_stream(&self, path: &str) -> Result<ResponseBody, Error> {
-        Ok(ResponseBody { operation: format!("POST {path}"), response: self.send(Method::POST, path, Payload::Empty).await? })
+        Ok(ResponseBody {
+            operation: format!("POST {path}"),
+            response: self.send(Method::POST, path, Payload::Empty).await?,
+        })
     }
 
     /// `POST` of a stream, with an answer that is a stream.
@@ -189,8 +195,12 @@ impl Client {
         if status != StatusCode::SWITCHING_PROTOCOLS {
             return Err(Error::NotUpgraded { status });
         }
-        let content_type =
-            response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
+        let content_type = response
+            .headers()
+            .get(CONTENT_TYPE)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default()
+            .to_owned();
         let upgraded = hyper::upgrade::on(response)
             .await
             .map_err(|source| Error::Http { operation: operation.clone(), source })?;
@@ -256,7 +266,11 @@ impl Client {
 
     fn builder(&self, method: &Method, path: &str, versioned: bool) -> http::request::Builder {
         let uri = if versioned { format!("/v{}{path}", self.version()) } else { path.to_owned() };
-        Request::builder().method(method).uri(uri).header(HOST, self.host.authority()).header(USER_AGENT, AGENT)
+        Request::builder()
+            .method(method)
+            .uri(uri)
+            .header(HOST, self.host.authority())
+            .header(USER_AGENT, AGENT)
     }
 
     fn request(
@@ -279,7 +293,11 @@ impl Client {
     }
 
     /// Sends a request over an idle connection or a new one.
-    async fn exchange(&self, request: Request<RequestBody>, operation: &str) -> Result<Response<Incoming>, Error> {
+    async fn exchange(
+        &self,
+        request: Request<RequestBody>,
+        operation: &str,
+    ) -> Result<Response<Incoming>, Error> {
         let mut sender = match self.take_idle() {
             Some(sender) => sender,
             None => self.open().await?,
@@ -388,7 +406,9 @@ fn refusal(status: StatusCode, body: &[u8]) -> Error {
         _ => {
             let text = String::from_utf8_lossy(body).trim().to_owned();
             if text.is_empty() {
-                format!("request returned {status} for API route, check if the server supports the requested API version")
+                format!(
+                    "request returned {status} for API route, check if the server supports the requested API version"
+                )
             } else {
                 text
             }

@@ -58,9 +58,8 @@ impl Host {
 fn tcp(address: &str, whole: &str) -> Result<Host, HostError> {
     let address = address.trim_end_matches('/');
     let wrong = || HostError::Address(whole.to_owned());
-    let bare = |host: &str| {
-        !host.is_empty() && !host.contains(|c: char| c.is_whitespace() || "/@?#[]:".contains(c))
-    };
+    let bare =
+        |host: &str| !host.is_empty() && !host.contains(|c: char| c.is_whitespace() || "/@?#[]:".contains(c));
     let (host, port) = if let Some(rest) = address.strip_prefix('[') {
         let (inner, port) = rest.split_once(']').ok_or_else(wrong)?;
         inner.parse::<std::net::Ipv6Addr>().map_err(|_| wrong())?;
@@ -113,7 +112,17 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused() {
-        for text in ["", "unix://", "ssh://x", "tcp://", "tcp://[::1", "tcp://[x]:1", "tcp://h:99999", "a b", "tcp://a:1:2"] {
+        for text in [
+            "",
+            "unix://",
+            "ssh://x",
+            "tcp://",
+            "tcp://[::1",
+            "tcp://[x]:1",
+            "tcp://h:99999",
+            "a b",
+            "tcp://a:1:2",
+        ] {
             assert!(Host::parse(text).is_err(), "{text}");
         }
     }

@@ -79,10 +79,7 @@ mod tests {
         filters.add("a", "b");
         let query = Query::new().set("a", "x&y =é").flag("b", true).flag("c", false).set_some("d", None);
         assert_eq!(query.on("/p"), "/p?a=x%26y%20%3D%C3%A9&b=1");
-        assert_eq!(
-            Query::new().filters(&filters).on("/p"),
-            "/p?filters=%7B%22a%22:%7B%22b%22:true%7D%7D"
-        );
+        assert_eq!(Query::new().filters(&filters).on("/p"), "/p?filters=%7B%22a%22:%7B%22b%22:true%7D%7D");
         assert_eq!(Query::new().filters(&Filters::default()).on("/p"), "/p");
         assert_eq!(segment("r.io:5/a/b@sha256:c?d"), "r.io:5/a/b@sha256:c%3Fd");
     }

@@ -10,11 +10,11 @@ use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::{Error, Settings};
 use crate::container::Index;
 use crate::event::Bus;
 use crate::life::exec::Execs;
 use crate::network::Networks;
+use crate::{Error, Settings};
 
 /// The composition of storage, images, network, shims and runtime. One per daemon.
 pub struct Engine {
@@ -88,7 +88,8 @@ impl Parts {
 }
 
 fn images(settings: &Settings, storage: &Arc<Storage>) -> Result<Images, Error> {
-    todo!("{settings:?} {storage:?}")
+    let _ = settings;
+    Ok(berth_image::Images(storage.clone()))
 }
 
 impl Engine {

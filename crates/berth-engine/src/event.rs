@@ -15,7 +15,17 @@ use crate::{Error, op};
 /// Events that are kept for `since`, and that a slow reader may lag behind.
 const KEPT: usize = 256;
 const KNOWN_FILTERS: [&str; 11] = [
-    "config", "container", "daemon", "event", "image", "label", "network", "plugin", "scope", "type", "volume",
+    "config",
+    "container",
+    "daemon",
+    "event",
+    "image",
+    "label",
+    "network",
+    "plugin",
+    "scope",
+    "type",
+    "volume",
 ];
 
 /// What happened to a container.
@@ -281,11 +291,8 @@ impl Bus {
         // Without `since`, an `until` in the past asks for what is remembered.
         let past = wanted.since.is_some() || wanted.until.is_some_and(|until| until <= Timestamp::now());
         let after = wanted.since.map_or(i128::MIN, Timestamp::as_nanosecond);
-        let replay = recent
-            .iter()
-            .filter(|message| past && i128::from(message.time_nano) >= after)
-            .cloned()
-            .collect();
+        let replay =
+            recent.iter().filter(|message| past && i128::from(message.time_nano) >= after).cloned().collect();
         Ok(EventStream { receiver, replay, filters: wanted.filters, until: wanted.until })
     }
 }
@@ -337,7 +344,8 @@ impl EventStream {
 
 /// Whether a message satisfies Docker's event filters.
 fn passes(filters: &Filters, message: &Message) -> bool {
-    let any = |name: &str, matches: &dyn Fn(&str) -> bool| !filters.has(name) || filters.get(name).any(matches);
+    let any =
+        |name: &str, matches: &dyn Fn(&str) -> bool| !filters.has(name) || filters.get(name).any(matches);
     let named = |kind: &'static str| {
         let actor = &message.actor;
         let name = actor.attributes.get("name");
@@ -390,9 +398,13 @@ mod tests {
         bus.publish(container(ContainerEvent::Die { code: 3, ran: Duration::from_secs(7) }));
         let message = stream.next().await.unwrap();
         assert_eq!((message.kind.as_str(), message.action.as_str()), ("container", "die"));
-        for (key, value) in
-            [("exitCode", "3"), ("execDuration", "7"), ("name", "web"), ("image", "busybox:1"), ("tier", "front")]
-        {
+        for (key, value) in [
+            ("exitCode", "3"),
+            ("execDuration", "7"),
+            ("name", "web"),
+            ("image", "busybox:1"),
+            ("tier", "front"),
+        ] {
             assert_eq!(message.actor.attributes[key], value);
         }
         assert_eq!((message.status.as_str(), message.from.as_str()), ("die", "busybox:1"));
@@ -425,8 +437,9 @@ mod tests {
             bus.publish(container(ContainerEvent::Start));
         }
         let until = Some(Timestamp::now());
-        let mut stream =
-            bus.subscribe(op::Events { since: Some(Timestamp::UNIX_EPOCH), until, ..Default::default() }).unwrap();
+        let mut stream = bus
+            .subscribe(op::Events { since: Some(Timestamp::UNIX_EPOCH), until, ..Default::default() })
+            .unwrap();
         let mut seen = 0;
         while stream.next().await.is_some() {
             seen += 1;

@@ -1,25 +1,238 @@
 //! What the engine says about itself and what happens in it.
 
-use berth_api::system;
+mod host;
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use berth_api::system::{
+    self, Component, Firewall, IndexInfo, Platform, Plugins, RegistryConfig, Runtime, Swarm,
+};
+use berth_api::version::ApiVersion;
+use berth_api::{StringMap, container::Status};
+use jiff::Timestamp;
+use rustix::rand::{GetRandomFlags, getrandom};
+
+use crate::blocking::blocking;
+use crate::engine::Parts;
 use crate::event::EventStream;
-use crate::{Engine, Error, op};
+use crate::inspect::STORAGE_DRIVER;
+use crate::{Engine, Error, RegistrySettings, op, system as names};
+use host::Limits;
 
-#[expect(clippy::unused_async, reason = "bodies follow")]
+/// The version of all of Berth.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// Docker's default registry, as its clients know it.
+const INDEX_SERVER: &str = "https://index.docker.io/v1/";
+/// Networks whose registries never need TLS.
+const LOOPBACK: [&str; 2] = ["::1/128", "127.0.0.0/8"];
+
 impl Engine {
     /// What the engine says about itself and its host.
     pub async fn info(&self) -> Result<system::Info, Error> {
-        unimplemented!()
+        let parts = Arc::clone(&self.parts);
+        let tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks();
+        let mut info = blocking(move || info(&parts)).await?;
+        info.ngoroutines = i64::try_from(tasks).unwrap_or(i64::MAX);
+        Ok(info)
     }
 
     /// Versions of the engine and its API.
     pub fn version(&self) -> system::Version {
-        unimplemented!()
+        version()
     }
 
     /// Events from now on, or from `since`.
-    pub fn events(&self, op: op::Events) -> EventStream {
-        let _ = op;
-        unimplemented!()
+    pub fn events(&self, op: op::Events) -> Result<EventStream, Error> {
+        self.parts.events.subscribe(op)
+    }
+}
+
+fn version() -> system::Version {
+    let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
+    let mut version = system::Version {
+        platform: Platform { name: "Berth".into() },
+        components: Vec::new(),
+        version: VERSION.into(),
+        api_version: ApiVersion::NEWEST.to_string(),
+        min_api_version: ApiVersion::OLDEST.to_string(),
+        git_commit: option_env!("BERTH_COMMIT").unwrap_or_default().into(),
+        go_version: concat!("rustc ", env!("CARGO_PKG_RUST_VERSION")).into(),
+        os: "linux".into(),
+        arch: names::architecture().into(),
+        kernel_version: kernel,
+        experimental: false,
+        build_time: option_env!("BERTH_BUILD_TIME").unwrap_or_default().into(),
+    };
+    let details = [
+        ("ApiVersion", version.api_version.clone()),
+        ("Arch", version.arch.clone()),
+        ("BuildTime", version.build_time.clone()),
+        ("Experimental", "false".to_owned()),
+        ("GitCommit", version.git_commit.clone()),
+        ("GoVersion", version.go_version.clone()),
+        ("KernelVersion", version.kernel_version.clone()),
+        ("MinAPIVersion", version.min_api_version.clone()),
+        ("Os", version.os.clone()),
+    ];
+    let details: StringMap = details.map(|(key, value)| (key.to_owned(), value)).into();
+    version.components =
+        vec![Component { name: "Engine".into(), version: VERSION.into(), details: Some(details) }];
+    version
+}
+
+fn info(parts: &Parts) -> Result<system::Info, Error> {
+    let settings = &parts.settings;
+    let limits = Limits::current()?;
+    let kernel = rustix::system::uname();
+    let (operating_system, os_version) = host::distribution();
+    let mut info = system::Info {
+        id: installation(parts)?,
+        images: i64::try_from(parts.storage.images().list()?.len()).unwrap_or(i64::MAX),
+        driver: STORAGE_DRIVER.into(),
+        driver_status: host::storage_status(&settings.data_root),
+        plugins: plugins(),
+        ipv4_forwarding: host::forwards_ipv4(),
+        debug: settings.debug,
+        nfd: host::open_descriptors(),
+        system_time: Timestamp::now().to_string(),
+        logging_driver: "local".into(),
+        cgroup_driver: "cgroupfs".into(),
+        cgroup_version: limits.cgroup_version().into(),
+        nevents_listener: i64::try_from(parts.events.listeners()).unwrap_or(i64::MAX),
+        kernel_version: kernel.release().to_string_lossy().into_owned(),
+        operating_system,
+        os_version,
+        os_type: "linux".into(),
+        architecture: kernel.machine().to_string_lossy().into_owned(),
+        index_server_address: INDEX_SERVER.into(),
+        registry_config: Some(registries(&settings.registry)),
+        ncpu: i64::try_from(parts.cpus).unwrap_or(i64::MAX),
+        mem_total: host::memory_bytes(),
+        docker_root_dir: settings.data_root.display().to_string(),
+        name: kernel.nodename().to_string_lossy().into_owned(),
+        labels: settings.labels.clone(),
+        server_version: VERSION.into(),
+        runtimes: runtimes(),
+        default_runtime: "berth".into(),
+        swarm: Swarm::default(),
+        live_restore_enabled: settings.live_restore,
+        init_binary: "docker-init".into(),
+        security_options: host::security_options(),
+        firewall_backend: Some(Firewall { driver: "nftables".into(), info: None }),
+        ..system::Info::default()
+    };
+    limits.describe(&mut info);
+    count(parts, &mut info);
+    Ok(info)
+}
+
+fn count(parts: &Parts, info: &mut system::Info) {
+    for container in parts.containers.all() {
+        info.containers += 1;
+        match container.state().status() {
+            Status::Running | Status::Restarting => info.containers_running += 1,
+            Status::Paused => info.containers_paused += 1,
+            _ => info.containers_stopped += 1,
+        }
+    }
+}
+
+/// The ID of this installation: made once, and kept in the data root.
+fn installation(parts: &Parts) -> Result<String, Error> {
+    const PLACE: (&str, &str) = ("engine", "id");
+    if let Some(id) = parts.storage.kv().get(PLACE.0, PLACE.1)? {
+        return Ok(id);
+    }
+    let mut bytes = [0; 16];
+    getrandom(&mut bytes[..], GetRandomFlags::empty())
+        .map_err(|error| Error::Io { operation: "read random bytes".into(), source: error.into() })?;
+    let id = uuid(bytes);
+    parts.storage.kv().put(PLACE.0, PLACE.1, &id)?;
+    // Somebody else may have asked at the same moment; the last to write is right.
+    Ok(parts.storage.kv().get(PLACE.0, PLACE.1)?.unwrap_or(id))
+}
+
+/// A random UUID (RFC 9562, version 4).
+fn uuid(mut bytes: [u8; 16]) -> String {
+    bytes[6] = bytes[6] & 0x0f | 0x40;
+    bytes[8] = bytes[8] & 0x3f | 0x80;
+    let mut text = String::with_capacity(36);
+    for (index, byte) in bytes.iter().enumerate() {
+        if matches!(index, 4 | 6 | 8 | 10) {
+            text.push('-');
+        }
+        text.push_str(&format!("{byte:02x}"));
+    }
+    text
+}
+
+fn plugins() -> Plugins {
+    let list = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    Plugins {
+        volume: list(&["local"]),
+        network: list(&["bridge", "host", "null"]),
+        authorization: None,
+        log: list(&["local", "none"]),
+    }
+}
+
+fn runtimes() -> BTreeMap<String, Runtime> {
+    // Absent only where /proc is.
+    let program = std::env::current_exe().map_or_else(|_| "berth".into(), |path| path.display().to_string());
+    let runtime = Runtime { path: program, runtime_args: Some(vec!["runtime".into()]), status: None };
+    BTreeMap::from([("berth".to_owned(), runtime)])
+}
+
+fn registries(settings: &RegistrySettings) -> RegistryConfig {
+    let official = IndexInfo {
+        name: "docker.io".into(),
+        mirrors: settings.mirrors.clone(),
+        secure: true,
+        official: true,
+    };
+    let mut config = RegistryConfig {
+        insecure_registry_cidrs: LOOPBACK.map(str::to_owned).into(),
+        index_configs: BTreeMap::from([("docker.io".to_owned(), official)]),
+        mirrors: settings.mirrors.clone(),
+    };
+    for insecure in &settings.insecure {
+        if insecure.parse::<ipnet::IpNet>().is_ok() {
+            config.insecure_registry_cidrs.push(insecure.clone());
+        } else {
+            let index = IndexInfo { name: insecure.clone(), ..IndexInfo::default() };
+            config.index_configs.insert(insecure.clone(), index);
+        }
+    }
+    config
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_uuids() {
+        assert_eq!(uuid([0; 16]), "00000000-0000-4000-8000-000000000000");
+        assert_eq!(uuid([0xff; 16]), "ffffffff-ffff-4fff-bfff-ffffffffffff");
+    }
+
+    #[test]
+    fn insecure_registries_are_networks_or_hosts() {
+        let settings = RegistrySettings {
+            insecure: vec!["10.0.0.0/8".into(), "registry.local:5000".into()],
+            mirrors: vec!["http://mirror".into()],
+        };
+        let config = registries(&settings);
+        assert_eq!(config.insecure_registry_cidrs, ["::1/128", "127.0.0.0/8", "10.0.0.0/8"]);
+        assert!(!config.index_configs["registry.local:5000"].secure);
+        assert_eq!(config.index_configs["docker.io"].mirrors, ["http://mirror"]);
+    }
+
+    #[test]
+    fn the_version_tells_clients_what_is_spoken() {
+        let version = version();
+        assert_eq!((version.api_version.as_str(), version.min_api_version.as_str()), ("1.55", "1.24"));
+        assert_eq!(version.components[0].details.as_ref().unwrap()["ApiVersion"], "1.55");
     }
 }

@@ -112,9 +112,10 @@ struct ImageNames(HashMap<String, Option<String>>);
 impl ImageNames {
     /// The name that the user gave, or the ID once the name means another image.
     fn shown(&mut self, parts: &Parts, name: &str, id: &str) -> String {
-        let current = self.0.entry(name.to_owned()).or_insert_with(|| {
-            parts.images.resolve(name).ok().map(|image| image.id.to_string())
-        });
+        let current = self
+            .0
+            .entry(name.to_owned())
+            .or_insert_with(|| parts.images.resolve(name).ok().map(|image| image.id.to_string()));
         if current.as_deref() == Some(id) { name.to_owned() } else { id.to_owned() }
     }
 }

@@ -14,8 +14,8 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::OnceCell;
 
-use crate::create::ports::Publication;
 use crate::blocking::blocking;
+use crate::create::ports::Publication;
 use crate::{BridgeSettings, Error};
 
 /// The networks of an engine. Nothing is set up before it is first needed.
@@ -113,7 +113,10 @@ impl Networks {
             .as_mut()
             .and_then(|pool| pool.allocate(|link| self.host.link_exists(link)))
             .ok_or_else(|| {
-                Error::Unavailable(format!("no available IPv4 addresses on this network's address pools: {}", bridge.name))
+                Error::Unavailable(format!(
+                    "no available IPv4 addresses on this network's address pools: {}",
+                    bridge.name
+                ))
             })?;
         let gateway = bridge.gateway4();
         let mut endpoint = Endpoint {
@@ -202,7 +205,10 @@ impl Networks {
         let process = blocking(move || Ok(net.process().ok())).await?;
         let Some(process) = process else { return Ok(()) };
         let failed = |source| Error::Io { operation: "watch the net process".into(), source };
-        #[expect(deprecated, reason = "the unsafe successor is for types that might lie about their descriptor")]
+        #[expect(
+            deprecated,
+            reason = "the unsafe successor is for types that might lie about their descriptor"
+        )]
         let process = AsyncFd::with_interest(process, Interest::READABLE).map_err(failed)?;
         process.readable().await.map_err(failed)?.retain_ready();
         Ok(())

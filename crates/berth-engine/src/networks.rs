@@ -174,11 +174,14 @@ impl Engine {
 }
 
 fn by_prefix(prefix: &str) -> Result<&'static (&'static str, &'static str), Error> {
-    let mut matches = NETWORKS.iter().filter(|(name, _)| !prefix.is_empty() && network_id(name).starts_with(prefix));
+    let mut matches =
+        NETWORKS.iter().filter(|(name, _)| !prefix.is_empty() && network_id(name).starts_with(prefix));
     match (matches.next(), matches.next()) {
         (Some(found), None) => Ok(found),
         (None, _) => Err(Error::NoSuchNetwork(prefix.to_owned())),
-        _ => Err(Error::InvalidParameter(format!("network {prefix} is ambiguous (several found based on ID prefix)"))),
+        _ => Err(Error::InvalidParameter(format!(
+            "network {prefix} is ambiguous (several found based on ID prefix)"
+        ))),
     }
 }
 
@@ -294,7 +297,10 @@ mod tests {
         let shown = endpoints(&definition, "web", Some(&endpoint()), true);
         let bridge = &shown["bridge"];
         assert_eq!((bridge.ip_address.as_str(), bridge.ip_prefix_len), ("172.17.0.2", 16));
-        assert_eq!((bridge.gateway.as_str(), bridge.mac_address.as_str()), ("172.17.0.1", "02:42:ac:11:00:02"));
+        assert_eq!(
+            (bridge.gateway.as_str(), bridge.mac_address.as_str()),
+            ("172.17.0.1", "02:42:ac:11:00:02")
+        );
         assert_eq!(bridge.network_id, network_id("bridge"));
         assert_eq!(bridge.dns_names.as_deref().unwrap()[0], "web");
         let stopped = endpoints(&definition, "web", None, false);
@@ -310,7 +316,10 @@ mod tests {
         let list = port_summaries(&definition, Some(&endpoint()));
         assert_eq!(list.len(), 2);
         assert_eq!((list[0].private_port, list[0].public_port), (53, None));
-        assert_eq!((list[1].private_port, list[1].public_port, list[1].ip.as_str()), (80, Some(8080), "0.0.0.0"));
+        assert_eq!(
+            (list[1].private_port, list[1].public_port, list[1].ip.as_str()),
+            (80, Some(8080), "0.0.0.0")
+        );
     }
 
     #[test]

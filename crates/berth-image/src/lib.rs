@@ -1,2 +1,63 @@
-//! Pull, load, tags, removal: what an image is to a user.
+//! What an image is to a user: pull, load, names, removal.
+//!
+//! An image is identified by the digest of its configuration. Its layers are unpacked as they come, in parallel, into
+//! staging directories; only when all are there and verified are they put in place from the bottom upwards, and only
+//! then is the image recorded and named, in one transaction. Whatever fails before that leaves nothing but partly
+//! downloaded blobs, which the next attempt goes on with.
 #![forbid(unsafe_code)]
+
+mod assemble;
+mod bundle;
+mod error;
+mod hello;
+mod load;
+mod names;
+mod progress;
+mod pull;
+mod stream;
+mod unpack;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use berth_oci::{Digest, ImageConfig};
+use berth_storage::Storage;
+
+pub use error::{Error, ErrorKind, Result};
+pub use load::Loaded;
+pub use names::{InUse, Removed, ResolvedImage};
+pub use progress::Progress;
+pub use pull::{Pulled, Source};
+
+/// All images of one data root.
+#[derive(Debug, Clone)]
+pub struct Images {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    storage: Arc<Storage>,
+    registry: berth_registry::Client,
+    /// Pulls of the same blob wait for each other.
+    downloads: Mutex<HashMap<Digest, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+impl Images {
+    /// Images in `storage`, pulled by `registry`.
+    pub fn new(storage: Arc<Storage>, registry: berth_registry::Client) -> Self {
+        Self { inner: Arc::new(Inner { storage, registry, downloads: Mutex::default() }) }
+    }
+
+    fn storage(&self) -> &Arc<Storage> {
+        &self.inner.storage
+    }
+
+    /// The configuration of a stored image.
+    ///
+    /// # Errors
+    /// Database and file errors; a damaged configuration.
+    pub fn config(&self, id: &Digest) -> Result<ImageConfig> {
+        Ok(ImageConfig::read(&self.storage().blobs().read(id)?)?)
+    }
+}

@@ -3,6 +3,8 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, IsTerminal as _, Write as _};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -13,7 +15,7 @@ use tokio_util::task::TaskTracker;
 use tracing::level_filters::LevelFilter;
 
 use crate::connection;
-use crate::host::Host;
+use crate::host::{Host, is_loopback};
 use crate::listen::{self, Listener};
 use crate::options::{LogLevel, OptionError, Options, Resolved};
 use crate::pidfile::PidFile;
@@ -62,26 +64,20 @@ type AnyError = Box<dyn std::error::Error + Send + Sync>;
 fn run(resolved: Resolved) -> Result<(), AnyError> {
     start_logging(resolved.log_level);
     if !rustix::process::geteuid().is_root() {
-        return Err("dockerd needs to be started with root privileges"
-            .replace("dockerd", "the daemon")
-            .into());
+        return Err("the daemon needs to be started as root".into());
     }
     // First of all: nothing opened here may take the place of a passed-in descriptor.
     let ready = resolved.ready_fd.map(berth_sys::inherited::take).transpose();
     let ready = ready.map_err(|error| format!("--ready-fd: {error}"))?;
     process::prepare();
     let listeners = listen::open_all(&resolved.hosts, &resolved.group, resolved.insecure_tcp)?;
+    // The pidfile may be the first thing in it.
+    make_private(&resolved.settings.exec_root)?;
     let pidfile = PidFile::create(&resolved.pidfile)?;
     if resolved.on_demand {
         process::leave(&resolved.settings.cgroup_parent);
     }
-    for host in resolved.hosts.iter().filter(|host| !matches!(host, Host::Unix(_))) {
-        if resolved.insecure_tcp {
-            tracing::warn!(
-                "[SECURITY] the API answers on {host} without TLS: WHOEVER CAN CONNECT TO IT IS ROOT ON THIS HOST"
-            );
-        }
-    }
+    warn_of_tcp(&listeners);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .max_blocking_threads(64)
@@ -94,6 +90,31 @@ fn run(resolved: Resolved) -> Result<(), AnyError> {
     runtime.shutdown_timeout(Duration::from_millis(500));
     drop(pidfile);
     result
+}
+
+/// Makes a directory that root alone may enter; one that is there already is the engine's to check.
+fn make_private(path: &Path) -> Result<(), AnyError> {
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent).map_err(|error| format!("create {}: {error}", parent.display()))?;
+    }
+    match std::fs::DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            Err(format!("create {}: {error}", path.display()).into())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Says how far each TCP socket opens this host (R23).
+fn warn_of_tcp(listeners: &[Listener]) {
+    for address in listeners.iter().filter_map(Listener::tcp_address) {
+        let who = if is_loopback(address.ip()) {
+            "every user and program of this host, containers on the host's network included,"
+        } else {
+            "whoever can connect, containers included,"
+        };
+        tracing::warn!("the API answers on tcp://{address} without TLS: {who} is root on this host");
+    }
 }
 
 /// Opens the engine, answers until asked to end, and ends.

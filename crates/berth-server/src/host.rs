@@ -1,7 +1,7 @@
 //! Where a daemon listens.
 
 use std::fmt;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 
 /// One `--host`.
@@ -88,6 +88,24 @@ impl Host {
             .collect();
         if addresses.is_empty() { Err(invalid()) } else { Ok(Self::Tcp(addresses)) }
     }
+
+    /// Whether it is TCP, which needs no permission to connect to.
+    pub fn is_tcp(&self) -> bool {
+        matches!(self, Self::Tcp(_))
+    }
+
+    /// Whether it is TCP that others than this host's processes can reach (R23).
+    pub fn is_open(&self) -> bool {
+        match self {
+            Self::Tcp(addresses) => addresses.iter().any(|address| !is_loopback(address.ip())),
+            Self::Unix(_) | Self::Passed(_) => false,
+        }
+    }
+}
+
+/// Whether only this host's processes reach an address.
+pub fn is_loopback(address: IpAddr) -> bool {
+    address.to_canonical().is_loopback()
 }
 
 impl fmt::Display for Host {

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read as _};
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, flock};
 use rustix::net::{AddressFamily, SocketType};
 
-use crate::host::{Host, Passed};
+use crate::host::{Host, Passed, is_loopback};
 use crate::options::SocketGroup;
 
 /// A socket that listens.
@@ -21,6 +21,16 @@ pub enum Listener {
     Unix(UnixListener, Option<SocketFile>),
     /// Of the TCP kind.
     Tcp(TcpListener),
+}
+
+impl Listener {
+    /// The address, if it is of the TCP kind and the kernel tells.
+    pub fn tcp_address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(listener) => listener.local_addr().ok(),
+            Self::Unix(..) => None,
+        }
+    }
 }
 
 /// A socket could not be had.
@@ -137,11 +147,11 @@ fn adopt(socket: OwnedFd, number: i32, insecure_tcp: bool) -> Result<Listener, L
         AddressFamily::UNIX => Ok(Listener::Unix(socket.into(), None)),
         AddressFamily::INET | AddressFamily::INET6 => {
             let listener = TcpListener::from(socket);
-            if insecure_tcp {
+            let address = listener.local_addr().map_err(failed(format!("look at descriptor {number}")))?;
+            if insecure_tcp || is_loopback(address.ip()) {
                 Ok(Listener::Tcp(listener))
             } else {
-                let address = listener.local_addr().map(|address| address.to_string()).unwrap_or_default();
-                Err(ListenError::InsecureTcp(address))
+                Err(ListenError::InsecureTcp(address.to_string()))
             }
         }
         _ => Err(ListenError::NotAListener(number)),
@@ -329,7 +339,9 @@ mod tests {
 
     #[test]
     fn passed_in_sockets_are_checked() {
-        let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+        let local = TcpListener::bind("127.0.0.1:0").unwrap();
+        assert!(matches!(adopt(local.into(), 3, false), Ok(Listener::Tcp(_))));
+        let tcp = TcpListener::bind("0.0.0.0:0").unwrap();
         let refused = adopt(tcp.try_clone().unwrap().into(), 3, false);
         assert!(matches!(refused, Err(ListenError::InsecureTcp(_))));
         assert!(matches!(adopt(tcp.into(), 3, true), Ok(Listener::Tcp(_))));

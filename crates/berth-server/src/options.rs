@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use berth_engine::Settings;
+use berth_engine::{LogDefaults, Settings};
 use clap::{ArgAction, Parser};
 use ipnet::Ipv4Net;
 
@@ -69,6 +69,15 @@ pub struct Options {
     /// Mirror of the default registry, as a URL (repeatable)
     #[arg(long, value_name = "URL")]
     registry_mirror: Vec<String>,
+    /// Bound of a container's log: max-size=20m, max-file=5 (repeatable)
+    #[arg(long = "log-opt", value_name = "NAME=VALUE")]
+    log_options: Vec<String>,
+    /// Kind of log of containers that ask for none: local
+    #[arg(long, value_name = "DRIVER")]
+    log_driver: Option<String>,
+    /// Space of the data root's file system that stays free, such as 256m
+    #[arg(long, value_name = "SIZE")]
+    keep_free: Option<String>,
     /// Parent of the containers' cgroups
     #[arg(long, value_name = "PATH")]
     cgroup_parent: Option<String>,
@@ -168,6 +177,15 @@ pub enum OptionError {
     /// No bridge at all was asked for.
     #[error("--bridge=none is not supported yet")]
     NoBridge,
+    /// Another log driver was asked for.
+    #[error("log driver {0} is not supported: containers' logs are of the driver \"local\"")]
+    LogDriver(String),
+    /// A bound of logs makes no sense.
+    #[error("invalid --log-opt {0}: expected max-size=SIZE or max-file=NUMBER, both above zero")]
+    LogOption(String),
+    /// A size makes no sense.
+    #[error("invalid size: {0:?}")]
+    Size(String),
     /// A label is not a pair.
     #[error("bad attribute format: {0}")]
     Label(String),
@@ -243,7 +261,7 @@ impl Options {
         if hosts.is_empty() {
             hosts.push(Host::Unix(defaults.socket.into()));
         }
-        if let (false, Some(tcp)) = (insecure_tcp, hosts.iter().find(|host| matches!(host, Host::Tcp(_)))) {
+        if let (false, Some(tcp)) = (insecure_tcp, hosts.iter().find(|host| host.is_open())) {
             return Err(OptionError::InsecureTcp(tcp.clone()));
         }
         if self.bridge.as_deref() == Some("none") {
@@ -253,7 +271,15 @@ impl Options {
             return Err(OptionError::Label(label.clone()));
         }
 
+        if let Some(driver) = self.log_driver.filter(|driver| driver != "local") {
+            return Err(OptionError::LogDriver(driver));
+        }
+
         let mut settings = Settings::new(data_root, exec_root);
+        bound_logs(&mut settings.log, &self.log_options)?;
+        if let Some(text) = self.keep_free {
+            settings.keep_free_bytes = size(&text).ok_or(OptionError::Size(text))?;
+        }
         settings.live_restore = self.live_restore.unwrap_or(defaults.live_restore);
         settings.shutdown_timeout = Duration::from_secs(self.shutdown_timeout);
         settings.cgroup_parent = self.cgroup_parent.unwrap_or_else(|| defaults.cgroup_parent.to_owned());
@@ -281,6 +307,40 @@ impl Options {
             settings,
         })
     }
+}
+
+/// Docker's options of the log driver `local`.
+fn bound_logs(log: &mut LogDefaults, options: &[String]) -> Result<(), OptionError> {
+    for option in options {
+        let refused = || OptionError::LogOption(option.clone());
+        let above_zero = |number: u64| (number > 0).then_some(number);
+        match option.split_once('=').ok_or_else(refused)? {
+            ("max-size", value) => {
+                log.max_file_bytes = size(value).and_then(above_zero).ok_or_else(refused)?;
+            }
+            ("max-file", value) => {
+                log.max_files = value.parse().ok().filter(|number| *number > 0).ok_or_else(refused)?;
+            }
+            _ => return Err(refused()),
+        }
+    }
+    Ok(())
+}
+
+/// A size in bytes, with Docker's suffixes: `512`, `64k`, `20m`, `2g`, `1t`, a `b` or `ib` after them.
+fn size(text: &str) -> Option<u64> {
+    let text = text.trim().to_ascii_lowercase();
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, suffix) = text.split_at(digits);
+    let shift = match suffix.trim_start() {
+        "" | "b" => 0,
+        "k" | "kb" | "kib" => 10,
+        "m" | "mb" | "mib" => 20,
+        "g" | "gb" | "gib" => 30,
+        "t" | "tb" | "tib" => 40,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(1 << shift)
 }
 
 fn absolute(path: PathBuf) -> Result<PathBuf, OptionError> {
@@ -349,14 +409,73 @@ mod tests {
 
     #[test]
     fn r23_tcp_without_tls_needs_insistence() {
-        for host in ["tcp://127.0.0.1:2375", "tcp://[::1]:2375", "tcp://0.0.0.0:2375"] {
+        for host in ["tcp://0.0.0.0:2375", "tcp://[::]:2375", "tcp://192.0.2.1:2375", "tcp://:2375"] {
             let error = resolve(&["berth", "daemon", "-H", host]).unwrap_err();
             assert!(matches!(error, OptionError::InsecureTcp(_)), "{host}: {error}");
+        }
+        for host in ["tcp://127.0.0.1:2375", "tcp://[::1]:2375", "tcp://"] {
+            let options = resolve(&["berth", "daemon", "-H", host]).unwrap();
+            assert!(!options.insecure_tcp && options.hosts[0].is_tcp(), "{host}");
         }
         let options = resolve(&["berth", "daemon", "-H", "tcp://[::1]:2375", "--tls=false"]).unwrap();
         assert!(options.insecure_tcp);
         assert_eq!(options.hosts, [Host::Tcp(vec![SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], 2375))])]);
         assert!(matches!(resolve(&["berth", "daemon", "--tlsverify"]), Err(OptionError::Tls)));
+    }
+
+    #[test]
+    fn logs_and_the_free_space_are_bounded() {
+        let options = resolve(&[
+            "berth",
+            "daemon",
+            "--log-opt",
+            "max-size=2m",
+            "--log-opt=max-file=3",
+            "--keep-free",
+            "1g",
+            "--log-driver=local",
+        ])
+        .unwrap();
+        assert_eq!((options.settings.log.max_file_bytes, options.settings.log.max_files), (2 << 20, 3));
+        assert_eq!(options.settings.keep_free_bytes, 1 << 30);
+        for bad in [
+            "max-size",
+            "max-size=0",
+            "max-size=x",
+            "max-file=0",
+            "max-file=-1",
+            "colour=red",
+            "max-size=99999999t",
+        ] {
+            let error = resolve(&["berth", "daemon", "--log-opt", bad]).unwrap_err();
+            assert!(matches!(error, OptionError::LogOption(_)), "{bad}");
+        }
+        assert!(matches!(
+            resolve(&["berth", "daemon", "--log-driver", "syslog"]),
+            Err(OptionError::LogDriver(_))
+        ));
+        assert!(matches!(
+            resolve(&["berth", "daemon", "--keep-free", "-1"]),
+            Err(OptionError::Size(_)) | Err(OptionError::Usage(_))
+        ));
+    }
+
+    #[test]
+    fn sizes_have_dockers_suffixes() {
+        for (text, bytes) in [
+            ("0", 0),
+            ("512", 512),
+            ("512b", 512),
+            ("64k", 64 << 10),
+            ("20M", 20 << 20),
+            ("2GiB", 2 << 30),
+            (" 1 t", 1 << 40),
+        ] {
+            assert_eq!(size(text), Some(bytes), "{text}");
+        }
+        for text in ["", "m", "-1", "1.5g", "1x", "99999999999999999999", "99999999t"] {
+            assert_eq!(size(text), None, "{text}");
+        }
     }
 
     #[test]

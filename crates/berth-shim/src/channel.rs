@@ -109,7 +109,8 @@ mod tests {
 
     #[test]
     fn an_unsealed_memfd_is_refused() {
-        let memfd = rustix::fs::memfd_create("open", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap();
+        let memfd =
+            rustix::fs::memfd_create("open", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap();
         assert_eq!(read_memfd(memfd).unwrap_err().kind(), io::ErrorKind::InvalidData);
     }
 }

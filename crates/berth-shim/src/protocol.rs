@@ -278,7 +278,10 @@ pub(crate) enum Outgoing<'a> {
 /// What a daemon understands of it.
 #[derive(Debug)]
 pub(crate) enum Incoming {
-    Reply { number: u64, reply: Reply },
+    Reply {
+        number: u64,
+        reply: Reply,
+    },
     Event(Event),
     /// A newer shim's.
     Unknown,

@@ -35,7 +35,8 @@ pub(super) fn mode(bits: u32) -> Mode {
 pub(super) fn set_open(fd: BorrowedFd<'_>, entry: &Entry, path: &[u8]) -> Result<()> {
     rustix::fs::fchown(fd, Some(Uid::from_raw(entry.uid)), Some(Gid::from_raw(entry.gid)))
         .map_err(|error| Error::file("changing the owner of", path, error))?;
-    rustix::fs::fchmod(fd, mode(entry.mode)).map_err(|error| Error::file("changing the mode of", path, error))?;
+    rustix::fs::fchmod(fd, mode(entry.mode))
+        .map_err(|error| Error::file("changing the mode of", path, error))?;
     for (name, value) in entry.xattrs.iter().filter(|(name, _)| !is_overlay(name)) {
         let set = rustix::fs::fsetxattr(fd, OsStr::from_bytes(name), value, XattrFlags::empty());
         tolerate(set, name, path)?;
@@ -45,7 +46,13 @@ pub(super) fn set_open(fd: BorrowedFd<'_>, entry: &Entry, path: &[u8]) -> Result
 
 /// The same for what cannot be opened without effects: links, devices, FIFOs. The name is one that was just created in
 /// a directory of ours, and is never followed.
-pub(super) fn set_named(parent: BorrowedFd<'_>, name: &[u8], entry: &Entry, is_link: bool, path: &[u8]) -> Result<()> {
+pub(super) fn set_named(
+    parent: BorrowedFd<'_>,
+    name: &[u8],
+    entry: &Entry,
+    is_link: bool,
+    path: &[u8],
+) -> Result<()> {
     let file = OsStr::from_bytes(name);
     let (uid, gid) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
     rustix::fs::chownat(parent, file, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)

@@ -30,8 +30,9 @@ pub fn fixup(dir: BorrowedFd<'_>, fixups: &Fixups, lower: &[impl AsRef<Path>]) -
     for path in lower {
         let path = path.as_ref();
         layers.push(
-            rustix::fs::open(path, flags, Mode::empty())
-                .map_err(|error| Error::file("opening the lower layer", path.as_os_str().as_bytes(), error))?,
+            rustix::fs::open(path, flags, Mode::empty()).map_err(|error| {
+                Error::file("opening the lower layer", path.as_os_str().as_bytes(), error)
+            })?,
         );
     }
     for path in &fixups.implied {
@@ -56,10 +57,15 @@ pub fn fixup(dir: BorrowedFd<'_>, fixups: &Fixups, lower: &[impl AsRef<Path>]) -
                 let (_, source) = name::split(&link.target);
                 copy(from, OsStr::from_bytes(source), stat, &parent, last, &link.path)?;
             }
-            Some(Node::Directory(_)) => return Err(Error::refused(&link.path, "it is a hard link to a directory")),
+            Some(Node::Directory(_)) => {
+                return Err(Error::refused(&link.path, "it is a hard link to a directory"));
+            }
             None => {
                 let target = crate::error::lossy(&link.target);
-                return Err(Error::refused(&link.path, format!("its hard link's target {target:?} does not exist")));
+                return Err(Error::refused(
+                    &link.path,
+                    format!("its hard link's target {target:?} does not exist"),
+                ));
             }
         }
         copied.push((&link.target, &link.path));
@@ -72,7 +78,10 @@ pub fn fixup(dir: BorrowedFd<'_>, fixups: &Fixups, lower: &[impl AsRef<Path>]) -
 enum Node {
     Directory(OwnedFd),
     /// Anything else, by its directory.
-    Other { parent: OwnedFd, stat: Box<Stat> },
+    Other {
+        parent: OwnedFd,
+        stat: Box<Stat>,
+    },
 }
 
 impl Node {
@@ -89,7 +98,8 @@ fn look_up(layers: &[OwnedFd], path: &[u8]) -> Result<Vec<Node>> {
     for layer in layers {
         here.push(reopen(layer.as_fd())?);
     }
-    let mut components = path.split(|&byte| byte == b'/').filter(|component| !component.is_empty()).peekable();
+    let mut components =
+        path.split(|&byte| byte == b'/').filter(|component| !component.is_empty()).peekable();
     while let Some(component) = components.next() {
         let last = components.peek().is_none();
         let mut next = Vec::new();
@@ -103,7 +113,9 @@ fn look_up(layers: &[OwnedFd], path: &[u8]) -> Result<Vec<Node>> {
                         break;
                     }
                 }
-                Look::Other(stat) if last && next.is_empty() => return Ok(vec![Node::Other { parent, stat }]),
+                Look::Other(stat) if last && next.is_empty() => {
+                    return Ok(vec![Node::Other { parent, stat }]);
+                }
                 Look::Other(_) => break,
             }
         }
@@ -124,7 +136,8 @@ fn look(parent: &OwnedFd, name: &OsStr, path: &[u8]) -> Result<Look> {
     match rustix::fs::openat(parent, name, flags, Mode::empty()) {
         Ok(fd) => {
             let mut value = [0u8; 1];
-            let opaque = matches!(rustix::fs::fgetxattr(&fd, OPAQUE, &mut value[..]), Ok(1)) && value == *b"y";
+            let opaque =
+                matches!(rustix::fs::fgetxattr(&fd, OPAQUE, &mut value[..]), Ok(1)) && value == *b"y";
             return Ok(Look::Directory(fd, opaque));
         }
         Err(Errno::NOENT) => return Ok(Look::Nothing),
@@ -155,7 +168,8 @@ fn directory(root: &OwnedFd, path: &[u8]) -> Result<OwnedFd> {
 fn copy_attributes(to: BorrowedFd<'_>, from: &OwnedFd, path: &[u8]) -> Result<()> {
     let failed = |error: Errno| Error::file("copying the attributes of", path, error);
     let stat = rustix::fs::fstat(from).map_err(failed)?;
-    rustix::fs::fchown(to, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid))).map_err(failed)?;
+    rustix::fs::fchown(to, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))
+        .map_err(failed)?;
     rustix::fs::fchmod(to, mode(stat.st_mode)).map_err(failed)?;
     copy_xattrs(to, from.as_fd()).map_err(failed)?;
     rustix::fs::futimens(to, &times(&stat)).map_err(failed)
@@ -198,7 +212,8 @@ fn copy(from: &OwnedFd, source: &OsStr, stat: &Stat, to: &OwnedFd, name: &OsStr,
             let source = rustix::fs::openat(from, source, flags, Mode::empty()).map_err(failed)?;
             let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let target = rustix::fs::openat(to, name, flags, Mode::RUSR | Mode::WUSR).map_err(failed)?;
-            let mut reader = File::from(source.try_clone().map_err(|error| Error::file("copying", path, error))?);
+            let mut reader =
+                File::from(source.try_clone().map_err(|error| Error::file("copying", path, error))?);
             let mut writer = File::from(target);
             std::io::copy(&mut reader, &mut writer).map_err(|error| Error::file("copying", path, error))?;
             return copy_attributes(writer.as_fd(), &source, path);
@@ -215,7 +230,8 @@ fn copy(from: &OwnedFd, source: &OsStr, stat: &Stat, to: &OwnedFd, name: &OsStr,
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let node = rustix::fs::openat(to, name, flags, Mode::empty()).map_err(failed)?;
         let by_descriptor = proc_path(node.as_fd());
-        rustix::fs::chmodat(rustix::fs::CWD, by_descriptor, mode(stat.st_mode), AtFlags::empty()).map_err(failed)?;
+        rustix::fs::chmodat(rustix::fs::CWD, by_descriptor, mode(stat.st_mode), AtFlags::empty())
+            .map_err(failed)?;
     }
     rustix::fs::utimensat(to, name, &times(stat), AtFlags::SYMLINK_NOFOLLOW).map_err(failed)
 }

@@ -47,7 +47,8 @@ struct Spot<'a> {
 
 impl Tree {
     pub(super) fn new(root: OwnedFd, keep_free: u64) -> Result<Self> {
-        rustix::fs::fchmod(&root, attributes::mode(0o755)).map_err(|error| Error::file("changing the mode of", b"/", error))?;
+        rustix::fs::fchmod(&root, attributes::mode(0o755))
+            .map_err(|error| Error::file("changing the mode of", b"/", error))?;
         let mut tree = Self {
             root,
             cached: None,
@@ -62,7 +63,12 @@ impl Tree {
     }
 
     /// Puts one entry into the tree.
-    pub(super) fn place<R: Read>(&mut self, entry: Entry, limits: &Limits, entries: &mut Entries<R>) -> Result<()> {
+    pub(super) fn place<R: Read>(
+        &mut self,
+        entry: Entry,
+        limits: &Limits,
+        entries: &mut Entries<R>,
+    ) -> Result<()> {
         self.account(ENTRY_COST)?;
         let path = name::normalise(&entry.name, limits)?;
         match name::meaning(&path)? {
@@ -130,7 +136,8 @@ impl Tree {
         }
         let size = entry.sparse.as_ref().map_or(entry.stored, |map| map.real_size);
         if end < size {
-            rustix::fs::ftruncate(&fd, size).map_err(|error| Error::file("setting the size of", path, error))?;
+            rustix::fs::ftruncate(&fd, size)
+                .map_err(|error| Error::file("setting the size of", path, error))?;
         }
         attributes::set_open(fd.as_fd(), entry, path)?;
         rustix::fs::futimens(&fd, &attributes::timestamps(entry.mtime))
@@ -154,7 +161,13 @@ impl Tree {
         attributes::set_open(self.root.as_fd(), entry, b"/")
     }
 
-    fn symlink(&mut self, path: &[u8], entry: &Entry, limits: &Limits, recorder: &mut Recorder) -> Result<()> {
+    fn symlink(
+        &mut self,
+        path: &[u8],
+        entry: &Entry,
+        limits: &Limits,
+        recorder: &mut Recorder,
+    ) -> Result<()> {
         if entry.link.is_empty() || entry.link.contains(&0) || entry.link.len() > limits.path_bytes {
             return Err(Error::refused(path, "its target is empty, too long or holds a NUL byte"));
         }
@@ -178,7 +191,13 @@ impl Tree {
         attributes::set_named(parent, name, entry, false, path)
     }
 
-    fn hard_link(&mut self, path: &[u8], entry: &Entry, limits: &Limits, recorder: &mut Recorder) -> Result<()> {
+    fn hard_link(
+        &mut self,
+        path: &[u8],
+        entry: &Entry,
+        limits: &Limits,
+        recorder: &mut Recorder,
+    ) -> Result<()> {
         let target = name::normalise(&entry.link, limits)
             .map_err(|_| Error::refused(path, "its hard link leads out of the layer"))?;
         if target.is_empty() {
@@ -204,7 +223,9 @@ impl Tree {
             Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {
                 return Err(Error::refused(path, "it is a hard link to a directory"));
             }
-            Ok(stat) if is_whiteout(&stat) => return Err(Error::refused(path, "it is a hard link to a deleted file")),
+            Ok(stat) if is_whiteout(&stat) => {
+                return Err(Error::refused(path, "it is a hard link to a deleted file"));
+            }
             Ok(_) => {}
             Err(Errno::NOENT) => return self.defer(path, target, recorder),
             Err(error) => return Err(Error::file("examining", &target, error)),
@@ -307,7 +328,8 @@ impl Tree {
         let (parent, name) = self.spot(path)?;
         let c_name = CString::new(name).map_err(|_| Error::refused(path, "its name holds a NUL byte"))?;
         tree::remove(parent, &c_name).map_err(|error| Error::file("replacing", path, error))?;
-        let below = |cached: &[u8]| cached.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest[0] == b'/');
+        let below =
+            |cached: &[u8]| cached.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest[0] == b'/');
         if self.cached.as_ref().is_some_and(|(cached, _)| below(cached)) {
             self.cached = None;
         }
@@ -334,7 +356,8 @@ impl Tree {
                 }
                 FileType::Directory => {
                     let directory = self.open_beneath(&path, OFlags::RDONLY | OFlags::DIRECTORY)?;
-                    let listing = rustix::fs::Dir::new(directory).map_err(|error| Error::file("listing", &path, error))?;
+                    let listing = rustix::fs::Dir::new(directory)
+                        .map_err(|error| Error::file("listing", &path, error))?;
                     for entry in listing {
                         let entry = entry.map_err(|error| Error::file("listing", &path, error))?;
                         let name = entry.file_name().to_bytes();

@@ -154,7 +154,10 @@ impl<R: Read> Entries<R> {
     /// The body of an extension header, within the cap.
     fn body(&mut self, header: &Header) -> Result<Vec<u8>> {
         if header.size > self.limits.extension_bytes {
-            return Err(Error::Limit { what: "the size of an extended header", limit: self.limits.extension_bytes });
+            return Err(Error::Limit {
+                what: "the size of an extended header",
+                limit: self.limits.extension_bytes,
+            });
         }
         let size = usize::try_from(header.size).unwrap_or(usize::MAX);
         let mut body = vec![0; size.next_multiple_of(BLOCK)];
@@ -241,7 +244,8 @@ impl<R: Read> Entries<R> {
                 Some(segments) => segments,
                 None => self.leading_sparse_map()?,
             };
-            let real_size = self.well_formed(sparse.real_size.ok_or_else(|| "a sparse file has no size".into()))?;
+            let real_size =
+                self.well_formed(sparse.real_size.ok_or_else(|| "a sparse file has no size".into()))?;
             entry.sparse = Some(self.well_formed(Map::new(segments, real_size, self.remaining))?);
         }
         entry.stored = self.remaining;
@@ -258,7 +262,10 @@ impl<R: Read> Entries<R> {
             more = again;
             segments.extend(further);
             if segments.len() > SEGMENTS_MAX {
-                return Err(Error::Limit { what: "the count of a sparse file's segments", limit: SEGMENTS_MAX as u64 });
+                return Err(Error::Limit {
+                    what: "the count of a sparse file's segments",
+                    limit: SEGMENTS_MAX as u64,
+                });
             }
         }
         Ok((segments, real_size))
@@ -285,11 +292,15 @@ impl<R: Read> Entries<R> {
                     line.push(byte);
                     continue;
                 }
-                let number = self.well_formed(pax::decimal(&line).ok_or_else(|| "a sparse map is malformed".into()))?;
+                let number =
+                    self.well_formed(pax::decimal(&line).ok_or_else(|| "a sparse map is malformed".into()))?;
                 line.clear();
                 if numbers.is_empty() {
                     if number > SEGMENTS_MAX as u64 {
-                        return Err(Error::Limit { what: "the count of a sparse file's segments", limit: SEGMENTS_MAX as u64 });
+                        return Err(Error::Limit {
+                            what: "the count of a sparse file's segments",
+                            limit: SEGMENTS_MAX as u64,
+                        });
                     }
                     want = usize::try_from(number).unwrap_or(SEGMENTS_MAX) * 2 + 1;
                 }
@@ -309,7 +320,10 @@ impl<R: Read> Entries<R> {
 
 impl Extensions {
     fn record(&mut self, keyword: &[u8], value: &[u8]) -> Result<(), String> {
-        let number = || pax::decimal(value).ok_or_else(|| format!("the PAX record {:?} is not a number", crate::error::lossy(keyword)));
+        let number = || {
+            pax::decimal(value)
+                .ok_or_else(|| format!("the PAX record {:?} is not a number", crate::error::lossy(keyword)))
+        };
         match keyword {
             // An empty value takes the record back.
             b"path" => self.path = Some(value.to_vec()).filter(|value| !value.is_empty()),

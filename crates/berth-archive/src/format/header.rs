@@ -69,7 +69,9 @@ fn sparse_entries(entries: &[tar::GnuSparseHeader]) -> Result<Vec<(u64, u64)>, S
     entries
         .iter()
         .take_while(|entry| entry.offset[0] != 0 && entry.numbytes[0] != 0)
-        .map(|entry| Ok((unsigned(&entry.offset, "sparse offset")?, unsigned(&entry.numbytes, "sparse length")?)))
+        .map(|entry| {
+            Ok((unsigned(&entry.offset, "sparse offset")?, unsigned(&entry.numbytes, "sparse length")?))
+        })
         .collect()
 }
 
@@ -85,7 +87,8 @@ fn device_number(field: &[u8]) -> Result<u32, String> {
 /// The sum of all bytes, the checksum's own taken as spaces. Historic writers summed signed bytes.
 fn check_sum(block: &Block, field: &[u8]) -> Result<(), String> {
     let want = unsigned(field, "checksum")?;
-    let bytes = block.iter().enumerate().map(|(at, &byte)| if (148..156).contains(&at) { b' ' } else { byte });
+    let bytes =
+        block.iter().enumerate().map(|(at, &byte)| if (148..156).contains(&at) { b' ' } else { byte });
     let sum: u64 = bytes.clone().map(u64::from).sum();
     let signed: i64 = bytes.map(|byte| i64::from(byte.cast_signed())).sum();
     if want == sum || i64::try_from(want) == Ok(signed) {
@@ -110,7 +113,8 @@ fn number(field: &[u8], name: &str) -> Result<i64, String> {
                 (0, false) => byte & 0x3f,
                 _ => byte,
             };
-            let shifted = value.checked_mul(256).ok_or_else(|| format!("a header's {name} is out of range"))?;
+            let shifted =
+                value.checked_mul(256).ok_or_else(|| format!("a header's {name} is out of range"))?;
             value = shifted | i64::from(byte);
         }
         return Ok(value);

@@ -110,7 +110,9 @@ mod tests {
 
     #[test]
     fn wrong_lengths_are_refused() {
-        for bad in [&b"5 a=b"[..], b"6 a=b\n7", b"99 a=b\n", b"2 \n", b"-6 a=b\n", b"x a=b\n", b"6 a-b\n", b"0 \n"] {
+        for bad in
+            [&b"5 a=b"[..], b"6 a=b\n7", b"99 a=b\n", b"2 \n", b"-6 a=b\n", b"x a=b\n", b"6 a-b\n", b"0 \n"]
+        {
             assert!(records(bad).is_err(), "{bad:?}");
         }
     }

@@ -111,7 +111,9 @@ mod tests {
         let mut one = PaxSparse::default();
         one.record(b"map", b"0,1,20,3").unwrap();
         let mut two = PaxSparse::default();
-        for (keyword, value) in [(&b"offset"[..], &b"0"[..]), (b"numbytes", b"1"), (b"offset", b"20"), (b"numbytes", b"3")] {
+        for (keyword, value) in
+            [(&b"offset"[..], &b"0"[..]), (b"numbytes", b"1"), (b"offset", b"20"), (b"numbytes", b"3")]
+        {
             two.record(keyword, value).unwrap();
         }
         assert_eq!(one.map, Some(vec![(0, 1), (20, 3)]));

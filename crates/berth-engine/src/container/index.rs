@@ -42,7 +42,8 @@ impl Index {
             if name.is_empty() {
                 return Err(missing());
             }
-            let mut matches = tables.by_id.range(name.to_owned()..).take_while(|(id, _)| id.starts_with(name));
+            let mut matches =
+                tables.by_id.range(name.to_owned()..).take_while(|(id, _)| id.starts_with(name));
             match (matches.next(), matches.next()) {
                 (None, _) => Err(missing()),
                 (Some((_, found)), None) => Ok(found.clone()),
@@ -102,7 +103,8 @@ mod tests {
         for (id, name) in ids {
             let mut definition = definition();
             definition.id = (*id).to_owned();
-            let kept = Kept { name: (*name).into(), state: State::NEW, stopped_by_client: false, restarts: 0 };
+            let kept =
+                Kept { name: (*name).into(), state: State::NEW, stopped_by_client: false, restarts: 0 };
             index.reserve(name, id).unwrap();
             index.insert(Arc::new(Container::new(definition, kept).0));
         }
@@ -112,7 +114,9 @@ mod tests {
     #[test]
     fn containers_are_found_by_id_name_and_prefix() {
         let index = filled(&[("abc1", "one"), ("abd2", "two"), ("ffff", "abc1")]);
-        for (name, id) in [("abc1", "abc1"), ("one", "abc1"), ("/two", "abd2"), ("abd", "abd2"), ("f", "ffff")] {
+        for (name, id) in
+            [("abc1", "abc1"), ("one", "abc1"), ("/two", "abd2"), ("abd", "abd2"), ("f", "ffff")]
+        {
             assert_eq!(index.find(name).unwrap().id(), id, "{name}");
         }
         assert!(matches!(index.find("ab"), Err(Error::AmbiguousId(_))));
@@ -125,7 +129,10 @@ mod tests {
     fn names_are_unique_and_go_with_their_container() {
         let index = filled(&[("aa", "one")]);
         let error = index.reserve("one", "bb").unwrap_err().to_string();
-        assert!(error.contains("The container name \"/one\" is already in use by container \"aa\""), "{error}");
+        assert!(
+            error.contains("The container name \"/one\" is already in use by container \"aa\""),
+            "{error}"
+        );
         index.release("one", "bb");
         assert!(index.reserve("one", "bb").is_err(), "only its owner lets a name go");
         index.remove("aa");

@@ -176,7 +176,9 @@ impl Container {
         }
         if streams.waiting.len() >= MAX_WAITING {
             let id = self.id();
-            return Err(Error::Unavailable(format!("{MAX_WAITING} clients wait for container {id} to start")));
+            return Err(Error::Unavailable(format!(
+                "{MAX_WAITING} clients wait for container {id} to start"
+            )));
         }
         streams.waiting.push(attach);
         Ok(None)
@@ -196,7 +198,8 @@ impl Container {
 
     /// Its row, as it is with `kept`.
     pub(crate) fn record(&self, kept: &Kept) -> Result<ContainerRecord, Error> {
-        let json = |what: &str, source| Error::Record { what: format!("{what} of container {}", self.id()), source };
+        let json =
+            |what: &str, source| Error::Record { what: format!("{what} of container {}", self.id()), source };
         Ok(ContainerRecord {
             id: self.definition.id.clone(),
             name: kept.name.clone(),

@@ -211,7 +211,13 @@ mod tests {
     }
 
     fn exited(code: i32) -> Exited {
-        Exited { code, oom_killed: false, error: String::new(), started_at: Some(at(100)), finished_at: at(200) }
+        Exited {
+            code,
+            oom_killed: false,
+            error: String::new(),
+            started_at: Some(at(100)),
+            finished_at: at(200),
+        }
     }
 
     fn running(paused: bool) -> State {
@@ -257,7 +263,13 @@ mod tests {
 
     #[test]
     fn states_survive_their_row() {
-        let states = [State::NEW, running(true), State::Exited(exited(1)), State::Restarting(exited(1)), State::Removing];
+        let states = [
+            State::NEW,
+            running(true),
+            State::Exited(exited(1)),
+            State::Restarting(exited(1)),
+            State::Removing,
+        ];
         for state in states {
             let text = serde_json::to_string(&state).unwrap();
             assert_eq!(serde_json::from_str::<State>(&text).unwrap(), state);

@@ -14,9 +14,9 @@ use tokio::time::Instant;
 
 use super::exit::End;
 use super::owner::{Owner, Request, StopRequest};
+use super::policy;
 use super::start::remove_tree;
 use super::stop::{stop_signal, stop_timeout};
-use super::policy;
 use crate::blocking::blocking;
 use crate::container::state::{Exited, Running, State};
 use crate::container::{Container, Kept};
@@ -36,10 +36,16 @@ pub struct Found {
 
 /// What a shim said first.
 enum Told {
-    Runs { pid: i32, since: jiff::Timestamp, control: ShimControl },
+    Runs {
+        pid: i32,
+        since: jiff::Timestamp,
+        control: ShimControl,
+    },
     Ended(End, Option<ShimControl>),
     /// It ended, and its last output is still being read.
-    Ending { control: ShimControl },
+    Ending {
+        control: ShimControl,
+    },
     NeverStarted,
     Gone,
 }
@@ -51,7 +57,9 @@ pub async fn all(parts: &Arc<Parts>, rebooted: bool) -> Result<(), Error> {
         match known(parts, &record) {
             Ok(taken) => mailboxes.push(taken),
             // One that cannot be read must not keep the others from their owners.
-            Err(error) => tracing::error!(container = record.id, %error, "the container's record is unreadable"),
+            Err(error) => {
+                tracing::error!(container = record.id, %error, "the container's record is unreadable")
+            }
         }
     }
     let mut ready = Vec::new();
@@ -87,11 +95,17 @@ fn known(
     Ok((container, mailbox))
 }
 
-/// Removes directories of shims whose containers are gone.
+/// Removes layers and directories of shims whose containers are gone.
 async fn sweep(parts: &Arc<Parts>) -> Result<(), Error> {
     let parts = Arc::clone(parts);
     blocking(move || {
-        let Ok(entries) = std::fs::read_dir(parts.settings.exec_root.join("containers")) else { return Ok(()) };
+        let snapshots = parts.storage.snapshots();
+        for id in snapshots.list()?.iter().filter(|id| parts.containers.find(id).is_err()) {
+            snapshots.remove(id)?;
+        }
+        let Ok(entries) = std::fs::read_dir(parts.settings.exec_root.join("containers")) else {
+            return Ok(());
+        };
         for entry in entries.flatten() {
             let id = entry.file_name().to_string_lossy().into_owned();
             let stale = match parts.containers.find(&id) {

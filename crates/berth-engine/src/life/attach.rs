@@ -59,8 +59,8 @@ impl PendingAttach {
     /// Writes what was logged so far.
     async fn replay(&self, connection: &OwnedFd) -> Result<(), Error> {
         let connection = connection.as_fd().try_clone_to_owned();
-        let connection = connection
-            .map_err(|source| Error::Io { operation: "copy a descriptor".into(), source })?;
+        let connection =
+            connection.map_err(|source| Error::Io { operation: "copy a descriptor".into(), source })?;
         let op = op::Logs { stdout: self.op.stdout, stderr: self.op.stderr, ..op::Logs::default() };
         let mut log = super::logs::open(&self.parts, &self.container, op)?;
         while let Some(line) = log.lines.recv().await {

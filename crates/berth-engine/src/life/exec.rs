@@ -112,7 +112,8 @@ impl Execs {
     pub fn of(&self, container: &str) -> Vec<String> {
         let all = self.lock();
         let live = all.values().filter(|exec| {
-            exec.container.id() == container && matches!(exec.state(), ExecState::Starting | ExecState::Running { .. })
+            exec.container.id() == container
+                && matches!(exec.state(), ExecState::Starting | ExecState::Running { .. })
         });
         live.map(|exec| exec.id.clone()).collect()
     }
@@ -259,8 +260,8 @@ impl Engine {
         let keys = detach_keys(op.detach_keys.as_deref())?;
         let container = self.parts.containers.find(name)?;
         joinable(&container)?;
-        let id = name::new_id()
-            .map_err(|source| Error::Io { operation: "read random bytes".into(), source })?;
+        let id =
+            name::new_id().map_err(|source| Error::Io { operation: "read random bytes".into(), source })?;
         let command = op.command.join(" ");
         let exec = Exec {
             id: id.clone(),

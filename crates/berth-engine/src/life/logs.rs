@@ -83,9 +83,8 @@ pub(super) fn open(parts: &Parts, container: &Arc<Container>, op: op::Logs) -> R
 }
 
 async fn passed(until: Option<jiff::Timestamp>) {
-    let left = until.and_then(|until| {
-        std::time::Duration::try_from(until.duration_since(jiff::Timestamp::now())).ok()
-    });
+    let left = until
+        .and_then(|until| std::time::Duration::try_from(until.duration_since(jiff::Timestamp::now())).ok());
     match (until, left) {
         (None, _) => std::future::pending().await,
         // A moment that has passed already ends with its last record.
@@ -168,7 +167,8 @@ mod tests {
         assert!(lines.line(record(Stream::Stdout, false, "a")).is_none());
         let (stream, line) = lines.line(record(Stream::Stderr, false, "b")).unwrap();
         assert_eq!((stream, &line[..]), (stream::Stream::Stderr, b"b\n".as_slice()));
-        let lost = Record { entry: Entry::Lost { records: 2, bytes: 9 }, ..record(Stream::Stdout, false, "") };
+        let lost =
+            Record { entry: Entry::Lost { records: 2, bytes: 9 }, ..record(Stream::Stdout, false, "") };
         assert!(lines.line(lost).unwrap().1.starts_with(b"[berth: 2 log records (9 bytes)"));
     }
 }

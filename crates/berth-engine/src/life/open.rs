@@ -10,9 +10,9 @@ use berth_shim::spawner::Spawner;
 use berth_storage::{Options, Storage};
 use ipnet::Ipv4Net;
 
+use super::adopt;
 use super::owner::{Request, StopRequest, ask};
 use super::stop::{stop_signal, stop_timeout};
-use super::adopt;
 use crate::blocking::blocking;
 use crate::container::Container;
 use crate::engine::Parts;

@@ -233,8 +233,11 @@ impl Process {
         let (name, rest) = rest.rsplit_once(") ")?;
         let fields: Vec<&str> = rest.split_whitespace().collect();
         let number = |index: usize| fields.get(index)?.parse::<u64>().ok();
-        let words: Vec<String> =
-            line.split(|b| *b == 0).filter(|w| !w.is_empty()).map(|w| String::from_utf8_lossy(w).into_owned()).collect();
+        let words: Vec<String> = line
+            .split(|b| *b == 0)
+            .filter(|w| !w.is_empty())
+            .map(|w| String::from_utf8_lossy(w).into_owned())
+            .collect();
         let command = if words.is_empty() { format!("[{name}]") } else { words.join(" ") };
         Some(Process {
             pid: pid.parse().ok()?,
@@ -301,7 +304,11 @@ fn terminal(device: u64) -> String {
 fn moment(second: i64, now: i64) -> String {
     let zoned = |second| Timestamp::from_second(second).unwrap_or_default().to_zoned(TimeZone::system());
     let (then, now) = (zoned(second), zoned(now));
-    if then.date() == now.date() { then.strftime("%H:%M").to_string() } else { then.strftime("%b%d").to_string() }
+    if then.date() == now.date() {
+        then.strftime("%H:%M").to_string()
+    } else {
+        then.strftime("%b%d").to_string()
+    }
 }
 
 fn clock(seconds: u64) -> String {
@@ -337,7 +344,12 @@ mod tests {
         let stat = "7 (a) b (c)) S 1 7 7 34817 7 4194304 1 0 0 0 250 50 0 0 20 5 1 0 6000 8192000 300 0 0";
         let process = Process::parse(stat, b"/bin/x\0-y\0", 4).unwrap();
         assert_eq!((process.pid, process.parent, process.name.as_str()), (7, 1, "a) b (c)"));
-        let host = Host { users: HashMap::from([(0, "root".into())]), boot: 1000, now: 1000 + 3660, memory_kb: 12_000 };
+        let host = Host {
+            users: HashMap::from([(0, "root".into())]),
+            boot: 1000,
+            now: 1000 + 3660,
+            memory_kb: 12_000,
+        };
         let value = |column| process.value(column, &host);
         assert_eq!(value(Column::User("UID")), "root");
         assert_eq!(value(Column::Terminal("TTY")), "pts/1");

@@ -36,7 +36,8 @@ pub async fn open(
     if planned.is_empty() {
         return Ok((BTreeMap::new(), Vec::new()));
     }
-    let sources: Vec<Source> = planned.iter().filter_map(|(mount, plan)| source(parts, *mount, plan)).collect();
+    let sources: Vec<Source> =
+        planned.iter().filter_map(|(mount, plan)| source(parts, *mount, plan)).collect();
     blocking(move || {
         let mut indices = BTreeMap::new();
         let mut fds = Vec::with_capacity(sources.len());
@@ -69,9 +70,11 @@ fn clone(source: &Source) -> Result<OwnedFd, Error> {
     };
     match berth_sys::mount::clone_at(rustix::fs::CWD, &source.path, source.recursive) {
         Err(error) if missing(&error) && source.create => {
-            let made = if source.volume { make_volume(&source.path) } else { std::fs::create_dir_all(&source.path) };
+            let made =
+                if source.volume { make_volume(&source.path) } else { std::fs::create_dir_all(&source.path) };
             made.map_err(failed("error while creating mount source path"))?;
-            berth_sys::mount::clone_at(rustix::fs::CWD, &source.path, source.recursive).map_err(failed("mount"))
+            berth_sys::mount::clone_at(rustix::fs::CWD, &source.path, source.recursive)
+                .map_err(failed("mount"))
         }
         Err(error) if missing(&error) => Err(Error::InvalidParameter(missing_bind(&source.path))),
         other => other.map_err(failed("mount")),

@@ -138,14 +138,14 @@ impl Owner {
         let endpoint = self.take_endpoint().await?;
         self.change(|kept| {
             kept.restarts = restarts;
-            kept.state = State::Starting { endpoint: endpoint.clone(), before: before.clone() };
+            kept.state = State::Starting { endpoint: endpoint.clone(), before };
         })?;
         let generated = self.generated(endpoint.as_ref())?;
         let cgroup = spec::cgroup_path(definition, &parts.settings.cgroup_parent);
         let composed = spec::compose(definition, &cgroup, &joined)?;
         let (mount_fds, fds) = sources::open(&parts, definition, &composed.sources).await?;
         let spec = composed.spec;
-        let rootfs = self.rootfs(before.is_some())?;
+        let rootfs = self.rootfs()?;
         let [rows, columns] = definition.host.console_size.map(|n| u16::try_from(n).unwrap_or(0));
         let network = if endpoint.is_some() { NetworkMode::Await } else { NetworkMode::FromSpec };
         let launch = Launch {
@@ -267,20 +267,10 @@ impl Owner {
         Error::Connect(Box::new(error))
     }
 
-    fn rootfs(&self, again: bool) -> Result<Rootfs, Error> {
-        let id = self.container.id();
-        let snapshot = self.parts.storage.snapshots().mounts(id)?;
+    fn rootfs(&self) -> Result<Rootfs, Error> {
+        let snapshot = self.parts.storage.snapshots().mounts(self.container.id())?;
+        // What goes with its end needs no care for a crash of the host.
         let volatile = self.container.definition.host.auto_remove;
-        if volatile && again {
-            // The kernel's mark of an unfinished volatile mount. The run before has ended, and nobody keeps what
-            // a crash of the host would damage.
-            let mark = snapshot.work.join("work/incompat");
-            if let Err(error) = std::fs::remove_dir_all(&mark)
-                && error.kind() != std::io::ErrorKind::NotFound
-            {
-                return Err(Error::Io { operation: format!("remove {}", mark.display()), source: error });
-            }
-        }
         Ok(Rootfs::Overlay { lower: snapshot.lower, upper: snapshot.upper, work: snapshot.work, volatile })
     }
 
@@ -313,8 +303,11 @@ impl Owner {
             host_hosts: &host_hosts,
             host_resolv: &host_resolv,
         };
-        let contents =
-            [files::hostname(definition), files::hosts(definition, &around), files::resolv_conf(definition, &around)];
+        let contents = [
+            files::hostname(definition),
+            files::hosts(definition, &around),
+            files::resolv_conf(definition, &around),
+        ];
         for ((name, _), content) in GENERATED.iter().zip(contents) {
             let path = directory.join(name);
             write_readable(&path, &content)
@@ -411,7 +404,9 @@ mod tests {
 
     #[test]
     fn log_sizes_are_read() {
-        for (text, bytes) in [("10", 10), ("64k", 64 << 10), ("10m", 10 << 20), ("1G", 1 << 30), ("2mb", 2 << 20)] {
+        for (text, bytes) in
+            [("10", 10), ("64k", 64 << 10), ("10m", 10 << 20), ("1G", 1 << 30), ("2mb", 2 << 20)]
+        {
             assert_eq!(size(text), Some(bytes), "{text}");
         }
         for text in ["", "x", "-1", "99999999999g"] {

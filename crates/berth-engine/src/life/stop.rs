@@ -194,7 +194,8 @@ impl Owner {
         let text = outcome.as_ref().err().map(ToString::to_string);
         let mut first = Some(outcome);
         for answer in answers {
-            let outcome = first.take().unwrap_or_else(|| text.clone().map_or(Ok(()), |t| Err(Error::Conflict(t))));
+            let outcome =
+                first.take().unwrap_or_else(|| text.clone().map_or(Ok(()), |t| Err(Error::Conflict(t))));
             reply(answer, outcome);
         }
     }

@@ -15,8 +15,21 @@ use crate::engine::Parts;
 use crate::{Error, inspect, networks};
 
 const KNOWN: [&str; 15] = [
-    "ancestor", "before", "exited", "expose", "health", "id", "is-task", "isolation", "label", "name", "network",
-    "publish", "since", "status", "volume",
+    "ancestor",
+    "before",
+    "exited",
+    "expose",
+    "health",
+    "id",
+    "is-task",
+    "isolation",
+    "label",
+    "name",
+    "network",
+    "publish",
+    "since",
+    "status",
+    "volume",
 ];
 const STATES: [&str; 7] = ["created", "running", "paused", "restarting", "removing", "exited", "dead"];
 const HEALTH: [&str; 4] = ["starting", "healthy", "unhealthy", "none"];
@@ -141,7 +154,8 @@ impl<'a> Filter<'a> {
     fn has_volume(&self, container: &Container, wanted: &str) -> bool {
         let points = inspect::mount_points(self.parts, &container.definition);
         let named = points.iter().any(|p| p.name == wanted || p.source == wanted || p.destination == wanted);
-        let volume = |source: &MountSource| matches!(source, MountSource::Volume { name, .. } if name == wanted);
+        let volume =
+            |source: &MountSource| matches!(source, MountSource::Volume { name, .. } if name == wanted);
         named || container.definition.mounts.iter().any(|plan| volume(&plan.source))
     }
 
@@ -197,7 +211,11 @@ mod tests {
     #[test]
     fn ranges_of_ports_are_read() {
         let range = PortRange::parse("8000-8010/udp").unwrap();
-        assert!(range.has(8005, Protocol::Udp) && !range.has(8005, Protocol::Tcp) && !range.has(8011, Protocol::Udp));
+        assert!(
+            range.has(8005, Protocol::Udp)
+                && !range.has(8005, Protocol::Tcp)
+                && !range.has(8011, Protocol::Udp)
+        );
         assert!(PortRange::parse("80").unwrap().has(80, Protocol::Tcp));
         for bad in ["", "x", "80/quic", "1-", "99999"] {
             assert!(PortRange::parse(bad).is_err(), "{bad}");

@@ -74,7 +74,9 @@ pub fn resolv_conf(definition: &Definition, around: &Surroundings<'_>) -> String
     }
     let found = |keyword: &'static str| {
         let lines = around.host_resolv.lines().map(str::split_whitespace);
-        lines.filter_map(|mut words| (words.next() == Some(keyword)).then(|| words.map(str::to_owned).collect()))
+        lines.filter_map(|mut words| {
+            (words.next() == Some(keyword)).then(|| words.map(str::to_owned).collect())
+        })
     };
     let servers = servers.unwrap_or_else(|| {
         let reachable = found("nameserver").flat_map(|words: Vec<String>| words.into_iter().next());
@@ -143,7 +145,8 @@ mod tests {
     #[test]
     fn extra_hosts_are_added() {
         let mut one = definition();
-        one.host.extra_hosts = Some(vec!["gw:host-gateway".into(), "six:[::5]".into(), "four:1.2.3.4".into()]);
+        one.host.extra_hosts =
+            Some(vec!["gw:host-gateway".into(), "six:[::5]".into(), "four:1.2.3.4".into()]);
         let text = hosts(&one, &around());
         for line in ["172.17.0.1\tgw\n", "::5\tsix\n", "1.2.3.4\tfour\n"] {
             assert!(text.contains(line), "{text}");

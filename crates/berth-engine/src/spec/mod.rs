@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::OciSpecError;
 use oci_spec::runtime::{
-    Linux, LinuxBuilder, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType, LinuxSeccomp, RootBuilder,
-    Spec, SpecBuilder,
+    Linux, LinuxBuilder, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType, LinuxSeccomp,
+    RootBuilder, Spec, SpecBuilder,
 };
 
 use crate::Error;
@@ -97,7 +97,8 @@ pub fn compose<'a>(
 }
 
 fn annotations(definition: &Definition) -> HashMap<String, String> {
-    let mut found: HashMap<_, _> = definition.host.annotations.clone().unwrap_or_default().into_iter().collect();
+    let mut found: HashMap<_, _> =
+        definition.host.annotations.clone().unwrap_or_default().into_iter().collect();
     // What the user writes can never stand in for the engine's own.
     found.retain(|key, _| !key.starts_with("dev.berth."));
     if !definition.config.user.is_empty() {

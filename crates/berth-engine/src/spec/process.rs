@@ -2,7 +2,8 @@
 
 use berth_api::container::{Config, HostConfig};
 use oci_spec::runtime::{
-    BoxBuilder, Capabilities, Capability, LinuxCapabilities, LinuxCapabilitiesBuilder, Process, ProcessBuilder, UserBuilder,
+    BoxBuilder, Capabilities, Capability, LinuxCapabilities, LinuxCapabilitiesBuilder, Process,
+    ProcessBuilder, UserBuilder,
 };
 
 use super::{invalid, resources, spec_error};
@@ -95,10 +96,7 @@ fn capabilities(host: &HostConfig, privileged: bool) -> Result<LinuxCapabilities
 }
 
 /// The capabilities of a container after what is added and dropped.
-pub fn capability_set(
-    host: &HostConfig,
-    privileged: bool,
-) -> Result<Vec<Capability>, Error> {
+pub fn capability_set(host: &HostConfig, privileged: bool) -> Result<Vec<Capability>, Error> {
     let list = |given: &Option<Vec<String>>| given.clone().unwrap_or_default();
     berth_runtime::capability::adjust(&list(&host.cap_add), &list(&host.cap_drop), privileged)
         .map_err(|error| invalid(error.to_string()))

@@ -76,7 +76,9 @@ pub fn resolve(text: &str, host: &Host<'_>) -> Result<LinuxSeccomp, Error> {
     let refuse = |why: String| Error::InvalidParameter(format!("Decoding seccomp profile failed: {why}"));
     let profile: Profile = serde_json::from_str(text).map_err(|e| refuse(e.to_string()))?;
     if !profile.architectures.is_empty() && !profile.arch_map.is_empty() {
-        return Err(refuse("both 'architectures' and 'archMap' are specified in the seccomp profile, use either one".into()));
+        return Err(refuse(
+            "both 'architectures' and 'archMap' are specified in the seccomp profile, use either one".into(),
+        ));
     }
     let mut architectures = profile.architectures;
     let native = native_architecture(host.architecture);
@@ -87,7 +89,9 @@ pub fn resolve(text: &str, host: &Host<'_>) -> Result<LinuxSeccomp, Error> {
     let mut rules = Vec::new();
     for rule in profile.syscalls.unwrap_or_default() {
         if !rule.name.is_empty() && !rule.names.is_empty() {
-            return Err(refuse("both 'name' and 'names' are specified in the seccomp profile, use either one".into()));
+            return Err(refuse(
+                "both 'name' and 'names' are specified in the seccomp profile, use either one".into(),
+            ));
         }
         if rule.applies(host) {
             rules.push(rule.into_oci());

@@ -115,9 +115,8 @@ fn throttle(device: &ThrottleDevice) -> Result<LinuxThrottleDevice, Error> {
 }
 
 fn number_of(path: &str) -> Result<(i64, i64), Error> {
-    let status = rustix::fs::stat(Path::new(path)).map_err(|errno| {
-        invalid(format!("device {path}: {}", std::io::Error::from(errno)))
-    })?;
+    let status = rustix::fs::stat(Path::new(path))
+        .map_err(|errno| invalid(format!("device {path}: {}", std::io::Error::from(errno))))?;
     Ok((i64::from(major(status.st_rdev)), i64::from(minor(status.st_rdev))))
 }
 
@@ -165,12 +164,8 @@ mod tests {
 
     #[test]
     fn memory_and_processes_are_limited() {
-        let host = HostConfig {
-            memory: 64 << 20,
-            memory_swap: -1,
-            pids_limit: Some(7),
-            ..Default::default()
-        };
+        let host =
+            HostConfig { memory: 64 << 20, memory_swap: -1, pids_limit: Some(7), ..Default::default() };
         let found = resources(&host, Vec::new()).unwrap();
         let memory = found.memory().unwrap();
         assert_eq!((memory.limit(), memory.swap()), (Some(64 << 20), Some(-1)));

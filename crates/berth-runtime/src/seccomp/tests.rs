@@ -340,6 +340,9 @@ fn random_rule() -> impl Strategy<Value = RandomRule> {
     )
 }
 
+/// Whether calls are allowed by default, the rules, how many further architectures, and calls to compare.
+type RandomCase = (bool, Vec<RandomRule>, usize, Vec<(usize, [u64; 6])>);
+
 const OPERATORS: [&str; 7] = ["NE", "LT", "LE", "EQ", "GE", "GT", "MASKED_EQ"];
 
 fn as_profile(default: u32, rules: &[RandomRule], arches: &[Arch]) -> LinuxSeccomp {
@@ -408,17 +411,16 @@ fn random_profiles_mean_what_libseccomp_says() {
         failure_persistence: None,
         ..ProptestConfig::default()
     });
-    let test =
-        |(allow, rules, arches_used, calls): (bool, Vec<RandomRule>, usize, Vec<(usize, [u64; 6])>)| {
-            let default = if allow { ALLOW } else { EPERM };
-            let arches = &arches[..arches_used];
-            let ours = compile(&as_profile(default, &rules, arches)).unwrap().instructions;
-            let theirs = oracle(&program, default, &rules, arches);
-            for (name, arguments) in calls {
-                compare(&ours, &theirs, POOL[name], arguments, &rules);
-            }
-            Ok(())
-        };
+    let test = |(allow, rules, arches_used, calls): RandomCase| {
+        let default = if allow { ALLOW } else { EPERM };
+        let arches = &arches[..arches_used];
+        let ours = compile(&as_profile(default, &rules, arches)).unwrap().instructions;
+        let theirs = oracle(&program, default, &rules, arches);
+        for (name, arguments) in calls {
+            compare(&ours, &theirs, POOL[name], arguments, &rules);
+        }
+        Ok(())
+    };
     runner.run(&strategy, test).unwrap();
 }
 

@@ -90,7 +90,7 @@ pub fn events(call: &Call) -> Outcome {
         call.headers().get(http::header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let content_type = LINES.into_iter().find(|wanted| accept.contains(wanted)).unwrap_or("application/json");
     let version = call.version;
-    let body = unfold(call.engine.events(operation), move |mut events| async move {
+    let body = unfold(call.engine.events(operation)?, move |mut events| async move {
         let event = events.next().await?;
         Some((event_line(version, event), events))
     });

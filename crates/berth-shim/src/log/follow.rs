@@ -35,7 +35,8 @@ impl Follow {
         let watch = |error: rustix::io::Errno| LogError::io("watch", directory, error);
         let changes = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).map_err(watch)?;
         inotify::add_watch(&changes, directory, WatchFlags::MODIFY | WatchFlags::CREATE).map_err(watch)?;
-        let changes = crate::readiness::register(changes).map_err(|error| LogError::io("watch", directory, error))?;
+        let changes =
+            crate::readiness::register(changes).map_err(|error| LogError::io("watch", directory, error))?;
         Ok(Self { records: records()?, directory: directory.to_owned(), changes, ended })
     }
 

@@ -17,7 +17,8 @@ pub(super) fn path(directory: &Path, first: u64) -> PathBuf {
 
 fn parse_name(name: &str) -> Option<u64> {
     let digits = name.strip_suffix(EXTENSION)?;
-    (digits.len() == DIGITS && digits.bytes().all(|byte| byte.is_ascii_digit())).then(|| digits.parse().ok())?
+    (digits.len() == DIGITS && digits.bytes().all(|byte| byte.is_ascii_digit()))
+        .then(|| digits.parse().ok())?
 }
 
 /// The first sequence numbers of all segments, in order. A missing directory is an empty log.
@@ -89,7 +90,8 @@ mod tests {
     #[test]
     fn names_are_strict() {
         assert_eq!(parse_name("00000000000000000012.log"), Some(12));
-        for name in ["12.log", "0000000000000000001a.log", "00000000000000000012", "+0000000000000000012.log"] {
+        for name in ["12.log", "0000000000000000001a.log", "00000000000000000012", "+0000000000000000012.log"]
+        {
             assert_eq!(parse_name(name), None, "{name}");
         }
         assert_eq!(parse_name("99999999999999999999.log"), None, "more than 64 bits");

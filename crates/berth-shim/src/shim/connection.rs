@@ -74,8 +74,7 @@ impl Connection {
                 }
             }
         }
-        let interest =
-            if self.queued.is_empty() { Interest::IN } else { Interest::IN | Interest::OUT };
+        let interest = if self.queued.is_empty() { Interest::IN } else { Interest::IN | Interest::OUT };
         self.broken |= self.socket.set(Some(interest)).is_err();
     }
 

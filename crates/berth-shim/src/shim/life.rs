@@ -78,9 +78,9 @@ impl Shim {
                 return self.fail(failed("copy a descriptor")(error));
             }
         };
-        let outcome = init
-            .release(release)
-            .and_then(|started| self.run_program(pid, &pidfd, started.console).map_err(failed("watch the program")));
+        let outcome = init.release(release).and_then(|started| {
+            self.run_program(pid, &pidfd, started.console).map_err(failed("watch the program"))
+        });
         if let Err(error) = outcome {
             process::kill_and_reap(&pidfd);
             self.fail(error);

@@ -122,11 +122,7 @@ fn listen(poller: &Poller, directory: &std::path::Path) -> io::Result<Watched> {
 impl Shim {
     /// Clones init. The daemon learns of it at once, so that it can prepare the network while the shim sets up the rest.
     /// True if init may go on at once.
-    fn start(
-        memfd: OwnedFd,
-        control: &OwnedFd,
-        mut fds: Vec<OwnedFd>,
-    ) -> Result<(Self, bool), StartError> {
+    fn start(memfd: OwnedFd, control: &OwnedFd, mut fds: Vec<OwnedFd>) -> Result<(Self, bool), StartError> {
         process::become_shim().map_err(failed("set up the shim"))?;
         let bytes = channel::read_memfd(memfd).map_err(failed("read the launch"))?;
         let mut body: LaunchBody = serde_json::from_slice(&bytes)
@@ -137,7 +133,8 @@ impl Shim {
             return Err(StartError::new(Stage::Protocol, "attached connections are missing"));
         }
         let attached = fds.drain(..body.attach.len()).collect::<Vec<_>>();
-        let (stdio, ends) = process::streams(body.tty, body.stdin_open).map_err(failed("make the streams"))?;
+        let (stdio, ends) =
+            process::streams(body.tty, body.stdin_open).map_err(failed("make the streams"))?;
         let init = launch::clone(&body.launch, fds, stdio)?;
         let pidfd = init.pidfd.try_clone().map_err(failed("copy a descriptor"))?;
         Self::set_up(body, init, control, attached, ends).inspect_err(|_| process::kill_and_reap(&pidfd))
@@ -155,7 +152,8 @@ impl Shim {
         let shares_pids = process::shares_pids(&body.launch.spec);
         // Added processes are then born in the container's PID namespace, with the shim as parent.
         if !shares_pids {
-            berth_sys::process::setns(&init.pidfd, flags::NEWPID).map_err(failed("join the PID namespace"))?;
+            berth_sys::process::setns(&init.pidfd, flags::NEWPID)
+                .map_err(failed("join the PID namespace"))?;
         }
         process::prepare_directory(&body.exec_dir).map_err(failed("make the shim's directory"))?;
         let poller = Poller::new().map_err(failed("make the poller"))?;
@@ -236,11 +234,7 @@ impl Shim {
     }
 
     /// Runs `work` on the streams of a process. A stream that the poller refuses is closed: the container goes on.
-    fn with_streams(
-        &mut self,
-        process: u32,
-        work: impl FnOnce(&mut Streams, &mut [u8]) -> io::Result<()>,
-    ) {
+    fn with_streams(&mut self, process: u32, work: impl FnOnce(&mut Streams, &mut [u8]) -> io::Result<()>) {
         let streams = match process {
             0 => Some(&mut self.streams),
             exec => self.execs.get_mut(&exec).map(|exec| &mut exec.streams),

@@ -8,9 +8,7 @@ use rustix::termios::Winsize;
 use super::poller::Interest;
 use super::streams::Streams;
 use super::{Phase, Shim};
-use crate::protocol::{
-    AttachOptions, Fault, FaultKind, Hello, NumberedRaw, Reply, Request, Target, VERSION,
-};
+use crate::protocol::{AttachOptions, Fault, FaultKind, Hello, NumberedRaw, Reply, Request, Target, VERSION};
 
 fn fault(kind: FaultKind, message: impl Into<String>) -> Reply {
     Reply::Fault(Fault { kind, message: message.into() })

@@ -304,8 +304,7 @@ impl Streams {
     fn watch(&mut self) -> io::Result<()> {
         let room = self.input.has_room();
         // A connection that cannot be watched cannot be served.
-        self.attachments
-            .retain(|_, attachment| !attachment.is_done() && attachment.watch(room).is_ok());
+        self.attachments.retain(|_, attachment| !attachment.is_done() && attachment.watch(room).is_ok());
         let blocked = self.attachments.values().any(Attachment::is_blocked);
         for output in self.outputs.iter_mut().flatten() {
             output.set((!blocked).then_some(Interest::IN))?;

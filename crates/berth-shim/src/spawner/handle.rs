@@ -133,7 +133,10 @@ impl Spawner {
         let bytes = serde_json::to_vec(&header)?;
         for part in fds.chunks(socket::MAX_FDS) {
             let part: Vec<_> = part.iter().map(AsFd::as_fd).collect();
-            process.control.async_io(Interest::WRITABLE, |control| socket::send(control, &bytes, &part)).await?;
+            process
+                .control
+                .async_io(Interest::WRITABLE, |control| socket::send(control, &bytes, &part))
+                .await?;
         }
         Ok(())
     }

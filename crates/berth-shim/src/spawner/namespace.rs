@@ -59,8 +59,7 @@ fn open(path: &Path) -> io::Result<OwnedFd> {
 
 /// The paths of `directories` and [`KEPT`] that no other of them contains, shortest first.
 fn outermost(directories: &[PathBuf]) -> Vec<PathBuf> {
-    let mut paths: Vec<PathBuf> =
-        directories.iter().cloned().chain(KEPT.iter().map(PathBuf::from)).collect();
+    let mut paths: Vec<PathBuf> = directories.iter().cloned().chain(KEPT.iter().map(PathBuf::from)).collect();
     paths.sort_by_key(|path| path.as_os_str().len());
     let mut outermost: Vec<PathBuf> = Vec::new();
     for path in paths {

@@ -70,7 +70,8 @@ impl Bundle {
     /// `berth runtime create`, whose container keeps the standard descriptors: they are files here.
     fn create(&self) -> Output {
         let file = |name| fs::File::create(self.path(name)).unwrap();
-        let mut command = self.command(&["create", "--bundle", self.directory.path().to_str().unwrap(), &self.id()]);
+        let mut command =
+            self.command(&["create", "--bundle", self.directory.path().to_str().unwrap(), &self.id()]);
         let error = self.path("create.err");
         let status = command
             .stdin(Stdio::null())
@@ -133,7 +134,17 @@ fn exec_joins_the_container() {
     let bundle = Bundle::new(&["sleep", "1000"]);
     bundle.create().ok();
     bundle.call(&["start", &bundle.id()]).ok();
-    let output = bundle.call(&["exec", "--env", "A=b", "--cwd", "/tmp", &bundle.id(), "sh", "-c", "echo $A $PWD; exit 3"]);
+    let output = bundle.call(&[
+        "exec",
+        "--env",
+        "A=b",
+        "--cwd",
+        "/tmp",
+        &bundle.id(),
+        "sh",
+        "-c",
+        "echo $A $PWD; exit 3",
+    ]);
     assert_eq!((output.code, output.stdout.trim()), (3, "b /tmp"), "{output:?}");
     let output = bundle.call(&["exec", "--user", "1000:1000", &bundle.id(), "id", "-u"]);
     assert_eq!(output.ok(), "1000");
@@ -187,15 +198,13 @@ fn hooks_run_in_their_order_with_the_state() {
     let bundle = bundle.with(|spec| spec["hooks"] = hooks);
     bundle.run().ok();
     let order = fs::read_to_string(&log).unwrap();
-    assert_eq!(order.split_whitespace().collect::<Vec<_>>(), [
-        "prestart",
-        "createRuntime",
-        "createContainer",
-        "poststart",
-        "poststop"
-    ]);
+    assert_eq!(
+        order.split_whitespace().collect::<Vec<_>>(),
+        ["prestart", "createRuntime", "createContainer", "poststart", "poststop"]
+    );
     let state: Value =
-        serde_json::from_str(&fs::read_to_string(format!("{}.createRuntime", log.display())).unwrap()).unwrap();
+        serde_json::from_str(&fs::read_to_string(format!("{}.createRuntime", log.display())).unwrap())
+            .unwrap();
     assert_eq!(state["id"], bundle.id());
     assert!(state["pid"].as_i64().unwrap() > 1);
 }
@@ -217,7 +226,11 @@ fn bad_configurations_are_refused() {
         ("/process/args", json!([]), "process.args must not be empty"),
         ("/process/cwd", json!("relative"), "absolute path"),
         ("/linux/namespaces", json!([{ "type": "user" }, { "type": "mount" }]), "user namespaces"),
-        ("/mounts", json!([{ "destination": "/proc/sys", "type": "tmpfs", "source": "tmpfs" }]), "inside /proc"),
+        (
+            "/mounts",
+            json!([{ "destination": "/proc/sys", "type": "tmpfs", "source": "tmpfs" }]),
+            "inside /proc",
+        ),
     ];
     for (pointer, value, expected) in cases {
         let bundle = Bundle::new(&["true"]).with(|spec| *spec.pointer_mut(pointer).unwrap() = value);
@@ -284,7 +297,11 @@ fn podman_runs_a_container_with_it() {
         .arg(&wrapper);
     let rootfs = work.path().join("rootfs");
     files::unpack_busybox(&rootfs);
-    podman.args(["run", "--rm", "--network", "none", "--rootfs"]).arg(&rootfs).args(["sh", "-c", "echo hello from podman; exit 5"]);
+    podman.args(["run", "--rm", "--network", "none", "--rootfs"]).arg(&rootfs).args([
+        "sh",
+        "-c",
+        "echo hello from podman; exit 5",
+    ]);
     let output = run(&mut podman);
     assert_eq!((output.code, output.stdout.trim()), (5, "hello from podman"), "{output:?}");
 }

@@ -50,7 +50,18 @@ fn boot(script: &str) -> Steps {
     let work = tempfile::tempdir().unwrap();
     let image = initramfs(&work, &kernel, script);
     let machine = Command::new("timeout")
-        .args(["180", "qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-m", "1800", "-nographic", "-no-reboot"])
+        .args([
+            "180",
+            "qemu-system-x86_64",
+            "-accel",
+            "tcg",
+            "-cpu",
+            "max",
+            "-m",
+            "1800",
+            "-nographic",
+            "-no-reboot",
+        ])
         .args(["-nic", "none", "-append", "console=ttyS0 quiet panic=-1"])
         .arg("-kernel")
         .arg(kernel.join("vmlinuz"))

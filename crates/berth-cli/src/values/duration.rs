@@ -1,0 +1,94 @@
+//! Durations and moments: `1m30s`, `2023-11-14T22:13:20Z`.
+
+use jiff::Timestamp;
+
+/// Reads a duration as Go's `time.ParseDuration`, without a sign; gives nanoseconds.
+pub fn nanoseconds(text: &str) -> Result<i64, String> {
+    let wrong = || format!("time: invalid duration {text:?}");
+    if text == "0" {
+        return Ok(0);
+    }
+    if text.is_empty() {
+        return Err(wrong());
+    }
+    let mut rest = text;
+    let mut total = 0.0_f64;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
+        let (number, tail) = rest.split_at(digits);
+        let letters = tail.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(tail.len());
+        let (unit, tail) = tail.split_at(letters);
+        let number: f64 = number.parse().map_err(|_| wrong())?;
+        let scale = match unit {
+            "ns" => 1.0,
+            "us" | "µs" | "μs" => 1e3,
+            "ms" => 1e6,
+            "s" => 1e9,
+            "m" => 60e9,
+            "h" => 3600e9,
+            "" => return Err(format!("time: missing unit in duration {text:?}")),
+            _ => return Err(format!("time: unknown unit {unit:?} in duration {text:?}")),
+        };
+        total += number * scale;
+        rest = tail;
+    }
+    if total < 9_223_372_036_854_775_808.0 { Ok(total as i64) } else { Err(wrong()) }
+}
+
+/// Reads a moment for `--since` and `--until`: a duration before `now`, a date, or seconds since 1970. Gives what the
+/// API takes: `seconds.nanoseconds`.
+pub fn moment(text: &str, now: Timestamp) -> Result<String, String> {
+    let wrong = || format!("invalid value for time: {text:?}");
+    let show = |time: Timestamp| {
+        let (seconds, nanoseconds) = (time.as_second(), time.subsec_nanosecond());
+        format!("{seconds}.{nanoseconds:09}")
+    };
+    if let Ok(before) = nanoseconds(text) {
+        let time = now.checked_sub(jiff::SignedDuration::from_nanos(before)).map_err(|_| wrong())?;
+        return Ok(show(time));
+    }
+    if text.starts_with(|c: char| c.is_ascii_digit()) && text.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
+        return Ok(text.to_owned());
+    }
+    if let Ok(time) = text.parse::<Timestamp>() {
+        return Ok(show(time));
+    }
+    // Without a zone, and perhaps without a time: UTC.
+    let full = match text.len() {
+        10 => format!("{text}T00:00:00Z"),
+        13 => format!("{text}:00:00Z"),
+        16 => format!("{text}:00Z"),
+        11 if text.ends_with('Z') => format!("{}T00:00:00Z", &text[..10]),
+        _ => format!("{text}Z"),
+    };
+    full.parse::<Timestamp>().map(show).map_err(|_| wrong())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_gos() {
+        assert_eq!(nanoseconds("1m30s"), Ok(90_000_000_000));
+        assert_eq!(nanoseconds("1.5h"), Ok(5_400_000_000_000));
+        assert_eq!(nanoseconds("10ms"), Ok(10_000_000));
+        assert_eq!(nanoseconds("0"), Ok(0));
+        for bad in ["", "1", "x", "1x", "1..s", "s", "-1s"] {
+            assert!(nanoseconds(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn moments_take_many_forms() {
+        let now = Timestamp::new(1_700_000_000, 0).unwrap();
+        assert_eq!(moment("10s", now).unwrap(), "1699999990.000000000");
+        assert_eq!(moment("1600000000", now).unwrap(), "1600000000");
+        assert_eq!(moment("1600000000.5", now).unwrap(), "1600000000.5");
+        assert_eq!(moment("2023-11-14T22:13:20Z", now).unwrap(), "1700000000.000000000");
+        assert_eq!(moment("2023-11-14T22:13:20.5", now).unwrap(), "1700000000.500000000");
+        assert_eq!(moment("2023-11-14", now).unwrap(), "1699920000.000000000");
+        assert!(moment("yesterday", now).is_err());
+        assert!(moment("é2023-11-1", now).is_err());
+    }
+}

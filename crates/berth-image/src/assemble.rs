@@ -1,0 +1,86 @@
+//! From unpacked layers to a recorded image.
+
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+
+use berth_archive::extract::fixup;
+use berth_oci::{Digest, ImageConfig, chain_ids};
+use berth_storage::{ImageRecord, Layer, Lease, Source, Storage, Tag};
+use jiff::Timestamp;
+
+use crate::unpack::Unpacked;
+use crate::{Error, Result};
+
+/// The layers of an image, lowest first: those that are stored already, and those to be brought.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub diffs: Vec<Digest>,
+    pub chains: Vec<Digest>,
+    /// How many of the lowest are stored; the lease holds them.
+    pub present: usize,
+}
+
+impl Plan {
+    /// Finds and holds what is there.
+    pub fn new(storage: &Storage, config: &ImageConfig, lease: &mut Lease) -> Result<Self> {
+        let diffs = config.rootfs.diff_ids.clone();
+        let chains = chain_ids(&diffs);
+        let mut present = 0;
+        // The topmost stored layer holds all below it.
+        for (index, chain) in chains.iter().enumerate().rev() {
+            if storage.layers().hold(chain, lease)? {
+                present = index + 1;
+                break;
+            }
+        }
+        Ok(Self { diffs, chains, present })
+    }
+}
+
+/// Puts the layers in place from the bottom upwards, each completed by those below it. `layers` are all that
+/// [`Plan::present`] leaves, in order. Blocks.
+pub(crate) fn place(storage: &Storage, plan: &Plan, layers: Vec<Unpacked>, lease: &mut Lease) -> Result<()> {
+    if layers.is_empty() {
+        return Ok(());
+    }
+    let mut below: Vec<PathBuf> = match plan.present.checked_sub(1) {
+        Some(top) => storage.layers().paths(&plan.chains[top])?,
+        None => Vec::new(),
+    };
+    for layer in &layers {
+        let directory = layer.staging.open()?;
+        fixup(directory.as_fd(), &layer.fixups, &below)
+            .map_err(|source| Error::Unpack { layer: layer.diff.short().to_owned(), source })?;
+        below.insert(0, layer.staging.path());
+    }
+    // One sync for all, before any row names them.
+    storage.layers().sync()?;
+    for (index, layer) in (plan.present..).zip(layers) {
+        let record = Layer {
+            chain: plan.chains[index].clone(),
+            parent: index.checked_sub(1).map(|parent| plan.chains[parent].clone()),
+            diff: layer.diff,
+            size: layer.size,
+        };
+        storage.layers().commit(layer.staging, &record, lease)?;
+    }
+    Ok(())
+}
+
+/// Records the image, whose documents and layers are stored and held.
+pub(crate) fn record(
+    storage: &Storage,
+    id: &Digest,
+    config: &ImageConfig,
+    plan: &Plan,
+    sources: &[Source],
+    names: &[Tag],
+) -> Result<()> {
+    let mut size = 0;
+    for chain in &plan.chains {
+        size += storage.layers().get(chain)?.map_or(0, |layer| layer.size);
+    }
+    let created = config.created.as_deref().and_then(|time| time.parse::<Timestamp>().ok());
+    let record = ImageRecord { id: id.clone(), chain: plan.chains.last().cloned(), size, created };
+    Ok(storage.images().put(&record, sources, names)?)
+}

@@ -1,0 +1,173 @@
+//! What can go wrong with an image.
+
+use std::io;
+
+use berth_oci::{Digest, Platform};
+
+/// A result of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What an error means to whoever asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// There is no such image.
+    NotFound,
+    /// The request is malformed.
+    Invalid,
+    /// The image is in use, or the request names too much.
+    Conflict,
+    /// The registry refuses.
+    Denied,
+    /// The registry, the archive or the disk fails.
+    System,
+}
+
+/// Why an image could not be found, brought or removed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No image has this name or ID.
+    #[error("No such image: {0}")]
+    NotFound(String),
+    /// A name against the grammar.
+    #[error(transparent)]
+    Reference(#[from] berth_oci::ReferenceError),
+    /// The image cannot be removed.
+    #[error("conflict: unable to {action} ({how}) - {reason}")]
+    Conflict {
+        /// What cannot be done.
+        action: String,
+        /// Whether force would do it.
+        how: &'static str,
+        /// Why not.
+        reason: String,
+    },
+    /// A prefix of several IDs.
+    #[error("multiple IDs found with provided prefix: {0}")]
+    Ambiguous(String),
+    /// The index has nothing for this platform.
+    #[error("no matching manifest for {platform} in the manifest list entries")]
+    NoPlatform {
+        /// The platform asked for.
+        platform: Platform,
+    },
+    /// The image is for another platform than the one asked for.
+    #[error("image with reference {reference} was found but does not provide the specified platform ({platform})")]
+    WrongPlatform {
+        /// The image.
+        reference: String,
+        /// The platform asked for.
+        platform: Platform,
+    },
+    /// A manifest or index that cannot be used.
+    #[error(transparent)]
+    Document(#[from] berth_oci::DocumentError),
+    /// A configuration that cannot be used.
+    #[error(transparent)]
+    Config(#[from] berth_oci::ConfigError),
+    /// Manifest and configuration contradict each other.
+    #[error("the manifest has {layers} layers, the image configuration {diff_ids}")]
+    LayerCount {
+        /// Layers of the manifest.
+        layers: usize,
+        /// Digests in the configuration.
+        diff_ids: usize,
+    },
+    /// A layer unpacks to something else than the configuration says.
+    #[error("layer {layer} unpacks to {actual}, the image configuration says {expected}")]
+    WrongLayer {
+        /// The layer as it came.
+        layer: String,
+        /// Digest of its uncompressed content.
+        actual: Digest,
+        /// What the configuration says.
+        expected: Digest,
+    },
+    /// A document of an archive is not what its digest says.
+    #[error("{what} has digest {actual}, expected {expected}")]
+    WrongDigest {
+        /// The document.
+        what: String,
+        /// Its digest.
+        actual: Digest,
+        /// What was announced.
+        expected: Digest,
+    },
+    /// A document is larger than any of its kind.
+    #[error("{what} is larger than {limit} bytes")]
+    TooLarge {
+        /// The document.
+        what: String,
+        /// The most that is read.
+        limit: u64,
+    },
+    /// The archive is no image archive.
+    #[error("{0}")]
+    Archive(String),
+    /// A layer could not be unpacked.
+    #[error("failed to unpack layer {layer}: {source}", source = chain(source))]
+    Unpack {
+        /// The layer.
+        layer: String,
+        /// Why.
+        #[source]
+        source: berth_archive::Error,
+    },
+    /// The registry failed or refused.
+    #[error(transparent)]
+    Registry(#[from] berth_registry::Error),
+    /// The data root failed.
+    #[error("{}", chain(.0))]
+    Storage(#[from] berth_storage::Error),
+    /// Reading the archive or a staged file failed.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was done.
+        what: String,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl Error {
+    /// What the error means to whoever asked.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::NotFound(_) | Self::NoPlatform { .. } | Self::WrongPlatform { .. } => ErrorKind::NotFound,
+            Self::Reference(_) | Self::Ambiguous(_) => ErrorKind::Invalid,
+            Self::Conflict { .. } => ErrorKind::Conflict,
+            Self::Registry(error) if error.is_not_found() => ErrorKind::NotFound,
+            Self::Registry(error) if error.is_denied() => ErrorKind::Denied,
+            Self::Archive(_) | Self::Document(_) | Self::Config(_) => ErrorKind::Invalid,
+            _ => ErrorKind::System,
+        }
+    }
+
+    /// Whether another attempt may succeed, going on where this one stopped.
+    pub(crate) fn is_transient(&self) -> bool {
+        match self {
+            Self::Registry(error) => error.is_transient(),
+            Self::Storage(berth_storage::Error::SizeMismatch { expected, actual, .. }) => actual < expected,
+            _ => false,
+        }
+    }
+
+    pub(crate) fn io(what: impl Into<String>, source: io::Error) -> Self {
+        Self::Io { what: what.into(), source }
+    }
+}
+
+/// An error with its sources, in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.ends_with(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}

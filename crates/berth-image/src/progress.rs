@@ -1,0 +1,58 @@
+//! What a pull or load tells while it works.
+
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+
+/// One line of progress, in Docker's words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Progress {
+    /// The layer: the first twelve digits of its blob's digest.
+    pub id: String,
+    /// What happens to it, such as `Downloading`.
+    pub status: &'static str,
+    /// Bytes done; 0 if nothing is counted.
+    pub current: u64,
+    /// Bytes in all; 0 if unknown.
+    pub total: u64,
+}
+
+/// Shortest time between two counts of the same layer.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Reports of one layer.
+#[derive(Debug, Clone)]
+pub(crate) struct Reporter {
+    id: String,
+    sender: mpsc::Sender<Progress>,
+    last: Option<Instant>,
+}
+
+impl Reporter {
+    pub fn new(id: String, sender: mpsc::Sender<Progress>) -> Self {
+        Self { id, sender, last: None }
+    }
+
+    /// A change of state. A reader that has gone away changes nothing.
+    pub async fn state(&self, status: &'static str) {
+        let _ = self.sender.send(self.line(status, 0, 0)).await;
+    }
+
+    /// As [`Reporter::state`], from a blocking thread.
+    pub fn blocking_state(&self, status: &'static str) {
+        let _ = self.sender.blocking_send(self.line(status, 0, 0));
+    }
+
+    /// A count, left out when the last one is recent or the reader is slow.
+    pub fn count(&mut self, status: &'static str, current: u64, total: u64) {
+        let now = Instant::now();
+        if self.last.is_none_or(|last| now - last >= PAUSE) {
+            self.last = Some(now);
+            let _ = self.sender.try_send(self.line(status, current, total));
+        }
+    }
+
+    fn line(&self, status: &'static str, current: u64, total: u64) -> Progress {
+        Progress { id: self.id.clone(), status, current, total }
+    }
+}

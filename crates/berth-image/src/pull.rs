@@ -1,0 +1,360 @@
+//! Bringing an image from a registry.
+
+use std::sync::Arc;
+
+use berth_oci::{
+    ACCEPTED, CONFIG_LIMIT, Descriptor, Digest, Document, ImageConfig, Manifest, Platform, Reference,
+};
+use berth_storage::{BlobKind, Expected, Lease, Tag};
+use futures_util::StreamExt;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
+
+use crate::assemble::{self, Plan};
+use crate::progress::Reporter;
+use crate::stream::{Download, Part, QUEUE};
+use crate::unpack::{Unpacked, unpack};
+use crate::{Error, Images, Inner, Progress, Result};
+
+/// Layers that are brought at the same time, as in Docker.
+const PARALLEL: usize = 3;
+/// Attempts at one layer, each of which goes on where the last one stopped.
+const ATTEMPTS: u32 = 5;
+
+/// What a pull brought.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pulled {
+    /// Digest of the configuration.
+    pub id: Digest,
+    /// Digest of what the reference names: a manifest or an index.
+    pub digest: Digest,
+    /// Nothing had to be changed.
+    pub up_to_date: bool,
+}
+
+/// A registry with credentials for one pull.
+pub type Source = berth_registry::Client;
+
+/// The documents of an image, verified.
+struct Documents {
+    /// The index, if the reference names one.
+    index: Option<(Digest, Vec<u8>)>,
+    manifest: (Digest, Vec<u8>),
+    config: (Digest, Vec<u8>),
+    layers: Vec<Descriptor>,
+    parsed: ImageConfig,
+}
+
+impl Images {
+    /// Brings the image that `reference` names for `platform` (this machine's if none is given), with `auth` for the
+    /// registry.
+    ///
+    /// # Errors
+    /// What the registry says; content that is not what was announced; a full disk. Nothing is changed then, and what
+    /// came of the layers is kept for the next attempt.
+    pub async fn pull(
+        &self,
+        reference: &Reference,
+        platform: Option<Platform>,
+        auth: Option<berth_registry::Credentials>,
+        progress: mpsc::Sender<Progress>,
+    ) -> Result<Pulled> {
+        let reference = reference.clone().with_default_tag();
+        let registry = match auth {
+            Some(credentials) => self.inner.registry.with_credentials(reference.domain(), credentials),
+            None => self.inner.registry.clone(),
+        };
+        let documents = fetch_documents(&registry, &reference, platform).await?;
+        let storage = self.storage();
+        let id = documents.config.0.clone();
+        let target = documents.index.as_ref().unwrap_or(&documents.manifest).0.clone();
+        let names = names(&reference, &target)?;
+        let mut lease = storage.lease();
+        let plan = Plan::new(storage, &documents.parsed, &mut lease)?;
+        let known = storage.images().get(&id)?.is_some();
+        let same = known
+            && match storage.images().by_name(&reference.canonical())? {
+                Some(image) => image.id == id,
+                None => reference.tag().is_none(),
+            };
+        let layers = self.bring_layers(&registry, &reference, &documents, &plan, progress).await?;
+        let images = self.clone();
+        let digest = target.clone();
+        tokio::task::spawn_blocking(move || images.store(&documents, &plan, layers, &names, &mut lease))
+            .await
+            .map_err(|error| Error::io("store the image", std::io::Error::other(error)))??;
+        Ok(Pulled { id, digest, up_to_date: same })
+    }
+
+    /// Stores everything at the end of a pull. Blocks.
+    fn store(
+        &self,
+        documents: &Documents,
+        plan: &Plan,
+        layers: Vec<Unpacked>,
+        names: &[Tag],
+        lease: &mut Lease,
+    ) -> Result<()> {
+        let storage = self.storage();
+        assemble::place(storage, plan, layers, lease)?;
+        for (digest, bytes) in
+            documents.index.iter().chain([&documents.manifest, &documents.config])
+        {
+            storage.blobs().put(digest, bytes, lease)?;
+        }
+        let index = documents.index.as_ref().map(|(digest, _)| digest.clone());
+        let sources = [berth_storage::Source { manifest: documents.manifest.0.clone(), index }];
+        assemble::record(storage, &documents.config.0, &documents.parsed, plan, &sources, names)
+    }
+
+    /// Downloads and unpacks the missing layers; the result is in their order.
+    async fn bring_layers(
+        &self,
+        registry: &berth_registry::Client,
+        reference: &Reference,
+        documents: &Documents,
+        plan: &Plan,
+        progress: mpsc::Sender<Progress>,
+    ) -> Result<Vec<Unpacked>> {
+        let slots = Arc::new(Semaphore::new(PARALLEL));
+        let mut tasks = JoinSet::new();
+        for (index, (layer, diff)) in documents.layers.iter().zip(&plan.diffs).enumerate() {
+            let reporter = Reporter::new(layer.digest.short().to_owned(), progress.clone());
+            if index < plan.present {
+                reporter.state("Already exists").await;
+                continue;
+            }
+            reporter.state("Pulling fs layer").await;
+            let job = Job {
+                inner: Arc::clone(&self.inner),
+                registry: registry.clone(),
+                reference: reference.clone(),
+                layer: layer.clone(),
+                diff: diff.clone(),
+                reporter,
+            };
+            let slots = Arc::clone(&slots);
+            tasks.spawn(async move {
+                let _slot = slots.acquire_owned().await;
+                (index, job.run().await)
+            });
+        }
+        drop(progress);
+        let mut layers: Vec<(usize, Unpacked)> = Vec::new();
+        while let Some(done) = tasks.join_next().await {
+            let (index, outcome) =
+                done.map_err(|error| Error::io("bring a layer", std::io::Error::other(error)))?;
+            // The first failure ends the others: dropping the set aborts them.
+            layers.push((index, outcome?));
+        }
+        layers.sort_by_key(|(index, _)| *index);
+        Ok(layers.into_iter().map(|(_, layer)| layer).collect())
+    }
+}
+
+/// The names that a pull gives: the tag, and the digest beside it.
+fn names(reference: &Reference, target: &Digest) -> Result<Vec<Tag>> {
+    let by_digest = reference.at(target.clone()).canonical();
+    let mut names = vec![Tag { name: by_digest, target: target.clone() }];
+    if reference.tag().is_some() && reference.digest().is_none() {
+        names.push(Tag { name: reference.canonical(), target: target.clone() });
+    }
+    Ok(names)
+}
+
+async fn fetch_documents(
+    registry: &berth_registry::Client,
+    reference: &Reference,
+    platform: Option<Platform>,
+) -> Result<Documents> {
+    let first = registry.manifest(reference, &ACCEPTED).await?;
+    let wanted = platform.clone().unwrap_or_else(Platform::host);
+    let (index, manifest_digest, bytes, manifest) =
+        match Document::read(&first.bytes, first.media_type.as_deref())? {
+            Document::Manifest(manifest) => (None, first.digest, first.bytes, manifest),
+            Document::Index(index) => {
+                let found = index.find(&wanted);
+                let descriptor = found.ok_or_else(|| Error::NoPlatform { platform: wanted.clone() })?;
+                let answer = registry.manifest(&reference.at(descriptor.digest.clone()), &ACCEPTED).await?;
+                let manifest = match Document::read(&answer.bytes, answer.media_type.as_deref())? {
+                    Document::Manifest(manifest) => manifest,
+                    Document::Index(_) => {
+                        return Err(Error::Archive("an index lists another index for the platform".to_owned()));
+                    }
+                };
+                (Some((first.digest, first.bytes)), answer.digest, answer.bytes, manifest)
+            }
+        };
+    let Manifest { config, layers, .. } = manifest;
+    let config_bytes = fetch_config(registry, reference, &config).await?;
+    let parsed = ImageConfig::read(&config_bytes)?;
+    if parsed.rootfs.diff_ids.len() != layers.len() {
+        return Err(Error::LayerCount { layers: layers.len(), diff_ids: parsed.rootfs.diff_ids.len() });
+    }
+    if let Some(platform) = platform.filter(|platform| !parsed.platform().satisfies(platform)) {
+        return Err(Error::WrongPlatform { reference: reference.familiar(), platform });
+    }
+    Ok(Documents {
+        index,
+        manifest: (manifest_digest, bytes),
+        config: (config.digest, config_bytes),
+        layers,
+        parsed,
+    })
+}
+
+async fn fetch_config(
+    registry: &berth_registry::Client,
+    reference: &Reference,
+    config: &Descriptor,
+) -> Result<Vec<u8>> {
+    let limit = CONFIG_LIMIT as u64;
+    if config.size > limit {
+        return Err(Error::TooLarge { what: "image configuration".to_owned(), limit });
+    }
+    let mut stream = registry.blob(reference, config, 0).await?;
+    let mut bytes = Vec::new();
+    while let Some(part) = stream.next().await {
+        bytes.extend_from_slice(&part?);
+        if bytes.len() as u64 > limit {
+            return Err(Error::TooLarge { what: "image configuration".to_owned(), limit });
+        }
+    }
+    let actual = Digest::of(&bytes);
+    if !config.digest.matches(&bytes) {
+        return Err(Error::WrongDigest {
+            what: "image configuration".to_owned(),
+            actual,
+            expected: config.digest.clone(),
+        });
+    }
+    Ok(bytes)
+}
+
+/// One layer to bring.
+struct Job {
+    inner: Arc<Inner>,
+    registry: berth_registry::Client,
+    reference: Reference,
+    layer: Descriptor,
+    diff: Digest,
+    reporter: Reporter,
+}
+
+impl Job {
+    async fn run(self) -> Result<Unpacked> {
+        // A blob has one writer: whoever wants it too waits, and then finds it in the cache.
+        let turn = self.inner.turn(&self.layer.digest);
+        let _turn = turn.lock().await;
+        let mut attempt = 1;
+        loop {
+            match self.attempt().await {
+                Err(error) if attempt < ATTEMPTS && error.is_transient() => {
+                    tracing::info!(layer = self.layer.digest.short(), %error, attempt, "going on with a download");
+                    self.reporter.state("Retrying").await;
+                    tokio::time::sleep(std::time::Duration::from_millis(200 << attempt)).await;
+                    attempt += 1;
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    async fn attempt(&self) -> Result<Unpacked> {
+        if let Some(unpacked) = self.from_cache().await? {
+            return Ok(unpacked);
+        }
+        let expected = Expected { digest: self.layer.digest.clone(), size: Some(self.layer.size) };
+        let inner = Arc::clone(&self.inner);
+        let writer = blocking(move || Ok(inner.storage.blobs().writer(BlobKind::Layer, expected)?)).await?;
+        let (sender, parts) = mpsc::channel(QUEUE);
+        let offset = writer.offset();
+        let download = Download::new(writer, parts, self.reporter.clone(), self.layer.size)?;
+        let feed = self.feed(offset, sender);
+        let (inner, diff) = (Arc::clone(&self.inner), self.diff.clone());
+        let (name, reporter) = (self.layer.digest.short().to_owned(), self.reporter.clone());
+        let work = blocking(move || take_in(&inner, &name, &diff, download, &reporter));
+        // The feed ends with the download, or when the receiver is gone.
+        let ((), unpacked) = tokio::join!(feed, work);
+        unpacked
+    }
+
+    /// Sends the parts of the blob from `offset` on.
+    async fn feed(&self, offset: u64, sender: mpsc::Sender<Part>) {
+        if offset >= self.layer.size {
+            return;
+        }
+        let mut stream = match self.registry.blob(&self.reference, &self.layer, offset).await {
+            Ok(stream) => stream,
+            Err(error) => {
+                let _ = sender.send(Err(error)).await;
+                return;
+            }
+        };
+        while let Some(part) = stream.next().await {
+            let failed = part.is_err();
+            if sender.send(part).await.is_err() || failed {
+                return;
+            }
+        }
+    }
+
+    /// Unpacks the blob again if it is still there from an earlier pull.
+    async fn from_cache(&self) -> Result<Option<Unpacked>> {
+        let inner = Arc::clone(&self.inner);
+        let (digest, diff) = (self.layer.digest.clone(), self.diff.clone());
+        blocking(move || {
+            let mut lease = inner.storage.lease();
+            if !inner.storage.blobs().hold(&digest, &mut lease)? {
+                return Ok(None);
+            }
+            let file = inner.storage.blobs().open(&digest)?;
+            let reader = std::io::BufReader::with_capacity(256 << 10, file);
+            Ok(Some(unpack(&inner.storage, digest.short(), &diff, reader)?))
+        })
+        .await
+    }
+}
+
+/// Unpacks while the download writes, and stores the blob once both are done. Blocks.
+fn take_in(
+    inner: &Inner,
+    name: &str,
+    diff: &Digest,
+    mut download: Download,
+    reporter: &Reporter,
+) -> Result<Unpacked> {
+    let outcome = unpack(&inner.storage, name, diff, &mut download);
+    if let Some(failure) = download.take_failure() {
+        return Err(failure);
+    }
+    reporter.blocking_state("Download complete");
+    // If the unpacking failed on a damaged download, the digest tells so: it is the better reason.
+    if outcome.is_err() {
+        let _ = std::io::copy(&mut download, &mut std::io::sink());
+    }
+    let mut lease = inner.storage.lease();
+    let committed = download.finish().and_then(|writer| Ok(writer.commit(&mut lease)?));
+    match (committed, outcome) {
+        (Err(error), _) | (Ok(()), Err(error)) => Err(error),
+        (Ok(()), Ok(unpacked)) => {
+            reporter.blocking_state("Pull complete");
+            Ok(unpacked)
+        }
+    }
+}
+
+impl Inner {
+    /// The lock of one blob's download.
+    fn turn(&self, digest: &Digest) -> Arc<tokio::sync::Mutex<()>> {
+        let mut downloads = self.downloads.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        downloads.retain(|_, turn| Arc::strong_count(turn) > 1);
+        Arc::clone(downloads.entry(digest.clone()).or_default())
+    }
+}
+
+/// Runs blocking work on tokio's threads for it.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| Error::io("run a blocking task", std::io::Error::other(error)))?
+}

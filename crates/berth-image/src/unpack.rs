@@ -1,0 +1,39 @@
+//! One layer: from a stream of its blob to a staged directory.
+
+use std::io::{self, Read};
+
+use berth_archive::decompress;
+use berth_archive::extract::{Extractor, Fixups, Options};
+use berth_oci::Digest;
+use berth_storage::{LayerStaging, Storage};
+
+use crate::{Error, Result};
+
+/// A layer that is unpacked and verified, but not in its place.
+#[derive(Debug)]
+pub(crate) struct Unpacked {
+    pub staging: LayerStaging,
+    pub diff: Digest,
+    pub size: u64,
+    pub fixups: Fixups,
+}
+
+/// Unpacks the blob that `input` gives, to its very end, and checks that its content is `diff`. Blocks.
+pub(crate) fn unpack(storage: &Storage, name: &str, diff: &Digest, mut input: impl Read) -> Result<Unpacked> {
+    let staging = storage.layers().stage()?;
+    let failed = |source| Error::Unpack { layer: name.to_owned(), source };
+    let options = Options { keep_free_bytes: storage.options().keep_free_bytes, ..Options::default() };
+    let extractor = Extractor::new(staging.open()?, options).record(staging.meta()?);
+    let reader = decompress::reader(&mut input).map_err(failed)?;
+    let extracted = extractor.layer(reader).map_err(failed)?;
+    // What follows the compressed stream belongs to the blob's digest all the same.
+    io::copy(&mut input, &mut io::sink()).map_err(|source| failed(berth_archive::Error::Read(source)))?;
+    if extracted.diff_id != *diff {
+        return Err(Error::WrongLayer {
+            layer: name.to_owned(),
+            actual: extracted.diff_id,
+            expected: diff.clone(),
+        });
+    }
+    Ok(Unpacked { staging, diff: diff.clone(), size: extracted.size, fixups: extracted.fixups })
+}
