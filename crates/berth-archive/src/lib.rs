@@ -11,6 +11,7 @@
 pub mod decompress;
 mod error;
 pub mod extract;
+pub mod files;
 mod format;
 pub mod meta;
 pub mod tree;

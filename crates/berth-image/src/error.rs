@@ -30,7 +30,7 @@ pub enum Error {
     NotFound(String),
     /// A name against the grammar.
     #[error(transparent)]
-    Reference(#[from] berth_oci::ReferenceError),
+    Reference(#[from] berth_oci::reference::ReferenceError),
     /// The image cannot be removed.
     #[error("conflict: unable to {action} ({how}) - {reason}")]
     Conflict {
@@ -60,10 +60,10 @@ pub enum Error {
     },
     /// A manifest or index that cannot be used.
     #[error(transparent)]
-    Document(#[from] berth_oci::DocumentError),
+    Document(#[from] berth_oci::manifest::DocumentError),
     /// A configuration that cannot be used.
     #[error(transparent)]
-    Config(#[from] berth_oci::ConfigError),
+    Config(#[from] berth_oci::config::ConfigError),
     /// Manifest and configuration contradict each other.
     #[error("the manifest has {layers} layers, the image configuration {diff_ids}")]
     LayerCount {
@@ -103,13 +103,18 @@ pub enum Error {
     /// The archive is no image archive.
     #[error("{0}")]
     Archive(String),
+    /// The archive of images could not be read.
+    #[error("failed to read the archive: {}", chain(source))]
+    BrokenArchive {
+        /// Why.
+        source: berth_archive::Error,
+    },
     /// A layer could not be unpacked.
-    #[error("failed to unpack layer {layer}: {source}", source = chain(source))]
+    #[error("failed to unpack layer {layer}: {}", chain(source))]
     Unpack {
         /// The layer.
         layer: String,
         /// Why.
-        #[source]
         source: berth_archive::Error,
     },
     /// The registry failed or refused.
@@ -138,7 +143,7 @@ impl Error {
             Self::Conflict { .. } => ErrorKind::Conflict,
             Self::Registry(error) if error.is_not_found() => ErrorKind::NotFound,
             Self::Registry(error) if error.is_denied() => ErrorKind::Denied,
-            Self::Archive(_) | Self::Document(_) | Self::Config(_) => ErrorKind::Invalid,
+            Self::Archive(_) | Self::BrokenArchive { .. } | Self::Document(_) | Self::Config(_) => ErrorKind::Invalid,
             _ => ErrorKind::System,
         }
     }

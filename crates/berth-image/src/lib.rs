@@ -27,7 +27,7 @@ pub use error::{Error, ErrorKind, Result};
 pub use load::Loaded;
 pub use names::{InUse, Removed, ResolvedImage};
 pub use progress::Progress;
-pub use pull::{Pulled, Source};
+pub use pull::Pulled;
 
 /// All images of one data root.
 #[derive(Debug, Clone)]

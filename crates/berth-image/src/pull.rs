@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use berth_oci::media_type::ACCEPTED;
 use berth_oci::{
-    ACCEPTED, CONFIG_LIMIT, Descriptor, Digest, Document, ImageConfig, Manifest, Platform, Reference,
+    CONFIG_LIMIT, Descriptor, Digest, Document, ImageConfig, Manifest, Platform, Reference,
 };
 use berth_storage::{BlobKind, Expected, Lease, Tag};
 use futures_util::StreamExt;
@@ -31,9 +32,6 @@ pub struct Pulled {
     /// Nothing had to be changed.
     pub up_to_date: bool,
 }
-
-/// A registry with credentials for one pull.
-pub type Source = berth_registry::Client;
 
 /// The documents of an image, verified.
 struct Documents {

@@ -1,2 +1,26 @@
-//! The distribution protocol: client.
+//! The distribution protocol's client: manifests and blobs, tokens, TLS.
+//!
+//! Specification: <https://github.com/opencontainers/distribution-spec>, and for tokens
+//! <https://distribution.github.io/distribution/spec/auth/token/>. A client keeps no connections: one is opened for each
+//! request, so that an idle daemon holds none.
 #![forbid(unsafe_code)]
+
+mod auth;
+mod blob;
+mod challenge;
+mod client;
+mod config;
+mod connection;
+mod error;
+mod manifest;
+mod tls;
+
+pub use auth::Credentials;
+pub use blob::BlobStream;
+pub use client::Client;
+pub use config::RegistryConfig;
+pub use error::Error;
+pub use manifest::ManifestAnswer;
+
+/// A result of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;

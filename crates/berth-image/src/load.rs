@@ -1,0 +1,267 @@
+//! Loading archives: what `docker save` writes, and OCI layouts.
+
+use std::io::{self, Read};
+
+use berth_oci::digest::Hasher;
+use berth_oci::{CONFIG_LIMIT, Descriptor, Digest, Document, ImageConfig, MANIFEST_LIMIT, Manifest, Platform, Reference};
+use berth_storage::{Source, Tag};
+use serde::Deserialize;
+use tokio::sync::mpsc;
+
+use crate::assemble::{self, Plan};
+use crate::bundle::{Bundle, Part};
+use crate::progress::Reporter;
+use crate::unpack::{Unpacked, unpack};
+use crate::{Error, Images, Progress, Result};
+
+/// Indexes within indexes that are followed.
+const DEPTH: usize = 4;
+/// Images in one archive.
+const IMAGES: usize = 10_000;
+
+/// One image of an archive, as it was loaded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Loaded {
+    /// Digest of the configuration.
+    pub id: Digest,
+    /// Names that it was given, as people write them.
+    pub names: Vec<String>,
+}
+
+/// An entry of `manifest.json` (Docker's image specification 1.2).
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct SavedImage {
+    config: String,
+    #[serde(default)]
+    repo_tags: Option<Vec<String>>,
+    #[serde(default)]
+    layers: Option<Vec<String>>,
+}
+
+/// An image of the archive, its documents verified.
+struct Found {
+    config: (Digest, Vec<u8>),
+    parsed: ImageConfig,
+    layers: Vec<Place>,
+    manifest: Option<(Digest, Vec<u8>)>,
+    names: Vec<Reference>,
+}
+
+/// Where a layer is in the archive, and what is known of it.
+struct Place {
+    name: String,
+    descriptor: Option<Descriptor>,
+}
+
+impl Images {
+    /// Loads all images of an archive, which may be compressed. Each is recorded when it is complete. Blocks.
+    ///
+    /// # Errors
+    /// What is wrong with the archive; a full disk. The image in question is not recorded then.
+    pub fn load(&self, archive: impl Read, progress: &mpsc::Sender<Progress>) -> Result<Vec<Loaded>> {
+        let bundle = Bundle::read(self.storage(), archive)?;
+        let found = if bundle.has("manifest.json") {
+            saved_images(&bundle)?
+        } else if bundle.has("index.json") {
+            layout_images(&bundle)?
+        } else {
+            return Err(Error::Archive(
+                "the archive holds no image: it has neither manifest.json (docker save) nor index.json (OCI layout)"
+                    .to_owned(),
+            ));
+        };
+        found.into_iter().map(|image| self.load_one(&bundle, image, progress)).collect()
+    }
+
+    fn load_one(&self, bundle: &Bundle, image: Found, progress: &mpsc::Sender<Progress>) -> Result<Loaded> {
+        let storage = self.storage();
+        let diffs = image.parsed.rootfs.diff_ids.len();
+        if diffs != image.layers.len() {
+            return Err(Error::LayerCount { layers: image.layers.len(), diff_ids: diffs });
+        }
+        let mut lease = storage.lease();
+        let plan = Plan::new(storage, &image.parsed, &mut lease)?;
+        let mut unpacked = Vec::new();
+        for (place, diff) in image.layers.iter().zip(&plan.diffs).skip(plan.present) {
+            let reporter = Reporter::new(diff.short().to_owned(), progress.clone());
+            unpacked.push(self.load_layer(bundle, place, diff, reporter)?);
+        }
+        assemble::place(storage, &plan, unpacked, &mut lease)?;
+        for (digest, bytes) in image.manifest.iter().chain([&image.config]) {
+            storage.blobs().put(digest, bytes, &mut lease)?;
+        }
+        let id = image.config.0;
+        let target = image.manifest.as_ref().map_or(&id, |(digest, _)| digest).clone();
+        let names: Vec<Tag> = image
+            .names
+            .iter()
+            .map(|name| Tag { name: name.canonical(), target: target.clone() })
+            .collect();
+        let sources: Vec<Source> =
+            image.manifest.iter().map(|(digest, _)| Source { manifest: digest.clone(), index: None }).collect();
+        assemble::record(storage, &id, &image.parsed, &plan, &sources, &names)?;
+        Ok(Loaded { id, names: image.names.iter().map(Reference::familiar).collect() })
+    }
+
+    fn load_layer(&self, bundle: &Bundle, place: &Place, diff: &Digest, reporter: Reporter) -> Result<Unpacked> {
+        let part = bundle.open(&place.name)?;
+        let total = part.len();
+        let hasher = place.descriptor.as_ref().map(|descriptor| Hasher::new(descriptor.digest.algorithm()));
+        let mut input = Counted { part, hasher, done: 0, total, reporter };
+        let outcome = unpack(self.storage(), diff.short(), diff, &mut input);
+        if let Some(descriptor) = &place.descriptor {
+            // A damaged blob is the better reason for what unpacking it gave.
+            let _ = io::copy(&mut input, &mut io::sink());
+            check_blob(&place.name, descriptor, input.hasher.map(Hasher::finish), total)?;
+        }
+        outcome
+    }
+}
+
+fn check_blob(name: &str, descriptor: &Descriptor, actual: Option<Digest>, size: u64) -> Result<()> {
+    match actual {
+        Some(actual) if actual != descriptor.digest => {
+            Err(Error::WrongDigest { what: name.to_owned(), actual, expected: descriptor.digest.clone() })
+        }
+        _ if size != descriptor.size => Err(Error::Archive(format!(
+            "{name} in the archive has {size} bytes, its manifest says {}",
+            descriptor.size
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// A file of the archive that hashes and reports what is read of it.
+struct Counted {
+    part: Part,
+    hasher: Option<Hasher>,
+    done: u64,
+    total: u64,
+    reporter: Reporter,
+}
+
+impl Read for Counted {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.part.read(buffer)?;
+        if let Some(hasher) = &mut self.hasher {
+            hasher.update(&buffer[..count]);
+        }
+        self.done += count as u64;
+        self.reporter.count("Loading layer", self.done, self.total);
+        Ok(count)
+    }
+}
+
+/// The images of `docker save`.
+fn saved_images(bundle: &Bundle) -> Result<Vec<Found>> {
+    let bytes = bundle.bytes("manifest.json", MANIFEST_LIMIT)?;
+    let images: Vec<SavedImage> = serde_json::from_slice(&bytes)
+        .map_err(|error| Error::Archive(format!("manifest.json in the archive is malformed: {error}")))?;
+    if images.is_empty() || images.len() > IMAGES {
+        return Err(Error::Archive(format!("manifest.json in the archive lists {} images", images.len())));
+    }
+    images.into_iter().map(|image| saved_image(bundle, image)).collect()
+}
+
+fn saved_image(bundle: &Bundle, image: SavedImage) -> Result<Found> {
+    let bytes = bundle.bytes(&image.config, CONFIG_LIMIT)?;
+    let id = Digest::of(&bytes);
+    // The file's name is the digest that `docker save` saw.
+    let stem = image.config.rsplit('/').next().unwrap_or_default().trim_end_matches(".json");
+    if let Ok(expected) = format!("sha256:{stem}").parse::<Digest>()
+        && expected != id
+    {
+        return Err(Error::WrongDigest { what: image.config, actual: id, expected });
+    }
+    let names = image.repo_tags.unwrap_or_default().iter().map(|name| tagged(name)).collect::<Result<_>>()?;
+    let layers =
+        image.layers.unwrap_or_default().into_iter().map(|name| Place { name, descriptor: None }).collect();
+    Ok(Found { parsed: ImageConfig::read(&bytes)?, config: (id, bytes), layers, manifest: None, names })
+}
+
+fn tagged(name: &str) -> Result<Reference> {
+    Ok(name.parse::<Reference>()?.with_default_tag())
+}
+
+/// The images of an OCI layout.
+fn layout_images(bundle: &Bundle) -> Result<Vec<Found>> {
+    let bytes = bundle.bytes("index.json", MANIFEST_LIMIT)?;
+    let Document::Index(index) = Document::read(&bytes, Some(berth_oci::media_type::OCI_INDEX))? else {
+        return Err(Error::Archive("index.json in the archive is no index".to_owned()));
+    };
+    let mut found = Vec::new();
+    for descriptor in index.manifests.iter().take(IMAGES) {
+        let names: Vec<Reference> = layout_name(descriptor).into_iter().collect();
+        if let Some((digest, bytes, manifest)) = platform_manifest(bundle, descriptor, DEPTH)? {
+            found.push(layout_image(bundle, digest, bytes, manifest, names)?);
+        }
+    }
+    if found.is_empty() {
+        return Err(Error::NoPlatform { platform: Platform::host() });
+    }
+    Ok(found)
+}
+
+/// What a descriptor's annotations call it: containerd's whole name, or the layout's own. A bare tag names nothing.
+fn layout_name(descriptor: &Descriptor) -> Option<Reference> {
+    let whole = descriptor.annotations.get("io.containerd.image.name");
+    let own = descriptor.annotations.get("org.opencontainers.image.ref.name").filter(|name| name.contains([':', '/']));
+    tagged(whole.or(own)?).ok()
+}
+
+/// The manifest that a descriptor leads to, for this machine if there is a choice.
+fn platform_manifest(
+    bundle: &Bundle,
+    descriptor: &Descriptor,
+    depth: usize,
+) -> Result<Option<(Digest, Vec<u8>, Manifest)>> {
+    let bytes = document(bundle, descriptor, MANIFEST_LIMIT)?;
+    match Document::read(&bytes, Some(&descriptor.media_type).map(String::as_str))? {
+        Document::Manifest(manifest) => Ok(Some((descriptor.digest.clone(), bytes, manifest))),
+        Document::Index(index) => match index.find(&Platform::host()) {
+            Some(inner) if depth > 0 => platform_manifest(bundle, inner, depth - 1),
+            Some(_) => Err(Error::Archive("the archive's indexes are nested too deeply".to_owned())),
+            None => Ok(None),
+        },
+    }
+}
+
+fn layout_image(
+    bundle: &Bundle,
+    digest: Digest,
+    bytes: Vec<u8>,
+    manifest: Manifest,
+    names: Vec<Reference>,
+) -> Result<Found> {
+    let config = document(bundle, &manifest.config, CONFIG_LIMIT)?;
+    let layers = manifest
+        .layers
+        .into_iter()
+        .map(|layer| Place { name: blob_name(&layer.digest), descriptor: Some(layer) })
+        .collect();
+    Ok(Found {
+        parsed: ImageConfig::read(&config)?,
+        config: (manifest.config.digest, config),
+        layers,
+        manifest: Some((digest, bytes)),
+        names,
+    })
+}
+
+fn blob_name(digest: &Digest) -> String {
+    format!("blobs/{}/{}", digest.algorithm().name(), digest.hex())
+}
+
+/// A document of a layout, its digest checked.
+fn document(bundle: &Bundle, descriptor: &Descriptor, limit: u64) -> Result<Vec<u8>> {
+    let name = blob_name(&descriptor.digest);
+    let bytes = bundle.bytes(&name, limit)?;
+    if !descriptor.digest.matches(&bytes) {
+        let mut hasher = Hasher::new(descriptor.digest.algorithm());
+        hasher.update(&bytes);
+        let expected = descriptor.digest.clone();
+        return Err(Error::WrongDigest { what: name, actual: hasher.finish(), expected });
+    }
+    Ok(bytes)
+}

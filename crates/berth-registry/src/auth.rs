@@ -1,0 +1,129 @@
+//! Credentials and tokens.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use serde::Deserialize;
+
+/// Most tokens kept.
+const TOKENS: usize = 128;
+/// Lifetime of a token whose realm names none (token specification).
+const LIFETIME: Duration = Duration::from_secs(60);
+/// A token is not used in its last seconds.
+const MARGIN: Duration = Duration::from_secs(5);
+
+/// What a user has for a registry.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub enum Credentials {
+    /// A name with its password.
+    Password {
+        /// The name.
+        user: String,
+        /// The password or personal token.
+        password: String,
+    },
+    /// A token that the registry takes as it is.
+    Token(String),
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Secrets do not belong in logs.
+        formatter.write_str("Credentials(..)")
+    }
+}
+
+impl Credentials {
+    /// The header's value.
+    pub(crate) fn header(&self) -> String {
+        match self {
+            Self::Password { user, password } => {
+                format!("Basic {}", BASE64_STANDARD.encode(format!("{user}:{password}")))
+            }
+            Self::Token(token) => format!("Bearer {token}"),
+        }
+    }
+}
+
+/// What a realm answers.
+#[derive(Debug, Deserialize)]
+pub(crate) struct TokenAnswer {
+    #[serde(default)]
+    token: Option<String>,
+    #[serde(default)]
+    access_token: Option<String>,
+    #[serde(default)]
+    expires_in: Option<u64>,
+}
+
+impl TokenAnswer {
+    /// The token, and how long it is good.
+    pub fn read(bytes: &[u8]) -> Result<(String, Duration), String> {
+        let answer: Self = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+        let named = [answer.token, answer.access_token].into_iter().flatten().find(|token| !token.is_empty());
+        let token = named.ok_or("the answer holds no token")?;
+        if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err("the token holds characters that no header may".to_owned());
+        }
+        Ok((token, answer.expires_in.map_or(LIFETIME, Duration::from_secs)))
+    }
+}
+
+/// What a token is for: registry, scope, and whose it is.
+type Key = (String, String, Option<Credentials>);
+
+/// Tokens until they expire.
+#[derive(Debug, Default)]
+pub(crate) struct Tokens {
+    found: Mutex<HashMap<Key, (String, Instant)>>,
+}
+
+impl Tokens {
+    pub fn get(&self, key: &Key) -> Option<String> {
+        let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        found.get(key).filter(|(_, until)| Instant::now() < *until).map(|(token, _)| token.clone())
+    }
+
+    pub fn put(&self, key: Key, token: String, lifetime: Duration) {
+        let now = Instant::now();
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        found.retain(|_, (_, until)| now < *until);
+        if found.len() < TOKENS
+            && let Some(until) = now.checked_add(lifetime.saturating_sub(MARGIN))
+        {
+            found.insert(key, (token, until));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_of_realms_are_read() {
+        assert_eq!(TokenAnswer::read(br#"{"token":"abc"}"#), Ok(("abc".to_owned(), LIFETIME)));
+        let both = br#"{"token":"","access_token":"d","expires_in":300}"#;
+        assert_eq!(TokenAnswer::read(both), Ok(("d".to_owned(), Duration::from_secs(300))));
+        assert!(TokenAnswer::read(b"{}").is_err());
+        assert!(TokenAnswer::read(br#"{"token":"a\r\nX: y"}"#).is_err());
+    }
+
+    #[test]
+    fn tokens_expire_and_are_not_shared_between_users() {
+        let tokens = Tokens::default();
+        let user = Credentials::Password { user: "u".into(), password: "p".into() };
+        let key = |who: Option<&Credentials>| ("r".to_owned(), "s".to_owned(), who.cloned());
+        tokens.put(key(Some(&user)), "t".into(), Duration::from_secs(60));
+        assert_eq!(tokens.get(&key(Some(&user))).as_deref(), Some("t"));
+        assert_eq!(tokens.get(&key(None)), None);
+        tokens.put(key(None), "old".into(), Duration::from_secs(1));
+        assert_eq!(tokens.get(&key(None)), None);
+        assert_eq!(user.header(), "Basic dTpw");
+        assert_eq!(format!("{user:?}"), "Credentials(..)");
+    }
+}

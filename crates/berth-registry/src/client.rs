@@ -1,0 +1,373 @@
+//! Requests, with authorization and redirections.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use berth_oci::Reference;
+use bytes::Bytes;
+use http::header::{ACCEPT, AUTHORIZATION, HOST, HeaderValue, LOCATION, RANGE, USER_AGENT, WWW_AUTHENTICATE};
+use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, Empty, Limited};
+use hyper::body::Incoming;
+use rustls::ClientConfig;
+use serde::Deserialize;
+use tokio::time::timeout;
+use url::Url;
+
+use crate::auth::{TokenAnswer, Tokens};
+use crate::challenge::{self, Challenge};
+use crate::connection::{Endpoint, SILENCE};
+use crate::{Credentials, Error, RegistryConfig, Result, tls};
+
+/// Redirections followed.
+const REDIRECTS: usize = 10;
+/// Longest error or token that is read.
+const SHORT: u64 = 1 << 20;
+/// Docker Hub's API is not at its name.
+const HUB: (&str, &str) = ("docker.io", "registry-1.docker.io");
+
+/// A client of registries. Copies share tokens and what is known about registries.
+#[derive(Debug, Clone)]
+pub struct Client {
+    shared: Arc<Shared>,
+    /// Credentials, and the registry's name that they are for.
+    credentials: Option<(String, Credentials)>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    config: RegistryConfig,
+    tokens: Tokens,
+    /// Registries that were found to speak plain HTTP.
+    plain: Mutex<HashMap<String, bool>>,
+}
+
+/// What is asked for beside the address.
+#[derive(Debug, Default)]
+pub(crate) struct Wanted<'a> {
+    /// Media types.
+    pub accept: &'a [&'a str],
+    /// First byte.
+    pub from: u64,
+}
+
+impl Client {
+    /// A client without credentials.
+    pub fn new(config: RegistryConfig) -> Self {
+        let shared = Shared { config, tokens: Tokens::default(), plain: Mutex::default() };
+        Self { shared: Arc::new(shared), credentials: None }
+    }
+
+    /// The same client with `credentials` for the registry `domain`, and for no other.
+    #[must_use]
+    pub fn with_credentials(&self, domain: &str, credentials: Credentials) -> Self {
+        Self { shared: Arc::clone(&self.shared), credentials: Some((domain.to_owned(), credentials)) }
+    }
+
+    /// `GET /v2/<repository>/<rest>` of the registry of `reference`: the answer, whatever its status, and what was
+    /// asked for in words.
+    pub(crate) async fn get(
+        &self,
+        reference: &Reference,
+        rest: &str,
+        wanted: &Wanted<'_>,
+    ) -> Result<(Response<Incoming>, String)> {
+        let domain = reference.domain();
+        let authority = if domain == HUB.0 { HUB.1 } else { domain };
+        let url = self.base(authority).await?.join(&format!("/v2/{}/{rest}", reference.path()));
+        let url = url.map_err(|error| Error::Malformed {
+            operation: format!("GET {authority}/v2/{}/{rest}", reference.path()),
+            reason: error.to_string(),
+        })?;
+        let scope = format!("repository:{}:pull", reference.path());
+        let credentials = self.credentials.as_ref().filter(|(name, _)| name == domain).map(|(_, found)| found);
+        let key = (authority.to_owned(), scope.clone(), credentials.cloned());
+        let known = self.shared.tokens.get(&key).map(|token| format!("Bearer {token}"));
+        let (answer, operation) = self.follow(url.clone(), wanted, known.as_deref()).await?;
+        if answer.status() != StatusCode::UNAUTHORIZED {
+            return Ok((answer, operation));
+        }
+        let values = answer.headers().get_all(WWW_AUTHENTICATE).iter();
+        let header = match challenge::choose(values.filter_map(|value| value.to_str().ok())) {
+            Some(Challenge::Bearer { realm, service, scope: asked }) => {
+                let scope = asked.unwrap_or(scope);
+                let token = self.token(&url, &realm, service.as_deref(), &scope, credentials).await?;
+                self.shared.tokens.put(key, token.0.clone(), token.1);
+                format!("Bearer {}", token.0)
+            }
+            Some(Challenge::Basic) if credentials.is_some() => {
+                credentials.map(Credentials::header).unwrap_or_default()
+            }
+            // The refusal itself says what is wrong.
+            _ => return Ok((answer, operation)),
+        };
+        self.follow(url, wanted, Some(&header)).await
+    }
+
+    /// A token for `scope` from `realm`.
+    async fn token(
+        &self,
+        registry: &Url,
+        realm: &str,
+        service: Option<&str>,
+        scope: &str,
+        credentials: Option<&Credentials>,
+    ) -> Result<(String, std::time::Duration)> {
+        if let Some(Credentials::Token(token)) = credentials {
+            return Ok((token.clone(), std::time::Duration::from_secs(60)));
+        }
+        let malformed =
+            |reason: String| Error::Malformed { operation: format!("authorize for {registry}"), reason };
+        let mut url = Url::parse(realm).map_err(|error| malformed(format!("realm {realm:?}: {error}")))?;
+        // A registry that is itself in the clear has nothing to lose; another must not make secrets go in the clear.
+        let encrypted = url.scheme() == "https";
+        if !encrypted && (url.scheme() != "http" || registry.scheme() == "https") {
+            return Err(Error::Realm { authority: authority_of(registry), realm: realm.to_owned() });
+        }
+        {
+            let mut query = url.query_pairs_mut();
+            if let Some(service) = service {
+                query.append_pair("service", service);
+            }
+            query.append_pair("scope", scope);
+            if let Some(Credentials::Password { user, .. }) = credentials {
+                query.append_pair("account", user);
+            }
+        }
+        let header = credentials.map(Credentials::header);
+        let (answer, operation) = self.follow(url, &Wanted::default(), header.as_deref()).await?;
+        let status = answer.status();
+        let bytes = read_all(answer, SHORT, &operation).await?;
+        if status == StatusCode::UNAUTHORIZED || status == StatusCode::FORBIDDEN {
+            let message = words(&bytes, "incorrect username or password");
+            return Err(Error::Denied { repository: repository_of(scope), message });
+        }
+        if !status.is_success() {
+            return Err(Error::Status { operation, status, message: words(&bytes, "no token") });
+        }
+        TokenAnswer::read(&bytes).map_err(malformed)
+    }
+
+    /// Sends a request and follows redirections. Authorization stays with the first host.
+    async fn follow(
+        &self,
+        first: Url,
+        wanted: &Wanted<'_>,
+        authorization: Option<&str>,
+    ) -> Result<(Response<Incoming>, String)> {
+        let mut url = first.clone();
+        for _ in 0..=REDIRECTS {
+            let operation = format!("GET {}", without_query(&url));
+            let header = authorization.filter(|_| url.origin() == first.origin());
+            let request = self.request(&url, wanted, header, &operation)?;
+            let answer = self.endpoint(&url, &operation)?.send(request, &operation).await?;
+            if !answer.status().is_redirection() {
+                return Ok((answer, operation));
+            }
+            let malformed = |reason: &str| Error::Malformed {
+                operation: operation.clone(),
+                reason: reason.to_owned(),
+            };
+            let target = answer.headers().get(LOCATION).and_then(|value| value.to_str().ok());
+            let target = target.and_then(|target| url.join(target).ok());
+            let target = target.ok_or_else(|| malformed("redirected to nowhere"))?;
+            if url.scheme() == "https" && target.scheme() != "https" {
+                return Err(malformed("redirected away from TLS"));
+            }
+            url = target;
+        }
+        Err(Error::Malformed { operation: format!("GET {}", without_query(&first)), reason: "redirected too often".into() })
+    }
+
+    fn request(
+        &self,
+        url: &Url,
+        wanted: &Wanted<'_>,
+        authorization: Option<&str>,
+        operation: &str,
+    ) -> Result<Request<Empty<Bytes>>> {
+        let path = match url.query() {
+            Some(query) => format!("{}?{query}", url.path()),
+            None => url.path().to_owned(),
+        };
+        let mut request = Request::get(path)
+            .header(HOST, authority_of(url))
+            .header(USER_AGENT, &self.shared.config.agent);
+        for media_type in wanted.accept {
+            request = request.header(ACCEPT, *media_type);
+        }
+        if wanted.from > 0 {
+            request = request.header(RANGE, format!("bytes={}-", wanted.from));
+        }
+        let malformed = |reason: String| Error::Malformed { operation: operation.to_owned(), reason };
+        if let Some(value) = authorization {
+            let mut value = HeaderValue::from_str(value).map_err(|error| malformed(error.to_string()))?;
+            value.set_sensitive(true);
+            request = request.header(AUTHORIZATION, value);
+        }
+        request.body(Empty::new()).map_err(|error| malformed(error.to_string()))
+    }
+
+    fn endpoint(&self, url: &Url, operation: &str) -> Result<Endpoint> {
+        let malformed = |reason: &str| Error::Malformed { operation: operation.to_owned(), reason: reason.to_owned() };
+        let host = url.host_str().ok_or_else(|| malformed("the address has no host"))?;
+        let port = url.port_or_known_default().ok_or_else(|| malformed("the address is neither http nor https"))?;
+        let tls = match url.scheme() {
+            "https" => Some(self.tls(&authority_of(url))?),
+            "http" => None,
+            _ => return Err(malformed("the address is neither http nor https")),
+        };
+        Ok(Endpoint { host: host.trim_matches(['[', ']']).to_owned(), port, tls })
+    }
+
+    fn tls(&self, authority: &str) -> Result<Arc<ClientConfig>> {
+        tls::settings(&self.shared.config, authority)
+            .map_err(|error| Error::Tls { authority: authority.to_owned(), source: std::io::Error::other(error) })
+    }
+
+    /// The address of a registry. One that may do without TLS is asked once whether it has it.
+    async fn base(&self, authority: &str) -> Result<Url> {
+        let address = |scheme: &str| {
+            let text = format!("{scheme}://{authority}/");
+            Url::parse(&text).map_err(|error| Error::Malformed { operation: text, reason: error.to_string() })
+        };
+        let secure = address("https")?;
+        if !self.shared.config.is_insecure(authority) {
+            return Ok(secure);
+        }
+        let known = lock(&self.shared.plain).get(authority).copied();
+        let plain = match known {
+            Some(plain) => plain,
+            None => {
+                let mut probe = secure.clone();
+                probe.set_path("/v2/");
+                let plain = match self.follow(probe, &Wanted::default(), None).await {
+                    Ok(_) => false,
+                    // Something that does not speak TLS.
+                    Err(Error::Tls { .. } | Error::Http { .. }) => true,
+                    // Nothing at the default port of TLS; there may be soon.
+                    Err(Error::Connect { .. }) => return address("http"),
+                    Err(error) => return Err(error),
+                };
+                let mut registries = lock(&self.shared.plain);
+                if registries.len() < 1024 {
+                    registries.insert(authority.to_owned(), plain);
+                }
+                plain
+            }
+        };
+        if plain { address("http") } else { Ok(secure) }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    // Nothing is left half-changed under this lock.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn authority_of(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+}
+
+/// Addresses of storages carry signatures in their queries, which are not for logs.
+fn without_query(url: &Url) -> String {
+    let mut url = url.clone();
+    url.set_query(None);
+    let _ = url.set_password(None);
+    let _ = url.set_username("");
+    url.to_string()
+}
+
+fn repository_of(scope: &str) -> String {
+    scope.split(':').nth(1).unwrap_or(scope).to_owned()
+}
+
+/// The whole body of an answer, if it is no longer than `limit` bytes.
+pub(crate) async fn read_all(answer: Response<Incoming>, limit: u64, operation: &str) -> Result<Vec<u8>> {
+    let limited = Limited::new(answer.into_body(), usize::try_from(limit).unwrap_or(usize::MAX));
+    let collected = timeout(SILENCE, limited.collect()).await.map_err(|_| Error::Timeout {
+        operation: operation.to_owned(),
+        seconds: SILENCE.as_secs(),
+    })?;
+    match collected {
+        Ok(body) => Ok(body.to_bytes().to_vec()),
+        Err(error) => match error.downcast::<hyper::Error>() {
+            Ok(source) => Err(Error::Http { operation: operation.to_owned(), source: *source }),
+            Err(_) => Err(Error::TooLarge { operation: operation.to_owned(), limit }),
+        },
+    }
+}
+
+/// Turns an answer that is no success into an error. `unknown` makes the one for what is not there.
+pub(crate) async fn refusal(
+    answer: Response<Incoming>,
+    operation: String,
+    reference: &Reference,
+    unknown: impl FnOnce(String) -> Error,
+) -> Error {
+    let status = answer.status();
+    let bytes = read_all(answer, SHORT, &operation).await.unwrap_or_default();
+    let repository = reference.familiar_repository();
+    match status {
+        StatusCode::NOT_FOUND => unknown(words(&bytes, "not found")),
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+            Error::Denied { repository, message: words(&bytes, "authentication required") }
+        }
+        StatusCode::TOO_MANY_REQUESTS => Error::TooManyRequests { message: words(&bytes, "try again later") },
+        _ => Error::Status { operation, status, message: words(&bytes, "no reason given") },
+    }
+}
+
+/// The registry's own words (distribution specification, section "Error Codes"), or `otherwise`.
+fn words(bytes: &[u8], otherwise: &str) -> String {
+    #[derive(Deserialize)]
+    struct Errors {
+        #[serde(default)]
+        errors: Vec<Item>,
+        #[serde(default)]
+        details: Option<String>,
+    }
+    #[derive(Deserialize)]
+    struct Item {
+        #[serde(default)]
+        code: String,
+        #[serde(default)]
+        message: String,
+    }
+    let found: Option<Errors> = serde_json::from_slice(bytes).ok();
+    let text = match found {
+        Some(Errors { errors, .. }) if !errors.is_empty() => errors
+            .iter()
+            .map(|item| {
+                let code = item.code.to_lowercase().replace('_', " ");
+                if item.message.is_empty() { code } else { format!("{code}: {}", item.message) }
+            })
+            .collect::<Vec<_>>()
+            .join(", "),
+        Some(Errors { details: Some(details), .. }) => details,
+        _ => String::new(),
+    };
+    // A terminal shows this: nothing from outside may steer it.
+    let clean: String = text.chars().filter(|character| !character.is_control()).take(500).collect();
+    if clean.trim().is_empty() { otherwise.to_owned() } else { clean }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_words_of_registries_are_kept_without_control_characters() {
+        let text = br#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest\u001b[2J unknown"}]}"#;
+        assert_eq!(words(text, "x"), "manifest unknown: manifest[2J unknown");
+        assert_eq!(words(b"<html>", "x"), "x");
+        assert_eq!(words(br#"{"details":"incorrect username or password"}"#, "x"), "incorrect username or password");
+    }
+
+    #[test]
+    fn queries_stay_out_of_messages() {
+        let url = Url::parse("https://u:p@s3.example/blob?X-Signature=secret").unwrap();
+        assert_eq!(without_query(&url), "https://s3.example/blob");
+    }
+}

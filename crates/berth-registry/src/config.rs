@@ -1,0 +1,61 @@
+//! Which registries may be spoken to without TLS, and where certificates are.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+/// Settings of a client.
+#[derive(Debug, Clone)]
+pub struct RegistryConfig {
+    /// Registries (`host` or `host:port`) whose certificates are not checked, and that may speak plain HTTP.
+    /// Loopback always may.
+    pub insecure: Vec<String>,
+    /// Directories with one directory for each registry, in which `*.crt` are further authorities.
+    pub certificates: Vec<PathBuf>,
+    /// Sent as `User-Agent`.
+    pub agent: String,
+}
+
+impl Default for RegistryConfig {
+    fn default() -> Self {
+        Self {
+            insecure: Vec::new(),
+            certificates: vec!["/etc/berth/certs.d".into(), "/etc/docker/certs.d".into()],
+            agent: concat!("berth/", env!("CARGO_PKG_VERSION")).to_owned(),
+        }
+    }
+}
+
+impl RegistryConfig {
+    /// Whether `authority` (`host` or `host:port`) may do without TLS.
+    pub(crate) fn is_insecure(&self, authority: &str) -> bool {
+        let host = host_of(authority);
+        let loopback = host == "localhost"
+            || host.ends_with(".localhost")
+            || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+        loopback || self.insecure.iter().any(|name| name == authority || name == host)
+    }
+}
+
+/// The host of `host[:port]`, an IPv6 address without its brackets.
+pub(crate) fn host_of(authority: &str) -> &str {
+    if let Some(rest) = authority.strip_prefix('[') {
+        return rest.split(']').next().unwrap_or(rest);
+    }
+    authority.split(':').next().unwrap_or(authority)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loopback_and_what_is_named_may_do_without_tls() {
+        let config = RegistryConfig { insecure: vec!["a.example:5000".to_owned()], ..RegistryConfig::default() };
+        for insecure in ["localhost:5000", "127.0.0.9", "[::1]:5000", "a.example:5000", "x.localhost"] {
+            assert!(config.is_insecure(insecure), "{insecure}");
+        }
+        for secure in ["docker.io", "a.example", "128.0.0.1:5000", "localhost.example", "[2001:db8::1]:5000"] {
+            assert!(!config.is_insecure(secure), "{secure}");
+        }
+    }
+}
