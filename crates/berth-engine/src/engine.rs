@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use berth_image::Images;
+use berth_registry::RegistryConfig;
 use berth_shim::spawner::Spawner;
 use berth_storage::Storage;
 use jiff::Timestamp;
@@ -67,7 +68,7 @@ impl Parts {
         bridge_id: String,
     ) -> Result<Parts, Error> {
         Ok(Parts {
-            images: images(&settings, &storage)?,
+            images: images(&settings, &storage),
             settings,
             storage,
             networks,
@@ -87,9 +88,10 @@ impl Parts {
     }
 }
 
-fn images(settings: &Settings, storage: &Arc<Storage>) -> Result<Images, Error> {
-    let _ = settings;
-    Ok(berth_image::Images(storage.clone()))
+fn images(settings: &Settings, storage: &Arc<Storage>) -> Images {
+    let config =
+        RegistryConfig { insecure: settings.registry.insecure.clone(), ..RegistryConfig::default() };
+    Images::new(Arc::clone(storage), berth_registry::Client::new(config))
 }
 
 impl Engine {

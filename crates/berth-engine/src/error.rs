@@ -114,7 +114,7 @@ pub enum Error {
     #[error("container's shim: {}", chain(.0))]
     Shim(#[from] berth_shim::client::ClientError),
     /// An image could not be found, read or changed.
-    #[error("{}", chain(.0))]
+    #[error(transparent)]
     Image(#[from] berth_image::Error),
     /// A step failed, and so did some of what was to undo the steps before it.
     #[error("{first}; while undoing it: {}", .undo.join("; "))]
@@ -149,6 +149,12 @@ impl Error {
             Error::Forbidden(_) => ErrorKind::Forbidden,
             Error::NotImplemented(_) => ErrorKind::NotImplemented,
             Error::Unavailable(_) => ErrorKind::Unavailable,
+            Error::Image(error) => match error.kind() {
+                berth_image::ErrorKind::NotFound | berth_image::ErrorKind::Denied => ErrorKind::NotFound,
+                berth_image::ErrorKind::Invalid => ErrorKind::InvalidParameter,
+                berth_image::ErrorKind::Conflict => ErrorKind::Conflict,
+                berth_image::ErrorKind::System => ErrorKind::System,
+            },
             // Docker blames the request for a program that is not there or cannot be executed.
             Error::Start(error) if error.exit_code() != 125 => ErrorKind::InvalidParameter,
             Error::Storage(berth_storage::Error::RootInUse { .. }) => ErrorKind::Unavailable,
@@ -159,7 +165,6 @@ impl Error {
             | Error::Cgroup(_)
             | Error::Spawner(_)
             | Error::Shim(_)
-            | Error::Image(_)
             | Error::Io { .. }
             | Error::Record { .. } => ErrorKind::System,
             Error::Unwound { first, .. } => first.kind(),

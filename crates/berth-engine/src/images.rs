@@ -1,28 +1,37 @@
 //! Images, as clients list, fetch, name and remove them.
 
-use berth_api::{auth, filter::Filters, image, progress};
+mod list;
+mod messages;
+
+use std::sync::Arc;
+
+use berth_api::{auth, image, progress};
+use berth_image::{InUse, Removed, ResolvedImage};
+use berth_oci::{Digest, Platform, Reference};
+use berth_registry::Credentials;
 use tokio::sync::mpsc;
 
+use crate::blocking::blocking;
+use crate::create::image_defaults;
+use crate::engine::Parts;
+use crate::event::{Event, ImageEvent};
+use crate::inspect::STORAGE_DRIVER;
 use crate::{Engine, Error};
 
-#[expect(clippy::unused_async, reason = "bodies follow")]
-impl Engine {
-    /// Images; with `all` also those without a name that others need.
-    pub async fn image_list(&self, all: bool, filters: Filters) -> Result<Vec<image::Summary>, Error> {
-        let _ = (all, filters);
-        unimplemented!()
-    }
+/// Progress of layers that waits for a slow client.
+const QUEUE: usize = 64;
 
+impl Engine {
     /// Everything about an image.
     pub async fn image_inspect(&self, name: &str) -> Result<image::Inspect, Error> {
-        let _ = name;
-        unimplemented!()
+        let (parts, name) = (Arc::clone(&self.parts), name.to_owned());
+        blocking(move || inspect(&parts, &name)).await
     }
 
     /// The steps an image was built in, the newest first.
     pub async fn image_history(&self, name: &str) -> Result<Vec<image::HistoryItem>, Error> {
-        let _ = name;
-        unimplemented!()
+        let (parts, name) = (Arc::clone(&self.parts), name.to_owned());
+        blocking(move || history(&parts, &name)).await
     }
 
     /// Pulls an image by its reference, such as `debian:12`; errors after the first message are also returned.
@@ -33,8 +42,22 @@ impl Engine {
         auth: Option<auth::AuthConfig>,
         progress: mpsc::Sender<progress::JsonMessage>,
     ) -> Result<(), Error> {
-        let _ = (reference, platform, auth, progress);
-        unimplemented!()
+        let invalid = |error: &dyn std::fmt::Display| Error::InvalidParameter(error.to_string());
+        let reference: Reference = reference.parse().map_err(|error| invalid(&error))?;
+        let reference = reference.with_default_tag();
+        let platform = platform.map(str::parse::<Platform>).transpose().map_err(|error| invalid(&error))?;
+        let credentials = auth.and_then(credentials);
+        let (sender, receiver) = mpsc::channel(QUEUE);
+        let pull = self.parts.images.pull(&reference, platform, credentials, sender);
+        let tell = messages::layers(&reference, receiver, &progress);
+        let (pulled, begun) = tokio::join!(pull, tell);
+        let pulled = pulled?;
+        if !begun {
+            messages::begin(&reference, &progress).await;
+        }
+        messages::pulled(&reference, &pulled, &progress).await;
+        self.parts.image_event(&pulled.id, &reference.familiar(), ImageEvent::Pull);
+        Ok(())
     }
 
     /// Loads the images of an archive, which is read by a blocking thread.
@@ -43,19 +66,178 @@ impl Engine {
         archive: Box<dyn std::io::Read + Send>,
         progress: mpsc::Sender<progress::JsonMessage>,
     ) -> Result<(), Error> {
-        let _ = (archive, progress);
-        unimplemented!()
+        let (sender, receiver) = mpsc::channel(QUEUE);
+        let parts = Arc::clone(&self.parts);
+        let load = blocking(move || Ok(parts.images.load(archive, &sender)?));
+        let (loaded, ()) = tokio::join!(load, messages::loading(receiver, &progress));
+        for image in loaded? {
+            messages::loaded(&image, &progress).await;
+            let name = image.names.first().cloned().unwrap_or_else(|| image.id.to_string());
+            self.parts.image_event(&image.id, &name, ImageEvent::Load);
+        }
+        Ok(())
     }
 
     /// Removes a name of an image, and the image with its last one.
     pub async fn image_remove(&self, name: &str, force: bool) -> Result<Vec<image::DeleteItem>, Error> {
-        let _ = (name, force);
-        unimplemented!()
+        let (parts, name) = (Arc::clone(&self.parts), name.to_owned());
+        blocking(move || remove(&parts, &name, force)).await
     }
 
     /// Gives an image one more name.
     pub async fn image_tag(&self, name: &str, repository: &str, tag: &str) -> Result<(), Error> {
-        let _ = (name, repository, tag);
-        unimplemented!()
+        let (parts, name) = (Arc::clone(&self.parts), name.to_owned());
+        let (repository, tag) = (repository.to_owned(), tag.to_owned());
+        blocking(move || {
+            let image = parts.images.tag(&name, &repository, &tag)?;
+            let shown = if tag.is_empty() { repository } else { format!("{repository}:{tag}") };
+            parts.image_event(&image.id, &shown, ImageEvent::Tag);
+            Ok(())
+        })
+        .await
+    }
+}
+
+impl Parts {
+    fn image_event(&self, id: &Digest, name: &str, event: ImageEvent) {
+        self.events.publish(Event::Image { id: id.to_string(), name: name.to_owned(), event });
+    }
+
+    /// The containers of an image.
+    fn users(&self, id: &Digest) -> Vec<InUse> {
+        let id = id.to_string();
+        let users = self.containers.all().into_iter().filter(|container| container.definition.image == id);
+        users
+            .map(|container| InUse {
+                container: container.id().to_owned(),
+                running: container.state().running().is_some(),
+            })
+            .collect()
+    }
+}
+
+/// What a client sends of credentials, as the registry's client takes it.
+fn credentials(auth: auth::AuthConfig) -> Option<Credentials> {
+    if !auth.registrytoken.is_empty() {
+        return Some(Credentials::Token(auth.registrytoken));
+    }
+    let named = !auth.username.is_empty() && !auth.password.is_empty();
+    named.then_some(Credentials::Password { user: auth.username, password: auth.password })
+}
+
+fn remove(parts: &Parts, name: &str, force: bool) -> Result<Vec<image::DeleteItem>, Error> {
+    let id = parts.images.id(name)?;
+    let removed = parts.images.remove(name, force, |id| parts.users(id))?;
+    let items = removed.into_iter().map(|item| match item {
+        Removed::Untagged(name) => {
+            parts.image_event(&id, &name, ImageEvent::Untag);
+            image::DeleteItem::Untagged(name)
+        }
+        Removed::Deleted(gone) => {
+            if gone == id {
+                parts.image_event(&gone, &gone.to_string(), ImageEvent::Delete);
+            }
+            image::DeleteItem::Deleted(gone.to_string())
+        }
+    });
+    Ok(items.collect())
+}
+
+/// Tags and digests of an image, as people write them.
+fn names(parts: &Parts, id: &Digest) -> Result<(Vec<String>, Vec<String>), Error> {
+    let references = parts.images.references(id)?;
+    let (digests, tags): (Vec<_>, Vec<_>) = references.iter().partition(|name| name.digest().is_some());
+    let familiar = |names: Vec<&Reference>| names.into_iter().map(Reference::familiar).collect();
+    Ok((familiar(tags), familiar(digests)))
+}
+
+fn inspect(parts: &Parts, name: &str) -> Result<image::Inspect, Error> {
+    let ResolvedImage { record, config } = parts.images.resolve(name)?;
+    let (repo_tags, repo_digests) = names(parts, &record.id)?;
+    let diffs: Vec<String> = config.rootfs.diff_ids.iter().map(ToString::to_string).collect();
+    Ok(image::Inspect {
+        id: record.id.to_string(),
+        repo_tags,
+        repo_digests,
+        comment: config.comment.clone(),
+        created: config.created.as_deref().and_then(|time| time.parse().ok()),
+        author: config.author.clone(),
+        config: Some(image_defaults(&config)),
+        architecture: config.architecture.clone(),
+        variant: config.variant.clone().unwrap_or_default(),
+        os: config.os.clone(),
+        os_version: config.os_version.clone().unwrap_or_default(),
+        size: i64::try_from(record.size).unwrap_or(i64::MAX),
+        graph_driver: Some(graph_driver(parts, record.chain.as_ref())?),
+        root_fs: image::RootFs { kind: "layers".into(), layers: Some(diffs).filter(|diffs| !diffs.is_empty()) },
+        metadata: image::Metadata::default(),
+    })
+}
+
+fn graph_driver(parts: &Parts, chain: Option<&Digest>) -> Result<berth_api::container::GraphDriver, Error> {
+    let mut data = berth_api::StringMap::new();
+    if let Some(chain) = chain {
+        let paths = parts.storage.layers().paths(chain)?;
+        let mut paths = paths.iter().map(|path| path.display().to_string());
+        if let Some(top) = paths.next() {
+            data.insert("UpperDir".into(), top);
+        }
+        let lower: Vec<String> = paths.collect();
+        if !lower.is_empty() {
+            data.insert("LowerDir".into(), lower.join(":"));
+        }
+    }
+    Ok(berth_api::container::GraphDriver { name: STORAGE_DRIVER.into(), data: Some(data) })
+}
+
+fn history(parts: &Parts, name: &str) -> Result<Vec<image::HistoryItem>, Error> {
+    let ResolvedImage { record, config } = parts.images.resolve(name)?;
+    let mut sizes = Vec::new();
+    for chain in berth_oci::chain_ids(&config.rootfs.diff_ids) {
+        sizes.push(parts.storage.layers().get(&chain)?.map_or(0, |layer| layer.size));
+    }
+    let mut sizes = sizes.into_iter();
+    let mut items: Vec<image::HistoryItem> = config
+        .history
+        .iter()
+        .map(|step| {
+            let size = if step.empty_layer { 0 } else { sizes.next().unwrap_or_default() };
+            let created = step.created.as_deref().and_then(|time| time.parse::<jiff::Timestamp>().ok());
+            image::HistoryItem {
+                comment: step.comment.clone(),
+                created: created.map_or(0, jiff::Timestamp::as_second),
+                created_by: step.created_by.clone(),
+                id: "<missing>".into(),
+                size: i64::try_from(size).unwrap_or(i64::MAX),
+                tags: None,
+            }
+        })
+        .collect();
+    items.reverse();
+    if let Some(first) = items.first_mut() {
+        let (tags, _) = names(parts, &record.id)?;
+        first.id = record.id.to_string();
+        first.tags = Some(tags).filter(|tags| !tags.is_empty());
+    }
+    Ok(items)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_are_a_token_or_both_halves_of_a_password() {
+        let auth = |user: &str, password: &str, token: &str| auth::AuthConfig {
+            username: user.into(),
+            password: password.into(),
+            registrytoken: token.into(),
+            ..auth::AuthConfig::default()
+        };
+        assert_eq!(credentials(auth("", "", "")), None);
+        assert_eq!(credentials(auth("u", "", "")), None);
+        let password = Credentials::Password { user: "u".into(), password: "p".into() };
+        assert_eq!(credentials(auth("u", "p", "")), Some(password));
+        assert_eq!(credentials(auth("u", "p", "t")), Some(Credentials::Token("t".into())));
     }
 }

@@ -115,7 +115,7 @@ impl ImageNames {
         let current = self
             .0
             .entry(name.to_owned())
-            .or_insert_with(|| parts.images.resolve(name).ok().map(|image| image.id.to_string()));
+            .or_insert_with(|| parts.images.id(name).ok().map(|id| id.to_string()));
         if current.as_deref() == Some(id) { name.to_owned() } else { id.to_owned() }
     }
 }

@@ -60,6 +60,15 @@ impl Images {
         Ok(ResolvedImage { record, config })
     }
 
+    /// The ID of the image that `name` stands for, if it is stored.
+    ///
+    /// # Errors
+    /// As [`Images::resolve`].
+    pub fn id(&self, name: &str) -> Result<Digest> {
+        let (Found::Name(record, _) | Found::Id(record)) = self.find(name)?;
+        Ok(record.id)
+    }
+
     fn find(&self, name: &str) -> Result<Found> {
         let images = self.storage().images();
         if let Ok(id) = name.parse::<Digest>() {

@@ -28,14 +28,14 @@ fn create(parts: &Arc<Parts>, op: op::CreateContainer) -> Result<CreateResponse,
     let wanted = op.name.clone();
     let image = parts.images.resolve(&op.config.image)?;
     let defaults = create::image_defaults(&image.config);
-    let (definition, warnings) = create::define(op, image.id.to_string(), &defaults, parts.cpus)?;
+    let (definition, warnings) = create::define(op, image.record.id.to_string(), &defaults, parts.cpus)?;
     sources::check(&definition)?;
     // Composed again at each start; what cannot be is refused now.
     let cgroup = crate::spec::cgroup_path(&definition, &parts.settings.cgroup_parent);
     crate::spec::compose(&definition, &cgroup, &Default::default())?;
     let id = definition.id.clone();
     let name = take_name(parts, wanted, &id)?;
-    let outcome = make(parts, definition, &name, image.chain.as_ref());
+    let outcome = make(parts, definition, &name, image.record.chain.as_ref());
     if outcome.is_err() {
         parts.containers.release(&name, &id);
     }

@@ -103,7 +103,7 @@ impl<'a> Filter<'a> {
             // As in Docker, an unknown ancestor has no containers and is no error.
             images: filters
                 .get("ancestor")
-                .filter_map(|name| parts.images.resolve(name).ok().map(|image| image.id.to_string()))
+                .filter_map(|name| parts.images.id(name).ok().map(|id| id.to_string()))
                 .collect(),
             exited: exited.collect::<Result<_, _>>()?,
             before: created("before")?.into_iter().min(),

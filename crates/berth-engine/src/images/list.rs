@@ -1,0 +1,161 @@
+//! The list of images and its filters.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use berth_api::filter::Filters;
+use berth_api::image;
+use berth_oci::Reference;
+use berth_storage::ImageRecord;
+use jiff::Timestamp;
+
+use super::names;
+use crate::blocking::blocking;
+use crate::engine::Parts;
+use crate::{Engine, Error};
+
+const KNOWN: [&str; 5] = ["before", "dangling", "label", "reference", "since"];
+
+impl Engine {
+    /// Images, the newest first. All that are kept are final, so that `all` adds none to those without a name.
+    pub async fn image_list(&self, all: bool, filters: Filters) -> Result<Vec<image::Summary>, Error> {
+        let parts = Arc::clone(&self.parts);
+        let _ = all;
+        blocking(move || list(&parts, &filters)).await
+    }
+}
+
+fn list(parts: &Parts, filters: &Filters) -> Result<Vec<image::Summary>, Error> {
+    let filter = Filter::new(parts, filters)?;
+    let mut containers: HashMap<String, i64> = HashMap::new();
+    for container in parts.containers.all() {
+        *containers.entry(container.definition.image.clone()).or_default() += 1;
+    }
+    let mut found = Vec::new();
+    for record in parts.storage.images().list()? {
+        let (repo_tags, repo_digests) = names(parts, &record.id)?;
+        let config = parts.images.config(&record.id)?;
+        let labels = &config.config.labels;
+        if !filter.has(&record, &repo_tags, labels)? {
+            continue;
+        }
+        let id = record.id.to_string();
+        found.push(image::Summary {
+            containers: containers.get(&id).copied().unwrap_or_default(),
+            created: record.created.map_or(0, Timestamp::as_second),
+            labels: Some(labels.clone().into_iter().collect()).filter(|_| !labels.is_empty()),
+            parent_id: String::new(),
+            repo_digests,
+            repo_tags,
+            // As Docker: not computed for lists.
+            shared_size: -1,
+            size: i64::try_from(record.size).unwrap_or(i64::MAX),
+            id,
+        });
+    }
+    Ok(found)
+}
+
+struct Filter<'a> {
+    filters: &'a Filters,
+    dangling: Option<bool>,
+    before: Option<Timestamp>,
+    since: Option<Timestamp>,
+}
+
+impl<'a> Filter<'a> {
+    fn new(parts: &Parts, filters: &'a Filters) -> Result<Self, Error> {
+        if let Some(name) = filters.names().find(|name| !KNOWN.contains(name)) {
+            return Err(Error::InvalidParameter(format!("invalid filter '{name}'")));
+        }
+        let dangling = match filters.get("dangling").next() {
+            None => None,
+            Some("1" | "true") => Some(true),
+            Some("0" | "false") => Some(false),
+            Some(other) => return Err(Error::InvalidParameter(format!("invalid filter 'dangling={other}'"))),
+        };
+        let created = |name: &str| -> Result<Option<Timestamp>, Error> {
+            let image = filters.get(name).next().map(|image| parts.images.resolve(image)).transpose()?;
+            Ok(image.and_then(|image| image.record.created))
+        };
+        Ok(Self { filters, dangling, before: created("before")?, since: created("since")? })
+    }
+
+    fn has(
+        &self,
+        record: &ImageRecord,
+        tags: &[String],
+        labels: &std::collections::BTreeMap<String, String>,
+    ) -> Result<bool, Error> {
+        let created = record.created.unwrap_or(Timestamp::UNIX_EPOCH);
+        let labelled = self.filters.get("label").all(|wanted| match wanted.split_once('=') {
+            Some((name, value)) => labels.get(name).is_some_and(|found| found == value),
+            None => labels.contains_key(wanted),
+        });
+        let named = !self.filters.has("reference")
+            || self.filters.get("reference").any(|wanted| tags.iter().any(|tag| is_like(wanted, tag)));
+        Ok(labelled
+            && named
+            && self.dangling.is_none_or(|dangling| dangling == tags.is_empty())
+            && self.before.is_none_or(|before| created < before)
+            && self.since.is_none_or(|since| created > since))
+    }
+}
+
+/// Whether a familiar name matches a pattern with `*` and `?`, with or without its tag.
+fn is_like(wanted: &str, name: &str) -> bool {
+    let Ok(reference) = name.parse::<Reference>() else { return false };
+    let repository = reference.familiar_repository();
+    let same = |wanted: Reference| {
+        wanted.name() == reference.name() && wanted.tag().is_none_or(|tag| Some(tag) == reference.tag())
+    };
+    // A pattern without wildcards may be written in full.
+    [name, repository.as_str()].into_iter().any(|text| glob(wanted.as_bytes(), text.as_bytes()))
+        || wanted.parse().is_ok_and(same)
+}
+
+/// Go's `path.Match` without its classes: `*` and `?` stay within one part of a path.
+fn glob(pattern: &[u8], text: &[u8]) -> bool {
+    // Where to go on after the last star, should what follows it not match.
+    let (mut at, mut position, mut star) = (0, 0, None);
+    while position < text.len() {
+        match pattern.get(at) {
+            Some(b'*') => {
+                star = Some((at + 1, position));
+                at += 1;
+            }
+            Some(b'?') if text[position] != b'/' => (at, position) = (at + 1, position + 1),
+            Some(byte) if *byte == text[position] => (at, position) = (at + 1, position + 1),
+            _ => match star {
+                Some((after, taken)) if text[taken] != b'/' => {
+                    star = Some((after, taken + 1));
+                    (at, position) = (after, taken + 1);
+                }
+                _ => return false,
+            },
+        }
+    }
+    pattern[at..].iter().all(|byte| *byte == b'*')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn references_are_matched_as_docker_does() {
+        for (pattern, name, matches) in [
+            ("busybox", "busybox:latest", true),
+            ("busy*", "busybox:latest", true),
+            ("busybox:l?test", "busybox:latest", true),
+            ("busybox:v1", "busybox:latest", false),
+            ("*", "team/app:v1", false),
+            ("*/*", "team/app:v1", true),
+            ("*/*:v1", "team/app:v1", true),
+            ("docker.io/library/busybox", "busybox:latest", true),
+            ("box", "busybox:latest", false),
+        ] {
+            assert_eq!(is_like(pattern, name), matches, "{pattern} {name}");
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! What clients read while an image is pulled or loaded, in Docker's words.
+
+use berth_api::progress::{JsonMessage, ProgressDetail};
+use berth_image::{Loaded, Progress, Pulled};
+use berth_oci::Reference;
+use tokio::sync::mpsc::{Receiver, Sender};
+
+/// The first message of a pull.
+pub async fn begin(reference: &Reference, out: &Sender<JsonMessage>) {
+    let at = match (reference.digest(), reference.tag()) {
+        (Some(digest), _) => digest.to_string(),
+        (None, tag) => tag.unwrap_or("latest").to_owned(),
+    };
+    // A client that has gone away is noticed by whoever runs the request.
+    let _ = out.send(JsonMessage::status(at, format!("Pulling from {}", reference.path()))).await;
+}
+
+/// Passes on what the layers of a pull tell; whether there was anything.
+pub async fn layers(reference: &Reference, mut layers: Receiver<Progress>, out: &Sender<JsonMessage>) -> bool {
+    let mut begun = false;
+    while let Some(progress) = layers.recv().await {
+        if !begun {
+            begin(reference, out).await;
+            begun = true;
+        }
+        let _ = out.send(message(progress)).await;
+    }
+    begun
+}
+
+/// The last messages of a pull.
+pub async fn pulled(reference: &Reference, pulled: &Pulled, out: &Sender<JsonMessage>) {
+    let status = if pulled.up_to_date { "Image is up to date" } else { "Downloaded newer image" };
+    let _ = out.send(JsonMessage::status("", format!("Digest: {}", pulled.digest))).await;
+    let _ = out.send(JsonMessage::status("", format!("Status: {status} for {}", reference.familiar()))).await;
+}
+
+/// Passes on what the layers of a load tell.
+pub async fn loading(mut layers: Receiver<Progress>, out: &Sender<JsonMessage>) {
+    while let Some(progress) = layers.recv().await {
+        let _ = out.send(message(progress)).await;
+    }
+}
+
+/// An image has been loaded.
+pub async fn loaded(image: &Loaded, out: &Sender<JsonMessage>) {
+    let lines = match image.names.as_slice() {
+        [] => vec![format!("Loaded image ID: {}\n", image.id)],
+        names => names.iter().map(|name| format!("Loaded image: {name}\n")).collect(),
+    };
+    for line in lines {
+        let _ = out.send(JsonMessage::stream(line)).await;
+    }
+}
+
+fn message(progress: Progress) -> JsonMessage {
+    let mut message = JsonMessage::status(progress.id, progress.status);
+    let detail = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+    // Docker sends an empty detail with a mere status: clients tell bars from lines by it.
+    message.progress_detail =
+        Some(ProgressDetail { current: detail(progress.current), total: detail(progress.total) });
+    message
+}
