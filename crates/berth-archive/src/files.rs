@@ -46,14 +46,17 @@ impl<R: Read> Files<R> {
     ///
     /// # Errors
     /// What breaks the format or a limit; devices, FIFOs and sparse files, which no image archive holds.
-    pub fn next(&mut self) -> Result<Option<(Vec<u8>, Item)>> {
+    pub fn advance(&mut self) -> Result<Option<(Vec<u8>, Item)>> {
         while let Some(entry) = self.entries.next()? {
             self.count += 1;
             if self.count > self.limits.entries {
                 return Err(Error::Limit { what: "the count of entries", limit: self.limits.entries });
             }
             if entry.name.len().max(entry.link.len()) > self.limits.path_bytes {
-                return Err(Error::Limit { what: "the length of a path", limit: self.limits.path_bytes as u64 });
+                return Err(Error::Limit {
+                    what: "the length of a path",
+                    limit: self.limits.path_bytes as u64,
+                });
             }
             let item = match entry.kind {
                 Kind::Directory => continue,
@@ -100,14 +103,14 @@ mod tests {
         builder.append_link(&mut header, "c", "a/b").unwrap();
         let archive = builder.into_inner().unwrap();
         let mut files = Files::new(archive.as_slice(), Limits::default()).unwrap();
-        assert_eq!(files.next().unwrap(), Some((b"a/b".to_vec(), Item::File { size: 5 })));
+        assert_eq!(files.advance().unwrap(), Some((b"a/b".to_vec(), Item::File { size: 5 })));
         assert_eq!(files.data().unwrap(), b"hello");
         assert!(files.data().unwrap().is_empty());
         let link = Item::Link { target: b"a/b".to_vec(), symbolic: true };
-        assert_eq!(files.next().unwrap(), Some((b"c".to_vec(), link)));
-        assert_eq!(files.next().unwrap(), None);
+        assert_eq!(files.advance().unwrap(), Some((b"c".to_vec(), link)));
+        assert_eq!(files.advance().unwrap(), None);
         let mut cut = Files::new(&archive[..600], Limits::default()).unwrap();
-        cut.next().unwrap();
+        cut.advance().unwrap();
         while let Ok(part) = cut.data() {
             assert!(!part.is_empty(), "the end of a cut file is not its end");
         }

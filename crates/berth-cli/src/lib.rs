@@ -1,2 +1,130 @@
 //! The command line: flags to settings, tables, templates, progress, terminal.
+//!
+//! Parsing has no effects: a command line becomes requests of the Engine API, and every decision about containers is
+//! the daemon's. Commands, flags, messages and exit codes are those of Docker's client.
 #![forbid(unsafe_code)]
+
+mod container;
+mod context;
+mod failure;
+mod flags;
+mod format;
+mod image;
+mod on_demand;
+mod session;
+mod system;
+mod usage;
+mod values;
+
+use std::ffi::OsString;
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::ArgMatches;
+
+pub use failure::{Failure, Outcome};
+
+use context::Context;
+
+/// Runs the command that `arguments`, program name first, ask for.
+pub fn main(arguments: Vec<OsString>) -> ExitCode {
+    let command = command_line();
+    let matches = match command.try_get_matches_from(&arguments) {
+        Ok(matches) => matches,
+        Err(error) => return usage::report(&error, &arguments),
+    };
+    // Requests wait for each other: one thread is enough, and starts fastest.
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return end(Err(Failure::io("starting", &error))),
+    };
+    let outcome = runtime.block_on(run(&arguments, &matches));
+    // A thread that reads standard input cannot be stopped, and must not hold up the end.
+    runtime.shutdown_background();
+    end(outcome)
+}
+
+fn end(outcome: Outcome) -> ExitCode {
+    // Nobody is left to be told that a closed output is closed.
+    let _ = std::io::stdout().flush();
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if !failure.message.is_empty() {
+                let _ = writeln!(std::io::stderr(), "{}", failure.message);
+            }
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+/// All commands.
+fn command_line() -> clap::Command {
+    let root = clap::Command::new("berth")
+        .about("Runs containers")
+        .version(env!("CARGO_PKG_VERSION"))
+        .disable_version_flag(true)
+        .disable_help_flag(true)
+        .disable_help_subcommand(true)
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .max_term_width(100)
+        .args(context::flags())
+        .subcommands(container::commands())
+        .subcommands(image::commands())
+        .subcommands(system::commands())
+        .subcommand(group("container", "Manages containers", container::group_commands()))
+        .subcommand(group("image", "Manages images", image::group_commands()))
+        .subcommand(group("system", "Shows what the daemon is and does", system::group_commands()))
+        // Other faces of the program, which are chosen before this is read.
+        .subcommand(clap::Command::new("daemon").about("Runs the daemon (see berth daemon --help)"))
+        .subcommand(clap::Command::new("runtime").about("Is an OCI runtime (see berth runtime --help)"));
+    let version = clap::Arg::new("version").long("version").short('v').help("Print the version and quit");
+    root.arg(version.action(clap::ArgAction::Version))
+}
+
+fn group(name: &'static str, about: &'static str, commands: Vec<clap::Command>) -> clap::Command {
+    clap::Command::new(name)
+        .about(about)
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .disable_help_subcommand(true)
+        .subcommands(commands)
+}
+
+async fn run(arguments: &[OsString], matches: &ArgMatches) -> Outcome {
+    let context = Context::new(arguments, matches)?;
+    let Some((name, matches)) = matches.subcommand() else { return Ok(()) };
+    match (name, matches.subcommand()) {
+        ("container", Some((name, matches))) => container::run(&context, name, matches).await,
+        ("image", Some((name, matches))) => image::run(&context, image::of_group(name), matches).await,
+        ("system", Some((name, matches))) => system::run(&context, name, matches).await,
+        _ if image::has(name) => image::run(&context, name, matches).await,
+        _ if system::has(name) => system::run(&context, name, matches).await,
+        _ => container::run(&context, name, matches).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        command_line().debug_assert();
+    }
+
+    #[test]
+    fn short_switches_cluster_and_take_values_after_an_equals_sign() {
+        let parse = |line: &str| command_line().try_get_matches_from(line.split(' ')).unwrap();
+        let matches = parse("berth run -dit --rm=false -eA=b -e C image -x --rm");
+        let (_, run) = matches.subcommand().unwrap();
+        assert!(flags::on(run, "detach") && flags::on(run, "interactive") && flags::on(run, "tty"));
+        assert!(!flags::on(run, "rm"));
+        assert_eq!(flags::list(run, "env"), ["A=b", "C"]);
+        assert_eq!(flags::text(run, "image"), Some("image"));
+        assert_eq!(flags::list(run, "command"), ["-x", "--rm"]);
+        let matches = parse("berth -H unix:///x container ls -aq");
+        assert_eq!(matches.subcommand().unwrap().1.subcommand_name(), Some("ls"));
+    }
+}

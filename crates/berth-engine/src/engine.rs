@@ -89,8 +89,7 @@ impl Parts {
 }
 
 fn images(settings: &Settings, storage: &Arc<Storage>) -> Images {
-    let config =
-        RegistryConfig { insecure: settings.registry.insecure.clone(), ..RegistryConfig::default() };
+    let config = RegistryConfig { insecure: settings.registry.insecure.clone(), ..RegistryConfig::default() };
     Images::new(Arc::clone(storage), berth_registry::Client::new(config))
 }
 

@@ -35,8 +35,6 @@ pub enum ContainerEvent {
     Create,
     /// A client attached.
     Attach,
-    /// A client detached by its keys.
-    Detach,
     /// Its program runs.
     Start,
     /// It ended.
@@ -169,7 +167,6 @@ impl ContainerEvent {
         match self {
             ContainerEvent::Create => plain("create"),
             ContainerEvent::Attach => plain("attach"),
-            ContainerEvent::Detach => plain("detach"),
             ContainerEvent::Start => plain("start"),
             ContainerEvent::Oom => plain("oom"),
             ContainerEvent::Stop => plain("stop"),

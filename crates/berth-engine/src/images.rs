@@ -169,7 +169,10 @@ fn inspect(parts: &Parts, name: &str) -> Result<image::Inspect, Error> {
         os_version: config.os_version.clone().unwrap_or_default(),
         size: i64::try_from(record.size).unwrap_or(i64::MAX),
         graph_driver: Some(graph_driver(parts, record.chain.as_ref())?),
-        root_fs: image::RootFs { kind: "layers".into(), layers: Some(diffs).filter(|diffs| !diffs.is_empty()) },
+        root_fs: image::RootFs {
+            kind: "layers".into(),
+            layers: Some(diffs).filter(|diffs| !diffs.is_empty()),
+        },
         metadata: image::Metadata::default(),
     })
 }

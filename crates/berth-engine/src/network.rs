@@ -55,16 +55,6 @@ impl Networks {
         })
     }
 
-    /// The name of the bridge's link.
-    pub fn bridge_link(&self) -> &str {
-        &self.settings.name
-    }
-
-    /// Largest packet in bytes.
-    pub fn mtu(&self) -> u32 {
-        self.settings.mtu
-    }
-
     /// The gateway, once it is settled.
     pub fn gateway(&self) -> Option<Ipv4Net> {
         self.bridge.get().and_then(Bridge::gateway4).or(self.settings.gateway).or(*lock(&self.remembered))

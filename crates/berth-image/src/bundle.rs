@@ -9,16 +9,17 @@ use std::io::{self, BufWriter, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
+use berth_archive::decompress;
 use berth_archive::extract::Limits;
 use berth_archive::files::{Files, Item};
-use berth_archive::decompress;
 use berth_storage::Storage;
 use rustix::fs::{Mode, OFlags};
 
 use crate::{Error, Result};
 
 /// Bounds of an archive of images; layers are files in it, whose content has bounds of its own.
-const LIMITS: Limits = Limits { entries: 100_000, path_bytes: 4095, path_depth: 64, extension_bytes: 64 << 10 };
+const LIMITS: Limits =
+    Limits { entries: 100_000, path_bytes: 4095, path_depth: 64, extension_bytes: 64 << 10 };
 /// How often free space is looked at.
 const CHECK_EVERY: u64 = 16 << 20;
 /// Links that are followed from one name.
@@ -53,7 +54,7 @@ impl Bundle {
         let (mut parts, mut links) = (HashMap::new(), HashMap::new());
         let (mut offset, mut checked) = (0u64, 0u64);
         storage.check_space()?;
-        while let Some((name, item)) = files.next().map_err(broken)? {
+        while let Some((name, item)) = files.advance().map_err(broken)? {
             let name = normal("", &String::from_utf8_lossy(&name));
             match item {
                 Item::File { size } => {
@@ -72,7 +73,8 @@ impl Bundle {
                     }
                 }
                 Item::Link { target, symbolic } => {
-                    let directory = if symbolic { name.rsplit_once('/').map_or("", |(parent, _)| parent) } else { "" };
+                    let directory =
+                        if symbolic { name.rsplit_once('/').map_or("", |(parent, _)| parent) } else { "" };
                     let target = normal(directory, &String::from_utf8_lossy(&target));
                     links.insert(name, target);
                 }

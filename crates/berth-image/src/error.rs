@@ -51,7 +51,9 @@ pub enum Error {
         platform: Platform,
     },
     /// The image is for another platform than the one asked for.
-    #[error("image with reference {reference} was found but does not provide the specified platform ({platform})")]
+    #[error(
+        "image with reference {reference} was found but does not provide the specified platform ({platform})"
+    )]
     WrongPlatform {
         /// The image.
         reference: String,
@@ -143,7 +145,9 @@ impl Error {
             Self::Conflict { .. } => ErrorKind::Conflict,
             Self::Registry(error) if error.is_not_found() => ErrorKind::NotFound,
             Self::Registry(error) if error.is_denied() => ErrorKind::Denied,
-            Self::Archive(_) | Self::BrokenArchive { .. } | Self::Document(_) | Self::Config(_) => ErrorKind::Invalid,
+            Self::Archive(_) | Self::BrokenArchive { .. } | Self::Document(_) | Self::Config(_) => {
+                ErrorKind::Invalid
+            }
             _ => ErrorKind::System,
         }
     }

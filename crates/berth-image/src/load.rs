@@ -3,7 +3,9 @@
 use std::io::{self, Read};
 
 use berth_oci::digest::Hasher;
-use berth_oci::{CONFIG_LIMIT, Descriptor, Digest, Document, ImageConfig, MANIFEST_LIMIT, Manifest, Platform, Reference};
+use berth_oci::{
+    CONFIG_LIMIT, Descriptor, Digest, Document, ImageConfig, MANIFEST_LIMIT, Manifest, Platform, Reference,
+};
 use berth_storage::{Source, Tag};
 use serde::Deserialize;
 use tokio::sync::mpsc;
@@ -93,18 +95,24 @@ impl Images {
         }
         let id = image.config.0;
         let target = image.manifest.as_ref().map_or(&id, |(digest, _)| digest).clone();
-        let names: Vec<Tag> = image
-            .names
+        let names: Vec<Tag> =
+            image.names.iter().map(|name| Tag { name: name.canonical(), target: target.clone() }).collect();
+        let sources: Vec<Source> = image
+            .manifest
             .iter()
-            .map(|name| Tag { name: name.canonical(), target: target.clone() })
+            .map(|(digest, _)| Source { manifest: digest.clone(), index: None })
             .collect();
-        let sources: Vec<Source> =
-            image.manifest.iter().map(|(digest, _)| Source { manifest: digest.clone(), index: None }).collect();
         assemble::record(storage, &id, &image.parsed, &plan, &sources, &names)?;
         Ok(Loaded { id, names: image.names.iter().map(Reference::familiar).collect() })
     }
 
-    fn load_layer(&self, bundle: &Bundle, place: &Place, diff: &Digest, reporter: Reporter) -> Result<Unpacked> {
+    fn load_layer(
+        &self,
+        bundle: &Bundle,
+        place: &Place,
+        diff: &Digest,
+        reporter: Reporter,
+    ) -> Result<Unpacked> {
         let part = bundle.open(&place.name)?;
         let total = part.len();
         let hasher = place.descriptor.as_ref().map(|descriptor| Hasher::new(descriptor.digest.algorithm()));
@@ -206,7 +214,10 @@ fn layout_images(bundle: &Bundle) -> Result<Vec<Found>> {
 /// What a descriptor's annotations call it: containerd's whole name, or the layout's own. A bare tag names nothing.
 fn layout_name(descriptor: &Descriptor) -> Option<Reference> {
     let whole = descriptor.annotations.get("io.containerd.image.name");
-    let own = descriptor.annotations.get("org.opencontainers.image.ref.name").filter(|name| name.contains([':', '/']));
+    let own = descriptor
+        .annotations
+        .get("org.opencontainers.image.ref.name")
+        .filter(|name| name.contains([':', '/']));
     tagged(whole.or(own)?).ok()
 }
 
@@ -217,7 +228,7 @@ fn platform_manifest(
     depth: usize,
 ) -> Result<Option<(Digest, Vec<u8>, Manifest)>> {
     let bytes = document(bundle, descriptor, MANIFEST_LIMIT)?;
-    match Document::read(&bytes, Some(&descriptor.media_type).map(String::as_str))? {
+    match Document::read(&bytes, Some(descriptor.media_type.as_str()))? {
         Document::Manifest(manifest) => Ok(Some((descriptor.digest.clone(), bytes, manifest))),
         Document::Index(index) => match index.find(&Platform::host()) {
             Some(inner) if depth > 0 => platform_manifest(bundle, inner, depth - 1),

@@ -76,8 +76,8 @@ impl Images {
             return found.map(Found::Id).ok_or_else(|| Error::NotFound(name.to_owned()));
         }
         let hex = name.strip_prefix("sha256:").unwrap_or(name);
-        let may_be_id =
-            (SHORTEST..=64).contains(&hex.len()) && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        let may_be_id = (SHORTEST..=64).contains(&hex.len())
+            && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
         let reference = match name.parse::<Reference>() {
             Ok(reference) => reference.with_default_tag(),
             Err(_) if may_be_id => return self.by_prefix(hex, name),

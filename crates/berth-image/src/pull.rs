@@ -3,9 +3,7 @@
 use std::sync::Arc;
 
 use berth_oci::media_type::ACCEPTED;
-use berth_oci::{
-    CONFIG_LIMIT, Descriptor, Digest, Document, ImageConfig, Manifest, Platform, Reference,
-};
+use berth_oci::{CONFIG_LIMIT, Descriptor, Digest, Document, ImageConfig, Manifest, Platform, Reference};
 use berth_storage::{BlobKind, Expected, Lease, Tag};
 use futures_util::StreamExt;
 use tokio::sync::{Semaphore, mpsc};
@@ -95,9 +93,7 @@ impl Images {
     ) -> Result<()> {
         let storage = self.storage();
         assemble::place(storage, plan, layers, lease)?;
-        for (digest, bytes) in
-            documents.index.iter().chain([&documents.manifest, &documents.config])
-        {
+        for (digest, bytes) in documents.index.iter().chain([&documents.manifest, &documents.config]) {
             storage.blobs().put(digest, bytes, lease)?;
         }
         let index = documents.index.as_ref().map(|(digest, _)| digest.clone());
@@ -177,7 +173,9 @@ async fn fetch_documents(
                 let manifest = match Document::read(&answer.bytes, answer.media_type.as_deref())? {
                     Document::Manifest(manifest) => manifest,
                     Document::Index(_) => {
-                        return Err(Error::Archive("an index lists another index for the platform".to_owned()));
+                        return Err(Error::Archive(
+                            "an index lists another index for the platform".to_owned(),
+                        ));
                     }
                 };
                 (Some((first.digest, first.bytes)), answer.digest, answer.bytes, manifest)
@@ -206,7 +204,7 @@ async fn fetch_config(
     reference: &Reference,
     config: &Descriptor,
 ) -> Result<Vec<u8>> {
-    let limit = CONFIG_LIMIT as u64;
+    let limit = CONFIG_LIMIT;
     if config.size > limit {
         return Err(Error::TooLarge { what: "image configuration".to_owned(), limit });
     }
@@ -259,7 +257,7 @@ impl Job {
     }
 
     async fn attempt(&self) -> Result<Unpacked> {
-        if let Some(unpacked) = self.from_cache().await? {
+        if let Some(unpacked) = self.cached().await? {
             return Ok(unpacked);
         }
         let expected = Expected { digest: self.layer.digest.clone(), size: Some(self.layer.size) };
@@ -298,7 +296,7 @@ impl Job {
     }
 
     /// Unpacks the blob again if it is still there from an earlier pull.
-    async fn from_cache(&self) -> Result<Option<Unpacked>> {
+    async fn cached(&self) -> Result<Option<Unpacked>> {
         let inner = Arc::clone(&self.inner);
         let (digest, diff) = (self.layer.digest.clone(), self.diff.clone());
         blocking(move || {

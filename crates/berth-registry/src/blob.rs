@@ -66,7 +66,9 @@ async fn next(rest: Option<Rest>) -> Option<(Result<Bytes>, Option<Rest>)> {
                 return Some((Err(error), None));
             }
             Ok(None) => return None,
-            Ok(Some(Err(source))) => return Some((Err(Error::Http { operation: rest.operation, source }), None)),
+            Ok(Some(Err(source))) => {
+                return Some((Err(Error::Http { operation: rest.operation, source }), None));
+            }
             Ok(Some(Ok(frame))) => frame,
         };
         let Ok(mut data) = frame.into_data() else { continue };

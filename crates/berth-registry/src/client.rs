@@ -80,7 +80,8 @@ impl Client {
             reason: error.to_string(),
         })?;
         let scope = format!("repository:{}:pull", reference.path());
-        let credentials = self.credentials.as_ref().filter(|(name, _)| name == domain).map(|(_, found)| found);
+        let credentials =
+            self.credentials.as_ref().filter(|(name, _)| name == domain).map(|(_, found)| found);
         let key = (authority.to_owned(), scope.clone(), credentials.cloned());
         let known = self.shared.tokens.get(&key).map(|token| format!("Bearer {token}"));
         let (answer, operation) = self.follow(url.clone(), wanted, known.as_deref()).await?;
@@ -164,10 +165,8 @@ impl Client {
             if !answer.status().is_redirection() {
                 return Ok((answer, operation));
             }
-            let malformed = |reason: &str| Error::Malformed {
-                operation: operation.clone(),
-                reason: reason.to_owned(),
-            };
+            let malformed =
+                |reason: &str| Error::Malformed { operation: operation.clone(), reason: reason.to_owned() };
             let target = answer.headers().get(LOCATION).and_then(|value| value.to_str().ok());
             let target = target.and_then(|target| url.join(target).ok());
             let target = target.ok_or_else(|| malformed("redirected to nowhere"))?;
@@ -176,7 +175,10 @@ impl Client {
             }
             url = target;
         }
-        Err(Error::Malformed { operation: format!("GET {}", without_query(&first)), reason: "redirected too often".into() })
+        Err(Error::Malformed {
+            operation: format!("GET {}", without_query(&first)),
+            reason: "redirected too often".into(),
+        })
     }
 
     fn request(
@@ -190,9 +192,8 @@ impl Client {
             Some(query) => format!("{}?{query}", url.path()),
             None => url.path().to_owned(),
         };
-        let mut request = Request::get(path)
-            .header(HOST, authority_of(url))
-            .header(USER_AGENT, &self.shared.config.agent);
+        let mut request =
+            Request::get(path).header(HOST, authority_of(url)).header(USER_AGENT, &self.shared.config.agent);
         for media_type in wanted.accept {
             request = request.header(ACCEPT, *media_type);
         }
@@ -209,9 +210,11 @@ impl Client {
     }
 
     fn endpoint(&self, url: &Url, operation: &str) -> Result<Endpoint> {
-        let malformed = |reason: &str| Error::Malformed { operation: operation.to_owned(), reason: reason.to_owned() };
+        let malformed =
+            |reason: &str| Error::Malformed { operation: operation.to_owned(), reason: reason.to_owned() };
         let host = url.host_str().ok_or_else(|| malformed("the address has no host"))?;
-        let port = url.port_or_known_default().ok_or_else(|| malformed("the address is neither http nor https"))?;
+        let port =
+            url.port_or_known_default().ok_or_else(|| malformed("the address is neither http nor https"))?;
         let tls = match url.scheme() {
             "https" => Some(self.tls(&authority_of(url))?),
             "http" => None,
@@ -221,8 +224,10 @@ impl Client {
     }
 
     fn tls(&self, authority: &str) -> Result<Arc<ClientConfig>> {
-        tls::settings(&self.shared.config, authority)
-            .map_err(|error| Error::Tls { authority: authority.to_owned(), source: std::io::Error::other(error) })
+        tls::settings(&self.shared.config, authority).map_err(|error| Error::Tls {
+            authority: authority.to_owned(),
+            source: std::io::Error::other(error),
+        })
     }
 
     /// The address of a registry. One that may do without TLS is asked once whether it has it.
@@ -286,10 +291,9 @@ fn repository_of(scope: &str) -> String {
 /// The whole body of an answer, if it is no longer than `limit` bytes.
 pub(crate) async fn read_all(answer: Response<Incoming>, limit: u64, operation: &str) -> Result<Vec<u8>> {
     let limited = Limited::new(answer.into_body(), usize::try_from(limit).unwrap_or(usize::MAX));
-    let collected = timeout(SILENCE, limited.collect()).await.map_err(|_| Error::Timeout {
-        operation: operation.to_owned(),
-        seconds: SILENCE.as_secs(),
-    })?;
+    let collected = timeout(SILENCE, limited.collect())
+        .await
+        .map_err(|_| Error::Timeout { operation: operation.to_owned(), seconds: SILENCE.as_secs() })?;
     match collected {
         Ok(body) => Ok(body.to_bytes().to_vec()),
         Err(error) => match error.downcast::<hyper::Error>() {
@@ -362,7 +366,10 @@ mod tests {
         let text = br#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest\u001b[2J unknown"}]}"#;
         assert_eq!(words(text, "x"), "manifest unknown: manifest[2J unknown");
         assert_eq!(words(b"<html>", "x"), "x");
-        assert_eq!(words(br#"{"details":"incorrect username or password"}"#, "x"), "incorrect username or password");
+        assert_eq!(
+            words(br#"{"details":"incorrect username or password"}"#, "x"),
+            "incorrect username or password"
+        );
     }
 
     #[test]

@@ -50,11 +50,13 @@ mod tests {
 
     #[test]
     fn loopback_and_what_is_named_may_do_without_tls() {
-        let config = RegistryConfig { insecure: vec!["a.example:5000".to_owned()], ..RegistryConfig::default() };
+        let config =
+            RegistryConfig { insecure: vec!["a.example:5000".to_owned()], ..RegistryConfig::default() };
         for insecure in ["localhost:5000", "127.0.0.9", "[::1]:5000", "a.example:5000", "x.localhost"] {
             assert!(config.is_insecure(insecure), "{insecure}");
         }
-        for secure in ["docker.io", "a.example", "128.0.0.1:5000", "localhost.example", "[2001:db8::1]:5000"] {
+        for secure in ["docker.io", "a.example", "128.0.0.1:5000", "localhost.example", "[2001:db8::1]:5000"]
+        {
             assert!(!config.is_insecure(secure), "{secure}");
         }
     }

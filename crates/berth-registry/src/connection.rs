@@ -53,14 +53,13 @@ impl Endpoint {
         };
         // The first request is small, and its answer awaited.
         stream.set_nodelay(true).map_err(|source| Error::Connect { authority: self.authority(), source })?;
-        let answer = match &self.tls {
+        match &self.tls {
             None => self.exchange(stream, request, operation).await,
             Some(settings) => {
                 let stream = self.secure(stream, settings).await?;
                 self.exchange(stream, request, operation).await
             }
-        };
-        answer
+        }
     }
 
     async fn secure(
@@ -69,7 +68,8 @@ impl Endpoint {
         settings: &Arc<rustls::ClientConfig>,
     ) -> Result<tokio_rustls::client::TlsStream<TcpStream>> {
         let failed = |source| Error::Tls { authority: self.authority(), source };
-        let name = ServerName::try_from(self.host.clone()).map_err(|error| failed(io::Error::other(error)))?;
+        let name =
+            ServerName::try_from(self.host.clone()).map_err(|error| failed(io::Error::other(error)))?;
         let handshake = TlsConnector::from(Arc::clone(settings)).connect(name, stream);
         match timeout(CONNECT, handshake).await {
             Ok(outcome) => outcome.map_err(failed),

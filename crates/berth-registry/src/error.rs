@@ -114,7 +114,9 @@ pub enum Error {
         expected: String,
     },
     /// The registry wants credentials sent where they must not go.
-    #[error("registry {authority} asks for credentials to be sent to {realm}: refused, since it is not encrypted")]
+    #[error(
+        "registry {authority} asks for credentials to be sent to {realm}: refused, since it is not encrypted"
+    )]
     Realm {
         /// Host and port of the registry.
         authority: String,

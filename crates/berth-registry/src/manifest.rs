@@ -32,13 +32,11 @@ impl Client {
         let wanted = Wanted { accept, from: 0 };
         let (answer, operation) = self.get(reference, &format!("manifests/{name}"), &wanted).await?;
         if !answer.status().is_success() {
-            let unknown =
-                |message| Error::ManifestUnknown { reference: reference.familiar(), message };
+            let unknown = |message| Error::ManifestUnknown { reference: reference.familiar(), message };
             return Err(refusal(answer, operation, reference, unknown).await);
         }
-        let text = |name: &str| {
-            answer.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
-        };
+        let text =
+            |name: &str| answer.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
         let media_type = text(CONTENT_TYPE.as_str());
         let announced = text("docker-content-digest");
         let bytes = read_all(answer, MANIFEST_LIMIT, &operation).await?;
@@ -48,7 +46,10 @@ impl Client {
                 None => Digest::of(&bytes),
                 Some(Ok(expected)) => checked(&bytes, &expected, reference)?,
                 Some(Err(error)) => {
-                    return Err(Error::Malformed { operation, reason: format!("Docker-Content-Digest: {error}") });
+                    return Err(Error::Malformed {
+                        operation,
+                        reason: format!("Docker-Content-Digest: {error}"),
+                    });
                 }
             },
         };

@@ -14,9 +14,13 @@ use crate::RegistryConfig;
 /// The TLS settings for one registry.
 pub(crate) fn settings(config: &RegistryConfig, authority: &str) -> Result<Arc<ClientConfig>, rustls::Error> {
     let provider = Arc::new(ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
+    let builder =
+        ClientConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
     let settings = if config.is_insecure(authority) {
-        builder.dangerous().with_custom_certificate_verifier(Arc::new(Unverified(provider))).with_no_client_auth()
+        builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Unverified(provider)))
+            .with_no_client_auth()
     } else {
         builder.with_root_certificates(roots(config, authority)).with_no_client_auth()
     };

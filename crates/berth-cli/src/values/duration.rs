@@ -47,7 +47,8 @@ pub fn moment(text: &str, now: Timestamp) -> Result<String, String> {
         let time = now.checked_sub(jiff::SignedDuration::from_nanos(before)).map_err(|_| wrong())?;
         return Ok(show(time));
     }
-    if text.starts_with(|c: char| c.is_ascii_digit()) && text.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
+    if text.starts_with(|c: char| c.is_ascii_digit()) && text.bytes().all(|b| b.is_ascii_digit() || b == b'.')
+    {
         return Ok(text.to_owned());
     }
     if let Ok(time) = text.parse::<Timestamp>() {

@@ -5,7 +5,10 @@ pub const DEFAULT: [u8; 2] = [0x10, 0x11];
 
 /// Reads a sequence as the bytes that a terminal sends for it.
 pub fn sequence(text: &str) -> Result<Vec<u8>, String> {
-    text.split(',').map(key).collect::<Option<Vec<u8>>>().ok_or_else(|| "invalid detach keys provided: ".to_owned() + text)
+    text.split(',')
+        .map(key)
+        .collect::<Option<Vec<u8>>>()
+        .ok_or_else(|| "invalid detach keys provided: ".to_owned() + text)
 }
 
 fn key(text: &str) -> Option<u8> {

@@ -18,8 +18,11 @@ pub fn boolean(text: &str) -> Result<bool, String> {
 pub fn integer(text: &str) -> Result<i64, String> {
     text.parse::<i64>().map_err(|error| {
         use std::num::IntErrorKind::{NegOverflow, PosOverflow};
-        let reason =
-            if matches!(error.kind(), PosOverflow | NegOverflow) { "value out of range" } else { "invalid syntax" };
+        let reason = if matches!(error.kind(), PosOverflow | NegOverflow) {
+            "value out of range"
+        } else {
+            "invalid syntax"
+        };
         format!("strconv.ParseInt: parsing {text:?}: {reason}")
     })
 }

@@ -7,8 +7,11 @@ pub fn bytes(text: &str) -> Result<i64, String> {
     let (number, suffix) = text.split_at(end);
     let suffix = suffix.strip_prefix(' ').unwrap_or(suffix);
     let plain = number.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
-    let value: f64 =
-        if plain { number.parse().map_err(|_| wrong(String::new()))? } else { return Err(wrong(String::new())) };
+    let value: f64 = if plain {
+        number.parse().map_err(|_| wrong(String::new()))?
+    } else {
+        return Err(wrong(String::new()));
+    };
     let lower = suffix.to_ascii_lowercase();
     let unit = match lower.as_str() {
         "" | "b" => 0,

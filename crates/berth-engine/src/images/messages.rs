@@ -16,7 +16,11 @@ pub async fn begin(reference: &Reference, out: &Sender<JsonMessage>) {
 }
 
 /// Passes on what the layers of a pull tell; whether there was anything.
-pub async fn layers(reference: &Reference, mut layers: Receiver<Progress>, out: &Sender<JsonMessage>) -> bool {
+pub async fn layers(
+    reference: &Reference,
+    mut layers: Receiver<Progress>,
+    out: &Sender<JsonMessage>,
+) -> bool {
     let mut begun = false;
     while let Some(progress) = layers.recv().await {
         if !begun {

@@ -1,0 +1,222 @@
+//! `ps`.
+
+use berth_api::container::{MountPoint, Summary};
+use berth_api::network::PortSummary;
+use berth_client::Query;
+use clap::{ArgMatches, Command};
+use serde_json::{Map, Value, json};
+
+use crate::context::Context;
+use crate::failure::Outcome;
+use crate::flags::{self, many, on, one, switch};
+use crate::format::human::{ago, ellipsis, moment, short_id, size};
+use crate::format::template::{self, Column};
+use crate::values;
+use crate::values::filter;
+
+const COLUMNS: [Column; 7] = [
+    ("ID", "CONTAINER ID"),
+    ("Image", "IMAGE"),
+    ("Command", "COMMAND"),
+    ("RunningFor", "CREATED"),
+    ("Status", "STATUS"),
+    ("Ports", "PORTS"),
+    ("Names", "NAMES"),
+];
+/// Headings of what only templates show.
+const FURTHER: [Column; 8] = [
+    ("CreatedAt", "CREATED AT"),
+    ("State", "STATE"),
+    ("Size", "SIZE"),
+    ("Labels", "LABELS"),
+    ("Mounts", "MOUNTS"),
+    ("LocalVolumes", "LOCAL VOLUMES"),
+    ("Networks", "NETWORKS"),
+    ("Platform", "PLATFORM"),
+];
+
+/// The command.
+pub fn command() -> Command {
+    Command::new("list")
+        .about("Lists containers")
+        .arg(switch("all").short('a').help("Also those that do not run"))
+        .arg(many("filter", "NAME=VALUE").short('f').value_parser(filter::filter).help("Only some"))
+        .arg(one("format", "TEMPLATE").help("Show by a Go template, 'table TEMPLATE' or json"))
+        .arg(
+            one("last", "NUMBER")
+                .short('n')
+                .value_parser(values::integer)
+                .help("Only the last created, whatever their state"),
+        )
+        .arg(switch("latest").short('l').help("Only the last created"))
+        .arg(switch("no-trunc").help("Show everything in full"))
+        .arg(switch("quiet").short('q').help("Show IDs only"))
+        .arg(switch("size").short('s').help("Show sizes"))
+}
+
+/// Runs it.
+pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
+    let pairs: Vec<(String, String)> =
+        matches.get_many("filter").map(|all| all.cloned().collect()).unwrap_or_default();
+    let last = match on(matches, "latest") {
+        true => 1,
+        false => flags::number(matches, "last"),
+    };
+    let with_size = on(matches, "size");
+    let path = Query::new()
+        .flag("all", on(matches, "all"))
+        .flag("size", with_size)
+        .set_some("limit", (last > 0).then(|| last.to_string()).as_deref())
+        .filters(&filter::filters(&pairs))
+        .on("/containers/json");
+    let client = context.client().await?;
+    let found: Vec<Summary> = client.get(&path).await?;
+    let whole = on(matches, "no-trunc");
+    let format = flags::text(matches, "format");
+    if on(matches, "quiet") && format.is_none() {
+        for container in &found {
+            println!("{}", if whole { &container.id } else { short_id(&container.id) });
+        }
+        return Ok(());
+    }
+    let rows: Vec<Map<String, Value>> = found.iter().map(|container| row(container, whole)).collect();
+    let mut columns = COLUMNS.to_vec();
+    if with_size {
+        columns.push(("Size", "SIZE"));
+    }
+    let format = format.unwrap_or("table");
+    if format != "table" {
+        columns.extend(FURTHER.iter().filter(|column| column.0 != "Size" || !with_size));
+    }
+    print!("{}", template::rows(format, &columns, &rows)?);
+    Ok(())
+}
+
+fn row(container: &Summary, whole: bool) -> Map<String, Value> {
+    let command = format!("\"{}\"", container.command);
+    let id = if whole { &container.id } else { short_id(&container.id) };
+    let image = if whole { container.image.clone() } else { shown_image(&container.image) };
+    let names: Vec<&str> = container.names.iter().map(|name| name.trim_start_matches('/')).collect();
+    let labels: Vec<String> =
+        container.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let networks: Vec<&str> = container.network_settings.networks.keys().map(String::as_str).collect();
+    let mounts: Vec<String> = container.mounts.iter().map(|mount| shown_mount(mount, whole)).collect();
+    let volumes = container.mounts.iter().filter(|mount| mount.kind == "volume").count();
+    let row = json!({
+        "ID": id,
+        "Image": image,
+        "Command": if whole { command } else { ellipsis(&command, 20) },
+        "CreatedAt": moment(container.created),
+        "RunningFor": ago(container.created),
+        "Status": container.status,
+        "State": container.state.as_str(),
+        "Ports": ports(&container.ports),
+        "Names": names.join(","),
+        "Size": sizes(container),
+        "Labels": labels.join(","),
+        "Mounts": mounts.join(","),
+        "LocalVolumes": volumes.to_string(),
+        "Networks": networks.join(","),
+        "Platform": "linux",
+    });
+    match row {
+        Value::Object(row) => row,
+        _ => Map::new(),
+    }
+}
+
+/// An image that is named by its ID alone is shown short.
+fn shown_image(image: &str) -> String {
+    if image.starts_with("sha256:") { short_id(image).to_owned() } else { image.to_owned() }
+}
+
+fn shown_mount(mount: &MountPoint, whole: bool) -> String {
+    let name = if mount.name.is_empty() { &mount.source } else { &mount.name };
+    if whole { name.clone() } else { ellipsis(name, 15) }
+}
+
+fn sizes(container: &Summary) -> String {
+    let written = size(container.size_rw.unwrap_or_default());
+    match container.size_root_fs {
+        Some(all) if all > 0 => format!("{written} (virtual {})", size(all)),
+        _ => written,
+    }
+}
+
+/// Ports as Docker shows them, ranges joined: `0.0.0.0:8080-8081->80-81/tcp, 9000/tcp`.
+pub fn ports(ports: &[PortSummary]) -> String {
+    let mut sorted: Vec<&PortSummary> = ports.iter().collect();
+    sorted.sort_by(|a, b| {
+        (a.private_port, &a.ip, a.public_port, &a.protocol).cmp(&(
+            b.private_port,
+            &b.ip,
+            b.public_port,
+            &b.protocol,
+        ))
+    });
+    let mut runs: Vec<(u16, Option<u16>, &PortSummary)> = Vec::new();
+    for port in sorted {
+        // A run goes on if both sides do.
+        let next = runs.iter_mut().find(|(last, public, first)| {
+            first.ip == port.ip
+                && first.protocol == port.protocol
+                && last.checked_add(1) == Some(port.private_port)
+                && public.and_then(|public| public.checked_add(1)) == port.public_port
+        });
+        match next {
+            Some((last, public, _)) => (*last, *public) = (port.private_port, port.public_port),
+            None => runs.push((port.private_port, port.public_port, port)),
+        }
+    }
+    let range =
+        |first: u16, last: u16| if first == last { first.to_string() } else { format!("{first}-{last}") };
+    let shown = runs.iter().map(|(last, last_public, first)| {
+        let inside = format!("{}/{}", range(first.private_port, *last), first.protocol);
+        match (first.public_port, last_public) {
+            (Some(public), Some(last)) => {
+                let ip = if first.ip.contains(':') { format!("[{}]", first.ip) } else { first.ip.clone() };
+                format!("{ip}:{}->{inside}", range(public, *last))
+            }
+            _ => inside,
+        }
+    });
+    shown.collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn port(ip: &str, private_port: u16, public_port: Option<u16>) -> PortSummary {
+        PortSummary { ip: ip.to_owned(), private_port, public_port, protocol: "tcp".to_owned() }
+    }
+
+    #[test]
+    fn ports_are_joined_to_ranges() {
+        assert_eq!(ports(&[]), "");
+        assert_eq!(ports(&[port("", 80, None)]), "80/tcp");
+        assert_eq!(
+            ports(&[
+                port("0.0.0.0", 81, Some(8081)),
+                port("0.0.0.0", 80, Some(8080)),
+                port("::", 80, Some(8080))
+            ]),
+            "0.0.0.0:8080-8081->80-81/tcp, [::]:8080->80/tcp"
+        );
+    }
+
+    #[test]
+    fn rows_have_dockers_names() {
+        let container = Summary {
+            id: "0123456789abcdef".into(),
+            names: vec!["/web".into()],
+            command: "sleep 1000".into(),
+            status: "Up 2 seconds".into(),
+            ..Summary::default()
+        };
+        let row = row(&container, false);
+        assert_eq!(row["ID"], "0123456789ab");
+        assert_eq!(row["Command"], "\"sleep 1000\"");
+        assert_eq!(row["Names"], "web");
+    }
+}

@@ -1,0 +1,51 @@
+//! `logs`.
+
+use berth_api::container::Inspect;
+use berth_client::{Query, segment};
+use clap::{ArgMatches, Command};
+use jiff::Timestamp;
+
+use crate::context::Context;
+use crate::failure::{Failure, Outcome};
+use crate::flags::{self, on, one, switch};
+use crate::session::streams;
+use crate::values::duration::moment;
+
+/// The command.
+pub fn command() -> Command {
+    Command::new("logs")
+        .about("Shows what a container has written")
+        .arg(switch("details").help("Accepted for compatibility"))
+        .arg(switch("follow").short('f').help("Go on with what it writes from now on"))
+        .arg(one("since", "TIME").help("Nothing older: a time, or a duration such as 42m"))
+        .arg(one("until", "TIME").help("Nothing newer"))
+        .arg(one("tail", "NUMBER").short('n').default_value("all").help("Only that many lines of the end"))
+        .arg(switch("timestamps").short('t').help("Show when each line was written"))
+        .arg(flags::operand("container"))
+}
+
+/// Runs it.
+pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
+    let name = flags::text(matches, "container").unwrap_or_default();
+    let time = |flag: &str| {
+        flags::text(matches, flag)
+            .map(|text| moment(text, Timestamp::now()))
+            .transpose()
+            .map_err(Failure::new)
+    };
+    let (since, until) = (time("since")?, time("until")?);
+    let client = context.client().await?;
+    let found: Inspect = client.get(&format!("/containers/{}/json", segment(name))).await?;
+    let path = Query::new()
+        .flag("stdout", true)
+        .flag("stderr", true)
+        .flag("follow", on(matches, "follow"))
+        .flag("timestamps", on(matches, "timestamps"))
+        .flag("details", on(matches, "details"))
+        .set_some("since", since.as_deref())
+        .set_some("until", until.as_deref())
+        .set_some("tail", flags::text(matches, "tail"))
+        .on(&format!("/containers/{}/logs", segment(&found.id)));
+    let body = client.get_stream(&path).await?;
+    streams::show(body, !found.config.tty).await
+}

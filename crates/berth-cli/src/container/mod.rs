@@ -1,0 +1,83 @@
+//! Commands about containers.
+
+mod attach;
+mod create;
+mod environment;
+mod exec;
+mod exit;
+mod inspect;
+mod list;
+mod logs;
+mod mount;
+mod network;
+mod options;
+mod ports;
+mod process;
+mod remove;
+mod request;
+mod run;
+mod start;
+mod top;
+
+use clap::{ArgMatches, Command};
+
+use crate::context::Context;
+use crate::failure::Outcome;
+
+/// Commands about containers that need no group's name before them.
+pub fn commands() -> Vec<Command> {
+    let mut all = vec![
+        run::command(),
+        create::command(),
+        start::command(),
+        attach::command(),
+        exec::command(),
+        logs::command(),
+        list::command().name("ps").alias("list"),
+        inspect::command().about("Shows all there is to know about containers and images"),
+        top::command(),
+        remove::command(),
+    ];
+    all.extend(process::commands());
+    all
+}
+
+/// The same in the group `container`.
+pub fn group_commands() -> Vec<Command> {
+    let mut all = vec![
+        run::command(),
+        create::command(),
+        start::command(),
+        attach::command(),
+        exec::command(),
+        logs::command(),
+        list::command().name("ls").aliases(["ps", "list"]),
+        inspect::command().about("Shows all there is to know about containers"),
+        top::command(),
+        remove::command(),
+    ];
+    all.extend(process::commands());
+    all
+}
+
+/// Runs one of them.
+pub async fn run(context: &Context, name: &str, matches: &ArgMatches) -> Outcome {
+    match name {
+        "run" => run::run(context, matches).await,
+        "create" => create::run(context, matches).await,
+        "start" => start::run(context, matches).await,
+        "attach" => attach::run(context, matches).await,
+        "exec" => exec::run(context, matches).await,
+        "logs" => logs::run(context, matches).await,
+        "ps" | "ls" => list::run(context, matches).await,
+        "inspect" => inspect::run(context, matches).await,
+        "top" => top::run(context, matches).await,
+        "rm" => remove::run(context, matches).await,
+        name => process::run(context, name, matches).await,
+    }
+}
+
+/// Runs `image inspect`.
+pub async fn inspect_image(context: &Context, matches: &ArgMatches) -> Outcome {
+    inspect::of(context, matches, &["image"]).await
+}

@@ -1,0 +1,143 @@
+//! `images`.
+
+use berth_api::image::Summary;
+use berth_client::Query;
+use berth_oci::Reference;
+use clap::{Arg, ArgMatches, Command};
+use serde_json::{Map, Value, json};
+
+use crate::context::Context;
+use crate::failure::Outcome;
+use crate::flags::{self, many, on, one, switch};
+use crate::format::human::{ago, moment, short_id, size};
+use crate::format::template::{self, Column};
+use crate::values::filter;
+
+const COLUMNS: [Column; 5] = [
+    ("Repository", "REPOSITORY"),
+    ("Tag", "TAG"),
+    ("ID", "IMAGE ID"),
+    ("CreatedSince", "CREATED"),
+    ("Size", "SIZE"),
+];
+const FURTHER: [Column; 4] = [
+    ("Digest", "DIGEST"),
+    ("CreatedAt", "CREATED AT"),
+    ("Containers", "CONTAINERS"),
+    ("SharedSize", "SHARED SIZE"),
+];
+const NONE: &str = "<none>";
+
+/// The command.
+pub fn command() -> Command {
+    Command::new("list")
+        .about("Lists images")
+        .arg(switch("all").short('a').help("Also intermediate images"))
+        .arg(switch("digests").help("Show digests"))
+        .arg(many("filter", "NAME=VALUE").short('f').value_parser(filter::filter).help("Only some"))
+        .arg(one("format", "TEMPLATE").help("Show by a Go template, 'table TEMPLATE' or json"))
+        .arg(switch("no-trunc").help("Show everything in full"))
+        .arg(switch("quiet").short('q').help("Show IDs only"))
+        .arg(Arg::new("repository").help("Only of a repository, or with a tag; * and ? stand for anything"))
+}
+
+/// Runs it.
+pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
+    let mut pairs: Vec<(String, String)> =
+        matches.get_many("filter").map(|all| all.cloned().collect()).unwrap_or_default();
+    if let Some(repository) = flags::text(matches, "repository") {
+        pairs.push(("reference".to_owned(), repository.to_owned()));
+    }
+    let path =
+        Query::new().flag("all", on(matches, "all")).filters(&filter::filters(&pairs)).on("/images/json");
+    let client = context.client().await?;
+    let found: Vec<Summary> = client.get(&path).await?;
+    let (whole, digests) = (on(matches, "no-trunc"), on(matches, "digests"));
+    let format = flags::text(matches, "format");
+    if on(matches, "quiet") && format.is_none() {
+        for image in &found {
+            for _ in rows(image, whole, digests) {
+                println!("{}", if whole { &image.id } else { short_id(&image.id) });
+            }
+        }
+        return Ok(());
+    }
+    let format = format.unwrap_or("table");
+    let rows: Vec<_> =
+        found.iter().flat_map(|image| rows(image, whole, digests || format.contains(".Digest"))).collect();
+    let mut columns = COLUMNS.to_vec();
+    if digests {
+        columns.insert(2, FURTHER[0]);
+    }
+    if format != "table" {
+        columns.extend(FURTHER.iter().filter(|column| column.0 != "Digest" || !digests));
+    }
+    print!("{}", template::rows(format, &columns, &rows)?);
+    Ok(())
+}
+
+/// One row for each name, and one for an image without any.
+fn rows(image: &Summary, whole: bool, digests: bool) -> Vec<Map<String, Value>> {
+    let parse =
+        |names: &[String]| -> Vec<Reference> { names.iter().filter_map(|name| name.parse().ok()).collect() };
+    let (tags, by_digest) = (parse(&image.repo_tags), parse(&image.repo_digests));
+    let digest_of = |repository: &str| {
+        by_digest
+            .iter()
+            .find(|reference| reference.familiar_repository() == repository)
+            .and_then(|reference| reference.digest().map(ToString::to_string))
+    };
+    let row = |repository: &str, tag: &str, digest: Option<String>| {
+        let row = json!({
+            "Repository": repository,
+            "Tag": tag,
+            "ID": if whole { image.id.as_str() } else { short_id(&image.id) },
+            "Digest": digest.unwrap_or_else(|| NONE.to_owned()),
+            "CreatedSince": if image.created > 0 { ago(image.created) } else { "N/A".to_owned() },
+            "CreatedAt": moment(image.created),
+            "Size": size(image.size),
+            "Containers": if image.containers < 0 { "N/A".to_owned() } else { image.containers.to_string() },
+            "SharedSize": if image.shared_size < 0 { "N/A".to_owned() } else { size(image.shared_size) },
+        });
+        match row {
+            Value::Object(row) => row,
+            _ => Map::new(),
+        }
+    };
+    if !tags.is_empty() {
+        let named = tags.iter().map(|tag| {
+            let repository = tag.familiar_repository();
+            let digest = digest_of(&repository).filter(|_| digests);
+            row(&repository, tag.tag().unwrap_or(NONE), digest)
+        });
+        return named.collect();
+    }
+    match by_digest.first() {
+        Some(reference) => {
+            let digest = reference.digest().map(ToString::to_string);
+            vec![row(&reference.familiar_repository(), NONE, digest)]
+        }
+        None => vec![row(NONE, NONE, None)],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn images_have_a_row_for_each_name() {
+        let image = Summary {
+            id: format!("sha256:{}", "ab".repeat(32)),
+            repo_tags: vec!["busybox:latest".into(), "127.0.0.1:5000/b:v1".into()],
+            size: 4_300_000,
+            ..Summary::default()
+        };
+        let found = rows(&image, false, false);
+        assert_eq!((&found[0]["Repository"], &found[0]["Tag"]), (&json!("busybox"), &json!("latest")));
+        assert_eq!(found[1]["Repository"], "127.0.0.1:5000/b");
+        assert_eq!((&found[0]["ID"], &found[0]["Size"]), (&json!("abababababab"), &json!("4.3MB")));
+        let image = Summary { repo_tags: vec![], ..image };
+        assert_eq!(rows(&image, false, false)[0]["Repository"], NONE);
+    }
+}

@@ -1,0 +1,132 @@
+//! What a pull or load tells while it works.
+
+use std::collections::HashMap;
+use std::io::{IsTerminal as _, Write as _};
+
+use berth_api::progress::JsonMessage;
+use berth_client::ResponseBody;
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::failure::{Failure, Outcome};
+use crate::format::human;
+
+/// Longest line that is taken; a message is far shorter.
+const LONGEST: usize = 1 << 20;
+
+/// Where messages go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum To {
+    /// Standard output.
+    Stdout,
+    /// Standard error, as with `run`.
+    Stderr,
+    /// Nowhere: only failures count.
+    Nowhere,
+}
+
+/// Shows a stream of messages to its end. A failure that the stream tells is this function's.
+pub async fn show(mut body: ResponseBody, to: To) -> Outcome {
+    let mut screen = Screen::new(to);
+    let mut pending = Vec::new();
+    while let Some(chunk) = body.chunk().await? {
+        pending.extend_from_slice(&chunk);
+        while let Some(end) = pending.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = pending.drain(..=end).collect();
+            take(&mut screen, &line)?;
+        }
+        if pending.len() > LONGEST {
+            return Err(Failure::new("the daemon's progress makes no sense"));
+        }
+    }
+    take(&mut screen, &pending)?;
+    screen.end();
+    Ok(())
+}
+
+fn take(screen: &mut Screen, line: &[u8]) -> Outcome {
+    if line.trim_ascii().is_empty() {
+        return Ok(());
+    }
+    let message: JsonMessage = serde_json::from_slice(line)
+        .map_err(|error| Failure::new(format!("the daemon's progress makes no sense: {error}")))?;
+    if !message.error.is_empty() {
+        screen.end();
+        return Err(Failure::new(format!("Error response from daemon: {}", message.error)));
+    }
+    screen.message(&message);
+    Ok(())
+}
+
+/// Lines, and on a terminal bars below them.
+struct Screen {
+    to: To,
+    bars: Option<MultiProgress>,
+    layers: HashMap<String, ProgressBar>,
+}
+
+impl Screen {
+    fn new(to: To) -> Self {
+        let bars = match to {
+            To::Stdout if std::io::stdout().is_terminal() => {
+                Some(MultiProgress::with_draw_target(ProgressDrawTarget::stdout()))
+            }
+            To::Stderr if std::io::stderr().is_terminal() => {
+                Some(MultiProgress::with_draw_target(ProgressDrawTarget::stderr()))
+            }
+            _ => None,
+        };
+        Self { to, bars, layers: HashMap::new() }
+    }
+
+    fn message(&mut self, message: &JsonMessage) {
+        if !message.stream.is_empty() {
+            return self.line(message.stream.trim_end_matches('\n'));
+        }
+        let counted = message.progress_detail.filter(|detail| detail.current > 0 || detail.total > 0);
+        if !message.id.is_empty() && message.progress_detail.is_some() && self.bars.is_some() {
+            let count = counted.map_or_else(String::new, |detail| match detail.total {
+                0 => format!("  {}", human::size(detail.current)),
+                total => format!("  {}/{}", human::size(detail.current), human::size(total)),
+            });
+            return self.bar(&message.id, format!("{}{count}", message.status));
+        }
+        // Counts are for bars; a log file gets each change once.
+        if counted.is_none() {
+            match message.id.as_str() {
+                "" => self.line(&message.status),
+                id => self.line(&format!("{id}: {}", message.status)),
+            }
+        }
+    }
+
+    fn bar(&mut self, id: &str, text: String) {
+        let Some(bars) = &self.bars else { return };
+        let bar = self.layers.entry(id.to_owned()).or_insert_with(|| {
+            let bar = bars.add(ProgressBar::new_spinner());
+            bar.set_style(
+                ProgressStyle::with_template("{prefix}: {msg}")
+                    .unwrap_or_else(|_| ProgressStyle::default_spinner()),
+            );
+            bar.set_prefix(id.to_owned());
+            bar
+        });
+        bar.set_message(text);
+    }
+
+    fn line(&mut self, text: &str) {
+        match (&self.bars, self.to) {
+            // A closed output is no failure of the pull.
+            (Some(bars), _) => drop(bars.println(text)),
+            (None, To::Stdout) => drop(writeln!(std::io::stdout(), "{text}")),
+            (None, To::Stderr) => drop(writeln!(std::io::stderr(), "{text}")),
+            (None, To::Nowhere) => {}
+        }
+    }
+
+    /// Leaves the bars as they are.
+    fn end(&mut self) {
+        for bar in self.layers.values() {
+            bar.abandon();
+        }
+    }
+}

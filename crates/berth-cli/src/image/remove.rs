@@ -1,0 +1,47 @@
+//! `rmi`.
+
+use berth_api::image::DeleteItem;
+use berth_client::{Query, segment};
+use clap::{ArgMatches, Command};
+
+use crate::context::Context;
+use crate::failure::{Failure, Failures, Outcome};
+use crate::flags::{self, on, switch};
+
+/// The command.
+pub fn command() -> Command {
+    Command::new("remove")
+        .about("Removes images")
+        .arg(switch("force").short('f').help("Also with several names, or used by stopped containers"))
+        .arg(switch("no-prune").help("Keep parents without names"))
+        .arg(flags::operands("image"))
+}
+
+/// Runs it.
+pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
+    let force = on(matches, "force");
+    let client = context.client().await?;
+    let mut failures = Failures::default();
+    for name in flags::list(matches, "image") {
+        let path = Query::new()
+            .flag("force", force)
+            .flag("noprune", on(matches, "no-prune"))
+            .on(&format!("/images/{}", segment(&name)));
+        match client.delete(&path).await {
+            Ok(bytes) => {
+                let items: Vec<DeleteItem> = serde_json::from_slice(&bytes)
+                    .map_err(|error| Failure::new(format!("Error reading the answer: {error}")))?;
+                for item in items {
+                    match item {
+                        DeleteItem::Untagged(name) => println!("Untagged: {name}"),
+                        DeleteItem::Deleted(id) => println!("Deleted: {id}"),
+                    }
+                }
+            }
+            // What is to be gone is gone.
+            Err(error) if force && error.is_not_found() => eprintln!("{error}"),
+            Err(error) => failures.push(error),
+        }
+    }
+    failures.finish()
+}

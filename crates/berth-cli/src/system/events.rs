@@ -1,0 +1,65 @@
+//! `events`.
+
+use berth_api::event::Message;
+use berth_client::Query;
+use clap::{ArgMatches, Command};
+use jiff::Timestamp;
+
+use crate::context::Context;
+use crate::failure::{Failure, Outcome};
+use crate::flags::{self, many, one};
+use crate::format::template;
+use crate::values::duration::moment;
+use crate::values::filter;
+
+/// The command.
+pub fn command() -> Command {
+    Command::new("events")
+        .about("Shows what happens, as it happens")
+        .arg(many("filter", "NAME=VALUE").short('f').value_parser(filter::filter).help("Only some"))
+        .arg(one("format", "TEMPLATE").help("Show by a Go template, or json"))
+        .arg(one("since", "TIME").help("Begin with what happened then"))
+        .arg(one("until", "TIME").help("End then"))
+}
+
+/// Runs it.
+pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
+    let pairs: Vec<(String, String)> =
+        matches.get_many("filter").map(|all| all.cloned().collect()).unwrap_or_default();
+    let time = |flag: &str| {
+        flags::text(matches, flag)
+            .map(|text| moment(text, Timestamp::now()))
+            .transpose()
+            .map_err(Failure::new)
+    };
+    let path = Query::new()
+        .set_some("since", time("since")?.as_deref())
+        .set_some("until", time("until")?.as_deref())
+        .filters(&filter::filters(&pairs))
+        .on("/events");
+    let mut body = context.client().await?.get_stream(&path).await?;
+    let format = flags::text(matches, "format");
+    let mut pending = Vec::new();
+    while let Some(chunk) = body.chunk().await? {
+        pending.extend_from_slice(&chunk);
+        while let Some(end) = pending.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = pending.drain(..=end).collect();
+            println!("{}", shown(&line, format)?);
+        }
+    }
+    Ok(())
+}
+
+fn shown(line: &[u8], format: Option<&str>) -> Outcome<String> {
+    let wrong = |error: serde_json::Error| Failure::new(format!("Error reading an event: {error}"));
+    if let Some(format) = format {
+        return template::object(format, &serde_json::from_slice(line).map_err(wrong)?);
+    }
+    let event: Message = serde_json::from_slice(line).map_err(wrong)?;
+    let nanoseconds = event.time_nano;
+    let time = Timestamp::from_nanosecond(i128::from(nanoseconds))
+        .map_or_else(|_| nanoseconds.to_string(), |time| time.strftime("%Y-%m-%dT%H:%M:%S.%9fZ").to_string());
+    let attributes: Vec<String> =
+        event.actor.attributes.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    Ok(format!("{time} {} {} {} ({})", event.kind, event.action, event.actor.id, attributes.join(", ")))
+}

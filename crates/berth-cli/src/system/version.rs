@@ -1,0 +1,65 @@
+//! `version`.
+
+use berth_api::version::ApiVersion;
+use clap::{ArgMatches, Command};
+use serde_json::{Value, json};
+
+use crate::context::Context;
+use crate::failure::{Failure, Outcome};
+use crate::flags::{self, one};
+use crate::format::template;
+
+const CLIENT: &str = "\
+Client:
+ Version:           {{.Client.Version}}
+ API version:       {{.Client.APIVersion}}
+ OS/Arch:           {{.Client.Os}}/{{.Client.Arch}}
+";
+const SERVER: &str = "
+Server: {{.Server.Platform.Name}}
+ Engine:
+  Version:          {{.Server.Version}}
+  API version:      {{.Server.APIVersion}} (minimum version {{.Server.MinAPIVersion}})
+  OS/Arch:          {{.Server.Os}}/{{.Server.Arch}}
+  Kernel:           {{.Server.KernelVersion}}
+";
+
+/// The command.
+pub fn command() -> Command {
+    Command::new("version")
+        .about("Shows the versions of client and daemon")
+        .arg(one("format", "TEMPLATE").short('f').help("Show by a Go template, or json"))
+}
+
+/// Runs it.
+pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
+    // The client's version is known without a daemon.
+    let server: Result<Value, Failure> = async {
+        let mut server: Value = context.client().await?.get("/version").await?;
+        // Docker's client calls them so.
+        for (name, wire) in [("APIVersion", "ApiVersion"), ("MinAPIVersion", "MinAPIVersion")] {
+            let value = server.get(wire).cloned().unwrap_or_default();
+            if let Some(object) = server.as_object_mut() {
+                object.insert(name.to_owned(), value);
+            }
+        }
+        Ok(server)
+    }
+    .await;
+    let data = json!({
+        "Client": {
+            "Version": env!("CARGO_PKG_VERSION"),
+            "APIVersion": ApiVersion::NEWEST.to_string(),
+            "DefaultAPIVersion": ApiVersion::NEWEST.to_string(),
+            "Os": std::env::consts::OS,
+            "Arch": berth_oci::Platform::host().architecture,
+        },
+        "Server": server.as_ref().ok(),
+    });
+    match (flags::text(matches, "format"), &server) {
+        (Some(format), _) => println!("{}", template::object(format, &data)?),
+        (None, Ok(_)) => print!("{}", template::object(&format!("{CLIENT}{SERVER}"), &data)?),
+        (None, Err(_)) => print!("{}", template::object(CLIENT, &data)?),
+    }
+    server.map(drop)
+}
