@@ -26,8 +26,8 @@ pub struct Settings {
     pub log: LogDefaults,
     /// How registries are reached.
     pub registry: RegistrySettings,
-    /// Bytes of the data root's file system that unpacking leaves free.
-    pub keep_free_bytes: u64,
+    /// Bytes of the data root's file system that unpacking leaves free; `None` for a twentieth, 256 MiB at most.
+    pub keep_free_bytes: Option<u64>,
     /// Bytes that compressed layers may take; `None` for a tenth of the file system.
     pub blob_cache_bytes: Option<u64>,
     /// Parent of containers' cgroups below each hierarchy: `/berth`, and `/docker` under Docker's name.
@@ -50,7 +50,7 @@ impl Settings {
             bridge: BridgeSettings::default(),
             log: LogDefaults::default(),
             registry: RegistrySettings::default(),
-            keep_free_bytes: 256 << 20,
+            keep_free_bytes: None,
             blob_cache_bytes: None,
             cgroup_parent: "/berth".into(),
             labels: Vec::new(),

@@ -22,7 +22,7 @@ pub(crate) struct Unpacked {
 pub(crate) fn unpack(storage: &Storage, name: &str, diff: &Digest, mut input: impl Read) -> Result<Unpacked> {
     let staging = storage.layers().stage()?;
     let failed = |source| Error::Unpack { layer: name.to_owned(), source };
-    let options = Options { keep_free_bytes: storage.options().keep_free_bytes, ..Options::default() };
+    let options = Options { keep_free_bytes: storage.keep_free_bytes(), ..Options::default() };
     let extractor = Extractor::new(staging.open()?, options).record(staging.meta()?);
     let reader = decompress::reader(&mut input).map_err(failed)?;
     let extracted = extractor.layer(reader).map_err(failed)?;

@@ -278,7 +278,7 @@ impl Options {
         let mut settings = Settings::new(data_root, exec_root);
         bound_logs(&mut settings.log, &self.log_options)?;
         if let Some(text) = self.keep_free {
-            settings.keep_free_bytes = size(&text).ok_or(OptionError::Size(text))?;
+            settings.keep_free_bytes = Some(size(&text).ok_or(OptionError::Size(text))?);
         }
         settings.live_restore = self.live_restore.unwrap_or(defaults.live_restore);
         settings.shutdown_timeout = Duration::from_secs(self.shutdown_timeout);
@@ -437,7 +437,7 @@ mod tests {
         ])
         .unwrap();
         assert_eq!((options.settings.log.max_file_bytes, options.settings.log.max_files), (2 << 20, 3));
-        assert_eq!(options.settings.keep_free_bytes, 1 << 30);
+        assert_eq!(options.settings.keep_free_bytes, Some(1 << 30));
         for bad in [
             "max-size",
             "max-size=0",

@@ -222,6 +222,34 @@ impl ShimClient {
         }
     }
 
+    /// The exit code of an added process; `None` while it runs.
+    ///
+    /// # Errors
+    /// As for every request.
+    pub async fn exec_exit(&self, id: &str) -> Result<Option<i32>, ClientError> {
+        let line = Line::connect(&self.directory)?;
+        let mut control = ShimControl { line, directory: self.directory.clone(), events: VecDeque::new() };
+        let ask = async {
+            match control.ask(&Request::Subscribe).await? {
+                Reply::Subscribed { execs } if execs.iter().any(|(running, _)| running == id) => {
+                    return Ok(None);
+                }
+                Reply::Subscribed { .. } => {}
+                other => return Err(unexpected(other)),
+            }
+            // What has ended is told first of all.
+            while let Some(event) = control.next_event().await {
+                if let ShimEvent::ExecExited { exec, code } = event
+                    && exec == id
+                {
+                    return Ok(Some(code));
+                }
+            }
+            Err(ClientError::Gone)
+        };
+        tokio::time::timeout(PATIENCE, ask).await.map_err(|_| ClientError::Silent)?
+    }
+
     /// Sets the size of a process's terminal.
     ///
     /// # Errors

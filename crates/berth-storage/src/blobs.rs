@@ -315,7 +315,7 @@ impl BlobWriter {
             return Err(Error::SizeMismatch { digest: self.expected.digest.clone(), expected, actual: end });
         }
         if self.unchecked >= SPACE_CHECK_BYTES {
-            self.shared.root.check_space(self.shared.options.keep_free_bytes)?;
+            self.shared.root.check_space(self.shared.keep_free_bytes)?;
             self.unchecked = 0;
         }
         self.file.write_all(bytes).map_err(|error| Error::file("writing", &self.path, error))?;

@@ -46,7 +46,7 @@ impl<'a> Layers<'a> {
     /// # Errors
     /// [`Error::DiskFull`]; file errors.
     pub fn stage(&self) -> Result<LayerStaging> {
-        self.shared.root.check_space(self.shared.options.keep_free_bytes)?;
+        self.shared.root.check_space(self.shared.keep_free_bytes)?;
         let name = format!("staging/{}", self.shared.root.unique());
         let root = self.shared.root.fd();
         for (path, mode) in [(name.clone(), 0o700), (format!("{name}/fs"), 0o755)] {

@@ -46,11 +46,16 @@ use housekeeper::Housekeeper;
 use leases::LeaseTable;
 use root::Root;
 
+/// Share of the file system that stays free by default, and the most that this comes to.
+const KEPT_SHARE: u64 = 20;
+const KEPT_MOST: u64 = 256 << 20;
+
 /// Settings of a data root.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
-    /// Bytes that stay free on the file system: writers stop before they go below.
-    pub keep_free_bytes: u64,
+    /// Bytes that stay free on the file system: writers stop before they go below. `None` is a twentieth of the file
+    /// system, 256 MiB at most.
+    pub keep_free_bytes: Option<u64>,
     /// Bytes of compressed layers kept; `None` is a tenth of the file system.
     pub blob_cache_bytes: Option<u64>,
 }
@@ -74,6 +79,7 @@ pub(crate) struct Shared {
     /// never interleave. Never held over a sync, a copy or a tree removal.
     structure: Mutex<()>,
     pub(crate) options: Options,
+    pub(crate) keep_free_bytes: u64,
     pub(crate) waker: housekeeper::Waker,
 }
 
@@ -101,12 +107,17 @@ impl Storage {
         let root = Root::open(root.as_ref())?;
         let database = Database::open(&root)?;
         let (waker, wake) = housekeeper::channel();
+        let keep_free_bytes = match options.keep_free_bytes {
+            Some(bytes) => bytes,
+            None => (root.file_system_size()? / KEPT_SHARE).min(KEPT_MOST),
+        };
         let shared = Arc::new(Shared {
             root,
             database,
             leases: Arc::default(),
             structure: Mutex::default(),
             options,
+            keep_free_bytes,
             waker,
         });
         sweep::sweep(&shared)?;
@@ -195,13 +206,13 @@ impl Storage {
     /// # Errors
     /// [`Error::DiskFull`]; file errors.
     pub fn check_space(&self) -> Result<()> {
-        self.shared.root.check_space(self.shared.options.keep_free_bytes)
+        self.shared.root.check_space(self.shared.keep_free_bytes)
     }
 
-    /// The settings that the root was opened with.
+    /// Bytes that stay free on the file system.
     #[must_use]
-    pub fn options(&self) -> Options {
-        self.shared.options
+    pub fn keep_free_bytes(&self) -> u64 {
+        self.shared.keep_free_bytes
     }
 
     /// Waits until everything removed so far is gone from the disk. Blocks.

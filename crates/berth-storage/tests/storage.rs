@@ -116,7 +116,7 @@ fn an_interrupted_blob_is_gone_on_with_even_after_a_restart() {
 #[test]
 fn the_reserve_of_free_space_is_kept() {
     let temp = tempfile::tempdir().unwrap();
-    let options = Options { keep_free_bytes: u64::MAX, ..Options::default() };
+    let options = Options { keep_free_bytes: Some(u64::MAX), ..Options::default() };
     let storage = Storage::open(temp.path().join("root"), options).unwrap();
     assert!(storage.layers().stage().unwrap_err().is_disk_full());
     let mut writer = storage.blobs().writer(BlobKind::Layer, expected(b"x")).unwrap();

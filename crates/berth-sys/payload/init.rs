@@ -18,6 +18,7 @@ const SIG_SETMASK: usize = 2;
 const SET_BYTES: usize = 8;
 const TIOCSPGRP: usize = 0x5410;
 const WNOHANG: usize = 1;
+const PR_SET_NAME: usize = 15;
 const EINTR: isize = -4;
 const ENOENT: isize = -2;
 const EACCES: isize = -13;
@@ -36,6 +37,9 @@ fn main(arguments: Arguments) -> i32 {
         }
         arguments.argv.add(first)
     };
+    // An init that is executed by its descriptor would be called after that.
+    // SAFETY: the name is a string of at most 15 bytes and a NUL.
+    unsafe { call(number::PRCTL, [PR_SET_NAME, c"docker-init".as_ptr() as usize, 0, 0, 0]) };
     let old = mask(SIG_BLOCK, u64::MAX);
     // SAFETY: without CLONE_VM the child goes on in a copy of the memory.
     let child = unsafe { call(number::CLONE, [SIGCHLD, 0, 0, 0, 0]) };

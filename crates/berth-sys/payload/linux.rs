@@ -19,6 +19,7 @@ pub mod number {
     pub const KILL: usize = 62;
     pub const UNAME: usize = 63;
     pub const SETPGID: usize = 109;
+    pub const PRCTL: usize = 157;
     pub const RT_SIGTIMEDWAIT: usize = 128;
     pub const EXIT_GROUP: usize = 231;
 }
@@ -34,6 +35,7 @@ pub mod number {
     pub const RT_SIGTIMEDWAIT: usize = 137;
     pub const SETPGID: usize = 154;
     pub const UNAME: usize = 160;
+    pub const PRCTL: usize = 167;
     pub const GETPID: usize = 172;
     pub const CLONE: usize = 220;
     pub const EXECVE: usize = 221;

@@ -64,7 +64,8 @@ impl NetworkPlan {
                     Err(Error::InvalidParameter("invalid container format container:<name|id>".into()))
                 }
                 Some(name) => Ok(NetworkPlan::Container(name.to_owned())),
-                None => Err(Error::NoSuchNetwork(other.to_owned())),
+                // Not "not found": clients would take the image to be missing, and pull it.
+                None => Err(Error::InvalidParameter(format!("network {other} not found"))),
             },
         }
     }

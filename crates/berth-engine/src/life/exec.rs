@@ -23,6 +23,8 @@ use crate::{Engine, Error, name, op};
 
 /// How long an exec instance that has ended can be inspected.
 const KEPT: Duration = Duration::from_secs(300);
+/// How long the end of an exec may take to be told after its shim has gone.
+const LAST_NEWS: Duration = Duration::from_secs(1);
 /// Exec instances of one container that may exist at once.
 const MAX_PER_CONTAINER: usize = 4096;
 
@@ -240,6 +242,30 @@ impl PendingExec {
     }
 }
 
+/// The state of an exec. A client asks when its stream has ended, which may be before the news of the exit is here.
+async fn latest(exec: &Exec) -> ExecState {
+    let pid = match exec.state() {
+        ExecState::Running { pid } => pid,
+        ExecState::Starting => 0,
+        settled => return settled,
+    };
+    if let Some(shim) = exec.container.shim()
+        && let Ok(code) = shim.exec_exit(&exec.id).await
+    {
+        return match code {
+            Some(code) => ExecState::Ended { pid, code, at: Instant::now() },
+            None => exec.state(),
+        };
+    }
+    // The shim has gone, and with it the container: its owner is about to say so.
+    let deadline = Instant::now() + LAST_NEWS;
+    while matches!(exec.state(), ExecState::Running { .. } | ExecState::Starting) && Instant::now() < deadline
+    {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    exec.state()
+}
+
 /// The shim of a running container that can be joined.
 fn joinable(container: &Container) -> Result<Arc<ShimClient>, Error> {
     let id = container.id();
@@ -298,7 +324,7 @@ impl Engine {
     /// Everything about an exec instance.
     pub async fn exec_inspect(&self, id: &str) -> Result<exec::Inspect, Error> {
         let exec = self.parts.execs.find(id)?;
-        let (running, exit_code, pid) = match exec.state() {
+        let (running, exit_code, pid) = match latest(&exec).await {
             ExecState::Created => (false, None, 0),
             ExecState::Starting => (true, None, 0),
             ExecState::Running { pid } => (true, None, pid),

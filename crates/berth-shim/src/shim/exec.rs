@@ -114,6 +114,7 @@ impl Shim {
         ends: Ends,
     ) -> std::io::Result<Exec> {
         let mut streams = Streams::new(number, &self.poller, true, None);
+        streams.hold();
         let watched = streams.connect(ends).and_then(|()| {
             let copy = pidfd.try_clone()?;
             let mut process = self.poller.adopt(copy, Token::Process(number))?;
@@ -149,6 +150,7 @@ impl Shim {
                 client.tell(&event, Vec::new());
             }
         }
+        self.with_streams(number, |streams, _| streams.release());
         self.forget_exec_if_over(number);
     }
 

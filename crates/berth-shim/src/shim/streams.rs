@@ -38,6 +38,8 @@ pub(super) struct Streams {
     attachments: BTreeMap<u32, Attachment>,
     next_attachment: u32,
     log: Option<Writer>,
+    /// Connections stay, even without output, until the process's end has been told.
+    held: bool,
 }
 
 #[derive(Debug)]
@@ -90,7 +92,20 @@ impl Streams {
             attachments: BTreeMap::new(),
             next_attachment: 0,
             log,
+            held: false,
         }
+    }
+
+    /// Keeps connections until [`Streams::release`]: whoever sees one end may ask for the exit code, which has to be
+    /// known by then.
+    pub(super) fn hold(&mut self) {
+        self.held = true;
+    }
+
+    /// The process's end has been told.
+    pub(super) fn release(&mut self) -> io::Result<()> {
+        self.held = false;
+        self.settle()
     }
 
     /// Connects the process's ends. Attachments that were made before stay.
@@ -133,7 +148,7 @@ impl Streams {
             self.input.flush();
             return self.watch();
         }
-        if !self.has_output() {
+        if !self.has_output() && !self.held {
             attachment.finish();
         }
         self.attachments.insert(id, attachment);
@@ -248,7 +263,7 @@ impl Streams {
 
     /// Brings connections and interests in line with what has changed.
     fn settle(&mut self) -> io::Result<()> {
-        if !self.has_output() {
+        if !self.has_output() && !self.held {
             self.attachments.values_mut().for_each(Attachment::finish);
         }
         self.watch()

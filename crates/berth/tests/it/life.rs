@@ -5,17 +5,17 @@ use crate::output::eventually;
 
 with_both_clients! {
     fn create_start_stop_start_remove(daemon: &Daemon, client: Client) {
-        let id = daemon.with(client, &["create", "--name", "c", "busybox", "sleep", "1000"]).ok();
-        assert_eq!(daemon.inspect("c", "{{.State.Status}}"), "created");
-        assert_eq!(daemon.with(client, &["start", "c"]).ok(), "c");
-        assert_eq!(daemon.inspect("c", "{{.State.Status}} {{.State.Running}}"), "running true");
-        assert_eq!(daemon.with(client, &["stop", "-t", "0", "c"]).ok(), "c");
-        assert_eq!(daemon.inspect("c", "{{.State.Status}} {{.State.ExitCode}}"), "exited 137");
-        daemon.with(client, &["start", "c"]).ok();
-        assert_eq!(daemon.inspect("c", "{{.State.Status}} {{.State.ExitCode}}"), "running 0");
-        daemon.with(client, &["rm", "c"]).fails(1, "container is running");
+        let id = daemon.with(client, &["create", "--name", "cc", "busybox", "sleep", "1000"]).ok();
+        assert_eq!(daemon.inspect("cc", "{{.State.Status}}"), "created");
+        assert_eq!(daemon.with(client, &["start", "cc"]).ok(), "cc");
+        assert_eq!(daemon.inspect("cc", "{{.State.Status}} {{.State.Running}}"), "running true");
+        assert_eq!(daemon.with(client, &["stop", "-t", "0", "cc"]).ok(), "cc");
+        assert_eq!(daemon.inspect("cc", "{{.State.Status}} {{.State.ExitCode}}"), "exited 137");
+        daemon.with(client, &["start", "cc"]).ok();
+        assert_eq!(daemon.inspect("cc", "{{.State.Status}} {{.State.ExitCode}}"), "running 0");
+        daemon.with(client, &["rm", "cc"]).fails(1, "container is running");
         assert_eq!(daemon.with(client, &["rm", "-f", &id[..12]]).ok(), &id[..12]);
-        daemon.with(client, &["inspect", "c"]).fails(1, "No such");
+        daemon.with(client, &["inspect", "cc"]).fails(1, "No such");
     }
 
     fn files_survive_a_restart(daemon: &Daemon, client: Client) {
@@ -90,11 +90,11 @@ with_both_clients! {
     }
 
     fn inspect_tells_what_was_asked_for(daemon: &Daemon, client: Client) {
-        daemon.with(client, &["create", "--name", "c", "--hostname", "h", "-e", "A=b", "--memory", "32m", "busybox", "echo", "x"]).ok();
+        daemon.with(client, &["create", "--name", "cc", "--hostname", "h", "-e", "A=b", "--memory", "32m", "busybox", "echo", "x"]).ok();
         let format = "{{.Name}} {{.Config.Hostname}} {{.Config.Cmd}} {{.HostConfig.Memory}} {{.Path}} {{.Args}} {{.Config.Image}}";
-        let text = daemon.with(client, &["inspect", "-f", format, "c"]).ok();
-        assert_eq!(text, "/c h [echo x] 33554432 echo [x] busybox");
-        let whole: serde_json::Value = serde_json::from_str(&daemon.with(client, &["inspect", "c"]).ok()).unwrap();
+        let text = daemon.with(client, &["inspect", "-f", format, "cc"]).ok();
+        assert_eq!(text, "/cc h [echo x] 33554432 echo [x] busybox");
+        let whole: serde_json::Value = serde_json::from_str(&daemon.with(client, &["inspect", "cc"]).ok()).unwrap();
         assert!(whole[0]["Config"]["Env"].as_array().unwrap().iter().any(|e| e == "A=b"), "{whole}");
     }
 

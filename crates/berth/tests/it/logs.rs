@@ -6,22 +6,22 @@ use crate::output::{eventually, run};
 with_both_clients! {
     fn both_streams_come_back_as_they_were_written(daemon: &Daemon, client: Client) {
         let script = "echo one; echo two >&2; printf 'no newline'";
-        daemon.with(client, &["run", "--name", "c", "busybox", "sh", "-c", script]).ok();
-        let logs = daemon.with(client, &["logs", "c"]);
+        daemon.with(client, &["run", "--name", "cc", "busybox", "sh", "-c", script]).ok();
+        let logs = daemon.with(client, &["logs", "cc"]);
         assert_eq!((logs.stdout.as_str(), logs.stderr.as_str()), ("one\nno newline", "two\n"));
     }
 
     fn tail_takes_the_last_lines(daemon: &Daemon, client: Client) {
-        daemon.with(client, &["run", "--name", "c", "busybox", "seq", "1", "5000"]).ok();
-        assert_eq!(daemon.with(client, &["logs", "--tail", "3", "c"]).ok(), "4998\n4999\n5000");
-        assert_eq!(daemon.with(client, &["logs", "--tail", "0", "c"]).ok(), "");
-        assert_eq!(daemon.with(client, &["logs", "--tail", "all", "c"]).ok().lines().count(), 5000);
-        assert_eq!(daemon.with(client, &["logs", "c"]).ok().lines().count(), 5000);
+        daemon.with(client, &["run", "--name", "cc", "busybox", "seq", "1", "5000"]).ok();
+        assert_eq!(daemon.with(client, &["logs", "--tail", "3", "cc"]).ok(), "4998\n4999\n5000");
+        assert_eq!(daemon.with(client, &["logs", "--tail", "0", "cc"]).ok(), "");
+        assert_eq!(daemon.with(client, &["logs", "--tail", "all", "cc"]).ok().lines().count(), 5000);
+        assert_eq!(daemon.with(client, &["logs", "cc"]).ok().lines().count(), 5000);
     }
 
     fn timestamps_are_rfc3339_and_ascend(daemon: &Daemon, client: Client) {
-        daemon.with(client, &["run", "--name", "c", "busybox", "seq", "1", "3"]).ok();
-        let logs = daemon.with(client, &["logs", "--timestamps", "c"]).ok();
+        daemon.with(client, &["run", "--name", "cc", "busybox", "seq", "1", "3"]).ok();
+        let logs = daemon.with(client, &["logs", "--timestamps", "cc"]).ok();
         let times: Vec<&str> = logs.lines().map(|line| line.split_once(' ').unwrap().0).collect();
         assert_eq!(times.len(), 3);
         assert!(times.is_sorted() && times.iter().all(|t| t.len() == 30 && t.ends_with('Z')), "{times:?}");
@@ -29,21 +29,21 @@ with_both_clients! {
 
     fn follow_goes_on_until_the_container_ends(daemon: &Daemon, client: Client) {
         let script = "for i in 1 2 3 4 5; do echo $i; sleep 0.1; done";
-        daemon.with(client, &["run", "-d", "--name", "c", "busybox", "sh", "-c", script]).ok();
-        assert_eq!(daemon.with(client, &["logs", "-f", "c"]).ok(), "1\n2\n3\n4\n5");
+        daemon.with(client, &["run", "-d", "--name", "cc", "busybox", "sh", "-c", script]).ok();
+        assert_eq!(daemon.with(client, &["logs", "-f", "cc"]).ok(), "1\n2\n3\n4\n5");
     }
 
     fn a_terminal_s_log_is_raw(daemon: &Daemon, client: Client) {
-        daemon.with(client, &["run", "-d", "--name", "c", "-t", "busybox", "sh", "-c", "test -t 1 && echo tty"]).ok();
-        daemon.wait("c");
-        assert_eq!(daemon.with(client, &["logs", "c"]).stdout, "tty\r\n");
+        daemon.with(client, &["run", "-d", "--name", "cc", "-t", "busybox", "sh", "-c", "test -t 1 && echo tty"]).ok();
+        daemon.wait("cc");
+        assert_eq!(daemon.with(client, &["logs", "cc"]).stdout, "tty\r\n");
     }
 
     fn lines_longer_than_any_buffer_come_back_whole(daemon: &Daemon, client: Client) {
         let script = "head -c 100000 /dev/zero | tr '\\0' x; echo; echo end";
-        daemon.with(client, &["run", "-d", "--name", "c", "busybox", "sh", "-c", script]).ok();
-        daemon.wait("c");
-        let logs = daemon.with(client, &["logs", "c"]).ok();
+        daemon.with(client, &["run", "-d", "--name", "cc", "busybox", "sh", "-c", script]).ok();
+        daemon.wait("cc");
+        let logs = daemon.with(client, &["logs", "cc"]).ok();
         assert_eq!(logs.len(), 100_000 + 4);
         assert!(logs.ends_with("x\nend"));
     }

@@ -12,10 +12,10 @@ fn address(daemon: &Daemon, name: &str) -> String {
 
 with_both_clients! {
     fn the_bridge_gives_an_address_a_route_and_names(daemon: &Daemon, client: Client) {
-        let id = daemon.with(client, &["run", "-d", "--name", "c", "busybox", "sleep", "1000"]).ok();
-        let ip = address(daemon, "c");
-        let gateway = daemon.inspect("c", "{{.NetworkSettings.Networks.bridge.Gateway}}");
-        let inside = daemon.with(client, &["exec", "c", "sh", "-c", "ip -4 addr show eth0; ip route; cat /etc/hosts"]).ok();
+        let id = daemon.with(client, &["run", "-d", "--name", "cc", "busybox", "sleep", "1000"]).ok();
+        let ip = address(daemon, "cc");
+        let gateway = daemon.inspect("cc", "{{.NetworkSettings.Networks.bridge.Gateway}}");
+        let inside = daemon.with(client, &["exec", "cc", "sh", "-c", "ip -4 addr show eth0; ip route; cat /etc/hosts"]).ok();
         assert!(inside.contains(&format!("inet {ip}/16")), "{inside}");
         assert!(inside.contains(&format!("default via {gateway} dev eth0")), "{inside}");
         assert!(inside.contains(&format!("{ip}\t{}", &id[..12])), "{inside}");
@@ -32,7 +32,7 @@ with_both_clients! {
 
     fn a_published_port_answers_on_the_host(daemon: &Daemon, client: Client) {
         let serve = "while :; do echo served | nc -l -p 80; done";
-        daemon.with(client, &["run", "-d", "--name", "c", "-p", "127.0.0.1:8080:80", "busybox", "sh", "-c", serve]).ok();
+        daemon.with(client, &["run", "-d", "--name", "cc", "-p", "127.0.0.1:8080:80", "busybox", "sh", "-c", serve]).ok();
         let text = eventually("it serves", || {
             let mut text = String::new();
             TcpStream::connect("127.0.0.1:8080").ok()?.read_to_string(&mut text).ok()?;

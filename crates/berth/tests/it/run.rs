@@ -14,7 +14,7 @@ with_both_clients! {
     }
 
     fn reports_death_by_a_signal_as_128_plus_its_number(daemon: &Daemon, client: Client) {
-        assert_eq!(daemon.with(client, &["run", "--rm", "busybox", "sh", "-c", "kill -9 $$"]).code, 137);
+        assert_eq!(daemon.with(client, &["run", "--rm", "--pid", "host", "busybox", "sh", "-c", "kill -9 $$"]).code, 137);
         assert_eq!(daemon.with(client, &["run", "--rm", "busybox", "sh", "-c", "trap 'exit 7' TERM; kill $$; sleep 5"]).code, 7);
     }
 
