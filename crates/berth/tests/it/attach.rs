@@ -21,8 +21,9 @@ with_both_clients! {
             terminal.expect("stty size\r\n");
             terminal.expect("\r\n").contains("40 132").then_some(())
         });
-        terminal.send("sleep 1000\n");
-        terminal.expect("sleep 1000");
+        // Once it says so, it is the terminal's foreground.
+        terminal.send("sh -c 'echo rea\"\"dy; exec sleep 1000'\n");
+        terminal.expect("ready\r\n");
         terminal.send("\x03");
         terminal.expect("# ");
         terminal.send("echo code $?\n");

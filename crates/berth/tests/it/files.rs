@@ -248,7 +248,10 @@ pub fn debian_archive() -> PathBuf {
             named && fs::read_to_string(path).is_ok_and(|text| text.contains("/debian"))
         });
         let mut command = Command::new("mmdebstrap");
-        command.args(["--quiet", "--variant=minbase", "--mode=root", "bookworm"]).arg(&layer).args(&sources);
+        command
+            .args(["--quiet", "--variant=minbase", "--mode=root", "--format=tar", "bookworm"])
+            .arg(&layer)
+            .args(&sources);
         let made = crate::output::run(&mut command);
         assert_eq!(made.code, 0, "{made:#?}");
         let image = Image {

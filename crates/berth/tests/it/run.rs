@@ -143,8 +143,9 @@ fn hello_needs_no_image_no_network_and_no_registry() {
 
 #[test]
 fn a_full_debian_runs() {
-    let daemon = Daemon::empty(&[]);
+    // Before the daemon: its namespace has no network to fetch packages from.
     let archive = files::debian_archive();
+    let daemon = Daemon::empty(&[]);
     let loaded = daemon.berth(&["load", "-i", archive.to_str().unwrap()]).ok();
     assert!(loaded.contains("Loaded image: debian:latest"), "{loaded}");
     for client in [Client::Berth, Client::Docker] {

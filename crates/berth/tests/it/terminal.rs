@@ -96,6 +96,8 @@ impl Terminal {
     pub fn hang_up(self) {
         let Terminal { master, mut child, .. } = self;
         drop(master);
+        // The stock client survives its terminal, and waits for the container.
+        let _ = child.kill();
         let _ = child.wait();
     }
 }
