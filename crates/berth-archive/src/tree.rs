@@ -194,7 +194,7 @@ mod tests {
         symlink("../../outside", temp.path().join("tree/a/link")).unwrap();
         symlink("/", temp.path().join("tree/root")).unwrap();
         fs::write(temp.path().join("tree/a/b/file"), "y").unwrap();
-        fs::set_permissions(temp.path().join("tree/a"), fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(temp.path().join("tree/a"), fs::Permissions::from_mode(0o0)).unwrap();
         remove(open(temp.path()).as_fd(), c"tree").unwrap();
         assert!(!temp.path().join("tree").exists());
         assert!(temp.path().join("outside/kept").exists());

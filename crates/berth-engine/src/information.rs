@@ -185,16 +185,11 @@ fn runtimes() -> BTreeMap<String, Runtime> {
 }
 
 fn registries(settings: &RegistrySettings) -> RegistryConfig {
-    let official = IndexInfo {
-        name: "docker.io".into(),
-        mirrors: settings.mirrors.clone(),
-        secure: true,
-        official: true,
-    };
+    let official = IndexInfo { name: "docker.io".into(), mirrors: Vec::new(), secure: true, official: true };
     let mut config = RegistryConfig {
         insecure_registry_cidrs: LOOPBACK.map(str::to_owned).into(),
         index_configs: BTreeMap::from([("docker.io".to_owned(), official)]),
-        mirrors: settings.mirrors.clone(),
+        mirrors: Vec::new(),
     };
     for insecure in &settings.insecure {
         if insecure.parse::<ipnet::IpNet>().is_ok() {
@@ -219,14 +214,10 @@ mod tests {
 
     #[test]
     fn insecure_registries_are_networks_or_hosts() {
-        let settings = RegistrySettings {
-            insecure: vec!["10.0.0.0/8".into(), "registry.local:5000".into()],
-            mirrors: vec!["http://mirror".into()],
-        };
+        let settings = RegistrySettings { insecure: vec!["10.0.0.0/8".into(), "registry.local:5000".into()] };
         let config = registries(&settings);
         assert_eq!(config.insecure_registry_cidrs, ["::1/128", "127.0.0.0/8", "10.0.0.0/8"]);
         assert!(!config.index_configs["registry.local:5000"].secure);
-        assert_eq!(config.index_configs["docker.io"].mirrors, ["http://mirror"]);
     }
 
     #[test]

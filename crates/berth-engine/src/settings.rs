@@ -106,6 +106,4 @@ impl Default for LogDefaults {
 pub struct RegistrySettings {
     /// Hosts (`host[:port]`) or networks that may be reached without TLS or with any certificate.
     pub insecure: Vec<String>,
-    /// Mirrors of the default registry, as URLs, tried in order.
-    pub mirrors: Vec<String>,
 }

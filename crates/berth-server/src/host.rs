@@ -89,11 +89,6 @@ impl Host {
         if addresses.is_empty() { Err(invalid()) } else { Ok(Self::Tcp(addresses)) }
     }
 
-    /// Whether it is TCP, which needs no permission to connect to.
-    pub fn is_tcp(&self) -> bool {
-        matches!(self, Self::Tcp(_))
-    }
-
     /// Whether it is TCP that others than this host's processes can reach (R23).
     pub fn is_open(&self) -> bool {
         match self {

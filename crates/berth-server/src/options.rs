@@ -66,9 +66,6 @@ pub struct Options {
     /// Registry that may be reached without TLS: HOST[:PORT] or a network (repeatable)
     #[arg(long, value_name = "REGISTRY")]
     insecure_registry: Vec<String>,
-    /// Mirror of the default registry, as a URL (repeatable)
-    #[arg(long, value_name = "URL")]
-    registry_mirror: Vec<String>,
     /// Bound of a container's log: max-size=20m, max-file=5 (repeatable)
     #[arg(long = "log-opt", value_name = "NAME=VALUE")]
     log_options: Vec<String>,
@@ -286,7 +283,6 @@ impl Options {
         settings.labels = self.labels;
         settings.debug = self.debug || self.log_level == LogLevel::Debug;
         settings.registry.insecure = self.insecure_registry;
-        settings.registry.mirrors = self.registry_mirror;
         settings.bridge.name = self.bridge.unwrap_or_else(|| defaults.bridge.to_owned());
         settings.bridge.gateway = self.bip;
         settings.bridge.masquerade = self.ip_masq;
@@ -394,8 +390,6 @@ mod tests {
             "--insecure-registry",
             "r:5000",
             "--insecure-registry=10.0.0.0/8",
-            "--registry-mirror",
-            "http://m",
         ])
         .unwrap();
         assert_eq!(options.hosts.len(), 2);
@@ -415,7 +409,7 @@ mod tests {
         }
         for host in ["tcp://127.0.0.1:2375", "tcp://[::1]:2375", "tcp://"] {
             let options = resolve(&["berth", "daemon", "-H", host]).unwrap();
-            assert!(!options.insecure_tcp && options.hosts[0].is_tcp(), "{host}");
+            assert!(!options.insecure_tcp && matches!(options.hosts[0], Host::Tcp(_)), "{host}");
         }
         let options = resolve(&["berth", "daemon", "-H", "tcp://[::1]:2375", "--tls=false"]).unwrap();
         assert!(options.insecure_tcp);

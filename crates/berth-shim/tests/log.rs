@@ -1,4 +1,5 @@
 //! The log as its users see it: written by one `Writer`, read by many, over rotation, restarts and full disks.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};

@@ -50,8 +50,11 @@ pub(crate) fn parse(block: &Block) -> Result<Header, String> {
     })
 }
 
+/// Offset and length of each stretch of a sparse file that holds data.
+pub(crate) type Segments = Vec<(u64, u64)>;
+
 /// The sparse map entries and continuation flag of an old GNU sparse header, and the file's real size.
-pub(crate) fn gnu_sparse(block: &Block) -> Result<(Vec<(u64, u64)>, bool, u64), String> {
+pub(crate) fn gnu_sparse(block: &Block) -> Result<(Segments, bool, u64), String> {
     let raw = tar::Header::from_byte_slice(block);
     let gnu = raw.as_gnu().ok_or("a sparse entry without a GNU header")?;
     let map = sparse_entries(&gnu.sparse)?;
@@ -59,13 +62,13 @@ pub(crate) fn gnu_sparse(block: &Block) -> Result<(Vec<(u64, u64)>, bool, u64), 
 }
 
 /// The map entries and continuation flag of a GNU sparse extension block.
-pub(crate) fn gnu_sparse_extension(block: &Block) -> Result<(Vec<(u64, u64)>, bool), String> {
+pub(crate) fn gnu_sparse_extension(block: &Block) -> Result<(Segments, bool), String> {
     let mut extension = tar::GnuExtSparseHeader::new();
     extension.as_mut_bytes().copy_from_slice(block);
     Ok((sparse_entries(extension.sparse())?, extension.is_extended()))
 }
 
-fn sparse_entries(entries: &[tar::GnuSparseHeader]) -> Result<Vec<(u64, u64)>, String> {
+fn sparse_entries(entries: &[tar::GnuSparseHeader]) -> Result<Segments, String> {
     entries
         .iter()
         .take_while(|entry| entry.offset[0] != 0 && entry.numbytes[0] != 0)

@@ -1,7 +1,5 @@
 //! PAX extended header records (POSIX.1-2017, pax, "pax Extended Header").
 
-use std::time::Duration;
-
 /// A point in time as a PAX record or a header gives it: seconds since the epoch and nanoseconds above them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Time {
@@ -65,38 +63,40 @@ pub(crate) fn time(text: &[u8]) -> Option<Time> {
     Some(Time { seconds: -seconds - 1, nanoseconds: 1_000_000_000 - nanoseconds })
 }
 
-/// Writes one record; the length counts itself.
-pub(crate) fn append(body: &mut Vec<u8>, keyword: &[u8], value: &[u8]) {
-    let rest = keyword.len() + value.len() + 3;
-    let mut length = rest + 1;
-    while rest + length.to_string().len() != length {
-        length = rest + length.to_string().len();
-    }
-    body.extend_from_slice(length.to_string().as_bytes());
-    body.push(b' ');
-    body.extend_from_slice(keyword);
-    body.push(b'=');
-    body.extend_from_slice(value);
-    body.push(b'\n');
-}
-
-/// A time as a PAX value.
-pub(crate) fn format_time(time: Time) -> String {
-    if time.nanoseconds == 0 {
-        return time.seconds.to_string();
-    }
-    if time.seconds >= 0 {
-        return format!("{}.{:09}", time.seconds, time.nanoseconds);
-    }
-    let whole = Duration::new(time.seconds.unsigned_abs(), 0) - Duration::new(0, time.nanoseconds);
-    format!("-{}.{:09}", whole.as_secs(), whole.subsec_nanos())
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
+    use std::time::Duration;
+
     use super::*;
+
+    /// Writes one record; the length counts itself.
+    fn append(body: &mut Vec<u8>, keyword: &[u8], value: &[u8]) {
+        let rest = keyword.len() + value.len() + 3;
+        let mut length = rest + 1;
+        while rest + length.to_string().len() != length {
+            length = rest + length.to_string().len();
+        }
+        body.extend_from_slice(length.to_string().as_bytes());
+        body.push(b' ');
+        body.extend_from_slice(keyword);
+        body.push(b'=');
+        body.extend_from_slice(value);
+        body.push(b'\n');
+    }
+
+    /// A time as a PAX value.
+    fn format_time(time: Time) -> String {
+        if time.nanoseconds == 0 {
+            return time.seconds.to_string();
+        }
+        if time.seconds >= 0 {
+            return format!("{}.{:09}", time.seconds, time.nanoseconds);
+        }
+        let whole = Duration::new(time.seconds.unsigned_abs(), 0) - Duration::new(0, time.nanoseconds);
+        format!("-{}.{:09}", whole.as_secs(), whole.subsec_nanos())
+    }
 
     #[test]
     fn values_may_hold_newlines_and_equals_signs() {

@@ -1,6 +1,7 @@
 //! Mounts that a request asks for: binds, volumes and temporary file systems, in both of Docker's notations.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::path::{Component, Path, PathBuf};
 
 use berth_api::container::{Config, HostConfig, Mount};
@@ -67,10 +68,10 @@ pub fn plan(
         Ok::<_, Error>(MountSource::Volume { name, anonymous: true })
     };
     for bind in host.binds.iter().flatten() {
-        add(parse_bind(bind, &anonymous)?)?;
+        add(parse_bind(bind, anonymous)?)?;
     }
     for mount in host.mounts.iter().flatten() {
-        add(parse_mount(mount, &anonymous)?)?;
+        add(parse_mount(mount, anonymous)?)?;
     }
     for (path, options) in host.tmpfs.iter().flatten() {
         let destination = destination(path).map_err(|why| {
@@ -84,16 +85,14 @@ pub fn plan(
             Error::InvalidParameter(format!("invalid volume specification: '{path}': {why}"))
         })?;
         // What the user mounts there takes the place of the image's volume.
-        if !plans.contains_key(&destination) {
-            let source = anonymous()?;
-            let plan = MountPlan {
-                source,
-                destination: destination.clone(),
+        if let Entry::Vacant(place) = plans.entry(destination.clone()) {
+            place.insert(MountPlan {
+                source: anonymous()?,
+                destination,
                 read_only: false,
                 mode: String::new(),
                 propagation: String::new(),
-            };
-            plans.insert(destination, plan);
+            });
         }
     }
     // Sorted by destination: a parent is always mounted before what lies below it.

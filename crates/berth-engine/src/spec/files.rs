@@ -91,8 +91,8 @@ pub fn resolv_conf(definition: &Definition, around: &Surroundings<'_>) -> String
         servers
     });
     // The last line of a kind wins, as in the resolver (resolv.conf(5)).
-    let search = search.or_else(|| found("search").chain(found("domain")).last()).unwrap_or_default();
-    let options = options.or_else(|| found("options").last()).unwrap_or_default();
+    let search = search.or_else(|| found("search").chain(found("domain")).next_back()).unwrap_or_default();
+    let options = options.or_else(|| found("options").next_back()).unwrap_or_default();
     let mut text = String::new();
     for server in servers {
         let _ = writeln!(text, "nameserver {server}");
