@@ -42,7 +42,7 @@ fn main() -> ExitCode {
     match face(&arguments) {
         Face::Client => berth_cli::main(arguments),
         Face::Daemon => berth_server::daemon::main(arguments),
-        Face::Runtime => ExitCode::FAILURE,
+        Face::Runtime => berth_runtime::cli::main(arguments),
         Face::Spawner => berth_shim::spawner::main(),
         Face::Net => berth_network::net::main(arguments),
     }

@@ -241,7 +241,8 @@ fn has_ended(pidfd: &OwnedFd) -> bool {
 pub(super) fn await_end(pidfd: impl AsFd, timeout: Duration) -> bool {
     let timeout = Timespec { tv_sec: timeout.as_secs() as i64, tv_nsec: i64::from(timeout.subsec_nanos()) };
     let mut polled = [PollFd::new(&pidfd, PollFlags::IN)];
-    rustix::io::retry_on_intr(|| rustix::event::poll(&mut polled, Some(&timeout))).is_ok_and(|ready| ready > 0)
+    rustix::io::retry_on_intr(|| rustix::event::poll(&mut polled, Some(&timeout)))
+        .is_ok_and(|ready| ready > 0)
 }
 
 #[cfg(test)]

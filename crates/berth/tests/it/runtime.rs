@@ -297,7 +297,7 @@ fn podman_runs_a_container_with_it() {
         .arg(&wrapper);
     let rootfs = work.path().join("rootfs");
     files::unpack_busybox(&rootfs);
-    podman.args(["run", "--rm", "--network", "none", "--rootfs"]).arg(&rootfs).args([
+    podman.args(["run", "--rm", "--network", "none", "--ulimit", "host", "--rootfs"]).arg(&rootfs).args([
         "sh",
         "-c",
         "echo hello from podman; exit 5",

@@ -124,16 +124,16 @@ fn containers_run_on_cgroup_v2() {
          step oom berth run --name oom --memory 16m busybox sh -c 'dd if=/dev/zero of=/dev/shm/x bs=1M count=40'
          step oomkilled berth inspect --format '{{.State.OOMKilled}}' oom
          step device berth run --rm --cap-add SYS_ADMIN busybox sh -c 'mknod /tmp/kmsg c 1 11; cat /tmp/kmsg'
-         step background berth run -d --name c busybox sleep 1000
-         step pause berth pause c
+         step background berth run -d --name cc busybox sleep 1000
+         step pause berth pause cc
          step frozen berth ps --format '{{.Status}}'
-         step unpause berth unpause c
-         step exec berth exec c cat /proc/self/cgroup
-         step top berth top c
-         step network berth exec c ping -c 1 -W 5 172.17.0.1
-         step stop berth stop -t 1 c
-         step state berth inspect --format '{{.State.Status}} {{.State.ExitCode}}' c
-         step remove berth rm c
+         step unpause berth unpause cc
+         step exec berth exec cc cat /proc/self/cgroup
+         step top berth top cc
+         step network berth exec cc ping -c 1 -W 5 172.17.0.1
+         step stop berth stop -t 1 cc
+         step state berth inspect --format '{{.State.Status}} {{.State.ExitCode}}' cc
+         step remove berth rm cc
          step left sh -c 'find /sys/fs/cgroup -name \"*[0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f]*\" -type d | wc -l'",
     );
     assert!(steps.step("info").contains("Cgroup Version: 2"), "{}", steps.step("info"));
