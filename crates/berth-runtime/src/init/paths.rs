@@ -21,8 +21,14 @@ pub(super) fn mask(root: BorrowedFd<'_>, paths: &[String]) -> Result<(), StartEr
         let source = if kind == FileType::Directory {
             match &empty {
                 Some(source) => source,
-                None => empty
-                    .insert(mount::new_filesystem("tmpfs", &[], attr::RDONLY).context(Stage::Mount, what)?),
+                None => {
+                    let new =
+                        mount::new_filesystem("tmpfs", &[], attr::RDONLY).context(Stage::Mount, what)?;
+                    // Before Linux 6.15 only a mount that has a place can be copied: this one is the first place.
+                    mount::attach(&new, target).context(Stage::Mount, what)?;
+                    empty = Some(new);
+                    continue;
+                }
             }
         } else {
             match &null {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use berth_sys::mount::{self, Attributes, attr, propagation};
 use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, UnmountFlags};
 
 use crate::launch::Rootfs;
@@ -71,7 +72,7 @@ fn overlay(lower: &[PathBuf], upper: &Path, work: &Path, volatile: bool) -> io::
     };
     for directory in lower {
         match set("lowerdir+", directory) {
-            // Before Linux 6.8.
+            // Before Linux 6.8, but with the new mount interface.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) && directory.is_dir() => {
                 return overlay_by_list(lower, upper, work, volatile);
             }
@@ -86,21 +87,24 @@ fn overlay(lower: &[PathBuf], upper: &Path, work: &Path, volatile: bool) -> io::
     if volatile {
         rustix::mount::fsconfig_set_flag(&context, "volatile")?;
     }
-    rustix::mount::fsconfig_create(&context)?;
+    match rustix::mount::fsconfig_create(&context) {
+        // Before Linux 6.5 options are looked at only now, and this is one that is not known.
+        Err(Errno::INVAL) => return overlay_by_list(lower, upper, work, volatile),
+        other => other?,
+    }
     let mount = rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?;
     Ok(Root { mount, attached: false })
 }
 
 /// The overlay by mount(2), whose options are one page: directories are named by descriptor, which keeps each under 20 bytes.
 ///
-/// It is mounted, in this mount namespace, over the directory that holds `upper`, since mount(2) needs a place.
+/// It is mounted, in this mount namespace, over `work`, since mount(2) needs a place, and nobody looks for anything there.
 pub(super) fn overlay_by_list(
     lower: &[PathBuf],
     upper: &Path,
     work: &Path,
     volatile: bool,
 ) -> io::Result<Root> {
-    let place = upper.parent().ok_or(io::ErrorKind::InvalidInput)?;
     let held: io::Result<Vec<OwnedFd>> =
         lower.iter().map(PathBuf::as_path).chain([upper, work]).map(open_directory).collect();
     let held = held?;
@@ -114,8 +118,8 @@ pub(super) fn overlay_by_list(
         options.push_str(",volatile");
     }
     let options = std::ffi::CString::new(options)?;
-    rustix::mount::mount("overlay", place, "overlay", MountFlags::empty(), options.as_c_str())?;
-    Ok(Root { mount: open_directory(place)?, attached: true })
+    rustix::mount::mount("overlay", work, "overlay", MountFlags::empty(), options.as_c_str())?;
+    Ok(Root { mount: open_directory(work)?, attached: true })
 }
 
 /// Attaches the root over the present `/`: walks that start at the returned mount see it, absolute paths still the host.

@@ -208,6 +208,18 @@ impl Init {
         rustix::fs::open(&path, flags, Mode::empty()).context(Stage::Network, || format!("open {path}"))
     }
 
+    /// Kills init, and gives the reason if it had failed by itself before. Reap it then.
+    pub fn abandon(self) -> Option<StartError> {
+        // One that has ended already needs no signal.
+        let _ = rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL);
+        while let Ok(Some((report, _))) = channel::receive(&self.sync) {
+            if let Report::Failed(error) = report {
+                return Some(error);
+            }
+        }
+        None
+    }
+
     /// A descriptor that becomes readable when init has failed, started its program, or is ready for [`start`]:
     /// then [`Init::release`] does not block (with [`NetworkMode::FromSpec`]).
     pub fn progress(&self) -> BorrowedFd<'_> {

@@ -148,12 +148,17 @@ impl Shim {
         attached: Vec<OwnedFd>,
         ends: Ends,
     ) -> Result<(Self, bool), StartError> {
-        life::tell_cloned(control, &init)?;
         let shares_pids = process::shares_pids(&body.launch.spec);
-        // Added processes are then born in the container's PID namespace, with the shim as parent.
-        if !shares_pids {
-            berth_sys::process::setns(&init.pidfd, flags::NEWPID)
-                .map_err(failed("join the PID namespace"))?;
+        let joined = life::tell_cloned(control, &init).and_then(|()| {
+            // Added processes are then born in the container's PID namespace, with the shim as parent.
+            if shares_pids {
+                return Ok(());
+            }
+            berth_sys::process::setns(&init.pidfd, flags::NEWPID).map_err(failed("join the PID namespace"))
+        });
+        if let Err(error) = joined {
+            // An init that has failed by now is the reason for that, and knows its own.
+            return Err(init.abandon().unwrap_or(error));
         }
         process::prepare_directory(&body.exec_dir).map_err(failed("make the shim's directory"))?;
         let poller = Poller::new().map_err(failed("make the poller"))?;

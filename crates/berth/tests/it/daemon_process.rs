@@ -131,7 +131,7 @@ fn the_command_line_starts_a_daemon_when_none_runs() {
     daemon.stop();
     let script = r#"
         mount -t tmpfs run /run && mkdir -p /var/lib && mount -t tmpfs lib /var/lib
-        "$0" run --rm hello && "$0" ps -q && kill "$(cat /proc/[0-9]*/stat 2>/dev/null | awk '/\(berth\)/ {print $1; exit}')" 2>/dev/null; true
+        "$0" run --rm hello && "$0" ps -q && kill "$(cat /run/berth/daemon.pid)"
     "#;
     let mut command = Command::new("unshare");
     command.args(["--mount", "--propagation", "private", "bash", "-c", script]).arg(binary());

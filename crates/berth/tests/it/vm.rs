@@ -62,7 +62,7 @@ fn boot(script: &str) -> Steps {
             "-nographic",
             "-no-reboot",
         ])
-        .args(["-nic", "none", "-append", "console=ttyS0 quiet panic=-1"])
+        .args(["-nic", "none", "-append", "console=ttyS0 loglevel=1 panic=-1"])
         .arg("-kernel")
         .arg(kernel.join("vmlinuz"))
         .arg("-initrd")
@@ -72,6 +72,8 @@ fn boot(script: &str) -> Steps {
         .unwrap();
     let text = String::from_utf8_lossy(&machine.stdout).replace('\r', "");
     assert!(text.contains("<<<end"), "the machine did not come to its end:\n{text}");
+    // Shown when an assertion fails.
+    eprintln!("{text}");
     Steps(text)
 }
 
