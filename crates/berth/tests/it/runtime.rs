@@ -297,11 +297,20 @@ fn podman_runs_a_container_with_it() {
         .arg(&wrapper);
     let rootfs = work.path().join("rootfs");
     files::unpack_busybox(&rootfs);
-    podman.args(["run", "--rm", "--network", "none", "--ulimit", "host", "--rootfs"]).arg(&rootfs).args([
-        "sh",
-        "-c",
-        "echo hello from podman; exit 5",
-    ]);
+    podman
+        .args([
+            "run",
+            "--rm",
+            "--network",
+            "none",
+            "--ulimit",
+            "nofile=1024:1024",
+            "--ulimit",
+            "nproc=1024:1024",
+            "--rootfs",
+        ])
+        .arg(&rootfs)
+        .args(["sh", "-c", "echo hello from podman; exit 5"]);
     let output = run(&mut podman);
     assert_eq!((output.code, output.stdout.trim()), (5, "hello from podman"), "{output:?}");
 }

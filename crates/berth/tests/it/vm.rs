@@ -147,13 +147,13 @@ fn containers_run_on_cgroup_v2() {
     assert!(!steps.step("oom").ends_with("code 0"), "{}", steps.step("oom"));
     assert_eq!(steps.step("oomkilled"), "true\ncode 0");
     assert!(steps.step("device").contains("Operation not permitted"), "{}", steps.step("device"));
-    assert_eq!(steps.step("pause"), "c\ncode 0");
+    assert_eq!(steps.step("pause"), "cc\ncode 0");
     assert!(steps.step("frozen").contains("(Paused)"), "{}", steps.step("frozen"));
-    assert_eq!(steps.step("unpause"), "c\ncode 0");
+    assert_eq!(steps.step("unpause"), "cc\ncode 0");
     assert_eq!(steps.step("exec"), "0::/\ncode 0");
     assert!(steps.step("top").contains("sleep 1000"), "{}", steps.step("top"));
-    assert_eq!(steps.step("stop"), "c\ncode 0");
+    assert_eq!(steps.step("stop"), "cc\ncode 0");
     assert_eq!(steps.step("state"), "exited 137\ncode 0");
-    assert_eq!(steps.step("remove"), "c\ncode 0");
+    assert_eq!(steps.step("remove"), "cc\ncode 0");
     assert_eq!(steps.step("left"), "0\ncode 0");
 }
