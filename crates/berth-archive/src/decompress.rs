@@ -156,11 +156,13 @@ mod tests {
 
     #[test]
     fn flipped_bits_are_errors_in_gzip() {
-        let whole = gzip(&vec![7; 100_000]);
+        let text = vec![7; 100_000];
+        let whole = gzip(&text);
         for at in 10..whole.len() {
             let mut bad = whole.clone();
             bad[at] ^= 0x10;
-            assert!(unpack(&bad).is_err(), "flip at {at}");
+            // A bit that no symbol uses may change nothing.
+            assert!(unpack(&bad).map_or(true, |data| data == text), "flip at {at}");
         }
     }
 

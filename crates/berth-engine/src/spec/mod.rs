@@ -87,13 +87,14 @@ pub fn compose<'a>(
         .mounts(mounts)
         .annotations(annotations(definition))
         .linux(linux(definition, cgroups_path, joined, &security)?);
-    if definition.host.uts_mode != "host" {
-        builder = builder.hostname(definition.config.hostname.clone());
-        if !definition.config.domainname.is_empty() {
-            builder = builder.domainname(definition.config.domainname.clone());
-        }
+    if definition.host.uts_mode != "host" && !definition.config.domainname.is_empty() {
+        builder = builder.domainname(definition.config.domainname.clone());
     }
-    Ok(Composed { spec: builder.build().map_err(spec_error)?, sources })
+    let mut spec = builder.build().map_err(spec_error)?;
+    // Set in any case: the library's default is a name, which would become the host's.
+    let hostname = (definition.host.uts_mode != "host").then(|| definition.config.hostname.clone());
+    spec.set_hostname(hostname);
+    Ok(Composed { spec, sources })
 }
 
 fn annotations(definition: &Definition) -> HashMap<String, String> {

@@ -111,10 +111,10 @@ mod tests {
         assert_eq!(error.message, "exec: \"/nope/x\": stat /nope/x: no such file or directory");
         let error = message("/etc/", "/bin");
         assert_eq!((error.message.as_str(), error.exit_code()), ("exec: \"/etc/\": is a directory", 126));
-        let error = message("/etc/hostname", "/bin");
+        let error = message("/etc/passwd", "/bin");
         assert_eq!(
             (error.message.as_str(), error.exit_code()),
-            ("exec: \"/etc/hostname\": permission denied", 126)
+            ("exec: \"/etc/passwd\": permission denied", 126)
         );
     }
 }

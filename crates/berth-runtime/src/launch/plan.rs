@@ -188,6 +188,13 @@ impl Namespaces {
             let path = namespace.path().as_deref().filter(|path| !path.as_os_str().is_empty());
             namespaces.add(kind, path)?;
         }
+        let own_uts = namespaces.new & flags::NEWUTS != 0
+            || namespaces.joined.iter().any(|(kind, _)| *kind == flags::NEWUTS);
+        if !own_uts && (spec.hostname().is_some() || spec.domainname().is_some()) {
+            // It would become the host's.
+            let message = "unable to set hostname without a private UTS namespace";
+            return Err(StartError::new(Stage::Configuration, message));
+        }
         if namespaces.new & flags::NEWNS == 0 {
             let message = "a container needs a mount namespace of its own";
             return Err(StartError::new(Stage::Configuration, message));

@@ -91,7 +91,7 @@ mod tests {
     #[test]
     fn nested_directories_are_bound_once() {
         let given = ["/data/exec", "/data", "/proc/x", "/database"].map(PathBuf::from);
-        let expected = ["/dev", "/proc", "/data", "/database", "/sys/fs/cgroup"].map(PathBuf::from);
+        let expected = ["/dev", "/data", "/proc", "/database", "/sys/fs/cgroup"].map(PathBuf::from);
         let mut found = outermost(&given);
         found.sort_by(|a, b| (a.as_os_str().len(), a).cmp(&(b.as_os_str().len(), b)));
         assert_eq!(found, expected);
