@@ -58,7 +58,7 @@ fn end(outcome: Outcome) -> ExitCode {
     }
 }
 
-/// All commands.
+/// All commands. Flags are made only for the command that is meant: making all takes longer than most commands run.
 fn command_line() -> clap::Command {
     let root = clap::Command::new("berth")
         .about("Runs containers")
@@ -73,9 +73,17 @@ fn command_line() -> clap::Command {
         .subcommands(container::commands())
         .subcommands(image::commands())
         .subcommands(system::commands())
-        .subcommand(group("container", "Manages containers", container::group_commands()))
-        .subcommand(group("image", "Manages images", image::group_commands()))
-        .subcommand(group("system", "Shows what the daemon is and does", system::group_commands()))
+        .subcommand(
+            group("container", "Manages containers")
+                .defer(|group| group.subcommands(container::group_commands())),
+        )
+        .subcommand(
+            group("image", "Manages images").defer(|group| group.subcommands(image::group_commands())),
+        )
+        .subcommand(
+            group("system", "Shows what the daemon is and does")
+                .defer(|group| group.subcommands(system::group_commands())),
+        )
         // Other faces of the program, which are chosen before this is read.
         .subcommand(clap::Command::new("daemon").about("Runs the daemon (see berth daemon --help)"))
         .subcommand(clap::Command::new("runtime").about("Is an OCI runtime (see berth runtime --help)"));
@@ -83,13 +91,12 @@ fn command_line() -> clap::Command {
     root.arg(version.action(clap::ArgAction::Version))
 }
 
-fn group(name: &'static str, about: &'static str, commands: Vec<clap::Command>) -> clap::Command {
+fn group(name: &'static str, about: &'static str) -> clap::Command {
     clap::Command::new(name)
         .about(about)
         .subcommand_required(true)
         .arg_required_else_help(true)
         .disable_help_subcommand(true)
-        .subcommands(commands)
 }
 
 async fn run(arguments: &[OsString], matches: &ArgMatches) -> Outcome {

@@ -14,12 +14,13 @@ use crate::session::{End, Session, signals, terminal};
 
 /// The command.
 pub fn command() -> Command {
-    Command::new("attach")
-        .about("Joins the terminal to a running container")
-        .arg(flags::one("detach-keys", "KEYS").help("Keys that detach (ctrl-p,ctrl-q)"))
-        .arg(flags::switch("no-stdin").help("Do not attach to its input"))
-        .arg(flags::switch("sig-proxy").default_value("true").help("Pass signals on to it"))
-        .arg(flags::operand("container"))
+    Command::new("attach").about("Joins the terminal to a running container").defer(|command| {
+        command
+            .arg(flags::one("detach-keys", "KEYS").help("Keys that detach (ctrl-p,ctrl-q)"))
+            .arg(flags::switch("no-stdin").help("Do not attach to its input"))
+            .arg(flags::switch("sig-proxy").default_value("true").help("Pass signals on to it"))
+            .arg(flags::operand("container"))
+    })
 }
 
 /// Runs it.

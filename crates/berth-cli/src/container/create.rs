@@ -17,9 +17,7 @@ use crate::image::pull;
 pub fn command() -> Command {
     Command::new("create")
         .about("Creates a container without starting it")
-        .args(options::all())
-        .arg(flags::operand("image"))
-        .arg(flags::command(false))
+        .defer(|command| command.args(options::all()).arg(flags::operand("image")).arg(flags::command(false)))
 }
 
 /// Runs it.

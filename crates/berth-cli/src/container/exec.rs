@@ -13,19 +13,20 @@ use crate::session::{End, Session, signals, terminal};
 
 /// The command.
 pub fn command() -> Command {
-    Command::new("exec")
-        .about("Runs a command in a running container")
-        .arg(switch("detach").short('d').help("Do not wait for it"))
-        .arg(one("detach-keys", "KEYS").help("Keys that detach (ctrl-p,ctrl-q)"))
-        .arg(many("env", "NAME[=VALUE]").short('e').help("Set a variable"))
-        .arg(many("env-file", "FILE").help("Read variables from a file"))
-        .arg(switch("interactive").short('i').help("Keep stdin open"))
-        .arg(switch("privileged").help("Give it all that root of the host has"))
-        .arg(switch("tty").short('t').help("Give it a terminal"))
-        .arg(one("user", "USER[:GROUP]").short('u').help("User and group, by names or numbers"))
-        .arg(one("workdir", "DIR").short('w').help("Working directory"))
-        .arg(flags::operand("container"))
-        .arg(flags::command(true))
+    Command::new("exec").about("Runs a command in a running container").defer(|command| {
+        command
+            .arg(switch("detach").short('d').help("Do not wait for it"))
+            .arg(one("detach-keys", "KEYS").help("Keys that detach (ctrl-p,ctrl-q)"))
+            .arg(many("env", "NAME[=VALUE]").short('e').help("Set a variable"))
+            .arg(many("env-file", "FILE").help("Read variables from a file"))
+            .arg(switch("interactive").short('i').help("Keep stdin open"))
+            .arg(switch("privileged").help("Give it all that root of the host has"))
+            .arg(switch("tty").short('t').help("Give it a terminal"))
+            .arg(one("user", "USER[:GROUP]").short('u').help("User and group, by names or numbers"))
+            .arg(one("workdir", "DIR").short('w').help("Working directory"))
+            .arg(flags::operand("container"))
+            .arg(flags::command(true))
+    })
 }
 
 /// Runs it.

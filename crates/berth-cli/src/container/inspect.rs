@@ -11,11 +11,13 @@ use crate::format::template;
 
 /// The command.
 pub fn command() -> Command {
-    Command::new("inspect")
-        .arg(one("format", "TEMPLATE").short('f').help("Show by a Go template, or json"))
-        .arg(switch("size").short('s').help("Also sizes of containers"))
-        .arg(one("type", "KIND").help("Only of a kind: container or image"))
-        .arg(flags::operands("name"))
+    Command::new("inspect").defer(|command| {
+        command
+            .arg(one("format", "TEMPLATE").short('f').help("Show by a Go template, or json"))
+            .arg(switch("size").short('s').help("Also sizes of containers"))
+            .arg(one("type", "KIND").help("Only of a kind: container or image"))
+            .arg(flags::operands("name"))
+    })
 }
 
 /// Runs it.

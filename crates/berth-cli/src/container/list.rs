@@ -37,21 +37,22 @@ const FURTHER: [Column; 8] = [
 
 /// The command.
 pub fn command() -> Command {
-    Command::new("list")
-        .about("Lists containers")
-        .arg(switch("all").short('a').help("Also those that do not run"))
-        .arg(many("filter", "NAME=VALUE").short('f').value_parser(filter::filter).help("Only some"))
-        .arg(one("format", "TEMPLATE").help("Show by a Go template, 'table TEMPLATE' or json"))
-        .arg(
-            one("last", "NUMBER")
-                .short('n')
-                .value_parser(values::integer)
-                .help("Only the last created, whatever their state"),
-        )
-        .arg(switch("latest").short('l').help("Only the last created"))
-        .arg(switch("no-trunc").help("Show everything in full"))
-        .arg(switch("quiet").short('q').help("Show IDs only"))
-        .arg(switch("size").short('s').help("Show sizes"))
+    Command::new("list").about("Lists containers").defer(|command| {
+        command
+            .arg(switch("all").short('a').help("Also those that do not run"))
+            .arg(many("filter", "NAME=VALUE").short('f').value_parser(filter::filter).help("Only some"))
+            .arg(one("format", "TEMPLATE").help("Show by a Go template, 'table TEMPLATE' or json"))
+            .arg(
+                one("last", "NUMBER")
+                    .short('n')
+                    .value_parser(values::integer)
+                    .help("Only the last created, whatever their state"),
+            )
+            .arg(switch("latest").short('l').help("Only the last created"))
+            .arg(switch("no-trunc").help("Show everything in full"))
+            .arg(switch("quiet").short('q').help("Show IDs only"))
+            .arg(switch("size").short('s').help("Show sizes"))
+    })
 }
 
 /// Runs it.

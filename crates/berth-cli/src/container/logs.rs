@@ -13,15 +13,18 @@ use crate::values::duration::moment;
 
 /// The command.
 pub fn command() -> Command {
-    Command::new("logs")
-        .about("Shows what a container has written")
-        .arg(switch("details").help("Accepted for compatibility"))
-        .arg(switch("follow").short('f').help("Go on with what it writes from now on"))
-        .arg(one("since", "TIME").help("Nothing older: a time, or a duration such as 42m"))
-        .arg(one("until", "TIME").help("Nothing newer"))
-        .arg(one("tail", "NUMBER").short('n').default_value("all").help("Only that many lines of the end"))
-        .arg(switch("timestamps").short('t').help("Show when each line was written"))
-        .arg(flags::operand("container"))
+    Command::new("logs").about("Shows what a container has written").defer(|command| {
+        command
+            .arg(switch("details").help("Accepted for compatibility"))
+            .arg(switch("follow").short('f').help("Go on with what it writes from now on"))
+            .arg(one("since", "TIME").help("Nothing older: a time, or a duration such as 42m"))
+            .arg(one("until", "TIME").help("Nothing newer"))
+            .arg(
+                one("tail", "NUMBER").short('n').default_value("all").help("Only that many lines of the end"),
+            )
+            .arg(switch("timestamps").short('t').help("Show when each line was written"))
+            .arg(flags::operand("container"))
+    })
 }
 
 /// Runs it.

@@ -9,13 +9,13 @@ use crate::flags::{self, on, switch};
 
 /// The command.
 pub fn command() -> Command {
-    Command::new("rm")
-        .alias("remove")
-        .about("Removes containers")
-        .arg(switch("force").short('f').help("Also those that run: they are killed"))
-        .arg(switch("link").short('l').help("Remove a link instead"))
-        .arg(switch("volumes").short('v').help("Also their anonymous volumes"))
-        .arg(flags::operands("container"))
+    Command::new("rm").alias("remove").about("Removes containers").defer(|command| {
+        command
+            .arg(switch("force").short('f').help("Also those that run: they are killed"))
+            .arg(switch("link").short('l').help("Remove a link instead"))
+            .arg(switch("volumes").short('v').help("Also their anonymous volumes"))
+            .arg(flags::operands("container"))
+    })
 }
 
 /// Runs it.

@@ -16,14 +16,15 @@ use crate::values::keys;
 
 /// The command.
 pub fn command() -> Command {
-    Command::new("run")
-        .about("Creates and starts a container, and waits for it")
-        .arg(flags::switch("detach").short('d').help("Do not wait: print its ID"))
-        .arg(flags::one("detach-keys", "KEYS").help("Keys that detach (ctrl-p,ctrl-q)"))
-        .arg(flags::switch("sig-proxy").default_value("true").help("Pass signals on to it"))
-        .args(options::all())
-        .arg(flags::operand("image"))
-        .arg(flags::command(false))
+    Command::new("run").about("Creates and starts a container, and waits for it").defer(|command| {
+        command
+            .arg(flags::switch("detach").short('d').help("Do not wait: print its ID"))
+            .arg(flags::one("detach-keys", "KEYS").help("Keys that detach (ctrl-p,ctrl-q)"))
+            .arg(flags::switch("sig-proxy").default_value("true").help("Pass signals on to it"))
+            .args(options::all())
+            .arg(flags::operand("image"))
+            .arg(flags::command(false))
+    })
 }
 
 /// Runs it.

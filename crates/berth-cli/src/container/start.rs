@@ -13,12 +13,13 @@ use crate::session::{End, Session, signals, terminal};
 
 /// The command.
 pub fn command() -> Command {
-    Command::new("start")
-        .about("Starts containers")
-        .arg(flags::switch("attach").short('a').help("Attach to its output, and pass signals on"))
-        .arg(flags::switch("interactive").short('i').help("Attach to its input too"))
-        .arg(flags::one("detach-keys", "KEYS").help("Keys that detach (ctrl-p,ctrl-q)"))
-        .arg(flags::operands("container"))
+    Command::new("start").about("Starts containers").defer(|command| {
+        command
+            .arg(flags::switch("attach").short('a').help("Attach to its output, and pass signals on"))
+            .arg(flags::switch("interactive").short('i').help("Attach to its input too"))
+            .arg(flags::one("detach-keys", "KEYS").help("Keys that detach (ctrl-p,ctrl-q)"))
+            .arg(flags::operands("container"))
+    })
 }
 
 /// Runs it.

@@ -11,10 +11,9 @@ use crate::format::table;
 
 /// The command.
 pub fn command() -> Command {
-    Command::new("top")
-        .about("Shows the processes of a container, as the host sees them")
-        .arg(flags::operand("container"))
-        .arg(flags::command(false).help("Options of ps"))
+    Command::new("top").about("Shows the processes of a container, as the host sees them").defer(|command| {
+        command.arg(flags::operand("container")).arg(flags::command(false).help("Options of ps"))
+    })
 }
 
 /// Runs it.

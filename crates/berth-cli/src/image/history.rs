@@ -21,13 +21,14 @@ const COLUMNS: [Column; 5] = [
 
 /// The command.
 pub fn command() -> Command {
-    Command::new("history")
-        .about("Shows how an image came to be")
-        .arg(one("format", "TEMPLATE").help("Show by a Go template, 'table TEMPLATE' or json"))
-        .arg(switch("human").short('H').default_value("true").help("Show sizes and dates for people"))
-        .arg(switch("no-trunc").help("Show everything in full"))
-        .arg(switch("quiet").short('q').help("Show IDs only"))
-        .arg(flags::operand("image"))
+    Command::new("history").about("Shows how an image came to be").defer(|command| {
+        command
+            .arg(one("format", "TEMPLATE").help("Show by a Go template, 'table TEMPLATE' or json"))
+            .arg(switch("human").short('H').default_value("true").help("Show sizes and dates for people"))
+            .arg(switch("no-trunc").help("Show everything in full"))
+            .arg(switch("quiet").short('q').help("Show IDs only"))
+            .arg(flags::operand("image"))
+    })
 }
 
 /// Runs it.

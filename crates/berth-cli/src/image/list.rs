@@ -30,15 +30,19 @@ const NONE: &str = "<none>";
 
 /// The command.
 pub fn command() -> Command {
-    Command::new("list")
-        .about("Lists images")
-        .arg(switch("all").short('a').help("Also intermediate images"))
-        .arg(switch("digests").help("Show digests"))
-        .arg(many("filter", "NAME=VALUE").short('f').value_parser(filter::filter).help("Only some"))
-        .arg(one("format", "TEMPLATE").help("Show by a Go template, 'table TEMPLATE' or json"))
-        .arg(switch("no-trunc").help("Show everything in full"))
-        .arg(switch("quiet").short('q').help("Show IDs only"))
-        .arg(Arg::new("repository").help("Only of a repository, or with a tag; * and ? stand for anything"))
+    Command::new("list").about("Lists images").defer(|command| {
+        command
+            .arg(switch("all").short('a').help("Also intermediate images"))
+            .arg(switch("digests").help("Show digests"))
+            .arg(many("filter", "NAME=VALUE").short('f').value_parser(filter::filter).help("Only some"))
+            .arg(one("format", "TEMPLATE").help("Show by a Go template, 'table TEMPLATE' or json"))
+            .arg(switch("no-trunc").help("Show everything in full"))
+            .arg(switch("quiet").short('q').help("Show IDs only"))
+            .arg(
+                Arg::new("repository")
+                    .help("Only of a repository, or with a tag; * and ? stand for anything"),
+            )
+    })
 }
 
 /// Runs it.

@@ -21,9 +21,12 @@ const PART: usize = 256 << 10;
 pub fn command() -> Command {
     Command::new("load")
         .about("Loads images from an archive: what docker save writes, or an OCI layout")
-        .arg(one("input", "FILE").short('i').help("Read a file instead of standard input"))
-        .arg(one("platform", "OS/ARCH").hide(true))
-        .arg(switch("quiet").short('q').help("Do not show progress"))
+        .defer(|command| {
+            command
+                .arg(one("input", "FILE").short('i').help("Read a file instead of standard input"))
+                .arg(one("platform", "OS/ARCH").hide(true))
+                .arg(switch("quiet").short('q').help("Do not show progress"))
+        })
 }
 
 /// Runs it.

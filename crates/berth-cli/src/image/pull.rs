@@ -11,13 +11,14 @@ use crate::flags::{self, on, one, switch};
 
 /// The command.
 pub fn command() -> Command {
-    Command::new("pull")
-        .about("Brings an image from a registry")
-        .arg(switch("all-tags").short('a').hide(true))
-        .arg(switch("disable-content-trust").default_value("true").hide(true))
-        .arg(one("platform", "OS/ARCH").help("Platform of the image"))
-        .arg(switch("quiet").short('q').help("Print only the image's name"))
-        .arg(flags::operand("image"))
+    Command::new("pull").about("Brings an image from a registry").defer(|command| {
+        command
+            .arg(switch("all-tags").short('a').hide(true))
+            .arg(switch("disable-content-trust").default_value("true").hide(true))
+            .arg(one("platform", "OS/ARCH").help("Platform of the image"))
+            .arg(switch("quiet").short('q').help("Print only the image's name"))
+            .arg(flags::operand("image"))
+    })
 }
 
 /// Runs it.

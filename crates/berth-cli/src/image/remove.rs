@@ -10,11 +10,12 @@ use crate::flags::{self, on, switch};
 
 /// The command.
 pub fn command() -> Command {
-    Command::new("remove")
-        .about("Removes images")
-        .arg(switch("force").short('f').help("Also with several names, or used by stopped containers"))
-        .arg(switch("no-prune").help("Keep parents without names"))
-        .arg(flags::operands("image"))
+    Command::new("remove").about("Removes images").defer(|command| {
+        command
+            .arg(switch("force").short('f').help("Also with several names, or used by stopped containers"))
+            .arg(switch("no-prune").help("Keep parents without names"))
+            .arg(flags::operands("image"))
+    })
 }
 
 /// Runs it.

@@ -13,8 +13,7 @@ use crate::flags;
 pub fn command() -> Command {
     Command::new("tag")
         .about("Gives an image one more name")
-        .arg(flags::operand("image"))
-        .arg(flags::operand("name"))
+        .defer(|command| command.arg(flags::operand("image")).arg(flags::operand("name")))
 }
 
 /// Runs it.

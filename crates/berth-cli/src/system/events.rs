@@ -14,12 +14,13 @@ use crate::values::filter;
 
 /// The command.
 pub fn command() -> Command {
-    Command::new("events")
-        .about("Shows what happens, as it happens")
-        .arg(many("filter", "NAME=VALUE").short('f').value_parser(filter::filter).help("Only some"))
-        .arg(one("format", "TEMPLATE").help("Show by a Go template, or json"))
-        .arg(one("since", "TIME").help("Begin with what happened then"))
-        .arg(one("until", "TIME").help("End then"))
+    Command::new("events").about("Shows what happens, as it happens").defer(|command| {
+        command
+            .arg(many("filter", "NAME=VALUE").short('f').value_parser(filter::filter).help("Only some"))
+            .arg(one("format", "TEMPLATE").help("Show by a Go template, or json"))
+            .arg(one("since", "TIME").help("Begin with what happened then"))
+            .arg(one("until", "TIME").help("End then"))
+    })
 }
 
 /// Runs it.

@@ -11,9 +11,9 @@ use crate::format::{human, template};
 
 /// The command.
 pub fn command() -> Command {
-    Command::new("info")
-        .about("Shows what the daemon is and has")
-        .arg(one("format", "TEMPLATE").short('f').help("Show by a Go template, or json"))
+    Command::new("info").about("Shows what the daemon is and has").defer(|command| {
+        command.arg(one("format", "TEMPLATE").short('f').help("Show by a Go template, or json"))
+    })
 }
 
 /// Runs it.

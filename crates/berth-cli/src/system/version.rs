@@ -26,9 +26,9 @@ Server: {{.Server.Platform.Name}}
 
 /// The command.
 pub fn command() -> Command {
-    Command::new("version")
-        .about("Shows the versions of client and daemon")
-        .arg(one("format", "TEMPLATE").short('f').help("Show by a Go template, or json"))
+    Command::new("version").about("Shows the versions of client and daemon").defer(|command| {
+        command.arg(one("format", "TEMPLATE").short('f').help("Show by a Go template, or json"))
+    })
 }
 
 /// Runs it.
