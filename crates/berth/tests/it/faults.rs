@@ -280,6 +280,42 @@ fn a_full_disk_during_unpack_is_said_and_leaves_nothing_and_the_next_attempt_wor
     assert!(said.contains("space"), "{output:?}");
 }
 
+/// A gzip stream of a tar whose only file is `gigabytes` of zeros.
+fn zeros(gigabytes: u64) -> Vec<u8> {
+    let mut header = tar::Header::new_ustar();
+    header.set_path("zeros").unwrap();
+    header.set_size(gigabytes << 30);
+    header.set_mode(0o644);
+    header.set_cksum();
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    encoder.write_all(header.as_bytes()).unwrap();
+    let part = vec![0; 1 << 20];
+    for _ in 0..gigabytes << 10 {
+        encoder.write_all(&part).unwrap();
+    }
+    encoder.write_all(&[0; 1024]).unwrap();
+    encoder.finish().unwrap()
+}
+
+#[test]
+fn a_gigabyte_of_zeros_in_a_small_layer_stops_at_the_disks_limit() {
+    let folder = tempfile::tempdir().unwrap();
+    let bomb = zeros(1);
+    assert!(bomb.len() < 8 << 20, "it is small: {}", bomb.len());
+    // The digest of the content is never reached.
+    let image = Image::new(vec![Layer::new()]).docker_archive_of("bomb:latest", &[bomb]);
+    let path = files::write(folder.path(), "bomb.tar", &image);
+    let script = format!(
+        "b load -i {path}; echo first=$?; b images -aq; b load -q -i $ARCHIVE; echo second=$?; \
+         find $DATA/staging -mindepth 2 | wc -l; ls $DATA/layers | wc -l; \
+         awk '/VmHWM/ {{ print ($2 < 200000) ? \"little memory\" : $0 }}' /proc/$!/status"
+    );
+    let output = on_a_small_disk(64, &script);
+    let expected = "first=1\nLoaded image: busybox:latest\nsecond=0\n0\n2\nlittle memory\n";
+    assert!(output.stdout.contains(expected), "{output:?}");
+    assert!(output.stderr.to_lowercase().contains("space"), "{output:?}");
+}
+
 #[test]
 fn a_full_disk_under_a_log_loses_bounded_output_and_says_so_and_the_container_goes_on() {
     let script = r#"

@@ -115,12 +115,17 @@ impl Image {
 
     /// A `docker save` archive of this image under a name.
     pub fn docker_archive(&self, name: &str) -> Vec<u8> {
+        self.docker_archive_of(name, &self.layers)
+    }
+
+    /// As [`Image::docker_archive`], with other bytes in place of the layers.
+    pub fn docker_archive_of(&self, name: &str, layers: &[Vec<u8>]) -> Vec<u8> {
         let config = self.config_bytes();
         let config_name = format!("{}.json", &digest(&config)[7..]);
-        let names: Vec<String> = (0..self.layers.len()).map(|i| format!("layer{i}/layer.tar")).collect();
+        let names: Vec<String> = (0..layers.len()).map(|i| format!("layer{i}/layer.tar")).collect();
         let manifest = json!([{"Config": config_name, "RepoTags": [name], "Layers": names}]);
         let mut archive = Layer::new().file(&config_name, 0o644, config);
-        for (name, layer) in names.iter().zip(&self.layers) {
+        for (name, layer) in names.iter().zip(layers) {
             archive = archive.file(name, 0o644, layer);
         }
         archive.file("manifest.json", 0o644, manifest.to_string()).bytes()

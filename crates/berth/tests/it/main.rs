@@ -31,6 +31,7 @@ mod life;
 mod logs;
 mod network;
 mod output;
+mod pulls;
 mod registry;
 mod run;
 mod runtime;
