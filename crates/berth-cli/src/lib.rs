@@ -4,6 +4,9 @@
 //! the daemon's. Commands, flags, messages and exit codes are those of Docker's client.
 #![forbid(unsafe_code)]
 
+#[macro_use]
+mod output;
+
 mod container;
 mod context;
 mod failure;

@@ -13,7 +13,6 @@ use berth_archive::decompress;
 use berth_archive::extract::Limits;
 use berth_archive::files::{Files, Item};
 use berth_storage::Storage;
-use rustix::fs::{Mode, OFlags};
 
 use crate::{Error, Result};
 
@@ -45,10 +44,8 @@ impl Bundle {
     /// Reads an archive, compressed or not, to its end. Blocks.
     pub fn read(storage: &Storage, archive: impl Read) -> Result<Self> {
         let broken = |source| Error::BrokenArchive { source };
-        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-        let file = rustix::fs::open(storage.root(), flags, Mode::RUSR | Mode::WUSR)
-            .map_err(|errno| Error::io("making a temporary file on the data root", errno.into()))?;
-        let file = File::from(file);
+        let file = tempfile::tempfile_in(storage.root())
+            .map_err(|source| Error::io("making a temporary file on the data root", source))?;
         let mut out = BufWriter::with_capacity(256 << 10, &file);
         let mut files = Files::new(decompress::reader(archive).map_err(broken)?, LIMITS).map_err(broken)?;
         let (mut parts, mut links) = (HashMap::new(), HashMap::new());

@@ -26,7 +26,7 @@ pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
     let request = request::read(matches, attached).map_err(|failure| complain(context, failure))?;
     let client = context.client().await?;
     let id = create(&client, matches, &request).await?;
-    println!("{id}");
+    outln!("{id}");
     Ok(())
 }
 

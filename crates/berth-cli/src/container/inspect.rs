@@ -46,7 +46,7 @@ pub async fn of(context: &Context, matches: &ArgMatches, kinds: &[&str]) -> Outc
     match flags::text(matches, "format") {
         Some(format) => {
             for object in &found {
-                println!("{}", template::object(format, object)?);
+                outln!("{}", template::object(format, object)?);
             }
         }
         None => {
@@ -55,7 +55,7 @@ pub async fn of(context: &Context, matches: &ArgMatches, kinds: &[&str]) -> Outc
             let mut writer = serde_json::Serializer::with_formatter(&mut text, formatter);
             serde::Serialize::serialize(&found, &mut writer)
                 .map_err(|error| Failure::new(format!("showing the result: {error}")))?;
-            println!("{}", String::from_utf8_lossy(&text));
+            outln!("{}", String::from_utf8_lossy(&text));
         }
     }
     failures.finish()

@@ -76,7 +76,7 @@ pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
     let format = flags::text(matches, "format");
     if on(matches, "quiet") && format.is_none() {
         for container in &found {
-            println!("{}", if whole { &container.id } else { short_id(&container.id) });
+            outln!("{}", if whole { &container.id } else { short_id(&container.id) });
         }
         return Ok(());
     }
@@ -89,7 +89,7 @@ pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
     if format != "table" {
         columns.extend(FURTHER.iter().filter(|column| column.0 != "Size" || !with_size));
     }
-    print!("{}", template::rows(format, &columns, &rows)?);
+    out!("{}", template::rows(format, &columns, &rows)?);
     Ok(())
 }
 

@@ -58,8 +58,8 @@ pub async fn run(context: &Context, command: &str, matches: &ArgMatches) -> Outc
     // As Docker: all at once, told in the order in which they were given.
     for (name, outcome) in names.iter().zip(futures_util::future::join_all(work).await) {
         match outcome {
-            Ok(Some(code)) => println!("{code}"),
-            Ok(None) => println!("{name}"),
+            Ok(Some(code)) => outln!("{code}"),
+            Ok(None) => outln!("{name}"),
             Err(error) => failures.push(error),
         }
     }

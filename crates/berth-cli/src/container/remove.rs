@@ -30,9 +30,9 @@ pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
             .flag("v", on(matches, "volumes"))
             .on(&format!("/containers/{}", segment(name.trim_matches('/'))));
         match client.delete(&path).await {
-            Ok(_) => println!("{name}"),
+            Ok(_) => outln!("{name}"),
             // What is to be gone is gone.
-            Err(error) if force && error.is_not_found() => eprintln!("{error}"),
+            Err(error) if force && error.is_not_found() => errln!("{error}"),
             Err(error) => failures.push(error),
         }
     }

@@ -40,7 +40,7 @@ pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
         .map_err(|failure| create::complain(context, failure))?;
     if detach {
         start(context, &client, &id).await?;
-        println!("{id}");
+        outln!("{id}");
         return Ok(());
     }
     let session = Foreground { context, client: &client, id: &id, tty: request.config.tty };

@@ -35,7 +35,7 @@ pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
     let mut failures = Failures::default();
     for name in &names {
         match client.post_empty(&format!("/containers/{}/start", segment(name))).await {
-            Ok(_) => println!("{name}"),
+            Ok(_) => outln!("{name}"),
             Err(error) => failures.push(error),
         }
     }

@@ -26,6 +26,6 @@ pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
     let found: TopResponse = client.get(&path).await?;
     let rows: Vec<String> =
         [&found.titles].into_iter().chain(&found.processes).map(|row| row.join("\t")).collect();
-    print!("{}", table::align(&rows));
+    out!("{}", table::align(&rows));
     Ok(())
 }

@@ -39,13 +39,13 @@ pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
     let (whole, people) = (on(matches, "no-trunc"), on(matches, "human"));
     if on(matches, "quiet") {
         for item in &found {
-            println!("{}", if whole { &item.id } else { short_id(&item.id) });
+            outln!("{}", if whole { &item.id } else { short_id(&item.id) });
         }
         return Ok(());
     }
     let rows: Vec<Map<String, Value>> = found.iter().map(|item| row(item, whole, people)).collect();
     let format = flags::text(matches, "format").unwrap_or("table");
-    print!("{}", template::rows(format, &COLUMNS, &rows)?);
+    out!("{}", template::rows(format, &COLUMNS, &rows)?);
     Ok(())
 }
 

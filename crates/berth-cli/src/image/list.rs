@@ -61,7 +61,7 @@ pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
     if on(matches, "quiet") && format.is_none() {
         for image in &found {
             for _ in rows(image, whole, digests) {
-                println!("{}", if whole { &image.id } else { short_id(&image.id) });
+                outln!("{}", if whole { &image.id } else { short_id(&image.id) });
             }
         }
         return Ok(());
@@ -76,7 +76,7 @@ pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
     if format != "table" {
         columns.extend(FURTHER.iter().filter(|column| column.0 != "Digest" || !digests));
     }
-    print!("{}", template::rows(format, &columns, &rows)?);
+    out!("{}", template::rows(format, &columns, &rows)?);
     Ok(())
 }
 

@@ -30,11 +30,11 @@ pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
     let reference = reference(image)?;
     let quiet = on(matches, "quiet");
     if !quiet && reference.tag().is_none() && reference.digest().is_none() {
-        println!("Using default tag: latest");
+        outln!("Using default tag: latest");
     }
     let client = context.client().await?;
     pull(&client, image, flags::text(matches, "platform"), quiet, false).await?;
-    println!("{}", reference.with_default_tag().canonical());
+    outln!("{}", reference.with_default_tag().canonical());
     Ok(())
 }
 

@@ -34,13 +34,13 @@ pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
                     .map_err(|error| Failure::new(format!("Error reading the answer: {error}")))?;
                 for item in items {
                     match item {
-                        DeleteItem::Untagged(name) => println!("Untagged: {name}"),
-                        DeleteItem::Deleted(id) => println!("Deleted: {id}"),
+                        DeleteItem::Untagged(name) => outln!("Untagged: {name}"),
+                        DeleteItem::Deleted(id) => outln!("Deleted: {id}"),
                     }
                 }
             }
             // What is to be gone is gone.
-            Err(error) if force && error.is_not_found() => eprintln!("{error}"),
+            Err(error) if force && error.is_not_found() => errln!("{error}"),
             Err(error) => failures.push(error),
         }
     }

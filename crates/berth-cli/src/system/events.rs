@@ -45,7 +45,7 @@ pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
         pending.extend_from_slice(&chunk);
         while let Some(end) = pending.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = pending.drain(..=end).collect();
-            println!("{}", shown(&line, format)?);
+            outln!("{}", shown(&line, format)?);
         }
     }
     Ok(())

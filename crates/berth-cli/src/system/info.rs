@@ -20,14 +20,14 @@ pub fn command() -> Command {
 pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
     let data: Value = context.client().await?.get("/info").await?;
     if let Some(format) = flags::text(matches, "format") {
-        println!("{}", template::object(format, &data)?);
+        outln!("{}", template::object(format, &data)?);
         return Ok(());
     }
     let info: Info = serde_json::from_value(data)
         .map_err(|error| Failure::new(format!("Error reading the answer: {error}")))?;
-    print!("{}", text(&info));
+    out!("{}", text(&info));
     for warning in info.warnings.iter().flatten() {
-        eprintln!("{warning}");
+        errln!("{warning}");
     }
     Ok(())
 }

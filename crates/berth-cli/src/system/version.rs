@@ -57,9 +57,9 @@ pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
         "Server": server.as_ref().ok(),
     });
     match (flags::text(matches, "format"), &server) {
-        (Some(format), _) => println!("{}", template::object(format, &data)?),
-        (None, Ok(_)) => print!("{}", template::object(&format!("{CLIENT}{SERVER}"), &data)?),
-        (None, Err(_)) => print!("{}", template::object(CLIENT, &data)?),
+        (Some(format), _) => outln!("{}", template::object(format, &data)?),
+        (None, Ok(_)) => out!("{}", template::object(&format!("{CLIENT}{SERVER}"), &data)?),
+        (None, Err(_)) => out!("{}", template::object(CLIENT, &data)?),
     }
     server.map(drop)
 }
