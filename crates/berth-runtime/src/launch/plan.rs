@@ -104,7 +104,7 @@ fn non_empty(text: &Option<String>) -> Option<String> {
 }
 
 fn compile(filter: &LinuxSeccomp) -> Result<seccomp::Program, StartError> {
-    seccomp::compile(filter)
+    seccomp::program(filter)
         .map_err(|error| StartError::new(Stage::Configuration, format!("seccomp: {error}")))
 }
 

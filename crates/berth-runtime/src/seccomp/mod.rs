@@ -13,7 +13,9 @@ mod table;
 mod tests;
 
 use std::io;
+use std::sync::OnceLock;
 
+use oci_spec::runtime::LinuxSeccomp;
 use serde::{Deserialize, Serialize};
 
 use self::assemble::Instruction;
@@ -43,6 +45,32 @@ pub enum Error {
     /// More instructions than the kernel takes.
     #[error("the filter is too long")]
     TooLong,
+}
+
+/// The filter that [`prepare`] has compiled.
+static PREPARED: OnceLock<(LinuxSeccomp, Program)> = OnceLock::new();
+
+/// Compiles the filter that most containers have, once, for the processes that this one forks: compiling takes longer than
+/// a clone. One that cannot be compiled is left to those who need it.
+pub fn prepare(profile: &LinuxSeccomp) {
+    // As it will look when it comes to be asked for: what is empty is left out.
+    let sent = serde_json::to_vec(profile).and_then(|text| serde_json::from_slice(&text));
+    let Ok(sent): Result<LinuxSeccomp, _> = sent else { return };
+    if let Ok(program) = compile(&sent) {
+        // A second one changes nothing.
+        let _ = PREPARED.set((sent, program));
+    }
+}
+
+/// The filter of a profile, prepared or compiled now.
+///
+/// # Errors
+/// As [`compile`].
+pub fn program(profile: &LinuxSeccomp) -> Result<Program, Error> {
+    match PREPARED.get() {
+        Some((known, program)) if known == profile => Ok(program.clone()),
+        _ => compile(profile),
+    }
 }
 
 /// A compiled filter.

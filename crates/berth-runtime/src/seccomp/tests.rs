@@ -365,8 +365,8 @@ fn as_profile(default: u32, rules: &[RandomRule], arches: &[Arch]) -> LinuxSecco
     profile(serde_json::json!({ "defaultAction": actions[0], "architectures": arches, "syscalls": rules }))
 }
 
-/// The same rules in the oracle's form, compiled by libseccomp.
-fn oracle(program: &Path, default: u32, rules: &[RandomRule], arches: &[Arch]) -> Vec<Instruction> {
+/// The same rules in the oracle's form, compiled by libseccomp; nothing if it never comes to an end.
+fn oracle(program: &Path, default: u32, rules: &[RandomRule], arches: &[Arch]) -> Option<Vec<Instruction>> {
     let action = if default == ALLOW { EPERM } else { ALLOW };
     let mut input = format!("{default} {}\n", arches.len());
     for arch in arches {
@@ -382,13 +382,15 @@ fn oracle(program: &Path, default: u32, rules: &[RandomRule], arches: &[Arch]) -
     let mut child = Command::new(program).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();
+    if std::os::unix::process::ExitStatusExt::signal(&output.status) == Some(libc::SIGALRM) {
+        return None;
+    }
     assert!(output.status.success(), "{input}");
     let half = |bytes: &[u8]| u16::from_ne_bytes(bytes.try_into().unwrap());
-    output
-        .stdout
-        .chunks(8)
-        .map(|one| (half(&one[..2]), one[2], one[3], u32::from_ne_bytes(one[4..].try_into().unwrap())))
-        .collect()
+    let instructions = output.stdout.chunks(8);
+    let read =
+        |one: &[u8]| (half(&one[..2]), one[2], one[3], u32::from_ne_bytes(one[4..].try_into().unwrap()));
+    Some(instructions.map(read).collect())
 }
 
 fn build_oracle(directory: &Path) -> PathBuf {
@@ -417,7 +419,7 @@ fn random_profiles_mean_what_libseccomp_says() {
         let ours = compile(&as_profile(default, &rules, arches)).unwrap().instructions;
         let theirs = oracle(&program, default, &rules, arches);
         for (name, arguments) in calls {
-            compare(&ours, &theirs, POOL[name], arguments, (default, &rules));
+            compare(&ours, theirs.as_deref(), POOL[name], arguments, (default, &rules));
         }
         Ok(())
     };
@@ -448,26 +450,44 @@ fn meaning(default: u32, rules: &[RandomRule], name: &str, arguments: [u64; 6], 
 
 fn compare(
     ours: &[Instruction],
-    theirs: &[Instruction],
+    theirs: Option<&[Instruction]>,
     name: &str,
     arguments: [u64; 6],
     (default, rules): (u32, &[RandomRule]),
 ) {
     use architecture::Table;
     for (arch, table) in [(X86_64, Table::X86_64), (X86_64, Table::X32), (X86, Table::X86)] {
+        if theirs.is_none() && !matches!(table, Table::X86_64) {
+            // What becomes of further architectures is only known from there.
+            continue;
+        }
         let number_of = |name| architecture::row(name).and_then(|row| table.number(row)).unwrap();
         let number = number_of(name);
         let arguments = arguments.map(|value| if table.is_wide() { value } else { value & 0xffff_ffff });
         let call = Call { number, arch, arguments };
-        let (mine, expected) = (interpret(ours, &call), interpret(theirs, &call));
+        let bits = if table.is_wide() { u64::MAX } else { 0xffff_ffff };
+        let meant = meaning(default, rules, name, arguments, bits);
+        let mine = interpret(ours, &call);
+        let expected = theirs.map_or(meant, |theirs| interpret(theirs, &call));
         let newer = rules.iter().map(|rule| number_of(rule.name)).max().is_some_and(|last| number > last);
         // The answer to calls newer than the profile is runc's, not libseccomp's.
         let excused = newer && mine == ENOSYS && expected == EPERM;
         // Debian's libseccomp 2.5 merges some comparisons of the same argument wrongly.
-        let bits = if table.is_wide() { u64::MAX } else { 0xffff_ffff };
-        let wrong = mine == meaning(default, rules, name, arguments, bits);
+        let wrong = mine == meant;
         if !excused && !wrong {
             assert_eq!(mine, expected, "{name} by {table:?}: {call:x?}");
         }
     }
+}
+
+#[test]
+fn a_prepared_filter_is_what_would_be_compiled() {
+    let profile = default_profile(&crate::capability::DEFAULT);
+    prepare(&profile);
+    let sent: LinuxSeccomp = serde_json::from_value(serde_json::to_value(&profile).unwrap()).unwrap();
+    assert_eq!(PREPARED.get().map(|(known, _)| known), Some(&sent));
+    assert_eq!(program(&sent).unwrap(), compile(&profile).unwrap());
+    let other = default_profile(&[]);
+    assert_eq!(program(&other).unwrap(), compile(&other).unwrap());
+    assert_ne!(program(&other).unwrap(), program(&sent).unwrap());
 }

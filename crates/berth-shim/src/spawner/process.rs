@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 
+use berth_runtime::{capability, seccomp};
 use berth_sys::process::Fork;
 use rustix::event::{PollFd, PollFlags};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, WaitOptions};
@@ -56,6 +57,7 @@ fn run() -> io::Result<Option<Vec<OwnedFd>>> {
         eprintln!("berth spawner: keep the host's mounts: {error}");
     }
     drop(setup);
+    seccomp::prepare(&seccomp::default_profile(&capability::DEFAULT));
     berth_sys::process::block_signals(&[CHILD])?;
     serve(&control)
 }
