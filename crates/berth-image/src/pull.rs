@@ -262,7 +262,11 @@ impl Job {
         }
         let expected = Expected { digest: self.layer.digest.clone(), size: Some(self.layer.size) };
         let inner = Arc::clone(&self.inner);
-        let writer = blocking(move || Ok(inner.storage.blobs().writer(BlobKind::Layer, expected)?)).await?;
+        let writer = blocking(move || {
+            inner.storage.check_space()?;
+            Ok(inner.storage.blobs().writer(BlobKind::Layer, expected)?)
+        })
+        .await?;
         let (sender, parts) = mpsc::channel(QUEUE);
         let offset = writer.offset();
         let download = Download::new(writer, parts, self.reporter.clone(), self.layer.size)?;

@@ -20,6 +20,7 @@ pub(crate) struct Unpacked {
 
 /// Unpacks the blob that `input` gives, to its very end, and checks that its content is `diff`. Blocks.
 pub(crate) fn unpack(storage: &Storage, name: &str, diff: &Digest, mut input: impl Read) -> Result<Unpacked> {
+    storage.check_space()?;
     let staging = storage.layers().stage()?;
     let failed = |source| Error::Unpack { layer: name.to_owned(), source };
     let options = Options { keep_free_bytes: storage.keep_free_bytes(), ..Options::default() };

@@ -201,12 +201,19 @@ impl Storage {
         usage::disk_usage(&self.shared)
     }
 
-    /// Fails with [`Error::DiskFull`] when less than the reserve is free.
+    /// Fails with [`Error::DiskFull`] when less than the reserve is free, also when everything is gone that was removed
+    /// before: blocks until then only if it has to.
     ///
     /// # Errors
     /// [`Error::DiskFull`]; file errors.
     pub fn check_space(&self) -> Result<()> {
-        self.shared.root.check_space(self.shared.keep_free_bytes)
+        match self.shared.root.check_space(self.shared.keep_free_bytes) {
+            Err(Error::DiskFull { .. }) => {
+                self.settle();
+                self.shared.root.check_space(self.shared.keep_free_bytes)
+            }
+            other => other,
+        }
     }
 
     /// Bytes that stay free on the file system.

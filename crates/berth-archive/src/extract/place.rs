@@ -18,8 +18,10 @@ use crate::format::pax::Time;
 use crate::meta::Recorder;
 use crate::{Error, Result, tree};
 
-/// Bytes written between two looks at the free space.
+/// Most bytes that are written between two looks at the free space.
 const CHECK_EVERY: u64 = 16 << 20;
+/// Fewest.
+const CHECK_LEAST: u64 = 256 << 10;
 /// What an entry itself may take, for the same account.
 const ENTRY_COST: u64 = 4096;
 /// Zero runs are found in pieces of this size; a whole piece becomes a hole.
@@ -37,6 +39,8 @@ pub(super) struct Tree {
     links: BTreeMap<Vec<u8>, Vec<u8>>,
     keep_free: u64,
     unchecked: u64,
+    /// Bytes to write until the next look.
+    until_check: u64,
 }
 
 /// A directory to create in, and the name there.
@@ -57,6 +61,7 @@ impl Tree {
             links: BTreeMap::new(),
             keep_free,
             unchecked: 0,
+            until_check: 0,
         };
         tree.check_space()?;
         Ok(tree)
@@ -463,7 +468,7 @@ impl Tree {
 
     fn account(&mut self, bytes: u64) -> Result<()> {
         self.unchecked += bytes;
-        if self.unchecked >= CHECK_EVERY {
+        if self.unchecked >= self.until_check {
             self.check_space()?;
         }
         Ok(())
@@ -471,6 +476,7 @@ impl Tree {
 
     fn check_space(&mut self) -> Result<()> {
         self.unchecked = 0;
+        self.until_check = CHECK_EVERY;
         if self.keep_free == 0 {
             return Ok(());
         }
@@ -479,6 +485,8 @@ impl Tree {
         if free < self.keep_free {
             return Err(Error::DiskFull { free, keep: self.keep_free });
         }
+        // The nearer the end, the closer the looks: others write too.
+        self.until_check = ((free - self.keep_free) / 4).clamp(CHECK_LEAST, CHECK_EVERY);
         Ok(())
     }
 }
