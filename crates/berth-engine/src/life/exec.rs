@@ -238,6 +238,7 @@ impl PendingExec {
             terminal: size,
             user: Some(user).filter(|user| !user.is_empty()),
             die_with_parent: true,
+            preserve_fds: 0,
         })
     }
 }

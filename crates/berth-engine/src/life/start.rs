@@ -160,6 +160,7 @@ impl Owner {
             release: ReleaseMode::Execute,
             bundle: None,
             die_with_parent: true,
+            preserve_fds: 0,
         };
         let request = self.request(launch, fds)?;
         let mut control = parts.spawner.launch(request).await?;

@@ -4,9 +4,12 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+/// runc's callers look for the line `spec`: the version of the specification.
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "\nspec: 1.2.0");
+
 /// An OCI runtime.
 #[derive(Debug, Parser)]
-#[command(name = "berth runtime", version, disable_help_subcommand = true)]
+#[command(name = "berth runtime", version = VERSION, disable_help_subcommand = true)]
 pub(super) struct Arguments {
     #[command(flatten)]
     pub global: Global,
@@ -105,7 +108,7 @@ pub(super) struct Create {
     /// File to write the process ID to
     #[arg(long, value_name = "FILE")]
     pub pid_file: Option<PathBuf>,
-    /// Further descriptors for the program: only 0 is supported
+    /// Descriptors of the caller for the program too, so many from 3 on
     #[arg(long, default_value_t = 0, value_name = "COUNT")]
     pub preserve_fds: u32,
     /// Accepted for compatibility: the root is always changed by pivot_root
@@ -198,7 +201,7 @@ pub(super) struct Exec {
     /// Add a capability
     #[arg(long, short, value_name = "CAPABILITY")]
     pub cap: Vec<String>,
-    /// Further descriptors for the program: only 0 is supported
+    /// Descriptors of the caller for the program too, so many from 3 on
     #[arg(long, default_value_t = 0, value_name = "COUNT")]
     pub preserve_fds: u32,
     /// Also in a paused container, where the program waits to be resumed

@@ -12,12 +12,12 @@ use rustix::process::{Signal, WaitId, WaitIdOptions};
 
 use super::arguments::{Create, Global, Run};
 use super::error::{Context as _, Error, Result};
-use super::foreground;
 use super::state::{self, Directory, State, Status, replace_file, start_time};
+use super::{foreground, inherited};
 use crate::cgroup::Manager;
 use crate::defaults;
 use crate::hooks;
-use crate::launch::{self, Init, Launch, NetworkMode, Release, ReleaseMode, Rootfs, Started, Stdio};
+use crate::launch::{self, Launch, NetworkMode, Release, ReleaseMode, Rootfs, Stdio};
 
 /// How long a container that failed to be made is waited for.
 const REAP: Duration = Duration::from_secs(5);
@@ -31,7 +31,7 @@ struct Made {
 
 /// Makes a container whose program waits for `start`.
 pub(super) fn create(global: &Global, create: &Create) -> Result<()> {
-    let bundle = Bundle::read(&create.bundle)?;
+    let bundle = Bundle::read(create)?;
     if bundle.has_terminal() && create.console_socket.is_none() {
         return Err(Error::Invalid(
             "a terminal needs --console-socket, since this command does not stay".into(),
@@ -41,12 +41,12 @@ pub(super) fn create(global: &Global, create: &Create) -> Result<()> {
         return Err(Error::Invalid("--console-socket is of no use: process.terminal is not set".into()));
     }
     let directory = Directory::new(&global.root, &create.id)?;
-    let made = make(&directory, create, bundle, true)?;
-    hand_over(&directory, create, made).map(drop)
+    let made = make(global, &directory, create, bundle, true)?;
+    hand_over(global, &directory, create, made).map(drop)
 }
 
 /// Gives the terminal away and writes the process ID down; a container for which that fails is taken back.
-fn hand_over(directory: &Directory, create: &Create, made: Made) -> Result<Made> {
+fn hand_over(global: &Global, directory: &Directory, create: &Create, made: Made) -> Result<Made> {
     let tell = || -> Result<()> {
         if let (Some(socket), Some(console)) = (&create.console_socket, &made.console) {
             send_console(socket, console)?;
@@ -59,7 +59,7 @@ fn hand_over(directory: &Directory, create: &Create, made: Made) -> Result<Made>
     match tell() {
         Ok(()) => Ok(made),
         Err(error) => {
-            undo(directory, &made.state.cgroup_path, Some(&made.pidfd));
+            undo(global, directory, &made.state, &made.pidfd);
             Err(error)
         }
     }
@@ -68,7 +68,7 @@ fn hand_over(directory: &Directory, create: &Create, made: Made) -> Result<Made>
 /// Executes the program of a created container.
 pub(super) fn start(global: &Global, id: &str) -> Result<()> {
     let directory = Directory::new(&global.root, id)?;
-    let _lock = directory.lock()?;
+    let lock = directory.lock()?;
     let state = directory.read()?;
     match state.status(&directory)? {
         Status::Created => {}
@@ -76,6 +76,8 @@ pub(super) fn start(global: &Global, id: &str) -> Result<()> {
     }
     launch::start(&directory.fifo()).map_err(|source| Error::Start { command: "start", source })?;
     fs::remove_file(directory.fifo()).at("remove", &directory.fifo())?;
+    // A hook may want to change the container.
+    drop(lock);
     after_start(global, &state);
     Ok(())
 }
@@ -91,15 +93,15 @@ fn after_start(global: &Global, state: &State) {
 
 /// Makes a container, runs its program, waits for its end and deletes it; gives its exit code.
 pub(super) fn run(global: &Global, run: &Run) -> Result<u8> {
-    let bundle = Bundle::read(&run.create.bundle)?;
+    let bundle = Bundle::read(&run.create)?;
     if run.detach && bundle.has_terminal() && run.create.console_socket.is_none() {
         return Err(Error::Invalid("a terminal needs --console-socket with --detach".into()));
     }
     let directory = Directory::new(&global.root, &run.create.id)?;
     // Blocked before there is anything to pass them to, so that none is lost.
     let signals = if run.detach { None } else { Some(foreground::catch()?) };
-    let made = make(&directory, &run.create, bundle, false)?;
-    let mut made = hand_over(&directory, &run.create, made)?;
+    let made = make(global, &directory, &run.create, bundle, false)?;
+    let mut made = hand_over(global, &directory, &run.create, made)?;
     after_start(global, &made.state);
     let Some(signals) = signals else { return Ok(0) };
     let console = made.console.take().filter(|_| run.create.console_socket.is_none());
@@ -117,27 +119,43 @@ pub(super) fn remove(global: &Global, directory: &Directory, state: &State) -> R
     cgroup.kill()?;
     cgroup.remove()?;
     directory.remove()?;
+    after_stop(global, state);
+    Ok(())
+}
+
+/// As the specification says, what fails after the end is only told.
+fn after_stop(global: &Global, state: &State) {
     if let Some(list) = state.config.hooks().as_ref().and_then(|all| all.poststop().as_ref()) {
         for error in hooks::run_all(list, &state.report_line("stopped")) {
             super::tell(global, "warning", &error.to_string());
         }
     }
-    Ok(())
 }
 
 /// A bundle's configuration.
 struct Bundle {
     path: PathBuf,
     spec: Spec,
+    /// Descriptors of the caller for the program, from 3 on.
+    preserve_fds: u32,
 }
 
 impl Bundle {
-    fn read(path: &Path) -> Result<Self> {
-        let path = path.canonicalize().at("open the bundle", path)?;
+    fn read(create: &Create) -> Result<Self> {
+        let listening = inherited::listening();
+        let preserve_fds = inherited::check(listening.saturating_add(create.preserve_fds))?;
+        let path = create.bundle.canonicalize().at("open the bundle", &create.bundle)?;
         let file = path.join("config.json");
         let bytes = fs::read(&file).at("read", &file)?;
-        let spec = serde_json::from_slice(&bytes).map_err(|source| Error::Json { path: file, source })?;
-        Ok(Self { path, spec })
+        let mut spec: Spec =
+            serde_json::from_slice(&bytes).map_err(|source| Error::Json { path: file, source })?;
+        if let Some(mut process) = spec.process().clone().filter(|_| listening > 0) {
+            let mut env = process.env().clone().unwrap_or_default();
+            env.extend([format!("LISTEN_FDS={listening}"), "LISTEN_PID=1".to_owned()]);
+            process.set_env(Some(env));
+            spec.set_process(Some(process));
+        }
+        Ok(Self { path, spec, preserve_fds })
     }
 
     fn has_terminal(&self) -> bool {
@@ -165,18 +183,21 @@ impl Bundle {
     }
 }
 
-fn make(directory: &Directory, create: &Create, bundle: Bundle, two_phases: bool) -> Result<Made> {
-    if create.preserve_fds > 0 {
-        return Err(Error::Unsupported("--preserve-fds"));
-    }
+fn make(
+    global: &Global,
+    directory: &Directory,
+    create: &Create,
+    bundle: Bundle,
+    two_phases: bool,
+) -> Result<Made> {
     let (rootfs, cgroup_path) = (bundle.rootfs()?, bundle.cgroup(&create.id)?);
-    let Bundle { path, mut spec } = bundle;
+    refuse_occupied(&cgroup_path)?;
+    let Bundle { path, mut spec, preserve_fds } = bundle;
     let mut linux = spec.linux().clone().unwrap_or_default();
     linux.set_cgroups_path(Some(cgroup_path.clone()));
     allow_default_devices(&mut linux);
     spec.set_linux(Some(linux));
     directory.make(two_phases)?;
-    let command = if two_phases { "create" } else { "run" };
     let launch = Launch {
         id: create.id.clone(),
         spec,
@@ -189,35 +210,53 @@ fn make(directory: &Directory, create: &Create, bundle: Bundle, two_phases: bool
         release: if two_phases { ReleaseMode::ExecFifo(directory.fifo()) } else { ReleaseMode::Execute },
         bundle: Some(path.clone()),
         die_with_parent: false,
+        preserve_fds,
     };
-    let mut pidfd = None;
-    let outcome = (|| {
-        let stdio = Stdio::inherit().context(|| "copy the standard descriptors".to_owned())?;
-        let failed = |source| Error::Start { command, source };
-        let init = launch::clone(&launch, Vec::new(), stdio).map_err(failed)?;
-        pidfd = Some(init.pidfd.try_clone().context(|| "copy a descriptor".to_owned())?);
-        let state = State {
-            id: create.id.clone(),
-            pid: init.pid,
-            start_time: start_time(init.pid).unwrap_or_default(),
-            bundle: path,
-            rootfs,
-            created: Timestamp::now().to_string(),
-            cgroup_path: cgroup_path.clone(),
-            config: launch.spec.clone(),
-        };
-        let console = release(init).map_err(failed)?.console;
-        directory.write(&state)?;
-        Ok((state, console))
-    })();
-    match (outcome, pidfd) {
-        (Ok((state, console)), Some(pidfd)) => Ok(Made { state, pidfd, console }),
-        (Ok(_), None) => Err(Error::NotRunning),
-        (Err(error), pidfd) => {
-            undo(directory, &cgroup_path, pidfd.as_ref());
+    let failed = |source| Error::Start { command: if two_phases { "create" } else { "run" }, source };
+    let cloned = Stdio::inherit()
+        .context(|| "copy the standard descriptors".to_owned())
+        .and_then(|stdio| launch::clone(&launch, Vec::new(), stdio).map_err(failed))
+        .and_then(|init| {
+            let pidfd = init.pidfd.try_clone().context(|| "copy a descriptor".to_owned())?;
+            Ok((init, pidfd))
+        });
+    let (init, pidfd) = match cloned {
+        Ok(cloned) => cloned,
+        Err(error) => {
+            // The clone has taken the cgroup back.
+            let _ = directory.remove();
+            return Err(error);
+        }
+    };
+    let state = State {
+        id: create.id.clone(),
+        pid: init.pid,
+        start_time: start_time(init.pid).unwrap_or_default(),
+        bundle: path,
+        rootfs,
+        created: Timestamp::now().to_string(),
+        cgroup_path,
+        config: launch.spec,
+    };
+    // Hooks may ask for the state.
+    let outcome = directory.write(&state).and_then(|()| init.release(Release::default()).map_err(failed));
+    match outcome {
+        Ok(started) => Ok(Made { state, pidfd, console: started.console }),
+        Err(error) => {
+            undo(global, directory, &state, &pidfd);
             Err(error)
         }
     }
+}
+
+/// Deleting a container kills all that is in its cgroup, so there must be nobody else.
+fn refuse_occupied(path: &Path) -> Result<()> {
+    let cgroup = Manager::for_path(&path.to_string_lossy())?;
+    let count = if cgroup.exists() { cgroup.pids()?.len() } else { 0 };
+    if count == 0 {
+        return Ok(());
+    }
+    Err(Error::Invalid(format!("the cgroup {} is not empty: {count} processes are in it", path.display())))
 }
 
 /// Adds what every container may use, after the rules of a configuration that has any: callers of runc count on it.
@@ -229,21 +268,17 @@ fn allow_default_devices(linux: &mut Linux) {
     linux.set_resources(Some(resources));
 }
 
-fn release(init: Init) -> std::result::Result<Started, launch::StartError> {
-    init.release(Release::default())
-}
-
 /// Takes back what was made of a container; the first failure is the one that counts.
-fn undo(directory: &Directory, cgroup_path: &Path, pidfd: Option<&OwnedFd>) {
-    if let Some(pidfd) = pidfd {
-        let _ = rustix::process::pidfd_send_signal(pidfd, Signal::KILL);
-        state::await_end(pidfd, REAP);
-        let _ = rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
-    }
-    if let Ok(cgroup) = Manager::for_path(&cgroup_path.to_string_lossy()) {
+fn undo(global: &Global, directory: &Directory, state: &State, pidfd: &OwnedFd) {
+    let _ = rustix::process::pidfd_send_signal(pidfd, Signal::KILL);
+    state::await_end(pidfd, REAP);
+    let _ = rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
+    if let Ok(cgroup) = state.cgroup() {
         let _ = cgroup.remove();
     }
     let _ = directory.remove();
+    // What hooks have made of the container before, such as a network, is theirs to take back.
+    after_stop(global, state);
 }
 
 /// Sends the master of a terminal, as runc's callers expect it.

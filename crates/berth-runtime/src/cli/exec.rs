@@ -8,23 +8,21 @@ use oci_spec::runtime::{Process, User};
 use super::arguments::{Exec, Global};
 use super::create::send_console;
 use super::error::{Context as _, Error, Result};
-use super::foreground;
 use super::state::{Directory, State, Status, replace_file};
+use super::{foreground, inherited};
 use crate::capability;
 use crate::defaults;
-use crate::launch::{self, ExecLaunch, Stdio};
+use crate::launch::{self, ExecLaunch, ExecStarted, Stdio};
 
 /// Runs another program in a container; gives its exit code.
 pub(super) fn exec(global: &Global, exec: &Exec) -> Result<u8> {
+    let preserve_fds = inherited::check(exec.preserve_fds)?;
     let directory = Directory::new(&global.root, &exec.id)?;
     let state = directory.read()?;
     match state.status(&directory)? {
         Status::Running | Status::Created => {}
         Status::Paused if exec.ignore_paused => {}
         status => return Err(Error::Status { action: "exec in", id: exec.id.clone(), status }),
-    }
-    if exec.preserve_fds > 0 {
-        return Err(Error::Unsupported("--preserve-fds"));
     }
     let (process, user) = process(exec, &state)?;
     let tty = process.terminal().unwrap_or_default();
@@ -38,17 +36,17 @@ pub(super) fn exec(global: &Global, exec: &Exec) -> Result<u8> {
         terminal: None,
         user,
         die_with_parent: false,
+        preserve_fds,
     };
     let init = state.process().ok_or(Error::NotRunning)?;
     let signals = if exec.detach { None } else { Some(foreground::catch()?) };
     let stdio = Stdio::inherit().context(|| "copy the standard descriptors".to_owned())?;
     let started = launch::exec(&launch, std::os::fd::AsFd::as_fd(&init), stdio)
         .map_err(|source| Error::Start { command: "exec", source })?;
-    if let (Some(socket), Some(console)) = (&exec.console_socket, &started.console) {
-        send_console(socket, console)?;
-    }
-    if let Some(path) = &exec.pid_file {
-        replace_file(path, started.pid.to_string().as_bytes())?;
+    if let Err(error) = hand_over(exec, &started) {
+        // Nobody would know of it.
+        let _ = rustix::process::pidfd_send_signal(&started.pidfd, rustix::process::Signal::KILL);
+        return Err(error);
     }
     match signals {
         None => Ok(0),
@@ -56,6 +54,17 @@ pub(super) fn exec(global: &Global, exec: &Exec) -> Result<u8> {
             let console = started.console.filter(|_| exec.console_socket.is_none());
             foreground::attend(&started.pidfd, console, &signals)
         }
+    }
+}
+
+/// Gives the terminal away and writes the process ID down.
+fn hand_over(exec: &Exec, started: &ExecStarted) -> Result<()> {
+    if let (Some(socket), Some(console)) = (&exec.console_socket, &started.console) {
+        send_console(socket, console)?;
+    }
+    match &exec.pid_file {
+        Some(path) => replace_file(path, started.pid.to_string().as_bytes()),
+        None => Ok(()),
     }
 }
 

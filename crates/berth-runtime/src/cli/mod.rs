@@ -9,6 +9,7 @@ mod error;
 mod events;
 mod exec;
 mod foreground;
+mod inherited;
 mod report;
 mod signals;
 mod state;

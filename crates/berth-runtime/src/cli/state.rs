@@ -179,12 +179,11 @@ impl State {
         if self.process().is_none() {
             return Ok(Status::Stopped);
         }
-        if directory.fifo().exists() {
-            return Ok(Status::Created);
+        // Without a freezer nothing is paused. A created container can be, and then cannot start.
+        if self.cgroup()?.is_frozen().unwrap_or(false) {
+            return Ok(Status::Paused);
         }
-        // Without a freezer nothing is paused.
-        let frozen = self.cgroup()?.is_frozen().unwrap_or(false);
-        Ok(if frozen { Status::Paused } else { Status::Running })
+        Ok(if directory.fifo().exists() { Status::Created } else { Status::Running })
     }
 
     /// The state as the runtime specification defines it; `owner` and others are runc's additions.

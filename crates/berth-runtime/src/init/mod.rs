@@ -59,6 +59,8 @@ pub(crate) struct JoinPlan {
     pub cgroup: Option<Join>,
     pub stdio: Stdio,
     pub sync: OwnedFd,
+    /// See [`Launch::preserve_fds`].
+    pub preserve_fds: u32,
 }
 
 /// Runs a container's first process.
@@ -85,19 +87,17 @@ fn give_up(sync: &OwnedFd, error: StartError) -> ! {
 fn start_container(plan: &ContainerPlan<'_>) -> Result<Infallible, StartError> {
     enter_namespaces(plan)?;
     let console = make_root(plan)?;
-    let spec = &plan.launch.spec;
     if plan.namespaces.own_network() || plan.launch.network == NetworkMode::Await {
         configure_network(plan)?;
     }
-    run_hooks(spec.hooks(), Hooks::start_container, &plan.state)?;
     let user = privileges::resolve(&plan.process)?;
-    let command = Command { console, init: plan.launch.init, fifo: plan.fifo.as_ref(), user };
+    let command = Command { console, user, container: Some(plan) };
     execute(&plan.process, &plan.stdio, &plan.sync, command)
 }
 
 /// The cgroup first, since the cgroup namespace takes its root from it.
 fn enter_namespaces(plan: &ContainerPlan<'_>) -> Result<(), StartError> {
-    process::set_cloexec_from(3).context(Stage::Namespaces, || "close descriptors")?;
+    close_descriptors(plan.launch.preserve_fds)?;
     if let Some(cgroup) = &plan.cgroup {
         cgroup.enter_tasks().map_err(|error| StartError::new(Stage::Cgroup, error.to_string()))?;
     }
@@ -109,6 +109,12 @@ fn enter_namespaces(plan: &ContainerPlan<'_>) -> Result<(), StartError> {
     }
     privileges::forget_ancestors()?;
     set_host_name(plan)
+}
+
+/// Keeps what this process has open from the program, but for the standard descriptors and the `preserved` ones after them.
+fn close_descriptors(preserved: u32) -> Result<(), StartError> {
+    let first = i32::try_from(preserved).ok().and_then(|count| count.checked_add(3)).unwrap_or(i32::MAX);
+    process::set_cloexec_from(first).context(Stage::Namespaces, || "close descriptors")
 }
 
 fn set_host_name(plan: &ContainerPlan<'_>) -> Result<(), StartError> {
@@ -276,7 +282,7 @@ fn configure_network(plan: &ContainerPlan<'_>) -> Result<(), StartError> {
 }
 
 fn start_joined(plan: &JoinPlan, target: BorrowedFd<'_>) -> Result<Infallible, StartError> {
-    process::set_cloexec_from(3).context(Stage::Namespaces, || "close descriptors")?;
+    close_descriptors(plan.preserve_fds)?;
     if let Some(cgroup) = &plan.cgroup {
         cgroup.enter_tasks().map_err(|error| StartError::new(Stage::Cgroup, error.to_string()))?;
     }
@@ -291,15 +297,15 @@ fn start_joined(plan: &JoinPlan, target: BorrowedFd<'_>) -> Result<Infallible, S
         None => None,
     };
     let user = privileges::resolve(&plan.process)?;
-    execute(&plan.process, &plan.stdio, &plan.sync, Command { console, init: false, fifo: None, user })
+    execute(&plan.process, &plan.stdio, &plan.sync, Command { console, user, container: None })
 }
 
 /// What [`execute`] needs beside the plan.
 struct Command<'a> {
     console: Option<Console>,
-    init: bool,
-    fifo: Option<&'a OwnedFd>,
     user: crate::user::User,
+    /// The container, if this is its first process.
+    container: Option<&'a ContainerPlan<'a>>,
 }
 
 /// The last steps, the same for a container's first process and one that joins: standard descriptors, privileges, program.
@@ -324,7 +330,7 @@ fn execute(
         entered?;
     }
     let env = privileges::environment(plan, user);
-    let program = Program::find(&plan.args, &env, command.init)?;
+    let program = Program::find(&plan.args, &env, command.container.is_some_and(|plan| plan.launch.init))?;
     privileges::drop_to(user, plan)?;
     if refused {
         // A directory of the user's, on a file system that does not trust root.
@@ -332,8 +338,11 @@ fn execute(
     }
     let master: Vec<BorrowedFd<'_>> = command.console.iter().map(|console| console.master.as_fd()).collect();
     channel::send(sync, &Report::Ready, &master).context(Stage::Protocol, || "report to the parent")?;
-    if let Some(fifo) = command.fifo {
-        wait_for_start(fifo).context(Stage::Protocol, || "wait for start")?;
+    if let Some(container) = command.container {
+        if let Some(fifo) = &container.fifo {
+            wait_for_start(fifo).context(Stage::Protocol, || "wait for start")?;
+        }
+        run_hooks(container.launch.spec.hooks(), Hooks::start_container, &container.state)?;
     }
     if privileges::loads_filter_last(plan) {
         privileges::load_filter(plan)?;

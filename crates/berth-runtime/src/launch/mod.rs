@@ -308,7 +308,7 @@ fn exec_inner(
         None => None,
     };
     let (sync, theirs) = socket::pair().context(Stage::Protocol, || "make a socket pair")?;
-    let plan = JoinPlan { process, cgroup, stdio, sync: theirs };
+    let plan = JoinPlan { process, cgroup, stdio, sync: theirs, preserve_fds: launch.preserve_fds };
     let directory = plan.cgroup.as_ref().and_then(Join::directory);
     let (pid, pidfd) = match fork_into(Some(init_pidfd), 0, directory)? {
         Fork::Parent { pid, pidfd } => (pid, pidfd),

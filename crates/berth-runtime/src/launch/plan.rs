@@ -417,6 +417,7 @@ mod tests {
             release: super::super::ReleaseMode::Execute,
             bundle: None,
             die_with_parent: false,
+            preserve_fds: 0,
         };
         assert!(bind_sources(&launch, Vec::new()).unwrap_err().message.contains("descriptor"));
         let launch = Launch { mount_fds: [].into(), ..launch };

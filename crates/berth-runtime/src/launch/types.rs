@@ -46,6 +46,10 @@ pub struct Launch {
     /// Kills the container when the cloning process ends (`PR_SET_PDEATHSIG`).
     #[serde(default)]
     pub die_with_parent: bool,
+    /// How many of the caller's descriptors, from 3 on, the program gets under the same numbers. All must be open before
+    /// anything else is: the engine's own would take their numbers.
+    #[serde(default)]
+    pub preserve_fds: u32,
 }
 
 /// What becomes the container's `/`.
@@ -125,6 +129,9 @@ pub struct ExecLaunch {
     /// Kills the process when the calling one ends (`PR_SET_PDEATHSIG`).
     #[serde(default)]
     pub die_with_parent: bool,
+    /// As [`Launch::preserve_fds`].
+    #[serde(default)]
+    pub preserve_fds: u32,
 }
 
 /// The three standard descriptors of a process without a terminal; with one they are not used.
