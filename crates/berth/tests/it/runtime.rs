@@ -181,6 +181,49 @@ fn pause_update_and_events_reach_the_cgroup() {
 }
 
 #[test]
+fn a_created_container_can_be_paused() {
+    let bundle = Bundle::new(&["true"]);
+    bundle.create().ok();
+    bundle.call(&["pause", &bundle.id()]).ok();
+    assert_eq!(bundle.state()["status"], "paused");
+    assert_ne!(bundle.call(&["start", &bundle.id()]).code, 0, "it cannot start now");
+    bundle.call(&["resume", &bundle.id()]).ok();
+    assert_eq!(bundle.state()["status"], "created");
+    bundle.call(&["start", &bundle.id()]).ok();
+}
+
+/// Deleting one container would kill the other.
+#[test]
+fn two_containers_cannot_share_a_cgroup() {
+    let first = Bundle::new(&["sleep", "1000"]);
+    first.create().ok();
+    let path = first.spec["linux"]["cgroupsPath"].clone();
+    let second = Bundle::new(&["true"]).with(|spec| spec["linux"]["cgroupsPath"] = path);
+    let output = second.run();
+    assert_ne!(output.code, 0);
+    assert!(output.stderr.contains("is not empty"), "{output:?}");
+    assert_eq!(first.state()["status"], "created");
+}
+
+#[test]
+fn descriptors_are_preserved_if_they_are_open() {
+    let bundle = Bundle::new(&["sh", "-c", "cat <&3"]);
+    fs::write(bundle.path("text"), "handed down\n").unwrap();
+    let berth = format!("{} runtime --root {}", binary().display(), bundle.path("state").display());
+    let run_with = |redirection: &str| {
+        let directory = bundle.directory.path().display();
+        let script =
+            format!("{berth} run --preserve-fds 1 --bundle {directory} {} {redirection}", bundle.id());
+        run(Command::new("/bin/sh").args(["-c", &script]))
+    };
+    let output = run_with(&format!("3<{}", bundle.path("text").display()));
+    assert_eq!(output.ok(), "handed down");
+    let output = run_with("3<&-");
+    assert_ne!(output.code, 0);
+    assert!(output.stderr.contains("descriptor 3"), "{output:?}");
+}
+
+#[test]
 fn hooks_run_in_their_order_with_the_state() {
     let bundle = Bundle::new(&["true"]);
     let log = bundle.path("hooks");
@@ -207,6 +250,34 @@ fn hooks_run_in_their_order_with_the_state() {
             .unwrap();
     assert_eq!(state["id"], bundle.id());
     assert!(state["pid"].as_i64().unwrap() > 1);
+}
+
+#[test]
+fn start_container_hooks_wait_for_start() {
+    let bundle = Bundle::new(&["cat", "/hook"]).with(|spec| {
+        let args = ["sh", "-c", "echo from inside > /hook"];
+        spec["hooks"] = json!({ "startContainer": [{ "path": "/bin/sh", "args": args }] });
+    });
+    bundle.create().ok();
+    assert!(!bundle.path("rootfs/hook").exists(), "it has not started");
+    bundle.call(&["start", &bundle.id()]).ok();
+    eventually("the program reads what the hook wrote", || {
+        (fs::read_to_string(bundle.path("stdout")).unwrap() == "from inside\n").then_some(())
+    });
+}
+
+#[test]
+fn what_hooks_made_is_taken_back_after_a_failed_create() {
+    let bundle = Bundle::new(&["nope"]);
+    let log = bundle.path("hooks");
+    let hook = |name: &str| {
+        let script = format!("echo {name} >> {}", log.display());
+        json!([{ "path": "/bin/sh", "args": ["sh", "-c", script] }])
+    };
+    let hooks = json!({ "createRuntime": hook("createRuntime"), "poststop": hook("poststop") });
+    let bundle = bundle.with(|spec| spec["hooks"] = hooks);
+    assert_ne!(bundle.create().code, 0);
+    assert_eq!(fs::read_to_string(&log).unwrap(), "createRuntime\npoststop\n");
 }
 
 #[test]
