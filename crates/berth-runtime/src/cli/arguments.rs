@@ -234,6 +234,12 @@ pub(super) struct Update {
     /// Microseconds of realtime in a period
     #[arg(long, allow_hyphen_values = true)]
     pub cpu_rt_runtime: Option<i64>,
+    /// 1 for CPU time that nobody else wants, 0 for the usual
+    #[arg(long)]
+    pub cpu_idle: Option<i64>,
+    /// Microseconds that unused quota may add up to
+    #[arg(long)]
+    pub cpu_burst: Option<u64>,
     /// CPUs to use, such as 0-2,4
     #[arg(long)]
     pub cpuset_cpus: Option<String>,

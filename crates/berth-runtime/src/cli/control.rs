@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxPids, LinuxResources};
+use serde_json::Value;
 
 use super::arguments::{Delete, Global, Kill, Update};
 use super::error::{Context as _, Error, Result};
@@ -116,9 +117,30 @@ pub(super) fn update(global: &Global, update: &Update) -> Result<()> {
     };
     state.cgroup()?.update(&resources)?;
     let mut linux = state.config.linux().clone().unwrap_or_default();
-    linux.set_resources(Some(resources));
+    linux.set_resources(Some(merged(linux.resources().clone(), &resources)?));
     state.config.set_linux(Some(linux));
     directory.write(&state)
+}
+
+/// `before`, with what `change` says in place of the same.
+fn merged(before: Option<LinuxResources>, change: &LinuxResources) -> Result<LinuxResources> {
+    let invalid = |error: serde_json::Error| Error::Invalid(format!("resources: {error}"));
+    let mut all = serde_json::to_value(before.unwrap_or_default()).map_err(invalid)?;
+    overlay(&mut all, serde_json::to_value(change).map_err(invalid)?);
+    serde_json::from_value(all).map_err(invalid)
+}
+
+/// Objects are merged; everything else is replaced, but not by nothing.
+fn overlay(below: &mut Value, above: Value) {
+    match (below, above) {
+        (Value::Object(below), Value::Object(above)) => {
+            for (key, value) in above {
+                overlay(below.entry(key).or_insert(Value::Null), value);
+            }
+        }
+        (_, Value::Null) => {}
+        (below, above) => *below = above,
+    }
 }
 
 fn read(path: &Path) -> Result<LinuxResources> {
@@ -139,6 +161,8 @@ fn from_flags(update: &Update) -> Result<LinuxResources> {
         .set_period(update.cpu_period)
         .set_realtime_period(update.cpu_rt_period)
         .set_realtime_runtime(update.cpu_rt_runtime)
+        .set_idle(update.cpu_idle)
+        .set_burst(update.cpu_burst)
         .set_cpus(update.cpuset_cpus.clone())
         .set_mems(update.cpuset_mems.clone());
     let mut memory = LinuxMemory::default();
@@ -182,6 +206,16 @@ fn bytes(text: Option<&str>) -> Result<Option<i64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_update_leaves_what_it_does_not_name() {
+        let read = |text: &str| serde_json::from_str::<LinuxResources>(text).unwrap();
+        let before = read(r#"{"memory":{"limit":5,"swap":6},"pids":{"limit":7},"devices":[]}"#);
+        let after = merged(Some(before), &read(r#"{"memory":{"limit":8},"cpu":{"shares":9}}"#)).unwrap();
+        let expected =
+            read(r#"{"memory":{"limit":8,"swap":6},"pids":{"limit":7},"cpu":{"shares":9},"devices":[]}"#);
+        assert_eq!(after, expected);
+    }
 
     #[test]
     fn sizes_have_units() {

@@ -13,6 +13,8 @@ use super::error::{Context as _, Result};
 const WINCH: i32 = 28;
 /// Passed on to the process.
 const PASSED: [i32; 8] = [1, 2, 3, 10, 12, 14, 15, WINCH];
+/// Most bytes to copy at once.
+const CHUNK: usize = 16 << 10;
 /// Bytes of one `signalfd_siginfo`; its first four are the signal's number.
 const INFORMATION: usize = 128;
 
@@ -48,14 +50,14 @@ pub(super) fn attend(pidfd: &OwnedFd, console: Option<OwnedFd>, signals: &OwnedF
     if let Some(console) = &console {
         resize(console);
     }
-    let mut terminal = console.map(|master| Terminal { master, input: true, output: true });
+    let mut terminal = console.map(Terminal::new).transpose()?;
     loop {
         let stdin = io::stdin();
         let mut ready = vec![PollFd::new(pidfd, PollFlags::IN), PollFd::new(signals, PollFlags::IN)];
-        let (input, output) =
-            terminal.as_ref().map_or((false, false), |terminal| (terminal.input, terminal.output));
+        let output = terminal.as_ref().is_some_and(|terminal| terminal.output);
+        let input = terminal.as_ref().is_some_and(|terminal| terminal.input && terminal.typed.is_empty());
         if let Some(terminal) = terminal.as_ref().filter(|_| output) {
-            ready.push(PollFd::new(&terminal.master, PollFlags::IN));
+            ready.push(PollFd::new(&terminal.master, terminal.wanted()));
         }
         if input {
             ready.push(PollFd::new(&stdin, PollFlags::IN));
@@ -72,6 +74,7 @@ pub(super) fn attend(pidfd: &OwnedFd, console: Option<OwnedFd>, signals: &OwnedF
         if let Some(terminal) = &mut terminal {
             if output && is_ready[2] {
                 terminal.show();
+                terminal.hand_in();
             }
             if input && is_ready.last() == Some(&true) {
                 terminal.type_in();
@@ -89,38 +92,77 @@ pub(super) fn attend(pidfd: &OwnedFd, console: Option<OwnedFd>, signals: &OwnedF
 
 /// The container's terminal, relayed to the own one.
 struct Terminal {
+    /// Never blocks: a program that reads nothing must not keep its output and the signals waiting.
     master: OwnedFd,
+    /// What has been read, but not taken by the container's terminal.
+    typed: Vec<u8>,
     input: bool,
     output: bool,
 }
 
 impl Terminal {
-    fn show(&mut self) {
-        self.output = copy(&self.master, io::stdout());
+    fn new(master: OwnedFd) -> Result<Self> {
+        rustix::io::ioctl_fionbio(&master, true).context(|| "change the terminal's mode".to_owned())?;
+        Ok(Self { master, typed: Vec::new(), input: true, output: true })
     }
 
+    /// What to wait for at the container's terminal.
+    fn wanted(&self) -> PollFlags {
+        if self.typed.is_empty() { PollFlags::IN } else { PollFlags::IN | PollFlags::OUT }
+    }
+
+    /// Copies output; at its end the other side of the terminal is closed.
+    fn show(&mut self) {
+        let mut buffer = [0; CHUNK];
+        self.output = match rustix::io::read(&self.master, &mut buffer) {
+            Ok(0) => false,
+            Ok(count) => {
+                print(&buffer[..count]);
+                true
+            }
+            Err(error) => matches!(error, Errno::INTR | Errno::AGAIN),
+        };
+    }
+
+    /// Reads input.
     fn type_in(&mut self) {
-        self.input = copy(io::stdin(), &self.master);
+        let mut buffer = [0; CHUNK];
+        match rustix::io::read(io::stdin(), &mut buffer) {
+            Ok(0) => self.input = false,
+            Ok(count) => {
+                self.typed.extend_from_slice(&buffer[..count]);
+                self.hand_in();
+            }
+            Err(error) => self.input = matches!(error, Errno::INTR | Errno::AGAIN),
+        }
+    }
+
+    /// Passes on as much of the input as the terminal takes now.
+    fn hand_in(&mut self) {
+        if self.typed.is_empty() {
+            return;
+        }
+        match rustix::io::write(&self.master, &self.typed) {
+            Ok(count) => drop(self.typed.drain(..count)),
+            Err(Errno::INTR | Errno::AGAIN) => {}
+            Err(_) => self.typed.clear(),
+        }
     }
 }
 
-/// Copies what is there now; false at the end.
-fn copy(from: impl AsFd, to: impl AsFd) -> bool {
-    let mut buffer = [0; 16 << 10];
-    match rustix::io::read(&from, &mut buffer) {
-        Ok(0) => false,
-        Ok(count) => {
-            let mut rest = &buffer[..count];
-            while !rest.is_empty() {
-                match rustix::io::write(&to, rest) {
-                    Ok(written) => rest = &rest[written..],
-                    Err(Errno::INTR | Errno::AGAIN) => {}
-                    Err(_) => return false,
-                }
+/// Writes to standard output, also to one that does not block. The program goes on although nobody sees it.
+fn print(mut bytes: &[u8]) {
+    let stdout = io::stdout();
+    while !bytes.is_empty() {
+        match rustix::io::write(&stdout, bytes) {
+            Ok(written) => bytes = &bytes[written..],
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => {
+                // An error shows itself at the next write.
+                let _ = rustix::event::poll(&mut [PollFd::new(&stdout, PollFlags::OUT)], None);
             }
-            true
+            Err(_) => return,
         }
-        Err(error) => matches!(error, Errno::INTR | Errno::AGAIN),
     }
 }
 
