@@ -191,7 +191,6 @@ fn make(
     two_phases: bool,
 ) -> Result<Made> {
     let (rootfs, cgroup_path) = (bundle.rootfs()?, bundle.cgroup(&create.id)?);
-    refuse_occupied(&cgroup_path)?;
     let Bundle { path, mut spec, preserve_fds } = bundle;
     let mut linux = spec.linux().clone().unwrap_or_default();
     linux.set_cgroups_path(Some(cgroup_path.clone()));
@@ -213,8 +212,8 @@ fn make(
         preserve_fds,
     };
     let failed = |source| Error::Start { command: if two_phases { "create" } else { "run" }, source };
-    let cloned = Stdio::inherit()
-        .context(|| "copy the standard descriptors".to_owned())
+    let cloned = refuse_occupied(&cgroup_path)
+        .and_then(|()| Stdio::inherit().context(|| "copy the standard descriptors".to_owned()))
         .and_then(|stdio| launch::clone(&launch, Vec::new(), stdio).map_err(failed))
         .and_then(|init| {
             let pidfd = init.pidfd.try_clone().context(|| "copy a descriptor".to_owned())?;
