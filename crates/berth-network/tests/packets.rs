@@ -139,7 +139,8 @@ fn serve(namespace: &Namespace, port: u16) {
 fn ask(namespace: &Namespace, address: &str) -> Option<IpAddr> {
     let address: SocketAddr = address.parse().unwrap();
     namespace.run(move || {
-        let mut connection = TcpStream::connect_timeout(&address, Duration::from_millis(700)).ok()?;
+        // A link that has just come up may lose the first packet: the next attempt follows after a second.
+        let mut connection = TcpStream::connect_timeout(&address, Duration::from_millis(3500)).ok()?;
         connection.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
         let mut text = String::new();
         connection.read_to_string(&mut text).ok()?;

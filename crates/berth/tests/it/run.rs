@@ -4,6 +4,7 @@ use std::fs;
 
 use crate::daemon::{Client, Daemon};
 use crate::output::{eventually, feed};
+use crate::registry::{ADDRESS, Registry};
 use crate::{files, output};
 
 with_both_clients! {
@@ -154,6 +155,16 @@ fn a_full_debian_runs() {
         let text = daemon.with(client, &["run", "--rm", "debian", "bash", "-c", script]).ok();
         assert!(text.starts_with("debian\n") && text.contains("uid=65534(nobody)"), "{text}");
     }
+    // The same from a registry: compressed, and verified on its way.
+    daemon.berth(&["rmi", "debian"]).ok();
+    let registry = Registry::start(daemon.root.path());
+    registry.push("docker-archive", archive.to_str().unwrap(), "debian");
+    let name = format!("{ADDRESS}/debian:latest");
+    daemon.berth(&["pull", "-q", &name]).ok();
+    let count = daemon
+        .berth(&["run", "--rm", "--network", "none", &name, "bash", "-c", "dpkg -l | grep -c '^ii'"])
+        .ok();
+    assert!(count.parse::<u32>().unwrap() > 50, "{count}");
 }
 
 #[test]
