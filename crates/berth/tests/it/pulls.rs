@@ -231,8 +231,11 @@ fn a_daemon_that_is_killed_in_a_pull_leaves_nothing_and_the_next_one_resumes() {
         pull.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();
     let partial = daemon.data_root().join("staging/partial");
     eventually("a part of the layer is on the disk", || {
-        let files = std::fs::read_dir(&partial).ok()?.flatten();
-        files.filter_map(|file| file.metadata().ok()).any(|file| file.len() >= 150_000).then_some(())
+        // The layer in question: others may be on their way to their end.
+        let hex = registry.layers[2].split_once(':')?.1;
+        let mut files = std::fs::read_dir(&partial).ok()?.flatten();
+        let file = files.find(|file| file.file_name().to_string_lossy().contains(hex))?;
+        (file.metadata().ok()?.len() >= 150_000).then_some(())
     });
     daemon.kill();
     pull.wait().unwrap();
