@@ -286,3 +286,51 @@ fn a_recorded_layer_is_rebuilt_byte_for_byte() {
     meta::rebuild(&mut File::open(&record).unwrap(), directory.as_fd(), &mut rebuilt).unwrap();
     assert!(rebuilt == tar, "{} and {} bytes", rebuilt.len(), tar.len());
 }
+
+#[test]
+fn the_extended_headers_of_one_entry_are_bounded_together() {
+    let value = "v".repeat(60_000);
+    let mut tar = Tar::new();
+    for n in 0..40 {
+        tar = tar.pax(&[(&format!("SCHILY.xattr.user.n{n}"), &value)]);
+    }
+    Place::new().refuses(&tar.file("f", b"").end(), "extended headers");
+}
+
+#[test]
+fn a_whiteout_does_not_hide_a_link_of_its_own_layer() {
+    let (below, above) = (Place::new(), Place::new());
+    below.unpack(&Tar::new().file("file", b"content").end()).unwrap();
+    let tar = Tar::new().link(EntryType::Link, "again", "file").file(".wh.again", b"").end();
+    let made = above.unpack(&tar).unwrap();
+    let directory = File::open(above.root()).unwrap();
+    fixup(directory.as_fd(), &made.fixups, &[below.root()]).unwrap();
+    assert_eq!(fs::read(above.root().join("again")).unwrap(), b"content");
+}
+
+#[test]
+fn devices_and_capabilities_arrive() {
+    let mut null = Tar::header(EntryType::Char, b"null", 0);
+    null.set_device_major(1).unwrap();
+    null.set_device_minor(3).unwrap();
+    // A version 2 capability set with cap_net_raw, which no UTF-8 rule breaks.
+    let capability = "\u{1}\0\0\u{2}\0\u{20}\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
+    let tar = Tar::new()
+        .add(null, b"")
+        .pax(&[
+            ("SCHILY.xattr.security.capability", capability),
+            ("SCHILY.xattr.trusted.overlay.opaque", "y"),
+        ])
+        .file("ping", b"x")
+        .end();
+    let place = Place::new();
+    place.unpack(&tar).unwrap();
+    let null = fs::symlink_metadata(place.root().join("null")).unwrap();
+    assert!(null.file_type().is_char_device());
+    assert_eq!(null.rdev(), rustix::fs::makedev(1, 3));
+    let ping = place.root().join("ping");
+    let mut value = [0_u8; 32];
+    let length = rustix::fs::getxattr(&ping, "security.capability", &mut value).unwrap();
+    assert_eq!(&value[..length], capability.as_bytes());
+    assert!(rustix::fs::getxattr(&ping, "trusted.overlay.opaque", &mut value).is_err());
+}

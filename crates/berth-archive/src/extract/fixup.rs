@@ -1,5 +1,6 @@
 //! The ordered pass: what a layer takes from the layers below it.
 
+use std::collections::HashMap;
 use std::ffi::{CStr, OsStr};
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -40,12 +41,12 @@ pub fn fixup(dir: BorrowedFd<'_>, fixups: &Fixups, lower: &[impl AsRef<Path>]) -
             copy_attributes(own.fd(), below, path)?;
         }
     }
-    let mut copied: Vec<(&[u8], &[u8])> = Vec::new();
+    let mut copied: HashMap<&[u8], &[u8]> = HashMap::new();
     for link in &fixups.links {
         let (parent, last) = name::split(&link.path);
         let parent = directory(&layers[0], parent)?;
         let last = OsStr::from_bytes(last);
-        if let Some(&(_, twin)) = copied.iter().find(|(target, _)| *target == link.target) {
+        if let Some(&twin) = copied.get(link.target.as_slice()) {
             let (twin_parent, twin_last) = name::split(twin);
             let twin_parent = directory(&layers[0], twin_parent)?;
             rustix::fs::linkat(&twin_parent, OsStr::from_bytes(twin_last), &parent, last, AtFlags::empty())
@@ -68,7 +69,7 @@ pub fn fixup(dir: BorrowedFd<'_>, fixups: &Fixups, lower: &[impl AsRef<Path>]) -
                 ));
             }
         }
-        copied.push((&link.target, &link.path));
+        copied.insert(&link.target, &link.path);
     }
     // Links have changed the times of the directories they were put into; the archive did not say those times.
     Ok(())

@@ -250,6 +250,10 @@ impl Tree {
 
     /// A whiteout hides what lower layers have; what this layer has of that name stays.
     fn whiteout(&mut self, path: &[u8]) -> Result<()> {
+        // A deferred link is this layer's too, though nothing stands there yet.
+        if self.links.contains_key(path) {
+            return Ok(());
+        }
         self.enter(path)?;
         let (parent, name) = self.spot(path)?;
         let spot = Spot { parent, name: OsStr::from_bytes(name) };

@@ -74,6 +74,7 @@ impl<R: Read> Entries<R> {
         self.skip_rest()?;
         let mut extensions = Extensions::default();
         let mut extended = false;
+        let mut pax_bytes = 0u64;
         loop {
             let mut block = [0; BLOCK];
             if !self.input.exact_or_end(&mut block, "a header")? {
@@ -89,7 +90,14 @@ impl<R: Read> Entries<R> {
             }
             let header = self.well_formed(header::parse(&block))?;
             match header.kind {
-                b'x' => self.pax(&header, &mut extensions)?,
+                b'x' => {
+                    // One entry's extended headers are bounded together: their attributes add up in memory.
+                    pax_bytes = pax_bytes.saturating_add(header.size);
+                    if pax_bytes > self.limits.extension_bytes {
+                        return Err(self.extension_limit());
+                    }
+                    self.pax(&header, &mut extensions)?;
+                }
                 b'g' => {
                     // As in Go's reader, and so in Docker: global records are checked, but change no entry.
                     let body = self.body(&header)?;
@@ -154,10 +162,7 @@ impl<R: Read> Entries<R> {
     /// The body of an extension header, within the cap.
     fn body(&mut self, header: &Header) -> Result<Vec<u8>> {
         if header.size > self.limits.extension_bytes {
-            return Err(Error::Limit {
-                what: "the size of an extended header",
-                limit: self.limits.extension_bytes,
-            });
+            return Err(self.extension_limit());
         }
         let size = usize::try_from(header.size).unwrap_or(usize::MAX);
         let mut body = vec![0; size.next_multiple_of(BLOCK)];
@@ -165,6 +170,10 @@ impl<R: Read> Entries<R> {
         self.recorder.raw(&body)?;
         body.truncate(size);
         Ok(body)
+    }
+
+    fn extension_limit(&self) -> Error {
+        Error::Limit { what: "the size of an entry's extended headers", limit: self.limits.extension_bytes }
     }
 
     fn long_name(&mut self, header: &Header) -> Result<Vec<u8>> {
