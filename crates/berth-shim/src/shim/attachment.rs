@@ -11,7 +11,7 @@ use super::poller::{Interest, Poller, Token, Watched};
 use crate::log::Stream;
 use crate::protocol::{AttachOptions, Framing};
 
-/// A connection that makes no progress for this long after its process has ended is dropped.
+/// A connection that has got everything is closed after this time, if the other side has not closed it by then.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What comes of a connection's input.
@@ -39,10 +39,12 @@ pub(super) struct Attachment {
     pending: Vec<u8>,
     /// The other side takes no more output.
     hung_up: bool,
+    /// The other side sends no more input. It may well go on to take output.
+    ended: bool,
     /// No more output follows what is pending.
-    finishing: Option<Instant>,
-    /// The other side was told so.
-    shut: bool,
+    finishing: bool,
+    /// When the other side was told so, after all the output.
+    shut: Option<Instant>,
 }
 
 impl Attachment {
@@ -63,8 +65,9 @@ impl Attachment {
             stdin,
             pending: Vec::new(),
             hung_up: false,
-            finishing: None,
-            shut: false,
+            ended: false,
+            finishing: false,
+            shut: None,
         };
         attachment.watch(true)?;
         Ok(attachment)
@@ -82,12 +85,14 @@ impl Attachment {
 
     /// It is of no more use.
     pub(super) fn is_done(&self) -> bool {
-        self.hung_up && (!self.stdin || self.finishing.is_some())
+        let silent = !self.stdin || self.finishing;
+        (self.hung_up && silent) || (self.shut.is_some() && self.ended)
     }
 
-    /// When a connection that is only being finished is given up.
+    /// When a connection that is only waited for is given up. A client may take its output as slowly as it likes, as
+    /// when a user reads it page by page.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.finishing.map(|since| since + PATIENCE)
+        self.shut.map(|since| since + PATIENCE)
     }
 
     /// Input that came before the connection did, with the detach sequence taken out.
@@ -137,9 +142,6 @@ impl Attachment {
             match rustix::io::write(&self.connection, &self.pending) {
                 Ok(count) => {
                     self.pending.drain(..count);
-                    if let Some(since) = &mut self.finishing {
-                        *since = Instant::now();
-                    }
                 }
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => return,
@@ -153,13 +155,13 @@ impl Attachment {
     /// No more output follows. Input is read and thrown away until the other side closes: a connection closed with
     /// unread input would be reset, and the last output with it.
     pub(super) fn finish(&mut self) {
-        self.finishing.get_or_insert_with(Instant::now);
+        self.finishing = true;
         self.shut_if_finished();
     }
 
     fn shut_if_finished(&mut self) {
-        if self.finishing.is_some() && self.pending.is_empty() && !self.shut {
-            self.shut = true;
+        if self.finishing && self.pending.is_empty() && self.shut.is_none() {
+            self.shut = Some(Instant::now());
             // What is no socket has no halves: it is closed at once.
             if rustix::net::shutdown(&self.connection, rustix::net::Shutdown::Write).is_err() {
                 self.hang_up();
@@ -176,19 +178,16 @@ impl Attachment {
     /// Reads input once, into `buffer`, and appends what is meant for the process to `out`.
     pub(super) fn receive(&mut self, buffer: &mut [u8], out: &mut Vec<u8>) -> Received {
         match rustix::io::retry_on_intr(|| rustix::io::read(&self.connection, &mut *buffer)) {
-            Ok(0) if self.finishing.is_some() || self.hung_up => {
-                self.hang_up();
-                self.stdin = false;
-                Received::End
-            }
             Ok(0) => {
+                self.ended = true;
                 self.stdin = false;
                 Received::End
             }
-            Ok(_) if self.finishing.is_some() => Received::Input,
+            Ok(_) if self.finishing => Received::Input,
             Ok(count) => self.filter(&buffer[..count], out),
             Err(Errno::AGAIN) => Received::Input,
             Err(_) => {
+                self.ended = true;
                 self.stdin = false;
                 self.hang_up();
                 Received::Broken
@@ -198,7 +197,7 @@ impl Attachment {
 
     /// Watches for what can be dealt with now: input only if `room` says so.
     pub(super) fn watch(&mut self, room: bool) -> io::Result<()> {
-        let reads = self.finishing.is_some() || (self.stdin && room);
+        let reads = !self.ended && (self.finishing || (self.stdin && room));
         let mut interest = Interest::empty();
         interest.set(Interest::IN, reads);
         interest.set(Interest::OUT, !self.pending.is_empty());
@@ -278,6 +277,34 @@ mod tests {
             attachment.flush();
             std::thread::yield_now();
         }
+        assert_eq!(reader.join().unwrap(), sent);
+    }
+
+    /// The stock client ends its half at once when it has no input to send.
+    #[test]
+    fn output_outlives_the_end_of_the_input() {
+        use std::io::Read;
+        let (mut attachment, mut far) = attached(Framing::Raw);
+        far.shutdown(std::net::Shutdown::Write).unwrap();
+        let chunk = vec![b'x'; 64 * 1024];
+        let mut sent = 0;
+        while !attachment.is_blocked() {
+            attachment.send(Stream::Stdout, &chunk);
+            sent += chunk.len();
+        }
+        attachment.finish();
+        assert_eq!(attachment.receive(&mut [0; 16], &mut Vec::new()), Received::End);
+        assert!(!attachment.is_done(), "output waits still");
+        let reader = std::thread::spawn(move || {
+            let mut all = Vec::new();
+            far.read_to_end(&mut all).unwrap();
+            all.len()
+        });
+        while attachment.is_blocked() {
+            attachment.flush();
+            std::thread::yield_now();
+        }
+        assert!(attachment.is_done());
         assert_eq!(reader.join().unwrap(), sent);
     }
 

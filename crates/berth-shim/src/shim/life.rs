@@ -204,9 +204,9 @@ impl Shim {
     /// The shim has nothing left to do.
     pub(super) fn is_finished(&self) -> bool {
         let Phase::Leaving { until } = &self.phase else { return false };
-        let busy = self.streams.is_attached()
-            || self.connections.values().any(Connection::is_waiting)
-            || self.execs.values().any(|exec| exec.streams.is_attached());
-        !busy || *until <= Instant::now()
+        let attached =
+            self.streams.is_attached() || self.execs.values().any(|exec| exec.streams.is_attached());
+        let telling = self.connections.values().any(Connection::is_waiting);
+        !attached && (!telling || *until <= Instant::now())
     }
 }

@@ -32,7 +32,7 @@ use streams::{Ends, Streams};
 
 /// Output and input pass through a buffer of this size, which an idle shim does not have.
 const CHUNK: usize = 32 * 1024;
-/// How long a shim that may leave waits for clients to take the last output.
+/// How long a shim that may leave waits for those whom it tells the container's end.
 const LINGER: Duration = Duration::from_secs(30);
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 64;
@@ -261,7 +261,9 @@ impl Shim {
     /// The soonest moment at which something is to be done without an event.
     fn timeout(&self) -> Option<Duration> {
         let phase = match &self.phase {
-            Phase::Draining { until, .. } | Phase::Leaving { until } => Some(*until),
+            Phase::Draining { until, .. } => Some(*until),
+            // Once past, only connections that are attached still keep the shim.
+            Phase::Leaving { until } => Some(*until).filter(|until| *until > Instant::now()),
             Phase::Cloned(_) | Phase::Running { .. } | Phase::Exited(_) => None,
         };
         let execs = self.execs.values().filter_map(Exec::deadline);

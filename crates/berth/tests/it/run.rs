@@ -1,6 +1,7 @@
 //! `run`: the path from the command line to a process, and its flags.
 
 use std::fs;
+use std::process::Stdio;
 
 use crate::daemon::{Client, Daemon};
 use crate::output::{eventually, feed};
@@ -29,6 +30,22 @@ with_both_clients! {
         let output = daemon.with(client, &["run", "--rm", "busybox", "seq", "1", "200000"]).ok();
         assert_eq!(output.lines().count(), 200_000);
         assert!(output.ends_with("\n200000"));
+    }
+
+    fn output_waits_for_a_reader_that_comes_late(daemon: &Daemon, client: Client) {
+        let mut command = daemon.client(client, &["run", "--name", "much", "busybox", "seq", "1", "1000000"]);
+        let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let logged = || daemon.berth(&["logs", "much"]).stdout;
+        // All sockets and pipes on the way are full, so that some of it waits in Berth when the container ends.
+        let mut before = 0;
+        eventually("a writer that is blocked", || {
+            let now = logged().len();
+            (std::mem::replace(&mut before, now) == now && now > 0).then_some(())
+        });
+        daemon.berth(&["kill", "much"]).ok();
+        assert_eq!(daemon.wait("much"), 137);
+        let output = String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap();
+        assert_eq!(output, logged());
     }
 
     fn runs_in_the_background_under_a_name(daemon: &Daemon, client: Client) {
