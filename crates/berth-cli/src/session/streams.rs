@@ -121,7 +121,7 @@ async fn copy_output(mut read: ReadHalf<Hijacked>, multiplexed: bool) -> Outcome
             Err(error) => return Err(Failure::io("reading the container's output", &error)),
         };
         if count == 0 {
-            return out.finish().await;
+            return Ok(());
         }
         out.write(Bytes::copy_from_slice(&buffer[..count])).await?;
     }
@@ -144,39 +144,44 @@ impl Output {
     /// Writes some of the stream.
     pub async fn write(&mut self, mut input: Bytes) -> Outcome {
         let Some(decoder) = &mut self.decoder else {
-            return put(&mut self.stdout, &input).await;
+            return self.put(Stream::Stdout, &input).await;
         };
-        loop {
-            let chunk = decoder.next(&mut input).map_err(|error| Failure::new(error.to_string()))?;
-            let Some(chunk) = chunk else { return Ok(()) };
-            match chunk.stream {
-                Stream::Stdin | Stream::Stdout => put(&mut self.stdout, &chunk.data).await?,
-                Stream::Stderr => put(&mut self.stderr, &chunk.data).await?,
-                Stream::SystemError => {
-                    let text = String::from_utf8_lossy(&chunk.data).trim().to_owned();
-                    return Err(Failure::new(format!("error from daemon in stream: {text}")));
-                }
+        // A write costs a switch of threads, a frame is often a single line: neighbours go out as one.
+        let (runs, failure) = runs(decoder, &mut input);
+        for (stream, data) in runs {
+            self.put(stream, &data).await?;
+        }
+        failure.map_or(Ok(()), Err)
+    }
+
+    async fn put(&mut self, stream: Stream, data: &[u8]) -> Outcome {
+        let to: &mut (dyn AsyncWrite + Unpin) =
+            if stream == Stream::Stderr { &mut self.stderr } else { &mut self.stdout };
+        let outcome = async {
+            to.write_all(data).await?;
+            to.flush().await
+        };
+        outcome.await.map_err(|error| Failure::io("writing output", &error))
+    }
+}
+
+/// What `input` holds, with neighbouring frames of one stream joined, and why the stream ends there if it does.
+fn runs(decoder: &mut Decoder, input: &mut Bytes) -> (Vec<(Stream, Vec<u8>)>, Option<Failure>) {
+    let mut runs: Vec<(Stream, Vec<u8>)> = Vec::new();
+    loop {
+        match decoder.next(input) {
+            Ok(Some(chunk)) if chunk.stream == Stream::SystemError => {
+                let text = String::from_utf8_lossy(&chunk.data).trim().to_owned();
+                return (runs, Some(Failure::new(format!("error from daemon in stream: {text}"))));
             }
+            Ok(Some(chunk)) => match runs.last_mut() {
+                Some((stream, data)) if *stream == chunk.stream => data.extend_from_slice(&chunk.data),
+                _ => runs.push((chunk.stream, chunk.data.to_vec())),
+            },
+            Ok(None) => return (runs, None),
+            Err(error) => return (runs, Some(Failure::new(error.to_string()))),
         }
     }
-
-    /// Waits until everything is written.
-    pub async fn finish(mut self) -> Outcome {
-        flush(&mut self.stdout).await?;
-        flush(&mut self.stderr).await
-    }
-}
-
-async fn put(to: &mut (impl AsyncWrite + Unpin), data: &[u8]) -> Outcome {
-    let outcome = async {
-        to.write_all(data).await?;
-        to.flush().await
-    };
-    outcome.await.map_err(|error| Failure::io("writing output", &error))
-}
-
-async fn flush(to: &mut (impl AsyncWrite + Unpin)) -> Outcome {
-    to.flush().await.map_err(|error| Failure::io("writing output", &error))
 }
 
 /// Writes a stream that nobody answers, such as logs.
@@ -185,5 +190,36 @@ pub async fn show(mut body: berth_client::ResponseBody, multiplexed: bool) -> Ou
     while let Some(chunk) = body.chunk().await? {
         out.write(chunk).await?;
     }
-    out.finish().await
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::BytesMut;
+
+    use super::*;
+
+    #[test]
+    fn neighbouring_frames_of_one_stream_are_joined() {
+        let mut frames = BytesMut::new();
+        for (stream, text) in [
+            (Stream::Stdout, "a"),
+            (Stream::Stdout, "b"),
+            (Stream::Stderr, "c"),
+            (Stream::Stdout, "d"),
+            (Stream::SystemError, "gone\n"),
+            (Stream::Stdout, "never"),
+        ] {
+            berth_api::stream::encode(stream, text.as_bytes(), &mut frames);
+        }
+        let mut frames = frames.freeze();
+        let (found, failure) = runs(&mut Decoder::new(), &mut frames);
+        let expected: Vec<(Stream, Vec<u8>)> = vec![
+            (Stream::Stdout, b"ab".into()),
+            (Stream::Stderr, b"c".into()),
+            (Stream::Stdout, b"d".into()),
+        ];
+        assert_eq!(found, expected);
+        assert!(failure.is_some_and(|failure| failure.to_string().contains("gone")));
+    }
 }
