@@ -1,16 +1,16 @@
 //! `attach`.
 
 use berth_api::container::{Inspect, Status};
-use berth_client::{Query, segment};
+use berth_client::segment;
 use clap::{ArgMatches, Command};
 
-use super::exit::{self, Wait};
-use super::run::keys_of;
-use super::start::carry;
+use super::exit::Wait;
+use super::join;
+use super::request::Attached;
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
 use crate::flags;
-use crate::session::{End, Session, signals, terminal};
+use crate::session::Session;
 
 /// The command.
 pub fn command() -> Command {
@@ -39,25 +39,11 @@ pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
     }
     let tty = found.config.tty;
     let stdin = !flags::on(matches, "no-stdin") && found.config.open_stdin;
-    if stdin && tty && !terminal::is_input() {
-        return Err(Failure::new("the input device is not a TTY"));
-    }
-    let caught = match flags::on(matches, "sig-proxy") && !tty {
-        false => None,
-        true => Some(signals::catch().map_err(|error| Failure::io("catching signals", &error))?),
-    };
+    join::require_terminal(stdin, tty)?;
+    let caught = join::catch(flags::on(matches, "sig-proxy") && !tty)?;
     let wait = Wait::begin(&client, &found.id, "").await?;
-    let path = Query::new()
-        .flag("stream", true)
-        .flag("stdin", stdin)
-        .flag("stdout", true)
-        .flag("stderr", true)
-        .set_some("detachKeys", flags::text(matches, "detach-keys"))
-        .on(&format!("/containers/{}/attach", segment(&found.id)));
-    let connection = client.hijack(&path, None::<&()>).await?;
-    let session = Session { stdin, tty, detach_keys: keys_of(matches)? };
-    match carry(&client, &found.id, session.run(connection), tty, caught).await? {
-        End::Detached => Ok(()),
-        End::Closed => exit::with(wait.code(context, &found.id).await?),
-    }
+    let streams = Attached { stdin, stdout: true, stderr: true };
+    let connection = join::attach(&client, matches, &found.id, streams).await?;
+    let session = Session { stdin, tty, detach_keys: join::keys_of(matches)? };
+    join::follow((context, &client), &found.id, Some(connection), session, caught, wait).await
 }

@@ -4,12 +4,11 @@ use berth_api::exec::{CreateRequest, CreateResponse, Inspect, StartRequest};
 use berth_client::segment;
 use clap::{ArgMatches, Command};
 
-use super::run::keys_of;
-use super::{environment, exit};
+use super::{environment, exit, join};
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
 use crate::flags::{self, many, on, one, switch};
-use crate::session::{End, Session, signals, terminal};
+use crate::session::{End, Session, terminal};
 
 /// The command.
 pub fn command() -> Command {
@@ -34,12 +33,10 @@ pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
     let name = flags::text(matches, "container").unwrap_or_default();
     let (detach, tty) = (on(matches, "detach"), on(matches, "tty"));
     let stdin = on(matches, "interactive") && !detach;
-    if stdin && tty && !terminal::is_input() {
-        return Err(Failure::new("the input device is not a TTY"));
-    }
+    join::require_terminal(stdin, tty)?;
     let console_size =
         if tty { terminal::size().map(|(rows, columns)| [rows.into(), columns.into()]) } else { None };
-    let keys = keys_of(matches)?;
+    let keys = join::keys_of(matches)?;
     let request = CreateRequest {
         user: flags::or_empty(matches, "user"),
         privileged: on(matches, "privileged"),
@@ -66,24 +63,12 @@ pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
         Failure::with_code(if error.status().is_some() { exit::code_of(&text) } else { 1 }, text)
     })?;
     let session = Session { stdin, tty, detach_keys: keys };
-    let resize = format!("/exec/{}/resize", made.id);
-    let beside = async {
-        if tty && terminal::is_output() {
-            signals::resize(&client, &resize).await;
-        }
-        std::future::pending::<()>().await;
-    };
-    let ending = async { if tty { signals::ending().await } else { std::future::pending().await } };
-    let end = tokio::select! {
-        end = session.run(connection) => end?,
-        () = beside => End::Closed,
-        code = ending => return Err(Failure::silent(code)),
-    };
-    match end {
+    let object = format!("/exec/{}", made.id);
+    match join::carry(&client, &object, Some(connection), session, None).await? {
         End::Detached => Ok(()),
         End::Closed => {
-            let found: Inspect = client.get(&format!("/exec/{}/json", made.id)).await?;
-            exit::with(u8::try_from(found.exit_code.unwrap_or_default() & 0xff).unwrap_or(u8::MAX))
+            let found: Inspect = client.get(&format!("{object}/json")).await?;
+            exit::with(exit::clip(found.exit_code.unwrap_or_default()))
         }
     }
 }

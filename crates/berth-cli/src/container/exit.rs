@@ -55,7 +55,12 @@ fn read(bytes: &[u8]) -> Outcome<u8> {
     if let Some(error) = response.error.filter(|error| !error.message.is_empty()) {
         return Err(Failure::with_code(125, format!("Error waiting for container: {}", error.message)));
     }
-    Ok(u8::try_from(response.status_code & 0xff).unwrap_or(u8::MAX))
+    Ok(clip(response.status_code))
+}
+
+/// An exit code as a process can have it.
+pub fn clip(code: i64) -> u8 {
+    u8::try_from(code & 0xff).unwrap_or(u8::MAX)
 }
 
 /// Ends the program with a container's exit code.

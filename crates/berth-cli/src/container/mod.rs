@@ -6,6 +6,7 @@ mod environment;
 mod exec;
 mod exit;
 mod inspect;
+mod join;
 mod list;
 mod logs;
 mod mount;
@@ -26,24 +27,17 @@ use crate::failure::Outcome;
 
 /// Commands about containers that need no group's name before them.
 pub fn commands() -> Vec<Command> {
-    let mut all = vec![
-        run::command(),
-        create::command(),
-        start::command(),
-        attach::command(),
-        exec::command(),
-        logs::command(),
-        list::command().name("ps").alias("list"),
-        inspect::command().about("Shows all there is to know about containers and images"),
-        top::command(),
-        remove::command(),
-    ];
-    all.extend(process::commands());
-    all
+    let list = list::command().name("ps").alias("list");
+    all(list, inspect::command().about("Shows all there is to know about containers and images"))
 }
 
 /// The same in the group `container`.
 pub fn group_commands() -> Vec<Command> {
+    let list = list::command().name("ls").aliases(["ps", "list"]);
+    all(list, inspect::command().about("Shows all there is to know about containers"))
+}
+
+fn all(list: Command, inspect: Command) -> Vec<Command> {
     let mut all = vec![
         run::command(),
         create::command(),
@@ -51,8 +45,8 @@ pub fn group_commands() -> Vec<Command> {
         attach::command(),
         exec::command(),
         logs::command(),
-        list::command().name("ls").aliases(["ps", "list"]),
-        inspect::command().about("Shows all there is to know about containers"),
+        list,
+        inspect,
         top::command(),
         remove::command(),
     ];

@@ -1,15 +1,16 @@
 //! `start`.
 
 use berth_api::container::Inspect;
-use berth_client::{Client, Query, segment};
+use berth_client::{Client, segment};
 use clap::{ArgMatches, Command};
 
-use super::exit::{self, Wait};
-use super::run::keys_of;
+use super::exit::Wait;
+use super::join;
+use super::request::Attached;
 use crate::context::Context;
 use crate::failure::{Failure, Failures, Outcome};
 use crate::flags;
-use crate::session::{End, Session, signals, terminal};
+use crate::session::Session;
 
 /// The command.
 pub fn command() -> Command {
@@ -46,52 +47,13 @@ async fn attached(context: &Context, client: &Client, matches: &ArgMatches, name
     let found: Inspect = client.get(&format!("/containers/{}/json", segment(name))).await?;
     let tty = found.config.tty;
     let stdin = flags::on(matches, "interactive") && found.config.open_stdin;
-    if stdin && tty && !terminal::is_input() {
-        return Err(Failure::new("the input device is not a TTY"));
-    }
-    let caught = match tty {
-        true => None,
-        false => Some(signals::catch().map_err(|error| Failure::io("catching signals", &error))?),
-    };
-    let path = Query::new()
-        .flag("stream", true)
-        .flag("stdin", stdin)
-        .flag("stdout", true)
-        .flag("stderr", true)
-        .set_some("detachKeys", flags::text(matches, "detach-keys"))
-        .on(&format!("/containers/{}/attach", segment(&found.id)));
-    let connection = client.hijack(&path, None::<&()>).await?;
+    join::require_terminal(stdin, tty)?;
+    let caught = join::catch(!tty)?;
+    let streams = Attached { stdin, stdout: true, stderr: true };
+    let connection = join::attach(client, matches, &found.id, streams).await?;
     let condition = if found.host_config.auto_remove { "removed" } else { "next-exit" };
     let wait = Wait::begin(client, &found.id, condition).await?;
     client.post_empty(&format!("/containers/{}/start", segment(&found.id))).await?;
-    let session = Session { stdin, tty, detach_keys: keys_of(matches)? };
-    match carry(client, &found.id, session.run(connection), tty, caught).await? {
-        End::Detached => Ok(()),
-        End::Closed => exit::with(wait.code(context, &found.id).await?),
-    }
-}
-
-/// Waits for a session, while signals or sizes are passed on.
-pub async fn carry(
-    client: &Client,
-    id: &str,
-    session: impl Future<Output = Outcome<End>>,
-    tty: bool,
-    caught: Option<tokio::sync::mpsc::Receiver<&'static str>>,
-) -> Outcome<End> {
-    let resize = format!("/containers/{}/resize", segment(id));
-    let beside = async {
-        match caught {
-            Some(caught) => signals::pass_on(client, id, caught).await,
-            None if tty && terminal::is_output() => signals::resize(client, &resize).await,
-            None => {}
-        }
-        std::future::pending::<()>().await;
-    };
-    let ending = async { if tty { signals::ending().await } else { std::future::pending().await } };
-    tokio::select! {
-        end = session => end,
-        () = beside => Ok(End::Closed),
-        code = ending => Err(Failure::silent(code)),
-    }
+    let session = Session { stdin, tty, detach_keys: join::keys_of(matches)? };
+    join::follow((context, client), &found.id, Some(connection), session, caught, wait).await
 }

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use berth_client::{Client, Query, segment};
+use berth_client::{Client, Query};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
@@ -40,10 +40,10 @@ pub fn catch() -> io::Result<mpsc::Receiver<&'static str>> {
     Ok(receiver)
 }
 
-/// Sends what is caught to a container, for ever.
-pub async fn pass_on(client: &Client, id: &str, mut caught: mpsc::Receiver<&'static str>) {
+/// Sends what is caught to a container, by its path, for ever.
+pub async fn pass_on(client: &Client, object: &str, mut caught: mpsc::Receiver<&'static str>) {
     while let Some(name) = caught.recv().await {
-        let path = Query::new().set("signal", name).on(&format!("/containers/{}/kill", segment(id)));
+        let path = Query::new().set("signal", name).on(&format!("{object}/kill"));
         // A container that has just ended cannot be signalled, and need not be.
         let _ = client.post_empty(&path).await;
     }
@@ -67,14 +67,14 @@ pub async fn ending() -> u8 {
     u8::try_from(128 + number).unwrap_or(u8::MAX)
 }
 
-/// Tells the size of the user's window, now and whenever it changes, for ever. `path` is the resize route.
-pub async fn resize(client: &Client, path: &str) {
+/// Tells a container or exec instance, by its path, the size of the user's window, now and whenever it changes, for ever.
+pub async fn resize(client: &Client, object: &str) {
     let Ok(mut changed) = signal(SignalKind::window_change()) else { return };
     loop {
         if let Some((rows, columns)) = terminal::size() {
             let query = Query::new().set("h", &rows.to_string()).set("w", &columns.to_string());
             // A container that has ended has no window.
-            let _ = client.post_empty(&query.on(path)).await;
+            let _ = client.post_empty(&query.on(&format!("{object}/resize"))).await;
         }
         changed.recv().await;
     }
