@@ -83,6 +83,24 @@ impl<'de> Deserialize<'de> for Time {
     }
 }
 
+/// A length of time in seconds, in Docker's words: `3 hours`.
+pub fn words(seconds: i64) -> String {
+    let (minutes, hours) = (seconds / 60, (seconds + 1800) / 3600);
+    match seconds {
+        ..1 => "Less than a second".to_owned(),
+        1 => "1 second".to_owned(),
+        2..60 => format!("{seconds} seconds"),
+        _ if minutes == 1 => "About a minute".to_owned(),
+        _ if minutes < 60 => format!("{minutes} minutes"),
+        _ if hours == 1 => "About an hour".to_owned(),
+        _ if hours < 48 => format!("{hours} hours"),
+        _ if hours < 24 * 7 * 2 => format!("{} days", hours / 24),
+        _ if hours < 24 * 30 * 2 => format!("{} weeks", hours / 24 / 7),
+        _ if hours < 24 * 365 * 2 => format!("{} months", hours / 24 / 30),
+        _ => format!("{} years", hours / 24 / 365),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -105,5 +123,34 @@ mod tests {
         assert_eq!(read("2023-11-14T23:13:20.5+01:00"), read("2023-11-14T22:13:20.5Z"));
         assert!("yesterday".parse::<Time>().is_err());
         assert_eq!(serde_json::to_string(&Time::ZERO).unwrap(), "\"0001-01-01T00:00:00Z\"");
+    }
+
+    #[test]
+    fn lengths_are_in_dockers_words() {
+        const HOUR: i64 = 3600;
+        for (seconds, text) in [
+            (-3, "Less than a second"),
+            (0, "Less than a second"),
+            (1, "1 second"),
+            (59, "59 seconds"),
+            (60, "About a minute"),
+            (120, "2 minutes"),
+            (150, "2 minutes"),
+            (HOUR, "About an hour"),
+            (HOUR + 1799, "About an hour"),
+            (HOUR + 1800, "2 hours"),
+            (47 * HOUR, "47 hours"),
+            (47 * HOUR + 1800, "2 days"),
+            (48 * HOUR, "2 days"),
+            (3 * 24 * HOUR, "3 days"),
+            (14 * 24 * HOUR, "2 weeks"),
+            (21 * 24 * HOUR, "3 weeks"),
+            (60 * 24 * HOUR, "2 months"),
+            (100 * 24 * HOUR, "3 months"),
+            (730 * 24 * HOUR, "2 years"),
+            (800 * 24 * HOUR, "2 years"),
+        ] {
+            assert_eq!(words(seconds), text, "{seconds}");
+        }
     }
 }

@@ -1,7 +1,9 @@
 //! Flags in the forms that Docker's have, and what was given for them.
 
 use clap::{Arg, ArgAction, ArgMatches};
+use jiff::Timestamp;
 
+use crate::failure::{Failure, Outcome};
 use crate::values;
 
 /// `--name`, which also takes `--name=false`.
@@ -62,6 +64,14 @@ pub fn given(matches: &ArgMatches, name: &str) -> bool {
 /// The text of a flag or operand.
 pub fn text<'a>(matches: &'a ArgMatches, name: &str) -> Option<&'a str> {
     matches.get_one::<String>(name).map(String::as_str)
+}
+
+/// The moment that a flag gives, as the API takes it.
+pub fn moment(matches: &ArgMatches, name: &str) -> Outcome<Option<String>> {
+    text(matches, name)
+        .map(|text| values::duration::moment(text, Timestamp::now()))
+        .transpose()
+        .map_err(Failure::new)
 }
 
 /// The text of a flag, empty if it was not given.

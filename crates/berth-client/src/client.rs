@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use berth_api::error::ErrorResponse;
 use berth_api::system::Ping;
 use berth_api::version::ApiVersion;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, TryStreamExt as _};
 use http::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderMap, UPGRADE, USER_AGENT};
 use http::{Method, Request, Response, StatusCode};
@@ -25,6 +25,8 @@ use crate::transport::Transport;
 
 /// Longest answer that is gathered in memory.
 const LONGEST_ANSWER: usize = 256 << 20;
+/// Longest line of an answer that is read by lines.
+const LONGEST_LINE: usize = 16 << 20;
 /// Connections kept for later requests.
 const MOST_IDLE: usize = 4;
 /// Sent as `User-Agent`.
@@ -369,9 +371,47 @@ impl ResponseBody {
         }
     }
 
+    /// From here on, line by line.
+    pub fn lines(self) -> Lines {
+        Lines { body: self, pending: BytesMut::new() }
+    }
+
     /// All that is left.
     pub async fn all(self) -> Result<Bytes, Error> {
         gather(self.response, &self.operation).await
+    }
+}
+
+/// The lines of an answer, such as messages in JSON.
+#[derive(Debug)]
+pub struct Lines {
+    body: ResponseBody,
+    pending: BytesMut,
+}
+
+impl Lines {
+    /// The next line that is not empty, the last one also without its end; none at the end. A line of more than 16 MiB
+    /// is an error.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, Error> {
+        loop {
+            if let Some(end) = self.pending.iter().position(|byte| *byte == b'\n') {
+                let line = self.pending.split_to(end + 1).freeze();
+                if line.trim_ascii().is_empty() {
+                    continue;
+                }
+                return Ok(Some(line));
+            }
+            if self.pending.len() > LONGEST_LINE {
+                return Err(Error::TooLong { operation: self.body.operation.clone(), limit: LONGEST_LINE });
+            }
+            match self.body.chunk().await? {
+                Some(chunk) => self.pending.extend_from_slice(&chunk),
+                None => {
+                    let rest = std::mem::take(&mut self.pending).freeze();
+                    return Ok((!rest.trim_ascii().is_empty()).then_some(rest));
+                }
+            }
+        }
     }
 }
 

@@ -11,7 +11,7 @@ mod host;
 mod query;
 mod transport;
 
-pub use client::{Client, ResponseBody};
+pub use client::{Client, Lines, ResponseBody};
 pub use error::Error;
 pub use hijack::Hijacked;
 pub use host::{Host, HostError};

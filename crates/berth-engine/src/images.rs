@@ -126,8 +126,7 @@ fn credentials(auth: auth::AuthConfig) -> Option<Credentials> {
 }
 
 fn remove(parts: &Parts, name: &str, force: bool) -> Result<Vec<image::DeleteItem>, Error> {
-    let id = parts.images.id(name)?;
-    let removed = parts.images.remove(name, force, |id| parts.users(id))?;
+    let (id, removed) = parts.images.remove(name, force, |id| parts.users(id))?;
     let items = removed.into_iter().map(|item| match item {
         Removed::Untagged(name) => {
             parts.image_event(&id, &name, ImageEvent::Untag);

@@ -268,11 +268,9 @@ fn blob_name(digest: &Digest) -> String {
 fn document(bundle: &Bundle, descriptor: &Descriptor, limit: u64) -> Result<Vec<u8>> {
     let name = blob_name(&descriptor.digest);
     let bytes = bundle.bytes(&name, limit)?;
-    if !descriptor.digest.matches(&bytes) {
-        let mut hasher = Hasher::new(descriptor.digest.algorithm());
-        hasher.update(&bytes);
+    descriptor.digest.verify(&bytes).map_err(|actual| {
         let expected = descriptor.digest.clone();
-        return Err(Error::WrongDigest { what: name, actual: hasher.finish(), expected });
-    }
+        Error::WrongDigest { what: name, actual, expected }
+    })?;
     Ok(bytes)
 }

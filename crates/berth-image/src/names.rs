@@ -122,7 +122,7 @@ impl Images {
     }
 
     /// Removes a name, and with its last name the image; or, by ID, the image with its names. `in_use` tells the
-    /// containers of an image.
+    /// containers of an image. Gives the image's ID, and what is gone.
     ///
     /// # Errors
     /// [`Error::Conflict`] in Docker's words; as [`Images::resolve`].
@@ -131,11 +131,14 @@ impl Images {
         name: &str,
         force: bool,
         in_use: impl Fn(&Digest) -> Vec<InUse>,
-    ) -> Result<Vec<Removed>> {
-        match self.find(name)? {
-            Found::Name(record, reference) => self.remove_name(name, &record, &reference, force, in_use),
-            Found::Id(record) => self.remove_image(&record, force, in_use),
-        }
+    ) -> Result<(Digest, Vec<Removed>)> {
+        let found = self.find(name)?;
+        let removed = match &found {
+            Found::Name(record, reference) => self.remove_name(name, record, reference, force, in_use),
+            Found::Id(record) => self.remove_image(record, force, in_use),
+        };
+        let (Found::Name(record, _) | Found::Id(record)) = found;
+        Ok((record.id, removed?))
     }
 
     fn remove_name(

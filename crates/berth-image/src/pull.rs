@@ -216,14 +216,11 @@ async fn fetch_config(
             return Err(Error::TooLarge { what: "image configuration".to_owned(), limit });
         }
     }
-    let actual = Digest::of(&bytes);
-    if !config.digest.matches(&bytes) {
-        return Err(Error::WrongDigest {
-            what: "image configuration".to_owned(),
-            actual,
-            expected: config.digest.clone(),
-        });
-    }
+    config.digest.verify(&bytes).map_err(|actual| Error::WrongDigest {
+        what: "image configuration".to_owned(),
+        actual,
+        expected: config.digest.clone(),
+    })?;
     Ok(bytes)
 }
 

@@ -69,11 +69,12 @@ impl Digest {
         Digest { algorithm: Algorithm::Sha512, hex: hex(&hash) }
     }
 
-    /// Whether `content` has this digest.
-    pub fn matches(&self, content: &[u8]) -> bool {
+    /// Checks that `content` has this digest; the error is the digest that it has.
+    pub fn verify(&self, content: &[u8]) -> Result<(), Digest> {
         let mut hasher = Hasher::new(self.algorithm);
         hasher.update(content);
-        hasher.finish() == *self
+        let actual = hasher.finish();
+        if actual == *self { Ok(()) } else { Err(actual) }
     }
 
     /// The algorithm.
@@ -195,7 +196,9 @@ mod tests {
     #[test]
     fn the_empty_content_has_its_well_known_digest() {
         assert_eq!(Digest::of(b"").to_string(), EMPTY);
-        assert!(EMPTY.parse::<Digest>().unwrap().matches(b""));
+        let empty: Digest = EMPTY.parse().unwrap();
+        assert_eq!(empty.verify(b""), Ok(()));
+        assert_eq!(empty.verify(b"x"), Err(Digest::of(b"x")));
         assert_eq!(Digest::of(b"").short(), "e3b0c44298fc");
     }
 

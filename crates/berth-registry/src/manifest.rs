@@ -1,6 +1,5 @@
 //! Manifests.
 
-use berth_oci::digest::Hasher;
 use berth_oci::{Digest, MANIFEST_LIMIT, Reference};
 use http::header::CONTENT_TYPE;
 
@@ -58,14 +57,9 @@ impl Client {
 }
 
 fn checked(bytes: &[u8], expected: &Digest, reference: &Reference) -> Result<Digest> {
-    if expected.matches(bytes) {
-        return Ok(expected.clone());
-    }
-    let mut hasher = Hasher::new(expected.algorithm());
-    hasher.update(bytes);
-    Err(Error::WrongDigest {
+    expected.verify(bytes).map(|()| expected.clone()).map_err(|actual| Error::WrongDigest {
         reference: reference.familiar(),
-        actual: hasher.finish(),
+        actual,
         expected: expected.to_string(),
     })
 }

@@ -57,8 +57,7 @@ pub fn command() -> Command {
 
 /// Runs it.
 pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
-    let pairs: Vec<(String, String)> =
-        matches.get_many("filter").map(|all| all.cloned().collect()).unwrap_or_default();
+    let pairs = filter::given(matches);
     let last = match on(matches, "latest") {
         true => 1,
         false => flags::number(matches, "last"),
@@ -120,10 +119,7 @@ fn row(container: &Summary, whole: bool) -> Map<String, Value> {
         "Networks": networks.join(","),
         "Platform": "linux",
     });
-    match row {
-        Value::Object(row) => row,
-        _ => Map::new(),
-    }
+    template::fields(row)
 }
 
 /// An image that is named by its ID alone is shown short.

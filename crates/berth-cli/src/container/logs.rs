@@ -3,13 +3,11 @@
 use berth_api::container::Inspect;
 use berth_client::{Query, segment};
 use clap::{ArgMatches, Command};
-use jiff::Timestamp;
 
 use crate::context::Context;
-use crate::failure::{Failure, Outcome};
+use crate::failure::Outcome;
 use crate::flags::{self, on, one, switch};
 use crate::session::streams;
-use crate::values::duration::moment;
 
 /// The command.
 pub fn command() -> Command {
@@ -30,13 +28,7 @@ pub fn command() -> Command {
 /// Runs it.
 pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
     let name = flags::text(matches, "container").unwrap_or_default();
-    let time = |flag: &str| {
-        flags::text(matches, flag)
-            .map(|text| moment(text, Timestamp::now()))
-            .transpose()
-            .map_err(Failure::new)
-    };
-    let (since, until) = (time("since")?, time("until")?);
+    let (since, until) = (flags::moment(matches, "since")?, flags::moment(matches, "until")?);
     let client = context.client().await?;
     let found: Inspect = client.get(&format!("/containers/{}/json", segment(name))).await?;
     let path = Query::new()

@@ -51,27 +51,9 @@ fn trimmed(text: String) -> String {
     if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
 }
 
-/// A length of time in words: `3 hours`.
-pub fn duration(seconds: i64) -> String {
-    let (minutes, hours) = (seconds / 60, (seconds + 1800) / 3600);
-    match seconds {
-        ..1 => "Less than a second".to_owned(),
-        1 => "1 second".to_owned(),
-        2..60 => format!("{seconds} seconds"),
-        _ if minutes == 1 => "About a minute".to_owned(),
-        _ if minutes < 60 => format!("{minutes} minutes"),
-        _ if hours == 1 => "About an hour".to_owned(),
-        _ if hours < 48 => format!("{hours} hours"),
-        _ if hours < 24 * 7 * 2 => format!("{} days", hours / 24),
-        _ if hours < 24 * 30 * 2 => format!("{} weeks", hours / 24 / 7),
-        _ if hours < 24 * 365 * 2 => format!("{} months", hours / 24 / 30),
-        _ => format!("{} years", hours / 24 / 365),
-    }
-}
-
 /// How long ago a moment (seconds since 1970) was.
 pub fn ago(created: i64) -> String {
-    format!("{} ago", duration(Timestamp::now().as_second() - created))
+    format!("{} ago", berth_api::time::words(Timestamp::now().as_second() - created))
 }
 
 /// A moment as Go prints it: `2026-01-02 03:04:05 +0000 UTC`.
@@ -109,25 +91,6 @@ mod tests {
         }
         assert_eq!(binary_size(2_087_000_000), "1.944GiB");
         assert_eq!(binary_size(512), "512B");
-    }
-
-    #[test]
-    fn durations_are_dockers() {
-        for (seconds, text) in [
-            (0, "Less than a second"),
-            (1, "1 second"),
-            (59, "59 seconds"),
-            (60, "About a minute"),
-            (150, "2 minutes"),
-            (3600, "About an hour"),
-            (7200, "2 hours"),
-            (86_400 * 3, "3 days"),
-            (86_400 * 21, "3 weeks"),
-            (86_400 * 100, "3 months"),
-            (86_400 * 800, "2 years"),
-        ] {
-            assert_eq!(duration(seconds), text);
-        }
     }
 
     #[test]

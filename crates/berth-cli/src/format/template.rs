@@ -102,6 +102,14 @@ pub fn object(format: &str, data: &Json) -> Outcome<String> {
     }
 }
 
+/// The fields of a row made by `json!`.
+pub fn fields(row: Json) -> Map<String, Json> {
+    match row {
+        Json::Object(fields) => fields,
+        _ => Map::new(),
+    }
+}
+
 /// Rows by a template: each by itself, or with `table ` before it, under headings.
 pub fn rows(format: &str, columns: &[Column], rows: &[Map<String, Json>]) -> Outcome<String> {
     if format == "json" {

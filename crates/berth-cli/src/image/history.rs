@@ -59,8 +59,5 @@ fn row(item: &HistoryItem, whole: bool, people: bool) -> Map<String, Value> {
         "Size": if people { size(item.size) } else { item.size.to_string() },
         "Comment": item.comment,
     });
-    match row {
-        Value::Object(row) => row,
-        _ => Map::new(),
-    }
+    template::fields(row)
 }

@@ -47,8 +47,7 @@ pub fn command() -> Command {
 
 /// Runs it.
 pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
-    let mut pairs: Vec<(String, String)> =
-        matches.get_many("filter").map(|all| all.cloned().collect()).unwrap_or_default();
+    let mut pairs = filter::given(matches);
     if let Some(repository) = flags::text(matches, "repository") {
         pairs.push(("reference".to_owned(), repository.to_owned()));
     }
@@ -103,10 +102,7 @@ fn rows(image: &Summary, whole: bool, digests: bool) -> Vec<Map<String, Value>> 
             "Containers": if image.containers < 0 { "N/A".to_owned() } else { image.containers.to_string() },
             "SharedSize": if image.shared_size < 0 { "N/A".to_owned() } else { size(image.shared_size) },
         });
-        match row {
-            Value::Object(row) => row,
-            _ => Map::new(),
-        }
+        template::fields(row)
     };
     if !tags.is_empty() {
         let named = tags.iter().map(|tag| {

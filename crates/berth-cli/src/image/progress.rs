@@ -10,9 +10,6 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use crate::failure::{Failure, Outcome};
 use crate::format::human;
 
-/// Longest line that is taken; a message is far shorter.
-const LONGEST: usize = 1 << 20;
-
 /// Where messages go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum To {
@@ -25,28 +22,17 @@ pub enum To {
 }
 
 /// Shows a stream of messages to its end. A failure that the stream tells is this function's.
-pub async fn show(mut body: ResponseBody, to: To) -> Outcome {
+pub async fn show(body: ResponseBody, to: To) -> Outcome {
     let mut screen = Screen::new(to);
-    let mut pending = Vec::new();
-    while let Some(chunk) = body.chunk().await? {
-        pending.extend_from_slice(&chunk);
-        while let Some(end) = pending.iter().position(|byte| *byte == b'\n') {
-            let line: Vec<u8> = pending.drain(..=end).collect();
-            take(&mut screen, &line)?;
-        }
-        if pending.len() > LONGEST {
-            return Err(Failure::new("the daemon's progress makes no sense"));
-        }
+    let mut lines = body.lines();
+    while let Some(line) = lines.next().await? {
+        take(&mut screen, &line)?;
     }
-    take(&mut screen, &pending)?;
     screen.end();
     Ok(())
 }
 
 fn take(screen: &mut Screen, line: &[u8]) -> Outcome {
-    if line.trim_ascii().is_empty() {
-        return Ok(());
-    }
     let message: JsonMessage = serde_json::from_slice(line)
         .map_err(|error| Failure::new(format!("the daemon's progress makes no sense: {error}")))?;
     if !message.error.is_empty() {

@@ -9,7 +9,6 @@ use crate::context::Context;
 use crate::failure::{Failure, Outcome};
 use crate::flags::{self, many, one};
 use crate::format::template;
-use crate::values::duration::moment;
 use crate::values::filter;
 
 /// The command.
@@ -25,28 +24,15 @@ pub fn command() -> Command {
 
 /// Runs it.
 pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
-    let pairs: Vec<(String, String)> =
-        matches.get_many("filter").map(|all| all.cloned().collect()).unwrap_or_default();
-    let time = |flag: &str| {
-        flags::text(matches, flag)
-            .map(|text| moment(text, Timestamp::now()))
-            .transpose()
-            .map_err(Failure::new)
-    };
     let path = Query::new()
-        .set_some("since", time("since")?.as_deref())
-        .set_some("until", time("until")?.as_deref())
-        .filters(&filter::filters(&pairs))
+        .set_some("since", flags::moment(matches, "since")?.as_deref())
+        .set_some("until", flags::moment(matches, "until")?.as_deref())
+        .filters(&filter::filters(&filter::given(matches)))
         .on("/events");
-    let mut body = context.client().await?.get_stream(&path).await?;
+    let mut lines = context.client().await?.get_stream(&path).await?.lines();
     let format = flags::text(matches, "format");
-    let mut pending = Vec::new();
-    while let Some(chunk) = body.chunk().await? {
-        pending.extend_from_slice(&chunk);
-        while let Some(end) = pending.iter().position(|byte| *byte == b'\n') {
-            let line: Vec<u8> = pending.drain(..=end).collect();
-            outln!("{}", shown(&line, format)?);
-        }
+    while let Some(line) = lines.next().await? {
+        outln!("{}", shown(&line, format)?);
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! `--filter name=value`.
 
 use berth_api::filter::Filters;
+use clap::ArgMatches;
 
 /// Gathers filters from flags.
 pub fn filters(flags: &[(String, String)]) -> Filters {
@@ -9,6 +10,11 @@ pub fn filters(flags: &[(String, String)]) -> Filters {
         filters.add(name, value);
     }
     filters
+}
+
+/// The filters among a command's flags.
+pub fn given(matches: &ArgMatches) -> Vec<(String, String)> {
+    matches.get_many("filter").map(|all| all.cloned().collect()).unwrap_or_default()
 }
 
 /// Reads one filter.

@@ -1,7 +1,7 @@
 //! The state of a container: an enum with data, from which everything that clients see follows.
 
 use berth_api::container::{State as ApiState, Status};
-use berth_api::time::Time;
+use berth_api::time::{Time, words};
 use berth_network::Endpoint;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -161,44 +161,23 @@ impl State {
     pub fn describe(&self, now: Timestamp) -> String {
         match self {
             State::Running(running) => {
-                let since = human_duration(now.duration_since(running.started_at).as_secs());
+                let since = words(now.duration_since(running.started_at).as_secs());
                 if running.paused { format!("Up {since} (Paused)") } else { format!("Up {since}") }
             }
             State::Removing => "Removal In Progress".into(),
             State::Created { .. } => "Created".into(),
             State::Restarting(exited) => {
-                let ago = human_duration(now.duration_since(exited.finished_at).as_secs());
+                let ago = words(now.duration_since(exited.finished_at).as_secs());
                 format!("Restarting ({}) {ago} ago", exited.code)
             }
             other => match other.last_exit() {
                 Some(exited) => {
-                    let ago = human_duration(now.duration_since(exited.finished_at).as_secs());
+                    let ago = words(now.duration_since(exited.finished_at).as_secs());
                     format!("Exited ({}) {ago} ago", exited.code)
                 }
                 None => "Created".into(),
             },
         }
-    }
-}
-
-/// A duration in Docker's words.
-pub fn human_duration(seconds: i64) -> String {
-    const MINUTE: i64 = 60;
-    const HOUR: i64 = 60 * MINUTE;
-    const DAY: i64 = 24 * HOUR;
-    match seconds {
-        ..1 => "Less than a second".into(),
-        1 => "1 second".into(),
-        2..60 => format!("{seconds} seconds"),
-        60..120 => "About a minute".into(),
-        s if s < HOUR => format!("{} minutes", s / MINUTE),
-        // Docker rounds hours to the nearest.
-        s if (s + HOUR / 2) / HOUR == 1 => "About an hour".into(),
-        s if (s + HOUR / 2) / HOUR < 48 => format!("{} hours", (s + HOUR / 2) / HOUR),
-        s if s < 14 * DAY => format!("{} days", s / DAY),
-        s if s < 60 * DAY => format!("{} weeks", s / DAY / 7),
-        s if s < 730 * DAY => format!("{} months", s / DAY / 30),
-        s => format!("{} years", s / DAY / 365),
     }
 }
 
@@ -273,29 +252,6 @@ mod tests {
         for state in states {
             let text = serde_json::to_string(&state).unwrap();
             assert_eq!(serde_json::from_str::<State>(&text).unwrap(), state);
-        }
-    }
-
-    #[test]
-    fn durations_are_dockers() {
-        const HOUR: i64 = 3600;
-        for (seconds, text) in [
-            (-3, "Less than a second"),
-            (0, "Less than a second"),
-            (1, "1 second"),
-            (59, "59 seconds"),
-            (60, "About a minute"),
-            (120, "2 minutes"),
-            (HOUR, "About an hour"),
-            (HOUR + 1799, "About an hour"),
-            (HOUR + 1800, "2 hours"),
-            (47 * HOUR, "47 hours"),
-            (48 * HOUR, "2 days"),
-            (14 * 24 * HOUR, "2 weeks"),
-            (60 * 24 * HOUR, "2 months"),
-            (730 * 24 * HOUR, "2 years"),
-        ] {
-            assert_eq!(human_duration(seconds), text, "{seconds}");
         }
     }
 }
