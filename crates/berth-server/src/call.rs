@@ -16,6 +16,7 @@ use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 
 use crate::failure::Failure;
+use crate::words;
 
 /// Largest JSON body that is read, in bytes. Real ones have a few kilobytes.
 const JSON_CAP: usize = 4 << 20;
@@ -108,13 +109,10 @@ impl Call {
 }
 
 fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Failure> {
-    if bytes.iter().all(u8::is_ascii_whitespace) {
-        return Err(Failure::invalid("invalid JSON: got EOF while reading request body"));
-    }
     // serde reports what follows a document as a syntax error; Docker has a text of its own for it.
     json::from_slice(bytes).map_err(|error| match error.to_string() {
         text if text.starts_with("trailing characters") => Failure::invalid("unexpected content after JSON"),
-        text => Failure::invalid(format!("invalid JSON: {text}")),
+        _ => Failure::invalid(format!("invalid JSON: {}", words::json(bytes, &error))),
     })
 }
 
@@ -297,7 +295,7 @@ mod tests {
     #[test]
     fn bad_json_has_dockers_words() {
         let message = |text: &str| parse_json::<Vec<u8>>(text.as_bytes()).unwrap_err().message;
-        assert_eq!(message(" "), "invalid JSON: got EOF while reading request body");
+        assert_eq!(message(" "), "invalid JSON: EOF");
         assert_eq!(message("[1] x"), "unexpected content after JSON");
         assert!(message("{").starts_with("invalid JSON: "));
         assert!(message("\"text\"").starts_with("invalid JSON: "));

@@ -17,3 +17,4 @@ mod options;
 mod pidfile;
 mod process;
 mod routes;
+mod words;

@@ -6,6 +6,7 @@ mod exec;
 mod images;
 mod legacy;
 mod networks;
+mod requests;
 mod streams;
 mod swarm;
 mod system;
@@ -126,12 +127,13 @@ async fn system_route(call: Call, segments: &[&str]) -> Outcome {
         (&Method::GET, ["version"]) => Ok(system::version(&call)),
         (&Method::GET, ["info"]) => system::info(call).await,
         (&Method::GET, ["events"]) => streams::events(&call),
+        (&Method::POST, ["session"]) => Err(system::session(&call)),
         (&Method::GET, ["plugins"]) => Ok(answer::ok::<[(); 0]>(&[])),
         (&Method::GET, ["volumes"]) => {
             Ok(answer::ok(&serde_json::json!({ "Volumes": [], "Warnings": null })))
         }
         (&Method::GET, ["system", "df"])
-        | (&Method::POST, ["auth" | "build" | "commit" | "session"])
+        | (&Method::POST, ["auth" | "build" | "commit"])
         | (_, ["volumes" | "plugins" | "build" | "distribution", ..]) => unsupported(&call),
         _ => Err(Failure::page_not_found()),
     }

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, name, op};
-use mounts::MountPlan;
+use mounts::{MountPlan, MountSource};
 
 pub use image::image_defaults;
 
@@ -38,6 +38,15 @@ pub struct Definition {
     pub network: NetworkPlan,
     /// Its mounts, parents first.
     pub mounts: Vec<MountPlan>,
+}
+
+impl Definition {
+    /// Whether a volume of this name is mounted in it.
+    pub fn has_volume(&self, name: &str) -> bool {
+        self.mounts
+            .iter()
+            .any(|plan| matches!(&plan.source, MountSource::Volume { name: own, .. } if own == name))
+    }
 }
 
 /// The network of a container.

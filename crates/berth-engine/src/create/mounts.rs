@@ -99,6 +99,19 @@ pub fn plan(
     Ok(plans.into_values().collect())
 }
 
+/// Adds mounts of other containers. What the container asks for itself wins, but for a volume that has no name.
+pub fn inherit(plans: &mut Vec<MountPlan>, inherited: Vec<MountPlan>) {
+    for plan in inherited {
+        let own = plans.iter_mut().find(|own| own.destination == plan.destination);
+        match own {
+            None => plans.push(plan),
+            Some(own) if matches!(own.source, MountSource::Volume { anonymous: true, .. }) => *own = plan,
+            Some(_) => {}
+        }
+    }
+    plans.sort_by(|a, b| a.destination.cmp(&b.destination));
+}
+
 fn tmpfs(destination: String, options: Vec<String>) -> MountPlan {
     let read_only = options.iter().any(|o| o == "ro");
     let source = MountSource::Tmpfs { options };
@@ -294,6 +307,20 @@ mod tests {
     fn mount(mount: Mount) -> Result<MountPlan, Error> {
         let host = HostConfig { mounts: Some(vec![mount]), ..Default::default() };
         plan(&Config::default(), &host, || Ok("anonymous".into())).map(|mut plans| plans.remove(0))
+    }
+
+    #[test]
+    fn mounts_of_other_containers_give_way() {
+        let volume = |name: &str, anonymous, destination: &str| MountPlan {
+            source: MountSource::Volume { name: name.into(), anonymous },
+            destination: destination.into(),
+            read_only: false,
+            mode: String::new(),
+            propagation: String::new(),
+        };
+        let mut own = vec![volume("mine", false, "/b"), volume("new", true, "/c")];
+        inherit(&mut own, vec![volume("1", true, "/b"), volume("2", true, "/c"), volume("3", false, "/a")]);
+        assert_eq!(own, [volume("3", false, "/a"), volume("mine", false, "/b"), volume("2", true, "/c")]);
     }
 
     #[test]

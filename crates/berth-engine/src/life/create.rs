@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
-use berth_api::container::CreateResponse;
+use berth_api::container::{CreateResponse, HostConfig};
+use berth_oci::Platform;
 
 use super::owner::Owner;
 use super::sources;
 use crate::container::state::State;
 use crate::container::{Container, Kept};
+use crate::create::mounts::{MountPlan, MountSource};
 use crate::create::{self, Definition};
 use crate::engine::Parts;
 use crate::event::ContainerEvent;
@@ -27,8 +29,12 @@ impl Engine {
 fn create(parts: &Arc<Parts>, op: op::CreateContainer) -> Result<CreateResponse, Error> {
     let wanted = op.name.clone();
     let image = parts.images.resolve(&op.config.image)?;
+    check_platform(&op, &image.config)?;
+    let inherited = inherited(parts, &op.host_config)?;
+    check_links(parts, &op.host_config)?;
     let defaults = create::image_defaults(&image.config);
-    let (definition, warnings) = create::define(op, image.record.id.to_string(), &defaults, parts.cpus)?;
+    let (mut definition, warnings) = create::define(op, image.record.id.to_string(), &defaults, parts.cpus)?;
+    create::mounts::inherit(&mut definition.mounts, inherited);
     sources::check(&definition)?;
     // Composed again at each start; what cannot be is refused now.
     let cgroup = crate::spec::cgroup_path(&definition, &parts.settings.cgroup_parent);
@@ -41,6 +47,47 @@ fn create(parts: &Arc<Parts>, op: op::CreateContainer) -> Result<CreateResponse,
     }
     outcome?;
     Ok(CreateResponse { id, warnings })
+}
+
+fn check_platform(op: &op::CreateContainer, image: &berth_oci::ImageConfig) -> Result<(), Error> {
+    let Some(text) = &op.platform else { return Ok(()) };
+    let platform: Platform = text.parse().map_err(|error| Error::InvalidParameter(format!("{error}")))?;
+    if image.platform().satisfies(&platform) {
+        return Ok(());
+    }
+    Err(berth_image::Error::WrongPlatform { reference: op.config.image.clone(), platform }.into())
+}
+
+/// The mounts of the containers that `--volumes-from` names.
+fn inherited(parts: &Parts, host: &HostConfig) -> Result<Vec<MountPlan>, Error> {
+    let mut all = Vec::new();
+    for text in host.volumes_from.iter().flatten() {
+        let invalid = |why: &str| {
+            Error::InvalidParameter(format!("invalid volumes-from specification '{text}': {why}"))
+        };
+        let (name, mode) = text.split_once(':').unwrap_or((text, ""));
+        let read_only = match mode {
+            "" | "rw" | "z" | "Z" => false,
+            "ro" => true,
+            _ => return Err(invalid("the mode is neither ro nor rw")),
+        };
+        // Not "not found": clients would take the image to be missing.
+        let from = parts.containers.find(name).map_err(|error| Error::InvalidParameter(error.to_string()))?;
+        let mounts =
+            from.definition.mounts.iter().filter(|plan| !matches!(plan.source, MountSource::Tmpfs { .. }));
+        all.extend(mounts.cloned().map(|plan| MountPlan { read_only: plan.read_only || read_only, ..plan }));
+    }
+    Ok(all)
+}
+
+fn check_links(parts: &Parts, host: &HostConfig) -> Result<(), Error> {
+    for link in host.links.iter().flatten() {
+        let name = link.split(':').next().unwrap_or_default();
+        parts.containers.find(name).map_err(|error| {
+            Error::InvalidParameter(format!("could not get container for {name}: {error}"))
+        })?;
+    }
+    Ok(())
 }
 
 fn take_name(parts: &Parts, wanted: Option<String>, id: &str) -> Result<String, Error> {

@@ -187,7 +187,7 @@ impl PendingExec {
             stdin: exec.op.stdin,
             stdout: exec.op.stdout,
             stderr: exec.op.stderr,
-            framing: framing(exec.op.tty),
+            framing: framing(self.tty),
             detach_keys: if exec.op.tty { exec.keys.clone() } else { Vec::new() },
         });
         let (id, command) = (exec.id.clone(), exec.op.command.join(" "));
@@ -318,7 +318,8 @@ impl Engine {
                 }
             }
         }
-        let tty = exec.op.tty;
+        // As in Docker, the one who starts it says how the streams come, terminal or not.
+        let tty = op.tty;
         Ok(PendingExec { tty, detach: op.detach, parts: Arc::clone(&self.parts), exec, shim, size: op.size })
     }
 
@@ -357,7 +358,7 @@ impl Engine {
     pub async fn exec_resize(&self, id: &str, rows: u16, columns: u16) -> Result<(), Error> {
         let exec = self.parts.execs.find(id)?;
         if !matches!(exec.state(), ExecState::Running { .. }) {
-            return Err(Error::Conflict("exec process is not started".into()));
+            return Err(Error::Conflict(format!("exec {id} is not running")));
         }
         let shim = joinable(&exec.container)?;
         Ok(shim.resize(Target::Exec(exec.id.clone()), rows, columns).await?)

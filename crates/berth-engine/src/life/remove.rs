@@ -88,11 +88,16 @@ impl Owner {
         Ok(())
     }
 
-    /// Directories of the volumes that go with the container.
+    /// Directories of the volumes that go with the container: those without a name that no other shares.
     fn anonymous_volumes(&self) -> Vec<PathBuf> {
+        let others = self.parts.containers.all();
+        let shared = |name: &str| {
+            let mut others = others.iter().filter(|other| other.id() != self.container.id());
+            others.any(|other| other.definition.has_volume(name))
+        };
         let plans = self.container.definition.mounts.iter();
         let directories = plans.filter_map(|plan| match &plan.source {
-            MountSource::Volume { name, anonymous: true } => {
+            MountSource::Volume { name, anonymous: true } if !shared(name) => {
                 self.parts.volume_dir(name).parent().map(std::path::Path::to_path_buf)
             }
             _ => None,

@@ -1,21 +1,44 @@
 //! Containers: made, shown, and led through their life.
 
-use berth_api::container::{CreateRequest, WaitError, WaitResponse};
+use berth_api::container::{Config, CreateRequest, WaitError, WaitResponse};
 use berth_engine::op;
 use futures_util::stream;
 use http::StatusCode;
 
-use super::{Outcome, legacy};
+use super::{Outcome, legacy, requests};
 use crate::answer;
 use crate::body::Body;
 use crate::call::{Call, Query};
 use crate::failure::Failure;
+use crate::words;
 
 pub async fn create(mut call: Call) -> Outcome {
-    let request: CreateRequest = call.required_json().await?;
+    let mut request: CreateRequest = call.required_json().await?;
+    if request.config == Config::default() {
+        return Err(Failure::invalid("config cannot be empty in order to create a container"));
+    }
+    check_ports(&request)?;
+    requests::create(call.version, &mut request)?;
     let operation =
         op::CreateContainer::parse(call.query.given("name"), call.query.given("platform"), request)?;
     Ok(answer::json(StatusCode::CREATED, &call.engine.create(operation).await?))
+}
+
+/// Ports are types of their own in Docker's API, and a malformed one a malformed document.
+fn check_ports(request: &CreateRequest) -> Result<(), Failure> {
+    let bindings = request.host_config.iter().filter_map(|host| host.port_bindings.as_ref());
+    let exposed = request.config.exposed_ports.iter().flat_map(|ports| ports.keys());
+    for text in bindings.flat_map(|bindings| bindings.keys()).chain(exposed) {
+        let number = text.split('/').next().unwrap_or_default();
+        // What is a range is told by the engine.
+        if let Err(error) = number.parse::<u16>()
+            && !number.contains('-')
+        {
+            let words = words::number(number, &error);
+            return Err(Failure::invalid(format!("invalid JSON: invalid port '{number}': {words}")));
+        }
+    }
+    Ok(())
 }
 
 pub async fn list(call: Call) -> Outcome {
@@ -27,7 +50,7 @@ pub async fn list(call: Call) -> Outcome {
         size: call.query.flag("size"),
         filters: call.query.filters()?,
     };
-    Ok(answer::ok(&call.engine.list(operation).await?))
+    Ok(legacy::containers(call.version, call.engine.list(operation).await?))
 }
 
 pub async fn inspect(call: Call, name: &str) -> Outcome {
@@ -36,8 +59,23 @@ pub async fn inspect(call: Call, name: &str) -> Outcome {
 }
 
 pub async fn start(call: Call, name: &str) -> Outcome {
+    if let Some(checkpoint) = call.query.given("checkpoint") {
+        return Err(refuse_checkpoint(checkpoint));
+    }
     call.engine.start(name).await?;
     Ok(answer::done())
+}
+
+/// Checkpoints need CRIU, which Berth does not drive.
+fn refuse_checkpoint(id: &str) -> Failure {
+    let named = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
+    if !id.starts_with(|first: char| first.is_ascii_alphanumeric()) || id.len() < 2 || !id.bytes().all(named)
+    {
+        return Failure::invalid(format!(
+            "invalid checkpoint ID {id:?}: only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
+        ));
+    }
+    Failure::new(StatusCode::NOT_IMPLEMENTED, "checkpoints are not supported by Berth".to_owned())
 }
 
 /// The parameters of stop and restart.
@@ -101,8 +139,9 @@ pub async fn wait(call: Call, name: &str) -> Outcome {
 /// Rows and columns of a resize.
 pub fn size(query: &Query) -> Result<(u16, u16), Failure> {
     let number = |name: &str, what: &str| {
-        query.get(name).parse::<u16>().map_err(|error| {
-            Failure::invalid(format!("invalid resize {what} {:?}: {error}", query.get(name)))
+        let text = query.get(name);
+        text.parse::<u16>().map_err(|error| {
+            Failure::invalid(format!("invalid resize {what} {text:?}: {}", words::number(text, &error)))
         })
     };
     Ok((number("h", "height")?, number("w", "width")?))

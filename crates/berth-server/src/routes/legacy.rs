@@ -1,6 +1,7 @@
 //! Fields that newer versions of the API dropped, for clients that still ask with an older one.
 
-use berth_api::container::Inspect;
+use berth_api::container::{Inspect, Summary};
+use berth_api::system::Info;
 use berth_api::version::ApiVersion;
 use berth_api::{event, image};
 use http::{Response, StatusCode};
@@ -62,6 +63,46 @@ pub fn container(version: ApiVersion, container: &Inspect) -> Response<Body> {
                 "MacAddress": text("MacAddress"),
             }),
         );
+    })
+}
+
+/// The list of containers. Annotations came with 1.46.
+pub fn containers(version: ApiVersion, mut containers: Vec<Summary>) -> Response<Body> {
+    if version < ApiVersion::new(1, 46) {
+        for container in &mut containers {
+            container.host_config.annotations = None;
+        }
+    }
+    answer::ok(&containers)
+}
+
+/// What there is to know of the engine.
+pub fn info(version: ApiVersion, mut info: Info) -> Response<Body> {
+    let before = |minor| version < ApiVersion::new(1, minor);
+    if before(46) {
+        info.containerd = None;
+    }
+    if before(49) {
+        info.firewall_backend = None;
+    }
+    if !before(50) {
+        return answer::ok(&info);
+    }
+    changed(&info, |value| {
+        extend(Some(value), json!({ "BridgeNfIptables": false, "BridgeNfIp6tables": false }));
+        if before(49) {
+            for name in ["ContainerdCommit", "RuncCommit", "InitCommit"] {
+                let id = value.pointer(&format!("/{name}/ID")).cloned();
+                extend(value.get_mut(name), json!({ "Expected": id }));
+            }
+        }
+        if before(47) {
+            let lists = json!({
+                "AllowNondistributableArtifactsCIDRs": null,
+                "AllowNondistributableArtifactsHostnames": null,
+            });
+            extend(value.get_mut("RegistryConfig"), lists);
+        }
     })
 }
 
@@ -145,6 +186,19 @@ mod tests {
         let inspected = image::Inspect { size: 9, ..image::Inspect::default() };
         assert_eq!(document(image(ApiVersion::new(1, 43), &inspected))["VirtualSize"], 9);
         assert!(document(image(ApiVersion::new(1, 49), &inspected)).get("ContainerConfig").is_none());
+    }
+
+    #[test]
+    fn old_clients_find_what_info_told() {
+        let mut info_of = Info::default();
+        info_of.runc_commit.id = "abc".into();
+        info_of.registry_config = Some(Default::default());
+        let old = document(info(ApiVersion::new(1, 46), info_of.clone()));
+        assert_eq!(old["RuncCommit"]["Expected"], "abc");
+        assert_eq!(old["BridgeNfIptables"], false);
+        assert!(old["RegistryConfig"].get("AllowNondistributableArtifactsCIDRs").is_some());
+        let new = document(info(ApiVersion::NEWEST, info_of));
+        assert!(new.get("BridgeNfIptables").is_none() && new["RuncCommit"].get("Expected").is_none());
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! The engine as a whole.
 
-use http::header::{CACHE_CONTROL, HeaderName, HeaderValue, PRAGMA};
+use http::header::{CACHE_CONTROL, HeaderName, HeaderValue, PRAGMA, UPGRADE};
 use http::{Method, Response, StatusCode};
 
-use super::Outcome;
+use super::{Outcome, legacy};
 use crate::answer;
 use crate::body::Body;
 use crate::call::Call;
+use crate::failure::Failure;
 
 /// The classic builder; `2` would send clients to BuildKit's.
 const BUILDER: HeaderValue = HeaderValue::from_static("1");
@@ -24,10 +25,21 @@ pub fn ping(call: &Call) -> Response<Body> {
     response
 }
 
+/// BuildKit's sessions: no build of Berth asks for one yet.
+pub fn session(call: &Call) -> Failure {
+    match call.headers().get(UPGRADE).and_then(|protocol| protocol.to_str().ok()) {
+        None => Failure::invalid("no upgrade header"),
+        Some("h2c") => {
+            Failure::new(StatusCode::NOT_IMPLEMENTED, "sessions are not supported by Berth yet".to_owned())
+        }
+        Some(other) => Failure::invalid(format!("protocol {other} not supported")),
+    }
+}
+
 pub fn version(call: &Call) -> Response<Body> {
     answer::ok(&call.engine.version())
 }
 
 pub async fn info(call: Call) -> Outcome {
-    Ok(answer::ok(&call.engine.info().await?))
+    Ok(legacy::info(call.version, call.engine.info().await?))
 }

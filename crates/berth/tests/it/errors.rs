@@ -42,6 +42,8 @@ with_both_clients! {
         daemon.with(client, &["run", "--stop-signal", "SIGWRONG", "busybox"]).fails(125, "SIGWRONG");
         daemon.with(client, &["run", "--mount", "type=bind,src=/absent/here,dst=/x", "busybox"]).fails(125, "bind source path does not exist: /absent/here");
         daemon.with(client, &["run", "--no-such-flag", "busybox"]).fails(125, "unknown flag: --no-such-flag");
+        daemon.with(client, &["run", "--volumes-from", "absent", "busybox"]).fails(125, "No such container: absent");
+        daemon.with(client, &["run", "--platform", "linux/s390x", "--pull", "never", "busybox"]).fails(125, "platform");
         daemon.with(client, &["logs", "--tail", "x", "absent"]).fails(1, "");
         assert_eq!(daemon.berth(&["ps", "-aq"]).ok().lines().count(), 0, "nothing was created");
     }
@@ -77,8 +79,25 @@ fn the_api_answers_nonsense_in_dockers_form() {
     assert_eq!(ask("GET", "/no/such/route", ""), ("404".into(), "{\"message\":\"page not found\"}".into()));
     let (code, body) = ask("POST", "/v1.55/containers/create", "{nonsense");
     assert_eq!(code, "400", "{body}");
-    let (code, body) = ask("POST", "/containers/create", "");
-    assert_eq!(code, "400", "{body}");
+    assert!(
+        body.contains("invalid JSON: invalid character 'n' looking for beginning of object key string"),
+        "{body}"
+    );
+    for (body, words) in [
+        ("", "invalid JSON: EOF"),
+        ("{}", "config cannot be empty in order to create a container"),
+        (
+            r#"{"Image": "i", "ExposedPorts": {"1;2": {}}}"#,
+            "invalid JSON: invalid port '1;2': invalid syntax",
+        ),
+    ] {
+        let (code, answer) = ask("POST", "/containers/create", body);
+        assert!(code == "400" && answer.contains(words), "{code} {answer}");
+    }
+    let (code, body) = ask("POST", "/containers/absent/start?checkpoint=../outside", "");
+    assert!(code == "400" && body.contains("invalid checkpoint ID"), "{code} {body}");
+    let (code, body) = ask("POST", "/session", "");
+    assert!(code == "400" && body.contains("no upgrade"), "{code} {body}");
     let (code, body) = ask("GET", "/v9.99/info", "");
     assert!(code == "400" && body.contains("client version 9.99 is too new"), "{code} {body}");
     let (code, body) = ask("GET", "/v1.10/info", "");

@@ -67,6 +67,18 @@ with_both_clients! {
         assert_eq!(line, "a=b c|from the file|from outside|/home/user|/made/for it|1000:1000:1000 1234");
     }
 
+    fn volumes_of_other_containers_are_shared_and_outlive_them(daemon: &Daemon, client: Client) {
+        daemon.with(client, &["run", "--name", "one", "-v", "/data", "busybox", "sh", "-c", "echo kept > /data/file"]).ok();
+        daemon.with(client, &["create", "--name", "two", "--volumes-from", "one:ro", "busybox", "sh", "-c", "cat /data/file; touch /data/x"]).ok();
+        daemon.with(client, &["rm", "-v", "one"]).ok();
+        let output = daemon.with(client, &["start", "-a", "two"]).fails(1, "Read-only file system");
+        assert_eq!(output.stdout, "kept\n");
+        let volumes = || std::fs::read_dir(daemon.data_root().join("volumes")).unwrap().count();
+        assert_eq!(volumes(), 1);
+        daemon.with(client, &["rm", "-v", "two"]).ok();
+        assert_eq!(volumes(), 0);
+    }
+
     fn numeric_users_need_no_entry(daemon: &Daemon, client: Client) {
         let line = daemon.with(client, &["run", "--rm", "-u", "4242:77", "busybox", "sh", "-c", "echo $(id -u):$(id -g) $HOME"]).ok();
         assert_eq!(line, "4242:77 /");
