@@ -29,6 +29,7 @@ mod images;
 mod inside;
 mod life;
 mod logs;
+mod model;
 mod network;
 mod output;
 mod pulls;
