@@ -42,6 +42,11 @@ impl Engine {
         version()
     }
 
+    /// How many events were told since the engine was opened.
+    pub fn events_told(&self) -> u64 {
+        self.parts.events.told()
+    }
+
     /// Events from now on, or from `since`.
     pub fn events(&self, op: op::Events) -> Result<EventStream, Error> {
         self.parts.events.subscribe(op)
@@ -82,7 +87,7 @@ fn version() -> system::Version {
 }
 
 fn info(parts: &Parts) -> Result<system::Info, Error> {
-    let settings = &parts.settings;
+    let settings = &*parts.current.get();
     let limits = Limits::current()?;
     let kernel = rustix::system::uname();
     let (operating_system, os_version) = host::distribution();
@@ -114,11 +119,11 @@ fn info(parts: &Parts) -> Result<system::Info, Error> {
         labels: settings.labels.clone(),
         server_version: VERSION.into(),
         runtimes: runtimes(),
-        default_runtime: "berth".into(),
+        default_runtime: settings.defaults.runtime.clone(),
         swarm: Swarm::default(),
         live_restore_enabled: settings.live_restore,
         init_binary: "docker-init".into(),
-        security_options: host::security_options(),
+        security_options: host::security_options(&settings.defaults),
         firewall_backend: Some(Firewall { driver: "nftables".into(), info: None }),
         ..system::Info::default()
     };
@@ -139,7 +144,7 @@ fn count(parts: &Parts, info: &mut system::Info) {
 }
 
 /// The ID of this installation: made once, and kept in the data root.
-fn installation(parts: &Parts) -> Result<String, Error> {
+pub(crate) fn installation(parts: &Parts) -> Result<String, Error> {
     const PLACE: (&str, &str) = ("engine", "id");
     if let Some(id) = parts.storage.kv().get(PLACE.0, PLACE.1)? {
         return Ok(id);
@@ -185,11 +190,16 @@ fn runtimes() -> BTreeMap<String, Runtime> {
 }
 
 fn registries(settings: &RegistrySettings) -> RegistryConfig {
-    let official = IndexInfo { name: "docker.io".into(), mirrors: Vec::new(), secure: true, official: true };
+    let official = IndexInfo {
+        name: "docker.io".into(),
+        mirrors: settings.mirrors.clone(),
+        secure: true,
+        official: true,
+    };
     let mut config = RegistryConfig {
         insecure_registry_cidrs: LOOPBACK.map(str::to_owned).into(),
         index_configs: BTreeMap::from([("docker.io".to_owned(), official)]),
-        mirrors: Vec::new(),
+        mirrors: settings.mirrors.clone(),
     };
     for insecure in &settings.insecure {
         if insecure.parse::<ipnet::IpNet>().is_ok() {
@@ -214,7 +224,10 @@ mod tests {
 
     #[test]
     fn insecure_registries_are_networks_or_hosts() {
-        let settings = RegistrySettings { insecure: vec!["10.0.0.0/8".into(), "registry.local:5000".into()] };
+        let settings = RegistrySettings {
+            insecure: vec!["10.0.0.0/8".into(), "registry.local:5000".into()],
+            ..Default::default()
+        };
         let config = registries(&settings);
         assert_eq!(config.insecure_registry_cidrs, ["::1/128", "127.0.0.0/8", "10.0.0.0/8"]);
         assert!(!config.index_configs["registry.local:5000"].secure);

@@ -8,6 +8,7 @@
 mod blocking;
 mod container;
 mod create;
+mod defaults;
 mod engine;
 mod error;
 mod event;
@@ -20,11 +21,13 @@ mod name;
 mod network;
 mod networks;
 pub mod op;
+mod reload;
 mod settings;
 mod signal;
 mod spec;
 mod system;
 
+pub use defaults::{ContainerDefaults, SeccompDefault};
 pub use engine::Engine;
 pub use error::{Error, ErrorKind};
 pub use event::EventStream;

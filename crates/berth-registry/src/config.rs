@@ -9,6 +9,8 @@ pub struct RegistryConfig {
     /// Registries (`host` or `host:port`) whose certificates are not checked, and that may speak plain HTTP.
     /// Loopback always may.
     pub insecure: Vec<String>,
+    /// Addresses, each ending in a slash, that are asked before Docker Hub.
+    pub mirrors: Vec<String>,
     /// Directories with one directory for each registry, in which `*.crt` are further authorities.
     pub certificates: Vec<PathBuf>,
     /// Sent as `User-Agent`.
@@ -19,6 +21,7 @@ impl Default for RegistryConfig {
     fn default() -> Self {
         Self {
             insecure: Vec::new(),
+            mirrors: Vec::new(),
             certificates: vec!["/etc/berth/certs.d".into(), "/etc/docker/certs.d".into()],
             agent: concat!("berth/", env!("CARGO_PKG_VERSION")).to_owned(),
         }

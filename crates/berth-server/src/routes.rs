@@ -2,6 +2,7 @@
 
 mod attach;
 mod containers;
+mod debug;
 mod exec;
 mod images;
 mod legacy;
@@ -20,6 +21,7 @@ use crate::answer;
 use crate::body::Body;
 use crate::call::Call;
 use crate::failure::Failure;
+use crate::metrics;
 
 /// What a route gives: an answer, or an error to be told.
 type Outcome = Result<Response<Body>, Failure>;
@@ -29,7 +31,8 @@ pub async fn answer(engine: Arc<Engine>, request: http::Request<Incoming>) -> Re
     let outcome = match Call::new(engine, request) {
         Ok(call) => {
             let (method, path) = (call.method.clone(), call.path.clone());
-            let outcome = dispatch(call).await;
+            let action = metrics::Action::of(&method, &path);
+            let outcome = metrics::timed(action, dispatch(call)).await;
             tracing::debug!(%method, path, status = outcome.as_ref().map_or_else(
                 |failure| failure.status.as_u16(),
                 |response| response.status().as_u16(),
@@ -126,6 +129,7 @@ async fn system_route(call: Call, segments: &[&str]) -> Outcome {
         (&Method::GET, ["version"]) => Ok(system::version(&call)),
         (&Method::GET, ["info"]) => system::info(call).await,
         (&Method::GET, ["events"]) => streams::events(&call),
+        (&Method::GET, ["debug", rest @ ..]) => debug::answer(&call, rest),
         (&Method::GET, ["plugins"]) => Ok(answer::ok::<[(); 0]>(&[])),
         (&Method::GET, ["volumes"]) => {
             Ok(answer::ok(&serde_json::json!({ "Volumes": [], "Warnings": null })))

@@ -24,10 +24,11 @@ impl Engine {
     }
 }
 
-fn create(parts: &Arc<Parts>, op: op::CreateContainer) -> Result<CreateResponse, Error> {
+fn create(parts: &Arc<Parts>, mut op: op::CreateContainer) -> Result<CreateResponse, Error> {
     let wanted = op.name.clone();
     let image = parts.images.resolve(&op.config.image)?;
     let defaults = create::image_defaults(&image.config);
+    parts.current.get().defaults.settle(&mut op.host_config);
     let (definition, warnings) = create::define(op, image.record.id.to_string(), &defaults, parts.cpus)?;
     sources::check(&definition)?;
     // Composed again at each start; what cannot be is refused now.
