@@ -20,7 +20,9 @@ macro_rules! with_both_clients {
 
 mod attach;
 mod daemon;
+mod daemon_config;
 mod daemon_process;
+mod daemon_tls;
 mod errors;
 mod exec;
 mod faults;
