@@ -28,6 +28,8 @@ pub(crate) struct Parts {
     pub settings: Settings,
     /// The settings as they are now.
     pub current: Current,
+    /// The ID of this installation.
+    pub installation: String,
     /// The data root.
     pub storage: Arc<Storage>,
     /// Images on it.
@@ -72,6 +74,7 @@ impl Parts {
         Ok(Parts {
             images: images(&settings, &storage),
             current: Current::new(settings.clone()),
+            installation: crate::installation::id(&settings.data_root)?,
             settings,
             storage,
             networks,

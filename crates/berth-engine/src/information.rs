@@ -11,7 +11,6 @@ use berth_api::system::{
 use berth_api::version::ApiVersion;
 use berth_api::{StringMap, container::Status};
 use jiff::Timestamp;
-use rustix::rand::{GetRandomFlags, getrandom};
 
 use crate::blocking::blocking;
 use crate::engine::Parts;
@@ -92,7 +91,7 @@ fn info(parts: &Parts) -> Result<system::Info, Error> {
     let kernel = rustix::system::uname();
     let (operating_system, os_version) = host::distribution();
     let mut info = system::Info {
-        id: installation(parts)?,
+        id: parts.installation.clone(),
         images: i64::try_from(parts.storage.images().list()?.len()).unwrap_or(i64::MAX),
         driver: STORAGE_DRIVER.into(),
         driver_status: host::storage_status(&settings.data_root),
@@ -143,35 +142,6 @@ fn count(parts: &Parts, info: &mut system::Info) {
     }
 }
 
-/// The ID of this installation: made once, and kept in the data root.
-pub(crate) fn installation(parts: &Parts) -> Result<String, Error> {
-    const PLACE: (&str, &str) = ("engine", "id");
-    if let Some(id) = parts.storage.kv().get(PLACE.0, PLACE.1)? {
-        return Ok(id);
-    }
-    let mut bytes = [0; 16];
-    getrandom(&mut bytes[..], GetRandomFlags::empty())
-        .map_err(|error| Error::Io { operation: "read random bytes".into(), source: error.into() })?;
-    let id = uuid(bytes);
-    parts.storage.kv().put(PLACE.0, PLACE.1, &id)?;
-    // Somebody else may have asked at the same moment; the last to write is right.
-    Ok(parts.storage.kv().get(PLACE.0, PLACE.1)?.unwrap_or(id))
-}
-
-/// A random UUID (RFC 9562, version 4).
-fn uuid(mut bytes: [u8; 16]) -> String {
-    bytes[6] = bytes[6] & 0x0f | 0x40;
-    bytes[8] = bytes[8] & 0x3f | 0x80;
-    let mut text = String::with_capacity(36);
-    for (index, byte) in bytes.iter().enumerate() {
-        if matches!(index, 4 | 6 | 8 | 10) {
-            text.push('-');
-        }
-        text.push_str(&format!("{byte:02x}"));
-    }
-    text
-}
-
 fn plugins() -> Plugins {
     let list = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
     Plugins {
@@ -215,12 +185,6 @@ fn registries(settings: &RegistrySettings) -> RegistryConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn ids_are_uuids() {
-        assert_eq!(uuid([0; 16]), "00000000-0000-4000-8000-000000000000");
-        assert_eq!(uuid([0xff; 16]), "ffffffff-ffff-4fff-bfff-ffffffffffff");
-    }
 
     #[test]
     fn insecure_registries_are_networks_or_hosts() {

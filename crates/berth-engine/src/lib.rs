@@ -15,6 +15,7 @@ mod event;
 mod images;
 mod information;
 mod inspect;
+mod installation;
 mod life;
 mod list;
 mod name;

@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use berth_api::StringMap;
 
 use crate::event::Event;
-use crate::{Engine, Error, Settings};
+use crate::{Engine, Settings};
 
 /// The settings as they are now.
 #[derive(Debug)]
@@ -74,17 +74,15 @@ impl Settings {
 impl Engine {
     /// Takes over what may change of `new` while an engine runs, and tells an event. Containers that run keep what
     /// they were started with.
-    pub fn reload(&self, new: &Settings) -> Result<(), Error> {
+    pub fn reload(&self, new: &Settings) {
         let settings = self.parts.current.get().with_changes(new);
         self.parts.images.configure(settings.registry.client_config(), settings.registry.limits());
         let mut attributes = settings.attributes();
         self.parts.current.set(settings);
         let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
         attributes.insert("name".into(), name);
-        self.parts
-            .events
-            .publish(Event::Daemon { id: crate::information::installation(&self.parts)?, attributes });
-        Ok(())
+        let id = self.parts.installation.clone();
+        self.parts.events.publish(Event::Daemon { id, attributes });
     }
 }
 

@@ -180,7 +180,8 @@ impl Daemon {
         let name = loop {
             match signals.next().await {
                 Asked::End(name) => break name,
-                Asked::Reload => self.reload(&engine),
+                // It reads files.
+                Asked::Reload => tokio::task::block_in_place(|| self.reload(&engine)),
                 Asked::Report => report(),
             }
         };
@@ -206,17 +207,15 @@ impl Daemon {
         tracing::info!("got signal to reload configuration");
         systemd::reloading();
         match self.options.resolve() {
-            Ok(resolved) => match engine.reload(&resolved.settings) {
-                Ok(()) => {
-                    self.verbosity.set(resolved.log_level);
-                    let registry = &resolved.settings.registry;
-                    tracing::debug!("Reset Max Concurrent Downloads: {}", registry.concurrent_downloads);
-                    tracing::debug!("Reset Max Concurrent Uploads: {}", registry.concurrent_uploads);
-                    tracing::debug!("Reset Max Download Attempts: {}", registry.download_attempts);
-                    tracing::info!("Reloaded configuration");
-                }
-                Err(error) => tracing::error!(%error, "Error reconfiguring the daemon"),
-            },
+            Ok(resolved) => {
+                engine.reload(&resolved.settings);
+                self.verbosity.set(resolved.log_level);
+                let registry = &resolved.settings.registry;
+                tracing::debug!("Reset Max Concurrent Downloads: {}", registry.concurrent_downloads);
+                tracing::debug!("Reset Max Concurrent Uploads: {}", registry.concurrent_uploads);
+                tracing::debug!("Reset Max Download Attempts: {}", registry.download_attempts);
+                tracing::info!("Reloaded configuration");
+            }
             Err(error) => tracing::error!(%error, "Error reloading configuration"),
         }
         systemd::ready();

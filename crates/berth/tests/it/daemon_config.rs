@@ -160,7 +160,8 @@ fn settings_change_while_containers_run() {
     let shm = daemon.berth(&["create", "busybox", "true"]).ok();
     assert_eq!(daemon.inspect(&shm, "{{.HostConfig.ShmSize}}"), "4096");
 
-    let events = ["events", "--since=1", "--until=0s", "--filter=type=daemon"];
+    // The client cuts moments down to seconds: the end is in the future, so that this second is not left out.
+    let events = ["events", "--since=1", "--until=-1s", "--filter=type=daemon"];
     let line = daemon.with(Client::Docker, &events).ok();
     let id = configured.info("{{.ID}}");
     for part in [
@@ -233,4 +234,40 @@ fn messages_may_be_json() {
             "{line}"
         );
     }
+}
+
+#[test]
+fn systemd_is_told_how_it_goes() {
+    let mut daemon = Daemon::empty(&[]);
+    daemon.stop();
+    let path = daemon.root.path().join("notify.sock");
+    let socket = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(std::time::Duration::from_secs(30))).unwrap();
+    let next = || {
+        let mut bytes = [0; 256];
+        let length = socket.recv(&mut bytes).unwrap();
+        String::from_utf8_lossy(&bytes[..length]).into_owned()
+    };
+    let mut child = daemon.command().env("NOTIFY_SOCKET", &path).spawn().unwrap();
+    let pid = Pid::from_child(&child);
+    assert_eq!(next(), "READY=1");
+    daemon.berth(&["ps"]).ok();
+    kill_process(pid, Signal::HUP).unwrap();
+    let reloading = next();
+    assert!(reloading.starts_with("RELOADING=1\nMONOTONIC_USEC="), "{reloading}");
+    assert_eq!(next(), "READY=1");
+    kill_process(pid, Signal::TERM).unwrap();
+    assert_eq!(next(), "STOPPING=1");
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn the_installation_has_an_id_that_can_be_chosen() {
+    let mut configured = Configured::start("{}", &[]);
+    let path = configured.daemon.data_root().join("engine-id");
+    assert_eq!(configured.info("{{.ID}}"), fs::read_to_string(&path).unwrap());
+    configured.daemon.stop();
+    fs::write(&path, "this-is-the-engine-id").unwrap();
+    configured.daemon.launch();
+    assert_eq!(configured.info("{{.ID}}"), "this-is-the-engine-id");
 }

@@ -33,6 +33,7 @@ mod life;
 mod logs;
 mod network;
 mod output;
+mod packaging;
 mod pulls;
 mod registry;
 mod run;
