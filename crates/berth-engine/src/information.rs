@@ -88,6 +88,7 @@ fn version() -> system::Version {
 fn info(parts: &Parts) -> Result<system::Info, Error> {
     let settings = &*parts.current.get();
     let limits = Limits::current()?;
+    let proxies = settings.registry.proxies.masked();
     let kernel = rustix::system::uname();
     let (operating_system, os_version) = host::distribution();
     let mut info = system::Info {
@@ -120,6 +121,9 @@ fn info(parts: &Parts) -> Result<system::Info, Error> {
         runtimes: runtimes(),
         default_runtime: settings.defaults.runtime.clone(),
         swarm: Swarm::default(),
+        http_proxy: proxies.http,
+        https_proxy: proxies.https,
+        no_proxy: proxies.none,
         live_restore_enabled: settings.live_restore,
         init_binary: "docker-init".into(),
         security_options: host::security_options(&settings.defaults),

@@ -28,6 +28,7 @@ mod signal;
 mod spec;
 mod system;
 
+pub use berth_registry::Proxies;
 pub use defaults::{ContainerDefaults, SeccompDefault};
 pub use engine::Engine;
 pub use error::{Error, ErrorKind};

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use berth_image::PullLimits;
-use berth_registry::RegistryConfig;
+use berth_registry::{Proxies, RegistryConfig};
 use ipnet::Ipv4Net;
 
 use crate::ContainerDefaults;
@@ -115,6 +115,8 @@ pub struct RegistrySettings {
     pub insecure: Vec<String>,
     /// Addresses that are asked before Docker Hub, each with a slash at its end.
     pub mirrors: Vec<String>,
+    /// Proxies on the way to registries.
+    pub proxies: Proxies,
     /// Layers of one image that are fetched at the same time.
     pub concurrent_downloads: usize,
     /// Layers that are sent at the same time.
@@ -128,6 +130,7 @@ impl Default for RegistrySettings {
         RegistrySettings {
             insecure: Vec::new(),
             mirrors: Vec::new(),
+            proxies: Proxies::default(),
             concurrent_downloads: 3,
             concurrent_uploads: 5,
             download_attempts: 5,
@@ -140,6 +143,7 @@ impl RegistrySettings {
         RegistryConfig {
             insecure: self.insecure.clone(),
             mirrors: self.mirrors.clone(),
+            proxies: self.proxies.clone(),
             ..RegistryConfig::default()
         }
     }

@@ -282,7 +282,8 @@ impl Client {
             "http" => None,
             _ => return Err(malformed("the address is neither http nor https")),
         };
-        Ok(Endpoint { host: host.trim_matches(['[', ']']).to_owned(), port, tls })
+        let proxy = self.config().proxies.for_url(url);
+        Ok(Endpoint { host: host.trim_matches(['[', ']']).to_owned(), port, tls, proxy })
     }
 
     fn tls(&self, authority: &str) -> Result<Arc<ClientConfig>> {

@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use crate::Proxies;
+
 /// Settings of a client.
 #[derive(Debug, Clone)]
 pub struct RegistryConfig {
@@ -11,6 +13,8 @@ pub struct RegistryConfig {
     pub insecure: Vec<String>,
     /// Addresses, each ending in a slash, that are asked before Docker Hub.
     pub mirrors: Vec<String>,
+    /// Proxies on the way.
+    pub proxies: Proxies,
     /// Directories with one directory for each registry, in which `*.crt` are further authorities.
     pub certificates: Vec<PathBuf>,
     /// Sent as `User-Agent`.
@@ -22,6 +26,7 @@ impl Default for RegistryConfig {
         Self {
             insecure: Vec::new(),
             mirrors: Vec::new(),
+            proxies: Proxies::default(),
             certificates: vec!["/etc/berth/certs.d".into(), "/etc/docker/certs.d".into()],
             agent: concat!("berth/", env!("CARGO_PKG_VERSION")).to_owned(),
         }

@@ -141,6 +141,9 @@ fn warn_of_tcp(sockets: &Sockets, resolved: &Resolved) {
         let lack = if sockets.tls.is_some() { "asking clients for certificates" } else { "TLS" };
         tracing::warn!("the API answers on tcp://{address} without {lack}: {who} is root on this host");
     }
+    for name in &resolved.overridden {
+        tracing::warn!(name, "overriding existing proxy variable with value from configuration");
+    }
     if !resolved.without_effect.is_empty() {
         tracing::warn!(options = resolved.without_effect.join(", "), "these options have no effect in Berth");
     }

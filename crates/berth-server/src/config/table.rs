@@ -155,6 +155,9 @@ pub const OPTIONS: &[Opt] = &[
         "Registry that may do without TLS: HOST[:PORT] or a network (repeatable)",
     )
     .key_is("insecure-registries"),
+    works("http-proxy", Text, "URL", "Proxy on the way to registries without TLS"),
+    works("https-proxy", Text, "URL", "Proxy on the way to registries with TLS"),
+    works("no-proxy", Text, "HOSTS", "Hosts reached without a proxy, separated by commas"),
     works("registry-mirror", List, "URL", "Asked before Docker Hub (repeatable)").key_is("registry-mirrors"),
     works(
         "max-concurrent-downloads",
@@ -215,8 +218,6 @@ pub const OPTIONS: &[Opt] = &[
     ignored("firewall-backend", Text, "Firewall: nftables"),
     ignored("fixed-cidr", Text, "Subnet of containers on the default network"),
     ignored("fixed-cidr-v6", Text, "IPv6 subnet of containers on the default network"),
-    ignored("http-proxy", Text, "Proxy of the daemon"),
-    ignored("https-proxy", Text, "Proxy of the daemon"),
     ignored("icc", Switch, "Let containers of the default network reach each other"),
     ignored("init-path", Text, "Init program of containers"),
     ignored("ip-forward", Switch, "Let the host forward packets"),
@@ -226,7 +227,6 @@ pub const OPTIONS: &[Opt] = &[
     ignored("ipv6", Switch, "IPv6 on the default network"),
     ignored("network-control-plane-mtu", Number, "Largest packet of Swarm's control plane"),
     ignored("network-diagnostic-port", Number, "Port of the network diagnostic server"),
-    ignored("no-proxy", Text, "Hosts reached without the proxy"),
     ignored("node-generic-resource", List, "Resource announced to Swarm").key_is("node-generic-resources"),
     ignored("nri-opts", Object, "Node Resource Interface"),
     ignored("resolv-conf", Text, "The host's resolver configuration"),

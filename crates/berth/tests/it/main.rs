@@ -22,6 +22,7 @@ mod attach;
 mod daemon;
 mod daemon_config;
 mod daemon_process;
+mod daemon_registries;
 mod daemon_tls;
 mod errors;
 mod exec;
