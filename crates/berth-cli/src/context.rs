@@ -7,7 +7,7 @@ use berth_client::{Client, Host};
 use clap::{Arg, ArgAction, ArgMatches};
 
 use crate::failure::{Failure, Outcome};
-use crate::{flags, on_demand};
+use crate::{flags, on_demand, tls};
 
 /// The daemon's address if nothing says otherwise.
 const BERTH_SOCKET: &str = "/run/berth.sock";
@@ -18,6 +18,12 @@ const DOCKER_SOCKET: &str = "/var/run/docker.sock";
 pub fn flags() -> Vec<Arg> {
     vec![
         flags::one("host", "HOST").short('H').help("Daemon to talk to: unix://PATH or tcp://HOST:PORT"),
+        flags::switch("tls").help("Use TLS over TCP; implied by --tlsverify"),
+        flags::switch("tlsverify")
+            .help("Use TLS over TCP and believe only servers that the authority vouches for"),
+        flags::one("tlscacert", "FILE").help("The authority's certificate").hide_short_help(true),
+        flags::one("tlscert", "FILE").help("The client's certificate").hide_short_help(true),
+        flags::one("tlskey", "FILE").help("Key of the client's certificate").hide_short_help(true),
         flags::switch("debug").short('D').help("Print more").hide(true),
         flags::one("log-level", "LEVEL").short('l').hide(true).help("Accepted for compatibility"),
         flags::one("config", "DIR").hide(true).help("Accepted for compatibility"),
@@ -48,6 +54,10 @@ impl Context {
         let host = match &chosen {
             Some(text) => Host::parse(text).map_err(|error| Failure::with_code(125, error.to_string()))?,
             None => Host::Unix(default.into()),
+        };
+        let host = match tls::files(matches) {
+            Some(files) => host.with_tls(files),
+            None => host,
         };
         Ok(Self {
             program: if docker { "docker" } else { "berth" },

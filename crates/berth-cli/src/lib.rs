@@ -16,6 +16,7 @@ mod image;
 mod on_demand;
 mod session;
 mod system;
+mod tls;
 mod usage;
 mod values;
 

@@ -2,6 +2,9 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::tls::TlsFiles;
 
 /// The port of `tcp://` hosts that name none.
 const DEFAULT_PORT: u16 = 2375;
@@ -13,6 +16,8 @@ pub enum Host {
     Unix(PathBuf),
     /// `host:port`; an IPv6 address is in brackets.
     Tcp(String),
+    /// `host:port` as for TCP, encrypted.
+    Tls(String, Arc<TlsFiles>),
 }
 
 /// The text names no server that can be reached.
@@ -37,11 +42,20 @@ impl Host {
         let text = text.trim();
         match text.split_once("://") {
             Some(("unix", path)) if !path.is_empty() => Ok(Self::Unix(path.into())),
-            Some(("tcp" | "http", address)) => tcp(address, text),
+            Some(("tcp" | "http" | "https", address)) => tcp(address, text),
             Some(("unix", _)) => Err(HostError::Address(text.to_owned())),
             Some((scheme, _)) => Err(HostError::Scheme { scheme: scheme.to_owned(), host: text.to_owned() }),
             None if text.starts_with('/') => Ok(Self::Unix(text.into())),
             None => tcp(text, text),
+        }
+    }
+
+    /// The same server, over TLS if it is reached over TCP.
+    #[must_use]
+    pub fn with_tls(self, files: TlsFiles) -> Self {
+        match self {
+            Self::Tcp(address) => Self::Tls(address, Arc::new(files)),
+            other => other,
         }
     }
 
@@ -50,7 +64,7 @@ impl Host {
         match self {
             // As Docker's clients: the path itself is not a valid host name.
             Self::Unix(_) => "api.moby.localhost",
-            Self::Tcp(address) => address,
+            Self::Tcp(address) | Self::Tls(address, _) => address,
         }
     }
 }
@@ -85,7 +99,7 @@ impl fmt::Display for Host {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unix(path) => write!(formatter, "unix://{}", path.display()),
-            Self::Tcp(address) => write!(formatter, "tcp://{address}"),
+            Self::Tcp(address) | Self::Tls(address, _) => write!(formatter, "tcp://{address}"),
         }
     }
 }

@@ -9,6 +9,7 @@ mod error;
 mod hijack;
 mod host;
 mod query;
+mod tls;
 mod transport;
 
 pub use client::{Client, Lines, ResponseBody};
@@ -17,3 +18,4 @@ pub use hijack::Hijacked;
 pub use host::{Host, HostError};
 pub use http::StatusCode;
 pub use query::{Query, segment};
+pub use tls::TlsFiles;

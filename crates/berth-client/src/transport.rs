@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::client::TlsStream;
 
 use crate::host::Host;
 
@@ -20,20 +21,27 @@ const LONGEST: usize = 107;
 pub(crate) enum Transport {
     Unix(UnixStream),
     Tcp(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
 }
 
 impl Transport {
     pub(crate) async fn connect(host: &Host) -> io::Result<Self> {
         match host {
             Host::Unix(path) => connect_unix(path).await.map(Self::Unix),
-            Host::Tcp(address) => {
-                let stream = TcpStream::connect(address.as_str()).await?;
-                // Requests and keystrokes are small and awaited.
-                stream.set_nodelay(true)?;
-                Ok(Self::Tcp(stream))
+            Host::Tcp(address) => connect_tcp(address).await.map(Self::Tcp),
+            Host::Tls(address, files) => {
+                let stream = connect_tcp(address).await?;
+                Ok(Self::Tls(Box::new(files.connect(stream, address).await?)))
             }
         }
     }
+}
+
+async fn connect_tcp(address: &str) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(address).await?;
+    // Requests and keystrokes are small and awaited.
+    stream.set_nodelay(true)?;
+    Ok(stream)
 }
 
 async fn connect_unix(path: &Path) -> io::Result<UnixStream> {
@@ -53,6 +61,7 @@ impl AsyncRead for Transport {
         match self.get_mut() {
             Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
         }
     }
 }
@@ -62,6 +71,7 @@ impl AsyncWrite for Transport {
         match self.get_mut() {
             Self::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
         }
     }
 
@@ -73,6 +83,7 @@ impl AsyncWrite for Transport {
         match self.get_mut() {
             Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
         }
     }
 
@@ -84,6 +95,7 @@ impl AsyncWrite for Transport {
         match self.get_mut() {
             Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
             Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
@@ -91,6 +103,7 @@ impl AsyncWrite for Transport {
         match self.get_mut() {
             Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

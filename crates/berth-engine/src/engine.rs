@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use berth_image::Images;
-use berth_registry::RegistryConfig;
 use berth_shim::spawner::Spawner;
 use berth_storage::Storage;
 use jiff::Timestamp;
@@ -15,6 +14,7 @@ use crate::container::Index;
 use crate::event::Bus;
 use crate::life::exec::Execs;
 use crate::network::Networks;
+use crate::reload::Current;
 use crate::{Error, Settings};
 
 /// The composition of storage, images, network, shims and runtime. One per daemon.
@@ -24,8 +24,12 @@ pub struct Engine {
 
 /// What every operation and every container's owner works with.
 pub(crate) struct Parts {
-    /// What the engine was opened with.
+    /// What the engine was opened with. What may change since is in `current`.
     pub settings: Settings,
+    /// The settings as they are now.
+    pub current: Current,
+    /// The ID of this installation.
+    pub installation: String,
     /// The data root.
     pub storage: Arc<Storage>,
     /// Images on it.
@@ -69,6 +73,8 @@ impl Parts {
     ) -> Result<Parts, Error> {
         Ok(Parts {
             images: images(&settings, &storage),
+            current: Current::new(settings.clone()),
+            installation: crate::installation::id(&settings.data_root)?,
             settings,
             storage,
             networks,
@@ -89,14 +95,16 @@ impl Parts {
 }
 
 fn images(settings: &Settings, storage: &Arc<Storage>) -> Images {
-    let config = RegistryConfig { insecure: settings.registry.insecure.clone(), ..RegistryConfig::default() };
-    Images::new(Arc::clone(storage), berth_registry::Client::new(config))
+    let config = settings.registry.client_config();
+    let images = Images::new(Arc::clone(storage), berth_registry::Client::new(config.clone()));
+    images.configure(config, settings.registry.limits());
+    images
 }
 
 impl Engine {
-    /// What the engine was opened with.
-    pub fn settings(&self) -> &Settings {
-        &self.parts.settings
+    /// The settings as they are now.
+    pub fn settings(&self) -> Arc<Settings> {
+        self.parts.current.get()
     }
 }
 

@@ -1,6 +1,7 @@
 //! What happens in the engine, as a closed set, and the bus that tells it to clients.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -158,6 +159,13 @@ pub enum Event {
         /// What happened.
         event: NetworkEvent,
     },
+    /// The daemon has other settings.
+    Daemon {
+        /// The installation's ID.
+        id: String,
+        /// The settings, and the host's name.
+        attributes: StringMap,
+    },
 }
 
 impl ContainerEvent {
@@ -230,9 +238,12 @@ impl Event {
                 ]);
                 ("network", id, action.to_owned(), attributes, String::new())
             }
+            Event::Daemon { id, attributes } => {
+                ("daemon", id, "reload".to_owned(), attributes, String::new())
+            }
         };
         // The old fields are for containers and images only, as in Docker.
-        let legacy = kind != "network";
+        let legacy = !matches!(kind, "network" | "daemon");
         Message {
             status: if legacy { action.clone() } else { String::new() },
             id: if legacy { id.clone() } else { String::new() },
@@ -251,17 +262,19 @@ impl Event {
 pub struct Bus {
     sender: broadcast::Sender<Arc<Message>>,
     recent: Mutex<VecDeque<Arc<Message>>>,
+    told: AtomicU64,
 }
 
 impl Bus {
     /// A bus without listeners.
     pub fn new() -> Bus {
-        Bus { sender: broadcast::Sender::new(KEPT), recent: Mutex::default() }
+        Bus { sender: broadcast::Sender::new(KEPT), recent: Mutex::default(), told: AtomicU64::new(0) }
     }
 
     /// Tells an event. Nobody listening is no error.
     pub fn publish(&self, event: Event) {
         let message = Arc::new(event.into_message(Timestamp::now()));
+        self.told.fetch_add(1, Ordering::Relaxed);
         // Both under the lock: a reader that subscribes under it sees each event once.
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         if recent.len() == KEPT {
@@ -269,6 +282,11 @@ impl Bus {
         }
         recent.push_back(Arc::clone(&message));
         let _ = self.sender.send(message);
+    }
+
+    /// How many events were told since the engine was opened.
+    pub fn told(&self) -> u64 {
+        self.told.load(Ordering::Relaxed)
     }
 
     /// How many listen.
@@ -359,6 +377,7 @@ fn passes(filters: &Filters, message: &Message) -> bool {
         && any("container", &named("container"))
         && any("network", &named("network"))
         && any("volume", &named("volume"))
+        && any("daemon", &named("daemon"))
         && any("image", &|wanted| {
             let image = message.actor.attributes.get("image");
             let same = |i: &String| i == wanted || i.split(':').next() == Some(wanted);

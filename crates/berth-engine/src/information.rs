@@ -11,7 +11,6 @@ use berth_api::system::{
 use berth_api::version::ApiVersion;
 use berth_api::{StringMap, container::Status};
 use jiff::Timestamp;
-use rustix::rand::{GetRandomFlags, getrandom};
 
 use crate::blocking::blocking;
 use crate::engine::Parts;
@@ -40,6 +39,11 @@ impl Engine {
     /// Versions of the engine and its API.
     pub fn version(&self) -> system::Version {
         version()
+    }
+
+    /// How many events were told since the engine was opened.
+    pub fn events_told(&self) -> u64 {
+        self.parts.events.told()
     }
 
     /// Events from now on, or from `since`.
@@ -82,12 +86,13 @@ fn version() -> system::Version {
 }
 
 fn info(parts: &Parts) -> Result<system::Info, Error> {
-    let settings = &parts.settings;
+    let settings = &*parts.current.get();
     let limits = Limits::current()?;
+    let proxies = settings.registry.proxies.masked();
     let kernel = rustix::system::uname();
     let (operating_system, os_version) = host::distribution();
     let mut info = system::Info {
-        id: installation(parts)?,
+        id: parts.installation.clone(),
         images: i64::try_from(parts.storage.images().list()?.len()).unwrap_or(i64::MAX),
         driver: STORAGE_DRIVER.into(),
         driver_status: host::storage_status(&settings.data_root),
@@ -114,11 +119,14 @@ fn info(parts: &Parts) -> Result<system::Info, Error> {
         labels: settings.labels.clone(),
         server_version: VERSION.into(),
         runtimes: runtimes(),
-        default_runtime: "berth".into(),
+        default_runtime: settings.defaults.runtime.clone(),
         swarm: Swarm::default(),
+        http_proxy: proxies.http,
+        https_proxy: proxies.https,
+        no_proxy: proxies.none,
         live_restore_enabled: settings.live_restore,
         init_binary: "docker-init".into(),
-        security_options: host::security_options(),
+        security_options: host::security_options(&settings.defaults),
         firewall_backend: Some(Firewall { driver: "nftables".into(), info: None }),
         ..system::Info::default()
     };
@@ -136,35 +144,6 @@ fn count(parts: &Parts, info: &mut system::Info) {
             _ => info.containers_stopped += 1,
         }
     }
-}
-
-/// The ID of this installation: made once, and kept in the data root.
-fn installation(parts: &Parts) -> Result<String, Error> {
-    const PLACE: (&str, &str) = ("engine", "id");
-    if let Some(id) = parts.storage.kv().get(PLACE.0, PLACE.1)? {
-        return Ok(id);
-    }
-    let mut bytes = [0; 16];
-    getrandom(&mut bytes[..], GetRandomFlags::empty())
-        .map_err(|error| Error::Io { operation: "read random bytes".into(), source: error.into() })?;
-    let id = uuid(bytes);
-    parts.storage.kv().put(PLACE.0, PLACE.1, &id)?;
-    // Somebody else may have asked at the same moment; the last to write is right.
-    Ok(parts.storage.kv().get(PLACE.0, PLACE.1)?.unwrap_or(id))
-}
-
-/// A random UUID (RFC 9562, version 4).
-fn uuid(mut bytes: [u8; 16]) -> String {
-    bytes[6] = bytes[6] & 0x0f | 0x40;
-    bytes[8] = bytes[8] & 0x3f | 0x80;
-    let mut text = String::with_capacity(36);
-    for (index, byte) in bytes.iter().enumerate() {
-        if matches!(index, 4 | 6 | 8 | 10) {
-            text.push('-');
-        }
-        text.push_str(&format!("{byte:02x}"));
-    }
-    text
 }
 
 fn plugins() -> Plugins {
@@ -185,11 +164,16 @@ fn runtimes() -> BTreeMap<String, Runtime> {
 }
 
 fn registries(settings: &RegistrySettings) -> RegistryConfig {
-    let official = IndexInfo { name: "docker.io".into(), mirrors: Vec::new(), secure: true, official: true };
+    let official = IndexInfo {
+        name: "docker.io".into(),
+        mirrors: settings.mirrors.clone(),
+        secure: true,
+        official: true,
+    };
     let mut config = RegistryConfig {
         insecure_registry_cidrs: LOOPBACK.map(str::to_owned).into(),
         index_configs: BTreeMap::from([("docker.io".to_owned(), official)]),
-        mirrors: Vec::new(),
+        mirrors: settings.mirrors.clone(),
     };
     for insecure in &settings.insecure {
         if insecure.parse::<ipnet::IpNet>().is_ok() {
@@ -207,14 +191,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_are_uuids() {
-        assert_eq!(uuid([0; 16]), "00000000-0000-4000-8000-000000000000");
-        assert_eq!(uuid([0xff; 16]), "ffffffff-ffff-4fff-bfff-ffffffffffff");
-    }
-
-    #[test]
     fn insecure_registries_are_networks_or_hosts() {
-        let settings = RegistrySettings { insecure: vec!["10.0.0.0/8".into(), "registry.local:5000".into()] };
+        let settings = RegistrySettings {
+            insecure: vec!["10.0.0.0/8".into(), "registry.local:5000".into()],
+            ..Default::default()
+        };
         let config = registries(&settings);
         assert_eq!(config.insecure_registry_cidrs, ["::1/128", "127.0.0.0/8", "10.0.0.0/8"]);
         assert!(!config.index_configs["registry.local:5000"].secure);

@@ -8,23 +8,28 @@
 mod blocking;
 mod container;
 mod create;
+mod defaults;
 mod engine;
 mod error;
 mod event;
 mod images;
 mod information;
 mod inspect;
+mod installation;
 mod life;
 mod list;
 mod name;
 mod network;
 mod networks;
 pub mod op;
+mod reload;
 mod settings;
 mod signal;
 mod spec;
 mod system;
 
+pub use berth_registry::Proxies;
+pub use defaults::{ContainerDefaults, SeccompDefault};
 pub use engine::Engine;
 pub use error::{Error, ErrorKind};
 pub use event::EventStream;

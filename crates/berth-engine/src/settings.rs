@@ -5,7 +5,11 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use berth_image::PullLimits;
+use berth_registry::{Proxies, RegistryConfig};
 use ipnet::Ipv4Net;
+
+use crate::ContainerDefaults;
 
 /// Everything that `berth daemon` decides for its engine.
 #[derive(Debug, Clone)]
@@ -36,6 +40,8 @@ pub struct Settings {
     pub labels: Vec<String>,
     /// Whether debug output is on, shown by `info`.
     pub debug: bool,
+    /// What containers get that do not say otherwise.
+    pub defaults: ContainerDefaults,
 }
 
 impl Settings {
@@ -55,6 +61,7 @@ impl Settings {
             cgroup_parent: "/berth".into(),
             labels: Vec::new(),
             debug: false,
+            defaults: ContainerDefaults::default(),
         }
     }
 }
@@ -102,8 +109,46 @@ impl Default for LogDefaults {
 }
 
 /// How registries are reached.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct RegistrySettings {
     /// Hosts (`host[:port]`) or networks that may be reached without TLS or with any certificate.
     pub insecure: Vec<String>,
+    /// Addresses that are asked before Docker Hub, each with a slash at its end.
+    pub mirrors: Vec<String>,
+    /// Proxies on the way to registries.
+    pub proxies: Proxies,
+    /// Layers of one image that are fetched at the same time.
+    pub concurrent_downloads: usize,
+    /// Layers that are sent at the same time.
+    pub concurrent_uploads: usize,
+    /// Attempts to fetch a layer.
+    pub download_attempts: usize,
+}
+
+impl Default for RegistrySettings {
+    fn default() -> Self {
+        RegistrySettings {
+            insecure: Vec::new(),
+            mirrors: Vec::new(),
+            proxies: Proxies::default(),
+            concurrent_downloads: 3,
+            concurrent_uploads: 5,
+            download_attempts: 5,
+        }
+    }
+}
+
+impl RegistrySettings {
+    pub(crate) fn client_config(&self) -> RegistryConfig {
+        RegistryConfig {
+            insecure: self.insecure.clone(),
+            mirrors: self.mirrors.clone(),
+            proxies: self.proxies.clone(),
+            ..RegistryConfig::default()
+        }
+    }
+
+    pub(crate) fn limits(&self) -> PullLimits {
+        PullLimits { parallel: self.concurrent_downloads, attempts: self.download_attempts }
+    }
 }

@@ -18,7 +18,7 @@ mod stream;
 mod unpack;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use berth_oci::{Digest, ImageConfig};
 use berth_storage::Storage;
@@ -27,7 +27,7 @@ pub use error::{Error, ErrorKind, Result};
 pub use load::Loaded;
 pub use names::{InUse, Removed, ResolvedImage};
 pub use progress::Progress;
-pub use pull::Pulled;
+pub use pull::{PullLimits, Pulled};
 
 /// All images of one data root.
 #[derive(Debug, Clone)]
@@ -39,6 +39,7 @@ pub struct Images {
 struct Inner {
     storage: Arc<Storage>,
     registry: berth_registry::Client,
+    limits: Mutex<PullLimits>,
     /// Pulls of the same blob wait for each other.
     downloads: Mutex<HashMap<Digest, Arc<tokio::sync::Mutex<()>>>>,
 }
@@ -46,7 +47,18 @@ struct Inner {
 impl Images {
     /// Images in `storage`, pulled by `registry`.
     pub fn new(storage: Arc<Storage>, registry: berth_registry::Client) -> Self {
-        Self { inner: Arc::new(Inner { storage, registry, downloads: Mutex::default() }) }
+        let limits = Mutex::default();
+        Self { inner: Arc::new(Inner { storage, registry, limits, downloads: Mutex::default() }) }
+    }
+
+    /// Takes other settings into use for pulls that begin after this.
+    pub fn configure(&self, registry: berth_registry::RegistryConfig, limits: PullLimits) {
+        self.inner.registry.configure(registry);
+        *self.inner.limits.lock().unwrap_or_else(PoisonError::into_inner) = limits;
+    }
+
+    fn limits(&self) -> PullLimits {
+        *self.inner.limits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn storage(&self) -> &Arc<Storage> {

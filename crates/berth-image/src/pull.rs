@@ -15,10 +15,21 @@ use crate::stream::{Download, Part, QUEUE};
 use crate::unpack::{Unpacked, unpack};
 use crate::{Error, Images, Inner, Progress, Result};
 
-/// Layers that are brought at the same time, as in Docker.
-const PARALLEL: usize = 3;
-/// Attempts at one layer, each of which goes on where the last one stopped.
-const ATTEMPTS: u32 = 5;
+/// Bounds of a pull.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PullLimits {
+    /// Layers that are brought at the same time.
+    pub parallel: usize,
+    /// Attempts at one layer, each of which goes on where the last one stopped.
+    pub attempts: usize,
+}
+
+impl Default for PullLimits {
+    /// Docker's.
+    fn default() -> Self {
+        Self { parallel: 3, attempts: 5 }
+    }
+}
 
 /// What a pull brought.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,7 +121,8 @@ impl Images {
         plan: &Plan,
         progress: mpsc::Sender<Progress>,
     ) -> Result<Vec<Unpacked>> {
-        let slots = Arc::new(Semaphore::new(PARALLEL));
+        let limits = self.limits();
+        let slots = Arc::new(Semaphore::new(limits.parallel.max(1)));
         let mut tasks = JoinSet::new();
         for (index, (layer, diff)) in documents.layers.iter().zip(&plan.diffs).enumerate() {
             let reporter = Reporter::new(layer.digest.short().to_owned(), progress.clone());
@@ -126,6 +138,7 @@ impl Images {
                 layer: layer.clone(),
                 diff: diff.clone(),
                 reporter,
+                attempts: limits.attempts,
             };
             let slots = Arc::clone(&slots);
             tasks.spawn(async move {
@@ -232,6 +245,7 @@ struct Job {
     layer: Descriptor,
     diff: Digest,
     reporter: Reporter,
+    attempts: usize,
 }
 
 impl Job {
@@ -242,10 +256,10 @@ impl Job {
         let mut attempt = 1;
         loop {
             match self.attempt().await {
-                Err(error) if attempt < ATTEMPTS && error.is_transient() => {
+                Err(error) if attempt < self.attempts && error.is_transient() => {
                     tracing::info!(layer = self.layer.digest.short(), %error, attempt, "going on with a download");
                     self.reporter.state("Retrying").await;
-                    tokio::time::sleep(std::time::Duration::from_millis(200 << attempt)).await;
+                    tokio::time::sleep(std::time::Duration::from_millis(200 << attempt.min(8))).await;
                     attempt += 1;
                 }
                 outcome => return outcome,

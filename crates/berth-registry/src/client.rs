@@ -1,7 +1,7 @@
 //! Requests, with authorization and redirections.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use berth_oci::Reference;
 use bytes::Bytes;
@@ -36,7 +36,7 @@ pub struct Client {
 
 #[derive(Debug)]
 struct Shared {
-    config: RegistryConfig,
+    config: RwLock<Arc<RegistryConfig>>,
     tokens: Tokens,
     /// Registries that were found to speak plain HTTP.
     plain: Mutex<HashMap<String, bool>>,
@@ -51,9 +51,19 @@ pub(crate) struct Wanted<'a> {
     pub from: u64,
 }
 
+/// Where something is asked for.
+struct Source<'a> {
+    /// The address before `v2/`.
+    base: Url,
+    /// Its `host[:port]`, to which tokens belong.
+    authority: &'a str,
+    credentials: Option<&'a Credentials>,
+}
+
 impl Client {
     /// A client without credentials.
     pub fn new(config: RegistryConfig) -> Self {
+        let config = RwLock::new(Arc::new(config));
         let shared = Shared { config, tokens: Tokens::default(), plain: Mutex::default() };
         Self { shared: Arc::new(shared), credentials: None }
     }
@@ -64,8 +74,19 @@ impl Client {
         Self { shared: Arc::clone(&self.shared), credentials: Some((domain.to_owned(), credentials)) }
     }
 
+    /// Takes other settings into use, for all copies of this client. Requests under way keep the ones before.
+    pub fn configure(&self, config: RegistryConfig) {
+        *self.shared.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
+        // A registry may have become insecure, or may not be any more.
+        lock(&self.shared.plain).clear();
+    }
+
+    fn config(&self) -> Arc<RegistryConfig> {
+        Arc::clone(&self.shared.config.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// `GET /v2/<repository>/<rest>` of the registry of `reference`: the answer, whatever its status, and what was
-    /// asked for in words.
+    /// asked for in words. Mirrors of Docker Hub are asked first; what they do not have is no error.
     pub(crate) async fn get(
         &self,
         reference: &Reference,
@@ -73,15 +94,56 @@ impl Client {
         wanted: &Wanted<'_>,
     ) -> Result<(Response<Incoming>, String)> {
         let domain = reference.domain();
+        if domain == HUB.0 {
+            for mirror in &self.config().mirrors {
+                if let Some(found) = self.get_mirrored(mirror, reference, rest, wanted).await {
+                    return Ok(found);
+                }
+            }
+        }
         let authority = if domain == HUB.0 { HUB.1 } else { domain };
-        let url = self.base(authority).await?.join(&format!("/v2/{}/{rest}", reference.path()));
+        let base = self.base(authority).await?;
+        let credentials = self.credentials.as_ref().filter(|(name, _)| name == domain);
+        let from = Source { base, authority, credentials: credentials.map(|(_, found)| found) };
+        self.get_from(from, reference, rest, wanted).await
+    }
+
+    /// What a mirror has; none, and a note in the log, if it has not.
+    async fn get_mirrored(
+        &self,
+        mirror: &str,
+        reference: &Reference,
+        rest: &str,
+        wanted: &Wanted<'_>,
+    ) -> Option<(Response<Incoming>, String)> {
+        let base = Url::parse(mirror).ok()?;
+        let authority = authority_of(&base);
+        // Credentials are the Hub's, and not for its mirrors.
+        let from = Source { base, authority: &authority, credentials: None };
+        match self.get_from(from, reference, rest, wanted).await {
+            Ok(found) if found.0.status().is_success() => return Some(found),
+            Ok((answer, operation)) => {
+                tracing::info!(operation, status = %answer.status(), "a mirror does not have it")
+            }
+            Err(error) => tracing::warn!(mirror, %error, "a mirror cannot be used"),
+        }
+        None
+    }
+
+    async fn get_from(
+        &self,
+        from: Source<'_>,
+        reference: &Reference,
+        rest: &str,
+        wanted: &Wanted<'_>,
+    ) -> Result<(Response<Incoming>, String)> {
+        let Source { base, authority, credentials } = from;
+        let url = base.join(&format!("v2/{}/{rest}", reference.path()));
         let url = url.map_err(|error| Error::Malformed {
             operation: format!("GET {authority}/v2/{}/{rest}", reference.path()),
             reason: error.to_string(),
         })?;
         let scope = format!("repository:{}:pull", reference.path());
-        let credentials =
-            self.credentials.as_ref().filter(|(name, _)| name == domain).map(|(_, found)| found);
         let key = (authority.to_owned(), scope.clone(), credentials.cloned());
         let known = self.shared.tokens.get(&key).map(|token| format!("Bearer {token}"));
         let (answer, operation) = self.follow(url.clone(), wanted, known.as_deref()).await?;
@@ -193,7 +255,7 @@ impl Client {
             None => url.path().to_owned(),
         };
         let mut request =
-            Request::get(path).header(HOST, authority_of(url)).header(USER_AGENT, &self.shared.config.agent);
+            Request::get(path).header(HOST, authority_of(url)).header(USER_AGENT, &self.config().agent);
         for media_type in wanted.accept {
             request = request.header(ACCEPT, *media_type);
         }
@@ -220,11 +282,12 @@ impl Client {
             "http" => None,
             _ => return Err(malformed("the address is neither http nor https")),
         };
-        Ok(Endpoint { host: host.trim_matches(['[', ']']).to_owned(), port, tls })
+        let proxy = self.config().proxies.for_url(url);
+        Ok(Endpoint { host: host.trim_matches(['[', ']']).to_owned(), port, tls, proxy })
     }
 
     fn tls(&self, authority: &str) -> Result<Arc<ClientConfig>> {
-        tls::settings(&self.shared.config, authority).map_err(|error| Error::Tls {
+        tls::settings(&self.config(), authority).map_err(|error| Error::Tls {
             authority: authority.to_owned(),
             source: std::io::Error::other(error),
         })
@@ -237,7 +300,7 @@ impl Client {
             Url::parse(&text).map_err(|error| Error::Malformed { operation: text, reason: error.to_string() })
         };
         let secure = address("https")?;
-        if !self.shared.config.is_insecure(authority) {
+        if !self.config().is_insecure(authority) {
             return Ok(secure);
         }
         let known = lock(&self.shared.plain).get(authority).copied();

@@ -3,12 +3,18 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use crate::Proxies;
+
 /// Settings of a client.
 #[derive(Debug, Clone)]
 pub struct RegistryConfig {
-    /// Registries (`host` or `host:port`) whose certificates are not checked, and that may speak plain HTTP.
+    /// Registries (`host`, `host:port`, or a network for those named by an address) whose certificates are not checked, and that may speak plain HTTP.
     /// Loopback always may.
     pub insecure: Vec<String>,
+    /// Addresses, each ending in a slash, that are asked before Docker Hub.
+    pub mirrors: Vec<String>,
+    /// Proxies on the way.
+    pub proxies: Proxies,
     /// Directories with one directory for each registry, in which `*.crt` are further authorities.
     pub certificates: Vec<PathBuf>,
     /// Sent as `User-Agent`.
@@ -19,6 +25,8 @@ impl Default for RegistryConfig {
     fn default() -> Self {
         Self {
             insecure: Vec::new(),
+            mirrors: Vec::new(),
+            proxies: Proxies::default(),
             certificates: vec!["/etc/berth/certs.d".into(), "/etc/docker/certs.d".into()],
             agent: concat!("berth/", env!("CARGO_PKG_VERSION")).to_owned(),
         }
@@ -29,10 +37,15 @@ impl RegistryConfig {
     /// Whether `authority` (`host` or `host:port`) may do without TLS.
     pub(crate) fn is_insecure(&self, authority: &str) -> bool {
         let host = host_of(authority);
+        let address = host.parse::<IpAddr>().ok();
         let loopback = host == "localhost"
             || host.ends_with(".localhost")
-            || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
-        loopback || self.insecure.iter().any(|name| name == authority || name == host)
+            || address.is_some_and(|address| address.is_loopback());
+        let within = |network: &str| match (network.parse::<ipnet::IpNet>(), address) {
+            (Ok(network), Some(address)) => network.contains(&address),
+            _ => false,
+        };
+        loopback || self.insecure.iter().any(|name| name == authority || name == host || within(name))
     }
 }
 
@@ -50,13 +63,21 @@ mod tests {
 
     #[test]
     fn loopback_and_what_is_named_may_do_without_tls() {
-        let config =
-            RegistryConfig { insecure: vec!["a.example:5000".to_owned()], ..RegistryConfig::default() };
-        for insecure in ["localhost:5000", "127.0.0.9", "[::1]:5000", "a.example:5000", "x.localhost"] {
+        let insecure = vec!["a.example:5000".to_owned(), "10.9.0.0/16".to_owned()];
+        let config = RegistryConfig { insecure, ..RegistryConfig::default() };
+        for insecure in
+            ["localhost:5000", "127.0.0.9", "[::1]:5000", "10.9.8.7:5000", "a.example:5000", "x.localhost"]
+        {
             assert!(config.is_insecure(insecure), "{insecure}");
         }
-        for secure in ["docker.io", "a.example", "128.0.0.1:5000", "localhost.example", "[2001:db8::1]:5000"]
-        {
+        for secure in [
+            "docker.io",
+            "a.example",
+            "128.0.0.1:5000",
+            "10.10.0.1",
+            "localhost.example",
+            "[2001:db8::1]:5000",
+        ] {
             assert!(!config.is_insecure(secure), "{secure}");
         }
     }

@@ -5,16 +5,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::header::{HeaderValue, PROXY_AUTHORIZATION};
 use http::{Request, Response};
 use http_body_util::Empty;
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
+use crate::proxy::Proxy;
 use crate::{Error, Result};
 
 /// Time to open a connection.
@@ -29,6 +32,8 @@ pub(crate) struct Endpoint {
     pub port: u16,
     /// None: plain HTTP.
     pub tls: Option<Arc<rustls::ClientConfig>>,
+    /// What is in between.
+    pub proxy: Option<Proxy>,
 }
 
 impl Endpoint {
@@ -41,8 +46,16 @@ impl Endpoint {
     }
 
     /// Sends a request and waits for the answer's head.
-    pub async fn send(&self, request: Request<Empty<Bytes>>, operation: &str) -> Result<Response<Incoming>> {
-        let connect = TcpStream::connect((self.host.as_str(), self.port));
+    pub async fn send(
+        &self,
+        mut request: Request<Empty<Bytes>>,
+        operation: &str,
+    ) -> Result<Response<Incoming>> {
+        let (host, port) = match &self.proxy {
+            Some(proxy) => (proxy.host.as_str(), proxy.port),
+            None => (self.host.as_str(), self.port),
+        };
+        let connect = TcpStream::connect((host, port));
         let stream = match timeout(CONNECT, connect).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(source)) => return Err(Error::Connect { authority: self.authority(), source }),
@@ -54,11 +67,66 @@ impl Endpoint {
         // The first request is small, and its answer awaited.
         stream.set_nodelay(true).map_err(|source| Error::Connect { authority: self.authority(), source })?;
         match &self.tls {
-            None => self.exchange(stream, request, operation).await,
+            None => {
+                if let Some(proxy) = &self.proxy {
+                    self.address_to_proxy(&mut request, proxy).map_err(|error| Error::Malformed {
+                        operation: operation.to_owned(),
+                        reason: error.to_string(),
+                    })?;
+                }
+                self.exchange(stream, request, operation).await
+            }
             Some(settings) => {
+                let mut stream = stream;
+                if let Some(proxy) = &self.proxy {
+                    let failed = |source| Error::Connect { authority: self.authority(), source };
+                    let agreed = timeout(CONNECT, self.tunnel(&mut stream, proxy)).await;
+                    agreed.map_err(|_| failed(io::ErrorKind::TimedOut.into()))?.map_err(failed)?;
+                }
                 let stream = self.secure(stream, settings).await?;
                 self.exchange(stream, request, operation).await
             }
+        }
+    }
+
+    /// Puts the whole address into the request, as proxies want it (RFC 9112, 3.2.2).
+    fn address_to_proxy(
+        &self,
+        request: &mut Request<Empty<Bytes>>,
+        proxy: &Proxy,
+    ) -> std::result::Result<(), http::Error> {
+        *request.uri_mut() = format!("http://{}{}", self.authority(), request.uri()).parse::<http::Uri>()?;
+        if let Some(authorization) = &proxy.authorization {
+            let mut value = HeaderValue::from_str(authorization)?;
+            value.set_sensitive(true);
+            request.headers_mut().insert(PROXY_AUTHORIZATION, value);
+        }
+        Ok(())
+    }
+
+    /// Asks the proxy for a connection to the registry (RFC 9110, 9.3.6).
+    async fn tunnel(&self, stream: &mut TcpStream, proxy: &Proxy) -> io::Result<()> {
+        /// Longest answer.
+        const CAP: usize = 16 << 10;
+        let authority = self.authority();
+        let mut request = format!("CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n");
+        if let Some(authorization) = &proxy.authorization {
+            request.push_str(&format!("Proxy-Authorization: {authorization}\r\n"));
+        }
+        request.push_str("\r\n");
+        stream.write_all(request.as_bytes()).await?;
+        let mut head = Vec::with_capacity(512);
+        // The registry says nothing before it is spoken to: whatever comes is the proxy's.
+        while !head.ends_with(b"\r\n\r\n") {
+            if head.len() > CAP || stream.read_buf(&mut head).await? == 0 {
+                return Err(io::Error::other("the proxy's answer makes no sense"));
+            }
+        }
+        let line = String::from_utf8_lossy(&head);
+        let line = line.lines().next().unwrap_or_default();
+        match line.split(' ').nth(1) {
+            Some(status) if status.starts_with('2') => Ok(()),
+            _ => Err(io::Error::other(format!("the proxy refuses: {line}"))),
         }
     }
 

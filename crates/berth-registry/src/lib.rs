@@ -13,6 +13,7 @@ mod config;
 mod connection;
 mod error;
 mod manifest;
+mod proxy;
 mod tls;
 
 pub use auth::Credentials;
@@ -21,6 +22,7 @@ pub use client::Client;
 pub use config::RegistryConfig;
 pub use error::Error;
 pub use manifest::ManifestAnswer;
+pub use proxy::Proxies;
 
 /// A result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -15,6 +15,8 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::task::TaskTracker;
 
 use crate::listen::Listener;
@@ -22,10 +24,15 @@ use crate::routes;
 
 /// Upper bound of a request's head, and of what is read at once.
 const BUFFER: usize = 64 << 10;
+/// How long a client has to agree on TLS.
+const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// Accepts and serves connections until `stop` changes. Requests under way are finished by `tasks`.
+///
+/// With `tls`, those over TCP are encrypted.
 pub async fn serve(
     listener: Listener,
+    tls: Option<TlsAcceptor>,
     engine: Arc<Engine>,
     mut stop: watch::Receiver<bool>,
     tasks: TaskTracker,
@@ -45,7 +52,13 @@ pub async fn serve(
         };
         match accepted {
             Ok(connection) => {
-                tasks.spawn(converse(connection, engine.clone(), stop.clone()));
+                let (tls, engine, stop) = (tls.clone(), engine.clone(), stop.clone());
+                tasks.spawn(async move {
+                    match secure(connection, tls).await {
+                        Ok(connection) => converse(connection, engine, stop).await,
+                        Err(error) => tracing::info!(%error, "TLS handshake error"),
+                    }
+                });
             }
             Err(error) => {
                 // Out of descriptors, most likely: others will be closed.
@@ -53,6 +66,17 @@ pub async fn serve(
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         }
+    }
+}
+
+/// Agrees on TLS, if there is to be any on this connection.
+async fn secure(connection: Connection, tls: Option<TlsAcceptor>) -> io::Result<Connection> {
+    match (connection, tls) {
+        (Connection::Tcp(stream), Some(tls)) => {
+            let agreed = tokio::time::timeout(HANDSHAKE, tls.accept(stream)).await;
+            Ok(Connection::Tls(Box::new(agreed.map_err(|_| io::ErrorKind::TimedOut)??)))
+        }
+        (connection, _) => Ok(connection),
     }
 }
 
@@ -112,14 +136,27 @@ pub enum Connection {
     Unix(UnixStream),
     /// On a TCP socket.
     Tcp(TcpStream),
+    /// On a TCP socket, encrypted.
+    Tls(Box<TlsStream<TcpStream>>),
 }
 
 impl Connection {
-    /// The descriptor, taken out of the event loop. It stays non-blocking.
+    /// The descriptor, taken out of the event loop. It stays non-blocking. An encrypted connection has none that
+    /// others could use: what is given is one end of a pair, and this process copies between the other end and the
+    /// connection.
     pub fn into_descriptor(self) -> io::Result<OwnedFd> {
         Ok(match self {
             Self::Unix(stream) => stream.into_std()?.into(),
             Self::Tcp(stream) => stream.into_std()?.into(),
+            Self::Tls(mut stream) => {
+                let (mut ours, theirs) = UnixStream::pair()?;
+                tokio::spawn(async move {
+                    if let Err(error) = tokio::io::copy_bidirectional(&mut stream, &mut ours).await {
+                        tracing::debug!(%error, "an encrypted stream ended early");
+                    }
+                });
+                theirs.into_std()?.into()
+            }
         })
     }
 }
@@ -133,6 +170,7 @@ impl AsyncRead for Connection {
         match self.get_mut() {
             Self::Unix(stream) => Pin::new(stream).poll_read(context, buffer),
             Self::Tcp(stream) => Pin::new(stream).poll_read(context, buffer),
+            Self::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
         }
     }
 }
@@ -142,6 +180,7 @@ impl AsyncWrite for Connection {
         match self.get_mut() {
             Self::Unix(stream) => Pin::new(stream).poll_write(context, bytes),
             Self::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
+            Self::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
         }
     }
 
@@ -149,6 +188,7 @@ impl AsyncWrite for Connection {
         match self.get_mut() {
             Self::Unix(stream) => Pin::new(stream).poll_flush(context),
             Self::Tcp(stream) => Pin::new(stream).poll_flush(context),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(context),
         }
     }
 
@@ -156,6 +196,7 @@ impl AsyncWrite for Connection {
         match self.get_mut() {
             Self::Unix(stream) => Pin::new(stream).poll_shutdown(context),
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(context),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(context),
         }
     }
 
@@ -167,6 +208,7 @@ impl AsyncWrite for Connection {
         match self.get_mut() {
             Self::Unix(stream) => Pin::new(stream).poll_write_vectored(context, slices),
             Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(context, slices),
         }
     }
 

@@ -2,24 +2,25 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use berth_engine::Engine;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
-use tracing::level_filters::LevelFilter;
 
-use crate::connection;
 use crate::host::{Host, is_loopback};
 use crate::listen::{self, Listener};
-use crate::options::{LogLevel, OptionError, Options, Resolved};
+use crate::logging::{self, Verbosity};
+use crate::options::{OptionError, Options, Resolved};
 use crate::pidfile::PidFile;
-use crate::process;
+use crate::signals::{Asked, Signals};
+use crate::{connection, metrics, process, systemd};
 
 /// How long requests under way get to finish once the daemon stops.
 const DRAIN: Duration = Duration::from_secs(2);
@@ -43,12 +44,14 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
         let _ = writeln!(io::stdout(), "Berth version {}", env!("CARGO_PKG_VERSION"));
         return ExitCode::SUCCESS;
     }
-    match options.resolve(&args) {
-        Ok(resolved) => match run(resolved) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => fail(error.as_ref()),
-        },
-        Err(error) => fail(&error),
+    let outcome = match options.resolve() {
+        Ok(resolved) if options.validate => validate(&resolved),
+        Ok(resolved) => run(options, resolved),
+        Err(error) => Err(error.into()),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(error.as_ref()),
     }
 }
 
@@ -60,9 +63,24 @@ fn fail(error: &dyn std::error::Error) -> ExitCode {
 
 type AnyError = Box<dyn std::error::Error + Send + Sync>;
 
+/// Says that the options can be used. What they need of the host is tried only when the daemon starts.
+fn validate(resolved: &Resolved) -> Result<(), AnyError> {
+    resolved.tls.as_ref().map(|files| files.acceptor()).transpose()?;
+    // As dockerd, on standard error; whoever closed it looks at the exit code.
+    let _ = writeln!(io::stderr(), "configuration OK");
+    Ok(())
+}
+
+/// What the daemon listens on.
+struct Sockets {
+    api: Vec<Listener>,
+    tls: Option<TlsAcceptor>,
+    metrics: Vec<Listener>,
+}
+
 /// What is done while there is one thread: descriptors taken over, the process prepared, sockets opened.
-fn run(resolved: Resolved) -> Result<(), AnyError> {
-    start_logging(resolved.log_level);
+fn run(options: Options, resolved: Resolved) -> Result<(), AnyError> {
+    let verbosity = logging::start(resolved.log_level, resolved.log_format, resolved.raw_logs);
     if !rustix::process::geteuid().is_root() {
         return Err("the daemon needs to be started as root".into());
     }
@@ -70,14 +88,19 @@ fn run(resolved: Resolved) -> Result<(), AnyError> {
     let ready = resolved.ready_fd.map(berth_sys::inherited::take).transpose();
     let ready = ready.map_err(|error| format!("--ready-fd: {error}"))?;
     process::prepare();
-    let listeners = listen::open_all(&resolved.hosts, &resolved.group, resolved.insecure_tcp)?;
+    let tls = resolved.tls.as_ref().map(|files| files.acceptor()).transpose()?;
+    let encrypted = resolved.insecure_tcp || tls.is_some();
+    let api = listen::open_all(&resolved.hosts, &resolved.group, encrypted)?;
+    let metrics = resolved.metrics.as_slice();
+    let metrics = listen::open_all(metrics, &resolved.group, true)?;
+    let sockets = Sockets { api, tls, metrics };
     // The pidfile may be the first thing in it.
     make_private(&resolved.settings.exec_root)?;
     let pidfile = PidFile::create(&resolved.pidfile)?;
     if resolved.on_demand {
         process::leave(&resolved.settings.cgroup_parent);
     }
-    warn_of_tcp(&listeners);
+    warn_of_tcp(&sockets, &resolved);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .max_blocking_threads(64)
@@ -85,7 +108,8 @@ fn run(resolved: Resolved) -> Result<(), AnyError> {
         .thread_name("berth")
         .enable_all()
         .build()?;
-    let result = runtime.block_on(serve(resolved, listeners, ready.map(File::from)));
+    let daemon = Daemon { options, verbosity };
+    let result = runtime.block_on(daemon.serve(resolved, sockets, ready.map(File::from)));
     // Blocking work that is still under way must not hold up the end.
     runtime.shutdown_timeout(Duration::from_millis(500));
     drop(pidfile);
@@ -105,110 +129,108 @@ fn make_private(path: &Path) -> Result<(), AnyError> {
     }
 }
 
-/// Says how far each TCP socket opens this host (R23).
-fn warn_of_tcp(listeners: &[Listener]) {
-    for address in listeners.iter().filter_map(Listener::tcp_address) {
+/// Says how far each TCP socket opens this host (R23), and what was asked for and is not there.
+fn warn_of_tcp(sockets: &Sockets, resolved: &Resolved) {
+    let verified = resolved.tls.as_ref().is_some_and(|files| files.authority.is_some());
+    for address in sockets.api.iter().filter_map(Listener::tcp_address).filter(|_| !verified) {
         let who = if is_loopback(address.ip()) {
             "every user and program of this host, containers on the host's network included,"
         } else {
             "whoever can connect, containers included,"
         };
-        tracing::warn!("the API answers on tcp://{address} without TLS: {who} is root on this host");
+        let lack = if sockets.tls.is_some() { "asking clients for certificates" } else { "TLS" };
+        tracing::warn!("the API answers on tcp://{address} without {lack}: {who} is root on this host");
+    }
+    for name in &resolved.overridden {
+        tracing::warn!(name, "overriding existing proxy variable with value from configuration");
+    }
+    if !resolved.without_effect.is_empty() {
+        tracing::warn!(options = resolved.without_effect.join(", "), "these options have no effect in Berth");
     }
 }
 
-/// Opens the engine, answers until asked to end, and ends.
-async fn serve(resolved: Resolved, listeners: Vec<Listener>, ready: Option<File>) -> Result<(), AnyError> {
-    let mut signals = Signals::new()?;
-    // The sockets listen already: clients that come now wait in their queues instead of being refused.
-    let engine = Engine::open(resolved.settings).await?;
-    let (stop, stopped) = watch::channel(false);
-    let (acceptors, conversations) = (TaskTracker::new(), TaskTracker::new());
-    for listener in listeners {
-        acceptors.spawn(connection::serve(listener, engine.clone(), stopped.clone(), conversations.clone()));
-    }
-    acceptors.close();
-    conversations.close();
-    if let Some(mut ready) = ready {
-        // Whoever waited may have gone.
-        let _ = ready.write_all(b"1");
-    }
-    let hosts: Vec<String> = resolved.hosts.iter().map(Host::to_string).collect();
-    tracing::info!(hosts = hosts.join(" "), "API listens");
-    notify_systemd("READY=1");
-
-    let name = signals.next().await;
-    tracing::info!(signal = name, "stopping");
-    notify_systemd("STOPPING=1");
-    // Receivers that are gone need no telling.
-    let _ = stop.send(true);
-    let end = async {
-        acceptors.wait().await;
-        // Streams may last for ever; they end with the process.
-        let _ = tokio::time::timeout(DRAIN, conversations.wait()).await;
-        engine.shutdown().await;
-    };
-    tokio::select! {
-        () = end => {}
-        name = signals.next() => tracing::warn!(signal = name, "stopping at once"),
-    }
-    Ok(())
+/// What outlives a change of settings.
+struct Daemon {
+    options: Options,
+    verbosity: Verbosity,
 }
 
-/// The signals that end the daemon.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn new() -> io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
-    }
-
-    async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
+impl Daemon {
+    /// Opens the engine, answers until asked to end, and ends.
+    async fn serve(self, resolved: Resolved, sockets: Sockets, ready: Option<File>) -> Result<(), AnyError> {
+        let mut signals = Signals::new()?;
+        // The sockets listen already: clients that come now wait in their queues instead of being refused.
+        let engine = Engine::open(resolved.settings).await?;
+        let (stop, stopped) = watch::channel(false);
+        let (acceptors, conversations) = (TaskTracker::new(), TaskTracker::new());
+        for listener in sockets.api {
+            let (tls, engine, stopped) = (sockets.tls.clone(), Arc::clone(&engine), stopped.clone());
+            acceptors.spawn(connection::serve(listener, tls, engine, stopped, conversations.clone()));
         }
-    }
-}
+        for listener in sockets.metrics {
+            acceptors.spawn(metrics::serve(listener, Arc::clone(&engine), stopped.clone()));
+        }
+        acceptors.close();
+        conversations.close();
+        if let Some(mut ready) = ready {
+            // Whoever waited may have gone.
+            let _ = ready.write_all(b"1");
+        }
+        let hosts: Vec<String> = resolved.hosts.iter().map(Host::to_string).collect();
+        tracing::info!(hosts = hosts.join(" "), "API listens");
+        systemd::ready();
 
-/// Tells systemd, if it started this process with `Type=notify` (sd_notify(3)).
-fn notify_systemd(state: &str) {
-    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return };
-    let result = std::os::unix::net::UnixDatagram::unbound().and_then(|socket| {
-        use std::os::linux::net::SocketAddrExt as _;
-        use std::os::unix::ffi::OsStrExt as _;
-        use std::os::unix::net::SocketAddr;
-
-        let address = match path.as_bytes().strip_prefix(b"@") {
-            Some(name) => SocketAddr::from_abstract_name(name)?,
-            None => SocketAddr::from_pathname(&path)?,
+        let name = loop {
+            match signals.next().await {
+                Asked::End(name) => break name,
+                // It reads files.
+                Asked::Reload => tokio::task::block_in_place(|| self.reload(&engine)),
+                Asked::Report => report(),
+            }
         };
-        socket.set_nonblocking(true)?;
-        socket.send_to_addr(state.as_bytes(), &address)
-    });
-    if let Err(error) = result {
-        tracing::debug!(%error, "systemd was not told");
+        tracing::info!(signal = name, "stopping");
+        systemd::stopping();
+        // Receivers that are gone need no telling.
+        let _ = stop.send(true);
+        let end = async {
+            acceptors.wait().await;
+            // Streams may last for ever; they end with the process.
+            let _ = tokio::time::timeout(DRAIN, conversations.wait()).await;
+            engine.shutdown().await;
+        };
+        tokio::select! {
+            () = end => {}
+            name = signals.end() => tracing::warn!(signal = name, "stopping at once"),
+        }
+        Ok(())
+    }
+
+    /// Reads the file again. One that cannot be used changes nothing.
+    fn reload(&self, engine: &Engine) {
+        tracing::info!("got signal to reload configuration");
+        systemd::reloading();
+        match self.options.resolve() {
+            Ok(resolved) => {
+                engine.reload(&resolved.settings);
+                self.verbosity.set(resolved.log_level);
+                let registry = &resolved.settings.registry;
+                tracing::debug!("Reset Max Concurrent Downloads: {}", registry.concurrent_downloads);
+                tracing::debug!("Reset Max Concurrent Uploads: {}", registry.concurrent_uploads);
+                tracing::debug!("Reset Max Download Attempts: {}", registry.download_attempts);
+                tracing::info!("Reloaded configuration");
+            }
+            Err(error) => tracing::error!(%error, "Error reloading configuration"),
+        }
+        systemd::ready();
     }
 }
 
-fn start_logging(level: LogLevel) {
-    let level = match level {
-        LogLevel::Trace => LevelFilter::TRACE,
-        LogLevel::Debug => LevelFilter::DEBUG,
-        LogLevel::Info => LevelFilter::INFO,
-        LogLevel::Warn => LevelFilter::WARN,
-        LogLevel::Error | LogLevel::Fatal => LevelFilter::ERROR,
-    };
-    let started = tracing_subscriber::fmt()
-        .with_max_level(level)
-        .with_target(false)
-        .with_ansi(io::stderr().is_terminal())
-        .with_writer(io::stderr)
-        .try_init();
-    if started.is_err() {
-        tracing::debug!("logging was set up before");
-    }
+/// What can be told about a daemon that seems to hang.
+fn report() {
+    let metrics = tokio::runtime::Handle::current().metrics();
+    tracing::info!(
+        tasks = metrics.num_alive_tasks(),
+        queued = metrics.global_queue_depth(),
+        "asked for a report"
+    );
 }

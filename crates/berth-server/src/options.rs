@@ -1,4 +1,7 @@
-//! The command line of `berth daemon`, which is `dockerd`'s as far as there is something to set.
+//! What the options of `berth daemon`, which are `dockerd`'s, come to.
+
+mod containers;
+mod registries;
 
 use std::ffi::OsString;
 use std::net::IpAddr;
@@ -6,113 +9,28 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use berth_engine::{LogDefaults, Settings};
-use clap::{ArgAction, Parser};
+use clap::ArgMatches;
 use ipnet::Ipv4Net;
 
+use crate::config::{self, ConfigError, Given, environment_like, size};
 use crate::host::Host;
+use crate::logging::{LogFormat, LogLevel};
+use crate::tls::TlsFiles;
 
 /// Raw arguments; [`Options::resolve`] turns them into decisions.
-#[derive(Debug, Parser)]
-#[command(
-    name = "daemon",
-    about = "Runs the engine and answers the Engine API",
-    version,
-    disable_version_flag = true,
-    disable_help_subcommand = true
-)]
+#[derive(Debug)]
 pub struct Options {
-    /// Where to listen: unix://PATH, tcp://ADDRESS:PORT, fd:// or fd://N (repeatable)
-    #[arg(short = 'H', long = "host", value_name = "HOST", action = ArgAction::Append)]
-    hosts: Vec<String>,
-    /// Where images and containers are kept
-    #[arg(short = 'g', long, value_name = "DIR", visible_alias = "graph")]
-    data_root: Option<PathBuf>,
-    /// Where the state of what runs is kept
-    #[arg(long, value_name = "DIR")]
-    exec_root: Option<PathBuf>,
-    /// File for the daemon's process ID
-    #[arg(short = 'p', long, value_name = "FILE")]
-    pidfile: Option<PathBuf>,
-    /// Log debugging information
-    #[arg(short = 'D', long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false")]
-    debug: bool,
-    /// Least important messages to log: debug, info, warn, error, fatal
-    #[arg(short = 'l', long, value_name = "LEVEL", default_value = "info")]
-    log_level: LogLevel,
-    /// Group that may use the unix socket
-    #[arg(short = 'G', long, value_name = "GROUP")]
-    group: Option<String>,
-    /// Keep containers running when the daemon stops
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    live_restore: Option<bool>,
-    /// Seconds that containers get to stop when the daemon stops
-    #[arg(long, value_name = "SECONDS", default_value_t = 15)]
-    shutdown_timeout: u64,
-    /// Link name of the default network's bridge
-    #[arg(short = 'b', long, value_name = "NAME")]
-    bridge: Option<String>,
-    /// Address and prefix of the bridge, such as 172.20.0.1/16
-    #[arg(long, value_name = "ADDRESS/PREFIX")]
-    bip: Option<Ipv4Net>,
-    /// Largest packet of the default network, in bytes
-    #[arg(long, value_name = "BYTES")]
-    mtu: Option<u32>,
-    /// Give packets that leave the host the host's address
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "true")]
-    ip_masq: bool,
-    /// Address where ports published without one listen
-    #[arg(long, value_name = "ADDRESS")]
-    ip: Option<IpAddr>,
-    /// Registry that may be reached without TLS: HOST[:PORT] or a network (repeatable)
-    #[arg(long, value_name = "REGISTRY")]
-    insecure_registry: Vec<String>,
-    /// Bound of a container's log: max-size=20m, max-file=5 (repeatable)
-    #[arg(long = "log-opt", value_name = "NAME=VALUE")]
-    log_options: Vec<String>,
-    /// Kind of log of containers that ask for none: local
-    #[arg(long, value_name = "DRIVER")]
-    log_driver: Option<String>,
-    /// Space of the data root's file system that stays free, such as 256m
-    #[arg(long, value_name = "SIZE")]
-    keep_free: Option<String>,
-    /// Parent of the containers' cgroups
-    #[arg(long, value_name = "PATH")]
-    cgroup_parent: Option<String>,
-    /// Label of the engine, KEY=VALUE (repeatable)
-    #[arg(long = "label", value_name = "KEY=VALUE")]
-    labels: Vec<String>,
-    /// Whether TCP needs TLS; false opens it to anyone who can connect
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    tls: Option<bool>,
-    /// Whether TCP clients must show a certificate; false opens it to anyone who can connect
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    tlsverify: Option<bool>,
-    /// Print the version and quit
-    #[arg(short = 'v', long)]
-    pub version: bool,
-    /// Started by a client: leave its session and cgroup
-    #[arg(long, hide = true)]
+    given: Given,
+    defaults: &'static Defaults,
+    config_file: PathBuf,
+    /// Nobody named the file: it need not be there.
+    default_file: bool,
     on_demand: bool,
-    /// Descriptor that gets one byte once requests are answered
-    #[arg(long, hide = true, value_name = "N")]
     ready_fd: Option<i32>,
-}
-
-/// Docker's log levels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum LogLevel {
-    /// More than anyone wants.
-    Trace,
-    /// What developers want.
-    Debug,
-    /// What happens.
-    Info,
-    /// What should not happen.
-    Warn,
-    /// What failed.
-    Error,
-    /// What ends the daemon.
-    Fatal,
+    /// Print the version and quit.
+    pub version: bool,
+    /// Check the options and quit.
+    pub validate: bool,
 }
 
 /// Everything that was decided before anything is done.
@@ -122,16 +40,28 @@ pub struct Resolved {
     pub hosts: Vec<Host>,
     /// TCP without TLS was asked for in so many words.
     pub insecure_tcp: bool,
+    /// Certificates for TCP sockets, if they are to have TLS.
+    pub tls: Option<TlsFiles>,
+    /// Where metrics are answered.
+    pub metrics: Option<Host>,
     /// The unix sockets' group.
     pub group: SocketGroup,
     /// File for the process ID.
     pub pidfile: PathBuf,
     /// Least important messages to log.
     pub log_level: LogLevel,
+    /// Form of the messages.
+    pub log_format: LogFormat,
+    /// Messages are never coloured.
+    pub raw_logs: bool,
     /// Started by a client.
     pub on_demand: bool,
     /// Descriptor that gets one byte once requests are answered.
     pub ready_fd: Option<i32>,
+    /// Variables of the environment that options overrule.
+    pub overridden: Vec<String>,
+    /// Options that were given and do nothing here.
+    pub without_effect: Vec<String>,
     /// What the engine is opened with.
     pub settings: Settings,
 }
@@ -151,6 +81,9 @@ pub enum OptionError {
     /// clap's message.
     #[error("{0}")]
     Usage(#[from] clap::Error),
+    /// The file, or flags and file together.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// Where to listen makes no sense.
     #[error(transparent)]
     Host(#[from] crate::host::HostError),
@@ -162,9 +95,6 @@ pub enum OptionError {
         /// Why not.
         source: std::io::Error,
     },
-    /// TLS was asked for.
-    #[error("TLS for the API's TCP sockets is not supported yet; use a unix socket or ssh")]
-    Tls,
     /// A TCP socket was asked for, and nothing else.
     #[error(
         "refusing to listen on {0} without TLS: whoever can connect to it, containers included, becomes root on this \
@@ -186,10 +116,22 @@ pub enum OptionError {
     /// A label is not a pair.
     #[error("bad attribute format: {0}")]
     Label(String),
+    /// Two labels of one name.
+    #[error("conflict labels for {0}={1} and {0}={2}")]
+    Labels(String, String, String),
+    /// A value that is none of those allowed, in Docker's words.
+    #[error("{0}")]
+    Value(String),
+}
+
+fn value(text: impl Into<String>) -> OptionError {
+    OptionError::Value(text.into())
 }
 
 /// The names of the daemon's places, by the name that it was started under.
+#[derive(Debug)]
 struct Defaults {
+    config_file: &'static str,
     data_root: &'static str,
     exec_root: &'static str,
     socket: &'static str,
@@ -198,9 +140,11 @@ struct Defaults {
     cgroup_parent: &'static str,
     groups: &'static [&'static str],
     live_restore: bool,
+    log_format: LogFormat,
 }
 
 const BERTH: Defaults = Defaults {
+    config_file: "/etc/berth/daemon.json",
     data_root: "/var/lib/berth",
     exec_root: "/run/berth",
     socket: "/run/berth.sock",
@@ -209,9 +153,11 @@ const BERTH: Defaults = Defaults {
     cgroup_parent: "/berth",
     groups: &["berth", "docker"],
     live_restore: true,
+    log_format: LogFormat::Plain,
 };
 
 const DOCKER: Defaults = Defaults {
+    config_file: "/etc/docker/daemon.json",
     data_root: "/var/lib/docker",
     exec_root: "/var/run/docker",
     socket: "/var/run/docker.sock",
@@ -220,7 +166,11 @@ const DOCKER: Defaults = Defaults {
     cgroup_parent: "/docker",
     groups: &["docker"],
     live_restore: false,
+    log_format: LogFormat::Text,
 };
+
+/// Where a TLS daemon listens if nothing else is said, as `dockerd`.
+const TLS_HOST: &str = "tcp://localhost:2376";
 
 /// True if the program was started under Docker's name.
 fn is_dockerd(args: &[OsString]) -> bool {
@@ -230,79 +180,193 @@ fn is_dockerd(args: &[OsString]) -> bool {
 impl Options {
     /// Reads arguments, program name first; `daemon` may follow it.
     pub fn parse_from_args(args: &[OsString]) -> Result<Self, OptionError> {
-        let mut args = args.to_vec();
-        if args.get(1).is_some_and(|face| face == "daemon") {
-            args.remove(1);
-        }
-        Ok(Self::try_parse_from(args)?)
+        let matches: ArgMatches = config::command().try_get_matches_from(config::without_face(args))?;
+        let defaults = if is_dockerd(args) { &DOCKER } else { &BERTH };
+        let file = matches.get_one::<String>("config-file");
+        Ok(Self {
+            given: Given::from_flags(&matches),
+            defaults,
+            config_file: file.map_or(defaults.config_file, String::as_str).into(),
+            default_file: file.is_none(),
+            on_demand: matches.get_flag("on-demand"),
+            ready_fd: matches.get_one::<i32>("ready-fd").copied(),
+            version: matches.get_flag("version"),
+            validate: matches.get_flag("validate"),
+        })
     }
 
-    /// Fills in defaults, makes paths absolute, and refuses contradictions. Touches nothing.
-    pub fn resolve(self, args: &[OsString]) -> Result<Resolved, OptionError> {
-        let defaults = if is_dockerd(args) { &DOCKER } else { &BERTH };
-        let data_root = absolute(self.data_root.unwrap_or_else(|| defaults.data_root.into()))?;
-        let exec_root = absolute(self.exec_root.unwrap_or_else(|| defaults.exec_root.into()))?;
-        let pidfile = match (self.pidfile, defaults.pidfile) {
+    /// Reads the file, fills in defaults, makes paths absolute, and refuses contradictions. Changes nothing, so that
+    /// it can be asked again when the file has changed.
+    pub fn resolve(&self) -> Result<Resolved, OptionError> {
+        let path = absolute(&self.config_file)?;
+        let given = &self.given.clone().with_file(&path, !self.default_file)?;
+        given.check_switches()?;
+        let defaults = self.defaults;
+        let exec_root = absolute(given.text("exec-root").unwrap_or(defaults.exec_root))?;
+        let pidfile = match (given.text("pidfile"), defaults.pidfile) {
             (Some(path), _) => absolute(path)?,
             (None, Some(path)) => path.into(),
             (None, None) => exec_root.join("daemon.pid"),
         };
-        if self.tls == Some(true) || self.tlsverify == Some(true) {
-            return Err(OptionError::Tls);
-        }
-        let insecure_tcp = self.tls == Some(false) || self.tlsverify == Some(false);
-        let mut hosts = Vec::with_capacity(self.hosts.len().max(1));
-        for host in &self.hosts {
-            hosts.push(Host::parse(host, Path::new(defaults.socket))?);
-        }
-        if hosts.is_empty() {
-            hosts.push(Host::Unix(defaults.socket.into()));
-        }
-        if let (false, Some(tcp)) = (insecure_tcp, hosts.iter().find(|host| host.is_open())) {
-            return Err(OptionError::InsecureTcp(tcp.clone()));
-        }
-        if self.bridge.as_deref() == Some("none") {
-            return Err(OptionError::NoBridge);
-        }
-        if let Some(label) = self.labels.iter().find(|label| !label.contains('=')) {
-            return Err(OptionError::Label(label.clone()));
-        }
-
-        if let Some(driver) = self.log_driver.filter(|driver| driver != "local") {
-            return Err(OptionError::LogDriver(driver));
-        }
-
-        let mut settings = Settings::new(data_root, exec_root);
-        bound_logs(&mut settings.log, &self.log_options)?;
-        if let Some(text) = self.keep_free {
-            settings.keep_free_bytes = Some(size(&text).ok_or(OptionError::Size(text))?);
-        }
-        settings.live_restore = self.live_restore.unwrap_or(defaults.live_restore);
-        settings.shutdown_timeout = Duration::from_secs(self.shutdown_timeout);
-        settings.cgroup_parent = self.cgroup_parent.unwrap_or_else(|| defaults.cgroup_parent.to_owned());
-        settings.labels = self.labels;
-        settings.debug = self.debug || self.log_level == LogLevel::Debug;
-        settings.registry.insecure = self.insecure_registry;
-        settings.bridge.name = self.bridge.unwrap_or_else(|| defaults.bridge.to_owned());
-        settings.bridge.gateway = self.bip;
-        settings.bridge.masquerade = self.ip_masq;
-        if let Some(mtu) = self.mtu {
-            settings.bridge.mtu = mtu;
-        }
-        if let Some(address) = self.ip {
-            settings.bridge.publish_address = address;
-        }
+        let tls = tls(given)?;
+        let insecure_tcp = given.switch("tls")? == Some(false) && tls.is_none();
+        let hosts = self.hosts(given, tls.is_some(), insecure_tcp)?;
+        let log_level = log_level(given)?;
+        let format = given.parsed("log-format", "text or json", LogFormat::parse);
         Ok(Resolved {
             hosts,
             insecure_tcp,
-            group: self.group.map_or(SocketGroup::FirstOf(defaults.groups), SocketGroup::Named),
+            tls,
+            metrics: metrics(given)?,
+            group: group(given.text("group"), defaults.groups),
             pidfile,
-            log_level: if self.debug { LogLevel::Debug } else { self.log_level },
+            log_level: if given.switch("debug")? == Some(true) { LogLevel::Debug } else { log_level },
+            log_format: format.map_err(|_| log_format_error(given))?.unwrap_or(defaults.log_format),
+            raw_logs: given.switch("raw-logs")? == Some(true),
             on_demand: self.on_demand,
             ready_fd: self.ready_fd,
-            settings,
+            overridden: registries::overridden(given),
+            without_effect: given.without_effect().into_iter().map(str::to_owned).collect(),
+            settings: self.settings(given, exec_root, log_level)?,
         })
     }
+
+    fn hosts(&self, given: &Given, tls: bool, insecure_tcp: bool) -> Result<Vec<Host>, OptionError> {
+        let socket = Path::new(self.defaults.socket);
+        let mut hosts = Vec::new();
+        for text in given.list("host").iter().filter(|text| !text.trim().is_empty()) {
+            let host = Host::parse(text, socket)?;
+            if !hosts.contains(&host) {
+                hosts.push(host);
+            }
+        }
+        if hosts.is_empty() {
+            hosts.push(if tls { Host::parse(TLS_HOST, socket)? } else { Host::Unix(socket.to_owned()) });
+        }
+        match hosts.iter().find(|host| host.is_open()) {
+            Some(open) if !insecure_tcp && !tls => Err(OptionError::InsecureTcp(open.clone())),
+            _ => Ok(hosts),
+        }
+    }
+
+    fn settings(&self, given: &Given, exec_root: PathBuf, level: LogLevel) -> Result<Settings, OptionError> {
+        let defaults = self.defaults;
+        let data_root = absolute(given.text("data-root").unwrap_or(defaults.data_root))?;
+        let mut settings = Settings::new(data_root, exec_root);
+        if let Some(driver) = given.text("log-driver").filter(|driver| !matches!(*driver, "" | "local")) {
+            return Err(OptionError::LogDriver(driver.to_owned()));
+        }
+        bound_logs(&mut settings.log, given.list("log-opt"))?;
+        if let Some(text) = given.text("keep-free") {
+            settings.keep_free_bytes = Some(size(text).ok_or_else(|| OptionError::Size(text.to_owned()))?);
+        }
+        settings.live_restore = given.switch("live-restore")?.unwrap_or(defaults.live_restore);
+        if let Some(seconds) = number(given, "shutdown-timeout")? {
+            // As in Docker, a negative number waits for ever.
+            settings.shutdown_timeout = u64::try_from(seconds).map_or(Duration::MAX, Duration::from_secs);
+        }
+        let parent = given.text("cgroup-parent").filter(|parent| !parent.is_empty());
+        settings.cgroup_parent = parent.unwrap_or(defaults.cgroup_parent).to_owned();
+        settings.labels = labels(given.list("label"))?;
+        settings.debug = given.switch("debug")?.unwrap_or(level == LogLevel::Debug);
+        registries::registries(&mut settings, given)?;
+        self.bridge(&mut settings, given)?;
+        containers::container_defaults(&mut settings, given)?;
+        Ok(settings)
+    }
+
+    fn bridge(&self, settings: &mut Settings, given: &Given) -> Result<(), OptionError> {
+        let bridge = &mut settings.bridge;
+        bridge.name = match given.text("bridge") {
+            Some("none") => return Err(OptionError::NoBridge),
+            Some("") | None => self.defaults.bridge.to_owned(),
+            Some(name) => name.to_owned(),
+        };
+        bridge.gateway = given.parsed("bip", "an address and prefix", |text| text.parse::<Ipv4Net>().ok())?;
+        bridge.masquerade = given.switch("ip-masq")?.unwrap_or(true);
+        if let Some(mtu) = number(given, "mtu")?.filter(|mtu| *mtu != 0) {
+            bridge.mtu = u32::try_from(mtu).map_err(|_| value(format!("invalid default MTU: {mtu}")))?;
+        }
+        if let Some(address) = given.parsed("ip", "an address", |text| text.parse::<IpAddr>().ok())? {
+            bridge.publish_address = address;
+        }
+        Ok(())
+    }
+}
+
+fn number(given: &Given, flag: &'static str) -> Result<Option<i64>, ConfigError> {
+    given.parsed(flag, "a whole number", |text| text.parse().ok())
+}
+
+fn group(named: Option<&str>, defaults: &'static [&'static str]) -> SocketGroup {
+    match named.filter(|name| !name.is_empty()) {
+        Some(name) => SocketGroup::Named(name.to_owned()),
+        None => SocketGroup::FirstOf(defaults),
+    }
+}
+
+fn log_level(given: &Given) -> Result<LogLevel, OptionError> {
+    match given.text("log-level").filter(|level| !level.is_empty()) {
+        Some(text) => LogLevel::parse(text).ok_or_else(|| value(format!("invalid logging level: {text}"))),
+        None => Ok(LogLevel::Info),
+    }
+}
+
+fn log_format_error(given: &Given) -> OptionError {
+    value(format!("invalid log format: {}", given.text("log-format").unwrap_or_default()))
+}
+
+/// As in `dockerd`: either of the two switches on, or `--tlsverify` given at all, means TLS, and clients are verified
+/// unless `--tlsverify` is off.
+fn tls(given: &Given) -> Result<Option<TlsFiles>, OptionError> {
+    let environment = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    let verify = match given.switch("tlsverify")? {
+        None if environment("DOCKER_TLS_VERIFY").is_some() => Some(true),
+        verify => verify,
+    };
+    if verify.is_none() && given.switch("tls")? != Some(true) {
+        return Ok(None);
+    }
+    let home = || environment("HOME").map_or_else(|| "/root".into(), PathBuf::from).join(".docker");
+    let directory = environment("DOCKER_CERT_PATH").or_else(|| environment("DOCKER_CONFIG"));
+    let directory = directory.map_or_else(home, PathBuf::from);
+    let path = |flag, name| match given.text(flag).filter(|path| !path.is_empty()) {
+        Some(path) => absolute(path),
+        None => absolute(directory.join(name)),
+    };
+    Ok(Some(TlsFiles {
+        authority: verify.unwrap_or(true).then(|| path("tlscacert", "ca.pem")).transpose()?,
+        certificate: path("tlscert", "cert.pem")?,
+        key: path("tlskey", "key.pem")?,
+    }))
+}
+
+fn metrics(given: &Given) -> Result<Option<Host>, OptionError> {
+    let Some(address) = given.text("metrics-addr").filter(|address| !address.is_empty()) else {
+        return Ok(None);
+    };
+    match Host::parse(&format!("tcp://{}", address.trim_start_matches("tcp://")), Path::new("/"))? {
+        host @ Host::Tcp(_) => Ok(Some(host)),
+        _ => Err(value(format!("invalid metrics-addr: {address}"))),
+    }
+}
+
+/// Labels without repetitions; one name with two values is refused.
+fn labels(given: &[String]) -> Result<Vec<String>, OptionError> {
+    let mut labels: Vec<String> = Vec::new();
+    for label in given {
+        let (name, value) = environment_like(label).ok_or_else(|| OptionError::Label(label.clone()))?;
+        let earlier =
+            labels.iter().filter_map(|other| other.split_once('=')).find(|(other, _)| *other == name);
+        match earlier {
+            Some((_, other)) if other != value => {
+                return Err(OptionError::Labels(name.into(), value.into(), other.into()));
+            }
+            Some(_) => {}
+            None => labels.push(label.clone()),
+        }
+    }
+    Ok(labels)
 }
 
 /// Docker's options of the log driver `local`.
@@ -323,167 +387,10 @@ fn bound_logs(log: &mut LogDefaults, options: &[String]) -> Result<(), OptionErr
     Ok(())
 }
 
-/// A size in bytes, with Docker's suffixes: `512`, `64k`, `20m`, `2g`, `1t`, a `b` or `ib` after them.
-fn size(text: &str) -> Option<u64> {
-    let text = text.trim().to_ascii_lowercase();
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, suffix) = text.split_at(digits);
-    let shift = match suffix.trim_start() {
-        "" | "b" => 0,
-        "k" | "kb" | "kib" => 10,
-        "m" | "mb" | "mib" => 20,
-        "g" | "gb" | "gib" => 30,
-        "t" | "tb" | "tib" => 40,
-        _ => return None,
-    };
-    number.parse::<u64>().ok()?.checked_mul(1 << shift)
-}
-
-fn absolute(path: PathBuf) -> Result<PathBuf, OptionError> {
-    std::path::absolute(&path).map_err(|source| OptionError::Path { path, source })
+fn absolute(path: impl AsRef<Path>) -> Result<PathBuf, OptionError> {
+    let path = path.as_ref();
+    std::path::absolute(path).map_err(|source| OptionError::Path { path: path.to_owned(), source })
 }
 
 #[cfg(test)]
-mod tests {
-    use std::net::SocketAddr;
-
-    use super::*;
-
-    fn resolve(args: &[&str]) -> Result<Resolved, OptionError> {
-        let args: Vec<OsString> = args.iter().map(OsString::from).collect();
-        Options::parse_from_args(&args)?.resolve(&args)
-    }
-
-    #[test]
-    fn defaults_follow_the_program_name() {
-        let berth = resolve(&["berth", "daemon"]).unwrap();
-        assert_eq!(berth.settings.data_root, Path::new("/var/lib/berth"));
-        assert_eq!(berth.hosts, [Host::Unix("/run/berth.sock".into())]);
-        assert_eq!(berth.pidfile, Path::new("/run/berth/daemon.pid"));
-        assert!(berth.settings.live_restore);
-
-        let docker = resolve(&["/usr/bin/dockerd"]).unwrap();
-        assert_eq!(docker.settings.data_root, Path::new("/var/lib/docker"));
-        assert_eq!(docker.settings.exec_root, Path::new("/var/run/docker"));
-        assert_eq!(docker.hosts, [Host::Unix("/var/run/docker.sock".into())]);
-        assert_eq!(docker.settings.bridge.name, "docker0");
-        assert!(!docker.settings.live_restore);
-    }
-
-    #[test]
-    fn flags_are_read_as_dockerd_reads_them() {
-        let options = resolve(&[
-            "berth",
-            "daemon",
-            "-H",
-            "unix:///tmp/a.sock",
-            "-H=unix:///tmp/b.sock",
-            "--data-root=/d",
-            "--exec-root",
-            "/e",
-            "-D",
-            "--live-restore=false",
-            "--bip",
-            "10.9.0.1/24",
-            "--mtu=1400",
-            "--ip-masq=false",
-            "--insecure-registry",
-            "r:5000",
-            "--insecure-registry=10.0.0.0/8",
-        ])
-        .unwrap();
-        assert_eq!(options.hosts.len(), 2);
-        assert_eq!(options.log_level, LogLevel::Debug);
-        assert!(
-            options.settings.debug && !options.settings.live_restore && !options.settings.bridge.masquerade
-        );
-        assert_eq!(options.settings.bridge.gateway.unwrap().to_string(), "10.9.0.1/24");
-        assert_eq!(options.settings.registry.insecure, ["r:5000", "10.0.0.0/8"]);
-    }
-
-    #[test]
-    fn r23_tcp_without_tls_needs_insistence() {
-        for host in ["tcp://0.0.0.0:2375", "tcp://[::]:2375", "tcp://192.0.2.1:2375", "tcp://:2375"] {
-            let error = resolve(&["berth", "daemon", "-H", host]).unwrap_err();
-            assert!(matches!(error, OptionError::InsecureTcp(_)), "{host}: {error}");
-        }
-        for host in ["tcp://127.0.0.1:2375", "tcp://[::1]:2375", "tcp://"] {
-            let options = resolve(&["berth", "daemon", "-H", host]).unwrap();
-            assert!(!options.insecure_tcp && matches!(options.hosts[0], Host::Tcp(_)), "{host}");
-        }
-        let options = resolve(&["berth", "daemon", "-H", "tcp://[::1]:2375", "--tls=false"]).unwrap();
-        assert!(options.insecure_tcp);
-        assert_eq!(options.hosts, [Host::Tcp(vec![SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], 2375))])]);
-        assert!(matches!(resolve(&["berth", "daemon", "--tlsverify"]), Err(OptionError::Tls)));
-    }
-
-    #[test]
-    fn logs_and_the_free_space_are_bounded() {
-        let options = resolve(&[
-            "berth",
-            "daemon",
-            "--log-opt",
-            "max-size=2m",
-            "--log-opt=max-file=3",
-            "--keep-free",
-            "1g",
-            "--log-driver=local",
-        ])
-        .unwrap();
-        assert_eq!((options.settings.log.max_file_bytes, options.settings.log.max_files), (2 << 20, 3));
-        assert_eq!(options.settings.keep_free_bytes, Some(1 << 30));
-        for bad in [
-            "max-size",
-            "max-size=0",
-            "max-size=x",
-            "max-file=0",
-            "max-file=-1",
-            "colour=red",
-            "max-size=99999999t",
-        ] {
-            let error = resolve(&["berth", "daemon", "--log-opt", bad]).unwrap_err();
-            assert!(matches!(error, OptionError::LogOption(_)), "{bad}");
-        }
-        assert!(matches!(
-            resolve(&["berth", "daemon", "--log-driver", "syslog"]),
-            Err(OptionError::LogDriver(_))
-        ));
-        assert!(matches!(
-            resolve(&["berth", "daemon", "--keep-free", "-1"]),
-            Err(OptionError::Size(_)) | Err(OptionError::Usage(_))
-        ));
-    }
-
-    #[test]
-    fn sizes_have_dockers_suffixes() {
-        for (text, bytes) in [
-            ("0", 0),
-            ("512", 512),
-            ("512b", 512),
-            ("64k", 64 << 10),
-            ("20M", 20 << 20),
-            ("2GiB", 2 << 30),
-            (" 1 t", 1 << 40),
-        ] {
-            assert_eq!(size(text), Some(bytes), "{text}");
-        }
-        for text in ["", "m", "-1", "1.5g", "1x", "99999999999999999999", "99999999t"] {
-            assert_eq!(size(text), None, "{text}");
-        }
-    }
-
-    #[test]
-    fn what_makes_no_sense_is_refused() {
-        for args in [
-            &["berth", "daemon", "--no-such-flag"][..],
-            &["berth", "daemon", "positional"],
-            &["berth", "daemon", "-H", "carrier-pigeon://x"],
-            &["berth", "daemon", "--label", "novalue"],
-            &["berth", "daemon", "--bip", "300.1.1.1/8"],
-            &["berth", "daemon", "--log-level", "loud"],
-            &["berth", "daemon", "--mtu", "-5"],
-        ] {
-            assert!(resolve(args).is_err(), "{args:?}");
-        }
-    }
-}
+mod tests;

@@ -2,6 +2,7 @@
 
 mod attach;
 mod containers;
+mod debug;
 mod exec;
 mod images;
 mod legacy;
@@ -21,6 +22,7 @@ use crate::answer;
 use crate::body::Body;
 use crate::call::Call;
 use crate::failure::Failure;
+use crate::metrics;
 
 /// What a route gives: an answer, or an error to be told.
 type Outcome = Result<Response<Body>, Failure>;
@@ -30,7 +32,8 @@ pub async fn answer(engine: Arc<Engine>, request: http::Request<Incoming>) -> Re
     let outcome = match Call::new(engine, request) {
         Ok(call) => {
             let (method, path) = (call.method.clone(), call.path.clone());
-            let outcome = dispatch(call).await;
+            let action = metrics::Action::of(&method, &path);
+            let outcome = metrics::timed(action, dispatch(call)).await;
             tracing::debug!(%method, path, status = outcome.as_ref().map_or_else(
                 |failure| failure.status.as_u16(),
                 |response| response.status().as_u16(),
@@ -128,6 +131,7 @@ async fn system_route(call: Call, segments: &[&str]) -> Outcome {
         (&Method::GET, ["info"]) => system::info(call).await,
         (&Method::GET, ["events"]) => streams::events(&call),
         (&Method::POST, ["session"]) => Err(system::session(&call)),
+        (&Method::GET, ["debug", rest @ ..]) => debug::answer(&call, rest),
         (&Method::GET, ["plugins"]) => Ok(answer::ok::<[(); 0]>(&[])),
         (&Method::GET, ["volumes"]) => {
             Ok(answer::ok(&serde_json::json!({ "Volumes": [], "Warnings": null })))

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use berth_api::system::Info;
 use berth_runtime::cgroup::{Layout, Mode, Version};
 
-use crate::Error;
+use crate::{ContainerDefaults, Error};
 
 /// Which limits the mounted cgroup hierarchies can set.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -145,14 +145,17 @@ pub fn open_descriptors() -> i64 {
 }
 
 /// What protects the host from containers, in Docker's words.
-pub fn security_options() -> Vec<String> {
+pub fn security_options(defaults: &ContainerDefaults) -> Vec<String> {
     let there = |path: &str| Path::new(path).exists();
     let mut options = Vec::new();
     if there("/proc/sys/kernel/seccomp/actions_avail") {
-        options.push("name=seccomp,profile=builtin".to_owned());
+        options.push(format!("name=seccomp,profile={}", defaults.seccomp.name()));
     }
     if there("/proc/self/ns/cgroup") {
         options.push("name=cgroupns".to_owned());
+    }
+    if defaults.no_new_privileges {
+        options.push("name=no-new-privileges".to_owned());
     }
     options
 }

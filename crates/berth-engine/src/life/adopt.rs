@@ -199,7 +199,7 @@ impl Owner {
             // As Docker without live restore: survivors end before policies apply.
             let stop = StopRequest {
                 signal: stop_signal(&self.container),
-                timeout: stop_timeout(&self.container),
+                timeout: stop_timeout(&self.container, self.parts.settings.defaults.stop_timeout),
                 restart: false,
                 by_client: false,
             };

@@ -26,13 +26,14 @@ impl Engine {
     }
 }
 
-fn create(parts: &Arc<Parts>, op: op::CreateContainer) -> Result<CreateResponse, Error> {
+fn create(parts: &Arc<Parts>, mut op: op::CreateContainer) -> Result<CreateResponse, Error> {
     let wanted = op.name.clone();
     let image = parts.images.resolve(&op.config.image)?;
     check_platform(&op, &image.config)?;
     let inherited = inherited(parts, &op.host_config)?;
     check_links(parts, &op.host_config)?;
     let defaults = create::image_defaults(&image.config);
+    parts.current.get().defaults.settle(&mut op.host_config);
     let (mut definition, warnings) = create::define(op, image.record.id.to_string(), &defaults, parts.cpus)?;
     create::mounts::inherit(&mut definition.mounts, inherited);
     sources::check(&definition)?;

@@ -216,7 +216,10 @@ impl PendingExec {
     }
 
     fn launch(&self) -> Result<ExecLaunch, Error> {
-        let (op, definition) = (&self.exec.op, &self.exec.container.definition);
+        let op = &self.exec.op;
+        let settings = self.parts.current.get();
+        let definition = settings.defaults.complete(&self.exec.container.definition);
+        let definition = definition.as_ref();
         let security = SecurityOptions::parse(&definition.host)?;
         let privileged = op.privileged || definition.host.privileged;
         let mut env = definition.config.env.clone().unwrap_or_default();

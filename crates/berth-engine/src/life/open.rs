@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use berth_network::net::NetClient;
 use berth_shim::spawner::Spawner;
@@ -25,7 +26,7 @@ const BOOT: &str = "boot";
 const GATEWAY: &str = "gateway";
 const BRIDGE: &str = "bridge";
 /// How long owners get to finish what they do.
-const OWNERS_PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
+const OWNERS_PATIENCE: Duration = Duration::from_secs(5);
 
 impl Engine {
     /// Opens data root and exec root, takes over the containers that run, and returns when clients can be
@@ -70,11 +71,13 @@ impl Engine {
     pub async fn shutdown(&self) {
         let parts = &self.parts;
         parts.closing.store(true, Ordering::SeqCst);
-        if !parts.settings.live_restore {
+        let settings = parts.current.get();
+        if !settings.live_restore {
             let all = parts.containers.all();
-            let patience = all.iter().filter_map(|c| stop_timeout(c)).max().unwrap_or_default();
-            let patience = patience.max(parts.settings.shutdown_timeout);
-            let stops = futures_util::future::join_all(all.iter().map(|container| stop(container)));
+            let default = settings.defaults.stop_timeout;
+            let patience = all.iter().filter_map(|c| stop_timeout(c, default)).max().unwrap_or_default();
+            let patience = patience.max(settings.shutdown_timeout);
+            let stops = futures_util::future::join_all(all.iter().map(|container| stop(container, default)));
             if tokio::time::timeout(patience, stops).await.is_err() {
                 tracing::warn!("some containers did not stop in time");
             }
@@ -95,13 +98,13 @@ impl Engine {
     }
 }
 
-async fn stop(container: &Container) {
+async fn stop(container: &Container, default: Duration) {
     if !container.life().borrow().up {
         return;
     }
     let stop = StopRequest {
         signal: stop_signal(container),
-        timeout: stop_timeout(container),
+        timeout: stop_timeout(container, default),
         restart: false,
         by_client: false,
     };

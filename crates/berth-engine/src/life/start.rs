@@ -129,7 +129,9 @@ impl Owner {
     async fn launch(&mut self, before: Option<Exited>, restarts: u32) -> Result<Running, Error> {
         let parts = Arc::clone(&self.parts);
         let container = Arc::clone(&self.container);
-        let definition = &container.definition;
+        let settings = parts.current.get();
+        let definition = settings.defaults.complete(&container.definition);
+        let definition = definition.as_ref();
         let id = container.id();
         // A client whose answer says that it is attached must not miss the first byte.
         let _ = tokio::time::timeout(ATTACH_PATIENCE, container.all_attached()).await;
@@ -294,13 +296,18 @@ impl Owner {
     }
 
     fn write_generated(&self, directory: &Path, endpoint: Option<&Endpoint>) -> Result<(), Error> {
-        let definition: &Definition = &self.container.definition;
+        let defaults = &self.parts.current.get().defaults;
+        let definition: &Definition = &defaults.complete(&self.container.definition);
+        let gateways = match defaults.host_gateways.as_slice() {
+            [] => self.parts.networks.gateway().map(|gateway| gateway.addr().into()).into_iter().collect(),
+            chosen => chosen.to_vec(),
+        };
         // A host without these files has nothing to add.
         let host_hosts = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
         let host_resolv = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
         let around = Surroundings {
             address: endpoint.and_then(Endpoint::address4).map(Into::into),
-            gateway: self.parts.networks.gateway().map(|gateway| gateway.addr().into()),
+            gateways: &gateways,
             host_hosts: &host_hosts,
             host_resolv: &host_resolv,
         };

@@ -11,8 +11,6 @@ use crate::container::state::State;
 use crate::event::ContainerEvent;
 use crate::{Engine, Error, op, signal};
 
-/// How long a container has from the stop signal to SIGKILL.
-const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the kernel has to end what was killed.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -56,14 +54,14 @@ impl Engine {
     /// Stops a container; `NotModified` if it does not run.
     pub async fn stop(&self, name: &str, op: op::Stop) -> Result<(), Error> {
         let container = self.parts.containers.find(name)?;
-        let stop = stop_request(&container, &op, false)?;
+        let stop = self.stop_request(&container, &op, false)?;
         ask(&container, |answer| Request::Stop(stop, answer)).await
     }
 
     /// Stops and starts a container.
     pub async fn restart(&self, name: &str, op: op::Stop) -> Result<(), Error> {
         let container = self.parts.containers.find(name)?;
-        let stop = stop_request(&container, &op, true)?;
+        let stop = self.stop_request(&container, &op, true)?;
         ask(&container, |answer| Request::Stop(stop, answer)).await
     }
 
@@ -80,13 +78,21 @@ impl Engine {
     }
 }
 
-fn stop_request(container: &Container, op: &op::Stop, restart: bool) -> Result<StopRequest, Error> {
-    let signal = match op.signal.as_deref().filter(|s| !s.is_empty()) {
-        Some(text) => signal::parse(text)?,
-        None => stop_signal(container),
-    };
-    let timeout = op.timeout.map_or_else(|| stop_timeout(container), op::stop_timeout);
-    Ok(StopRequest { signal, timeout, restart, by_client: true })
+impl Engine {
+    fn stop_request(
+        &self,
+        container: &Container,
+        op: &op::Stop,
+        restart: bool,
+    ) -> Result<StopRequest, Error> {
+        let signal = match op.signal.as_deref().filter(|s| !s.is_empty()) {
+            Some(text) => signal::parse(text)?,
+            None => stop_signal(container),
+        };
+        let default = self.settings().defaults.stop_timeout;
+        let timeout = op.timeout.map_or_else(|| stop_timeout(container, default), op::stop_timeout);
+        Ok(StopRequest { signal, timeout, restart, by_client: true })
+    }
 }
 
 /// The container's own stop signal; it was checked when the container was created.
@@ -97,11 +103,11 @@ pub fn stop_signal(container: &Container) -> i32 {
     }
 }
 
-/// The container's own patience.
-pub fn stop_timeout(container: &Container) -> Option<Duration> {
+/// How long the container has from the stop signal to SIGKILL: its own patience, or the daemon's `default`.
+pub fn stop_timeout(container: &Container, default: Duration) -> Option<Duration> {
     match container.definition.config.stop_timeout {
         Some(seconds) => op::stop_timeout(seconds),
-        None => Some(DEFAULT_TIMEOUT),
+        None => Some(default),
     }
 }
 

@@ -13,8 +13,8 @@ const FALLBACK_SERVERS: [&str; 2] = ["8.8.8.8", "8.8.4.4"];
 pub struct Surroundings<'a> {
     /// The container's address, if it has one.
     pub address: Option<IpAddr>,
-    /// The host's address as the container sees it, for `host-gateway`.
-    pub gateway: Option<IpAddr>,
+    /// The host's addresses as the container sees them, for `host-gateway`.
+    pub gateways: &'a [IpAddr],
     /// The host's `/etc/hosts`.
     pub host_hosts: &'a str,
     /// The host's `/etc/resolv.conf`.
@@ -46,11 +46,11 @@ pub fn hosts(definition: &Definition, around: &Surroundings<'_>) -> String {
     };
     for entry in definition.host.extra_hosts.iter().flatten() {
         let Some((name, address)) = entry.split_once(':') else { continue };
-        let address = match address {
-            "host-gateway" => around.gateway.map(|gateway| gateway.to_string()),
-            other => Some(other.trim_matches(['[', ']']).to_owned()),
+        let addresses = match address {
+            "host-gateway" => around.gateways.iter().map(ToString::to_string).collect(),
+            other => vec![other.trim_matches(['[', ']']).to_owned()],
         };
-        if let Some(address) = address {
+        for address in addresses {
             let _ = writeln!(text, "{address}\t{name}");
         }
     }
@@ -123,7 +123,7 @@ mod tests {
     fn around() -> Surroundings<'static> {
         Surroundings {
             address: Some("172.17.0.5".parse().unwrap()),
-            gateway: Some("172.17.0.1".parse().unwrap()),
+            gateways: const { &[IpAddr::V4(std::net::Ipv4Addr::new(172, 17, 0, 1))] },
             host_hosts: "127.0.0.1 localhost\n10.1.1.1 host",
             host_resolv: RESOLV,
         }

@@ -20,7 +20,10 @@ macro_rules! with_both_clients {
 
 mod attach;
 mod daemon;
+mod daemon_config;
 mod daemon_process;
+mod daemon_registries;
+mod daemon_tls;
 mod errors;
 mod exec;
 mod faults;
@@ -32,6 +35,7 @@ mod logs;
 mod model;
 mod network;
 mod output;
+mod packaging;
 mod pulls;
 mod registry;
 mod run;

@@ -1,0 +1,176 @@
+//! Which requests go through a proxy, and through which one.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use url::Url;
+
+/// Proxies for requests to registries. Loopback never goes through one.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Proxies {
+    /// For `http` addresses; an `http` address itself, perhaps with a user.
+    pub http: String,
+    /// For `https` addresses.
+    pub https: String,
+    /// Hosts that are reached without, separated by commas: names with all that is below them, addresses, networks,
+    /// each perhaps with a port, or `*`.
+    pub none: String,
+}
+
+impl Proxies {
+    /// Those that the environment names, in capitals or not.
+    pub fn from_environment() -> Self {
+        let variable = |name: &str| {
+            let value = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+            value(name).or_else(|| value(&name.to_lowercase())).unwrap_or_default()
+        };
+        Self { http: variable("HTTP_PROXY"), https: variable("HTTPS_PROXY"), none: variable("NO_PROXY") }
+    }
+
+    /// The same without users and passwords, for people to see.
+    #[must_use]
+    pub fn masked(&self) -> Self {
+        let mask = |text: &String| match Url::parse(text) {
+            Ok(mut url) if !url.username().is_empty() || url.password().is_some() => {
+                // Both succeed for an address that has a user.
+                let _ = url.set_username("xxxxx").and_then(|()| url.set_password(Some("xxxxx")));
+                url.to_string()
+            }
+            _ => text.clone(),
+        };
+        Self { http: mask(&self.http), https: mask(&self.https), none: mask(&self.none) }
+    }
+
+    /// The proxy for requests to `url`. One that makes no sense counts as none, which the log says.
+    pub(crate) fn for_url(&self, url: &Url) -> Option<Proxy> {
+        let text = if url.scheme() == "https" { &self.https } else { &self.http };
+        let host = url.host_str()?.trim_matches(['[', ']']);
+        if text.is_empty() || self.spares(host, url.port_or_known_default()?) {
+            return None;
+        }
+        let proxy = Proxy::parse(text);
+        if proxy.is_none() {
+            tracing::warn!("the proxy is not used: only http://[USER:PASSWORD@]HOST[:PORT] can be");
+        }
+        proxy
+    }
+
+    fn spares(&self, host: &str, port: u16) -> bool {
+        let address = host.parse::<IpAddr>().ok();
+        if host == "localhost" || address.is_some_and(|address| address.is_loopback()) {
+            return true;
+        }
+        self.none.split(',').map(str::trim).filter(|entry| !entry.is_empty()).any(|entry| {
+            let (name, wanted) = match entry.rsplit_once(':') {
+                Some((name, digits)) if !name.contains(':') || name.ends_with(']') => {
+                    (name, digits.parse().ok())
+                }
+                _ => (entry, None),
+            };
+            let name = name.trim_matches(['[', ']']).to_ascii_lowercase();
+            let matches = match (name.parse::<IpNet>(), name.parse::<IpAddr>()) {
+                (Ok(network), _) => address.is_some_and(|address| network.contains(&address)),
+                (_, Ok(one)) => address == Some(one),
+                _ if name == "*" => true,
+                _ => is_below(&host.to_ascii_lowercase(), &name),
+            };
+            matches && wanted.is_none_or(|wanted: u16| wanted == port)
+        })
+    }
+}
+
+/// Whether `host` is `name` or below it; a name that begins with a dot is not meant itself.
+fn is_below(host: &str, name: &str) -> bool {
+    let bare = name.trim_start_matches("*.").trim_start_matches('.');
+    let below = host.strip_suffix(bare).is_some_and(|rest| rest.ends_with('.'));
+    below || (host == name && !name.starts_with('.'))
+}
+
+/// A proxy to be spoken to in plain HTTP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Proxy {
+    /// Its host.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// What `Proxy-Authorization` says.
+    pub authorization: Option<String>,
+}
+
+impl Proxy {
+    fn parse(text: &str) -> Option<Self> {
+        use base64::Engine as _;
+        let text = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
+        let url = Url::parse(&text).ok().filter(|url| url.scheme() == "http")?;
+        let decoded = |text: &str| {
+            let pairs = format!("x={}", text.replace('+', "%2B"));
+            url::form_urlencoded::parse(pairs.as_bytes()).next().map(|(_, value)| value.into_owned())
+        };
+        let authorization = match (url.username(), url.password()) {
+            ("", None) => None,
+            (user, password) => {
+                let pair = format!("{}:{}", decoded(user)?, decoded(password.unwrap_or_default())?);
+                Some(format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair)))
+            }
+        };
+        let host = url.host_str()?.trim_matches(['[', ']']).to_owned();
+        Some(Self { host, port: url.port_or_known_default()?, authorization })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn proxies(none: &str) -> Proxies {
+        Proxies { http: "http://p:1".into(), https: "http://u:s%40e@q:2".into(), none: none.into() }
+    }
+
+    fn goes(none: &str, url: &str) -> bool {
+        proxies(none).for_url(&Url::parse(url).unwrap()).is_some()
+    }
+
+    #[test]
+    fn the_scheme_chooses_the_proxy() {
+        let proxy = proxies("").for_url(&Url::parse("http://a.example/").unwrap()).unwrap();
+        assert_eq!((proxy.host.as_str(), proxy.port, proxy.authorization), ("p", 1, None));
+        let proxy = proxies("").for_url(&Url::parse("https://a.example/").unwrap()).unwrap();
+        assert_eq!((proxy.host.as_str(), proxy.authorization.unwrap().as_str()), ("q", "Basic dTpzQGU="));
+        assert_eq!(Proxy::parse("socks5://x:1"), None);
+        assert_eq!(Proxy::parse("x:3128").unwrap().port, 3128);
+    }
+
+    #[test]
+    fn passwords_are_not_shown() {
+        let shown = proxies("a,b").masked();
+        assert_eq!(shown, Proxies { https: "http://xxxxx:xxxxx@q:2/".into(), ..proxies("a,b") });
+    }
+
+    #[test]
+    fn some_hosts_are_spared() {
+        for (none, url) in [
+            ("", "http://localhost:5000/"),
+            ("", "http://127.0.0.1:5000/"),
+            ("", "http://[::1]:5000/"),
+            ("example.com", "https://example.com/"),
+            ("x, example.com", "https://a.example.com/"),
+            (".example.com", "https://a.example.com/"),
+            ("EXAMPLE.com:443", "https://example.com/"),
+            ("10.0.0.0/8", "http://10.1.2.3/"),
+            ("10.1.2.3", "http://10.1.2.3/"),
+            ("[2001:db8::1]:80", "http://[2001:db8::1]/"),
+            ("*", "http://anything/"),
+        ] {
+            assert!(!goes(none, url), "{none} {url}");
+        }
+        for (none, url) in [
+            ("", "http://example.com/"),
+            ("example.com", "http://badexample.com/"),
+            (".example.com", "http://example.com/"),
+            ("example.com:444", "https://example.com/"),
+            ("10.0.0.0/8", "http://11.1.2.3/"),
+        ] {
+            assert!(goes(none, url), "{none} {url}");
+        }
+    }
+}

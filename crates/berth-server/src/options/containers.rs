@@ -1,0 +1,121 @@
+//! Options that are about containers.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use berth_engine::{SeccompDefault, Settings};
+
+use super::{OptionError, number, value};
+use crate::config::{Given, environment_like, size, ulimit};
+
+/// Fills in what containers get that do not say otherwise.
+pub fn container_defaults(settings: &mut Settings, given: &Given) -> Result<(), OptionError> {
+    let defaults = &mut settings.defaults;
+    if let Some(text) = given.text("default-shm-size") {
+        let bytes = size(text).and_then(|bytes| i64::try_from(bytes).ok());
+        defaults.shm_size = bytes.ok_or_else(|| OptionError::Size(text.to_owned()))?;
+    }
+    match given.text("default-ipc-mode").filter(|mode| !mode.is_empty()) {
+        None => {}
+        Some(mode @ ("private" | "shareable")) => defaults.ipc_mode = mode.to_owned(),
+        Some(mode @ ("host" | "none")) => {
+            return Err(value(format!(
+                "IPC mode \"{mode}\" is not supported as default value; use \"shareable\" or \"private\""
+            )));
+        }
+        Some(mode) => {
+            return Err(value(format!(
+                "default IPC mode setting ({mode}) is invalid; use \"shareable\" or \"private\""
+            )));
+        }
+    }
+    match given.text("default-cgroupns-mode").filter(|mode| !mode.is_empty()) {
+        None => {}
+        Some(mode @ ("private" | "host")) => defaults.cgroupns_mode = mode.to_owned(),
+        Some(mode) => {
+            return Err(value(format!(
+                "default cgroup namespace mode ({mode}) is invalid; use \"host\" or \"private\""
+            )));
+        }
+    }
+    for text in given.list("default-ulimit") {
+        let limit = ulimit(text).ok_or_else(|| value(format!("invalid ulimit argument: {text}")))?;
+        defaults.ulimits.retain(|other| other.name != limit.name);
+        defaults.ulimits.push(limit);
+    }
+    if let Some(seconds) = number(given, "default-stop-timeout")? {
+        let seconds =
+            u64::try_from(seconds).map_err(|_| value(format!("invalid default stop timeout: {seconds}")))?;
+        defaults.stop_timeout = Duration::from_secs(seconds);
+    }
+    match given.text("default-runtime").filter(|name| !name.is_empty()) {
+        None => {}
+        Some(name @ ("berth" | "runc" | "io.containerd.runc.v2")) => defaults.runtime = name.to_owned(),
+        Some(name) => return Err(value(format!("specified default runtime '{name}' does not exist"))),
+    }
+    defaults.init = given.switch("init")?.unwrap_or(false);
+    defaults.no_new_privileges = given.switch("no-new-privileges")?.unwrap_or(false);
+    defaults.seccomp = seccomp(given.text("seccomp-profile").unwrap_or_default())?;
+    resolver(settings, given)?;
+    exec_options(given.list("exec-opt"))
+}
+
+/// The default system call filter; a file is read here, so that a broken one stops the daemon and not containers.
+fn seccomp(profile: &str) -> Result<SeccompDefault, OptionError> {
+    match profile {
+        "" | "builtin" => Ok(SeccompDefault::Builtin),
+        "unconfined" => Ok(SeccompDefault::Unconfined),
+        path => {
+            let failed = |error: &dyn std::fmt::Display| {
+                value(format!("opening seccomp profile ({path}) failed: {error}"))
+            };
+            let text = std::fs::read_to_string(path).map_err(|error| failed(&error))?;
+            serde_json::from_str::<serde_json::Value>(&text).map_err(|error| failed(&error))?;
+            Ok(SeccompDefault::Profile { path: path.to_owned(), text })
+        }
+    }
+}
+
+fn resolver(settings: &mut Settings, given: &Given) -> Result<(), OptionError> {
+    let defaults = &mut settings.defaults;
+    for server in given.list("dns") {
+        server
+            .parse::<IpAddr>()
+            .map_err(|_| value(format!("IP address is not correctly formatted: {server}")))?;
+    }
+    for domain in given.list("dns-search") {
+        let fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+        if domain.is_empty() || !domain.chars().all(fine) {
+            return Err(value(format!("{domain} is not a valid domain")));
+        }
+    }
+    defaults.dns = given.list("dns").to_vec();
+    defaults.dns_search = given.list("dns-search").to_vec();
+    defaults.dns_options = given.list("dns-opt").to_vec();
+    for address in given.list("host-gateway-ip") {
+        let address = address.parse::<IpAddr>();
+        let address = address.map_err(|_| value("IP address is not correctly formatted: host-gateway-ip"))?;
+        if defaults.host_gateways.iter().any(|other: &IpAddr| other.is_ipv4() == address.is_ipv4()) {
+            return Err(value("only one IPv4 and one IPv6 host gateway IP address can be specified"));
+        }
+        defaults.host_gateways.push(address);
+    }
+    Ok(())
+}
+
+/// `--exec-opt` has one option here, and one value.
+fn exec_options(options: &[String]) -> Result<(), OptionError> {
+    for option in options {
+        let wrong = |why: &str| value(format!("invalid exec-opt ({option}): {why}"));
+        let (name, driver) =
+            environment_like(option).ok_or_else(|| wrong("must be formatted 'opt=value'"))?;
+        match (name.trim().to_ascii_lowercase().as_str(), driver.trim()) {
+            (_, "") => return Err(wrong("must be formatted 'opt=value'")),
+            ("native.cgroupdriver", "cgroupfs") => {}
+            ("native.cgroupdriver", _) => return Err(wrong("native.cgroupdriver is always cgroupfs here")),
+            ("isolation", _) => return Err(wrong("option 'isolation' is only supported on windows")),
+            (name, _) => return Err(wrong(&format!("unknown option: '{name}'"))),
+        }
+    }
+    Ok(())
+}

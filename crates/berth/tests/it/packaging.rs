@@ -1,0 +1,81 @@
+//! The Debian package and the units for systemd.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::daemon::binary;
+use crate::output::run;
+
+fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
+}
+
+fn build(folder: &Path) -> PathBuf {
+    run(Command::new(repository().join("contrib/deb/build")).arg(binary()).arg(folder)).ok().into()
+}
+
+#[test]
+fn the_debian_package_holds_what_an_installation_needs() {
+    let folder = tempfile::tempdir().unwrap();
+    let package = build(folder.path());
+    let name = package.file_name().unwrap().to_str().unwrap();
+    assert!(name.starts_with(concat!("berth_", env!("CARGO_PKG_VERSION"), "_")), "{name}");
+    let list = run(Command::new("dpkg-deb").arg("-c").arg(&package)).ok();
+    assert!(list.lines().all(|line| line.contains(" root/root ")), "{list}");
+    let modes = [
+        ("-rwxr-xr-x", "./usr/bin/berth"),
+        ("-rw-r--r--", "./usr/lib/systemd/system/berth.service"),
+        ("-rw-r--r--", "./usr/lib/systemd/system/berth.socket"),
+        ("-rw-r--r--", "./usr/share/man/man1/berth.1.gz"),
+        ("-rw-r--r--", "./usr/share/man/man8/berth-daemon.8.gz"),
+        ("-rw-r--r--", "./usr/share/doc/berth/copyright"),
+        ("drwxr-xr-x", "./etc/berth/"),
+    ];
+    for (mode, path) in modes {
+        let line = list.lines().find(|line| line.ends_with(&format!(" {path}")));
+        assert!(line.is_some_and(|line| line.starts_with(mode)), "{path}: {line:?}");
+    }
+
+    let root = folder.path().join("root");
+    run(Command::new("dpkg-deb").arg("-R").arg(&package).arg(&root)).ok();
+    let version = run(Command::new(root.join("usr/bin/berth")).args(["daemon", "--version"])).ok();
+    assert!(version.contains(env!("CARGO_PKG_VERSION")), "{version}");
+    for script in ["postinst", "prerm", "postrm"] {
+        let path = root.join("DEBIAN").join(script);
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o755);
+        run(Command::new("sh").arg("-n").arg(&path)).ok();
+    }
+    let sums = run(Command::new("md5sum").args(["--check", "--quiet", "DEBIAN/md5sums"]).current_dir(&root));
+    assert_eq!(sums.ok(), "");
+}
+
+#[test]
+fn the_same_inputs_make_the_same_package() {
+    let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let [one, two] = folders.each_ref().map(|folder| fs::read(build(folder.path())).unwrap());
+    assert!(one == two);
+}
+
+#[test]
+fn systemd_understands_the_units() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = Command::new("systemd-analyze");
+    command.args(["verify", "--man=no"]);
+    for unit in ["berth.service", "berth.socket"] {
+        let text = fs::read_to_string(repository().join("contrib/systemd").join(unit)).unwrap();
+        // What the unit starts has to be there.
+        let text = text.replace("/usr/bin/berth", binary().to_str().unwrap());
+        let path = folder.path().join(unit);
+        fs::write(&path, text).unwrap();
+        command.arg(path);
+    }
+    if Command::new("systemd-analyze").arg("--version").output().is_err() {
+        // Where systemd is not installed, nobody can say.
+        return;
+    }
+    let output = run(&mut command);
+    let complaints: Vec<&str> = output.stderr.lines().filter(|line| line.contains("berth.")).collect();
+    assert!(output.code == 0 && complaints.is_empty(), "{output:?}");
+}
