@@ -78,6 +78,9 @@ pub struct Options {
     /// Parent of the containers' cgroups
     #[arg(long, value_name = "PATH")]
     cgroup_parent: Option<String>,
+    /// Directory with files of the Container Device Interface (repeatable)
+    #[arg(long = "cdi-spec-dir", value_name = "DIR")]
+    cdi_spec_dirs: Vec<PathBuf>,
     /// Label of the engine, KEY=VALUE (repeatable)
     #[arg(long = "label", value_name = "KEY=VALUE")]
     labels: Vec<String>,
@@ -280,6 +283,11 @@ impl Options {
         settings.live_restore = self.live_restore.unwrap_or(defaults.live_restore);
         settings.shutdown_timeout = Duration::from_secs(self.shutdown_timeout);
         settings.cgroup_parent = self.cgroup_parent.unwrap_or_else(|| defaults.cgroup_parent.to_owned());
+        if !self.cdi_spec_dirs.is_empty() {
+            // An empty name alone turns them off.
+            settings.cdi_dirs =
+                self.cdi_spec_dirs.into_iter().filter(|path| !path.as_os_str().is_empty()).collect();
+        }
         settings.labels = self.labels;
         settings.debug = self.debug || self.log_level == LogLevel::Debug;
         settings.registry.insecure = self.insecure_registry;

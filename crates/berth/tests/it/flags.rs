@@ -108,7 +108,7 @@ with_both_clients! {
         let id = fs::read_to_string(daemon.root.path().join("cid")).unwrap();
         assert!(host.contains(&format!("memory:/berth/{id}")), "{host}");
         assert!(host.contains(&format!("cgroup:[{}]", namespace(std::process::id() as i32, "cgroup"))), "{host}");
-        refused(daemon, client, &["--cgroupns", "nonsense"], "cgroup namespace mode: nonsense");
+        refused(daemon, client, &["--cgroupns", "nonsense"], "--cgroupns: invalid CGROUP mode");
     }
 
     fn networks_of_others(daemon: &Daemon, client: Client) {
@@ -127,7 +127,7 @@ with_both_clients! {
         refused(daemon, client, &["--network", "container:absent"], "No such container: absent");
         daemon.berth(&["kill", "other"]).ok();
         daemon.wait("other");
-        refused(daemon, client, &["--network", "container:other"], "cannot join network of a non running container");
+        refused(daemon, client, &["--network", "container:other"], "cannot join network namespace of a non running container: container other is exited");
     }
 
     fn temporary_file_systems_with_options(daemon: &Daemon, client: Client) {
@@ -179,8 +179,11 @@ with_both_clients! {
         let flags = ["--stop-timeout", "7", "--stop-signal", "SIGINT", "--annotation", "a.b=c", "--health-cmd", "true", "--health-interval", "5s",
             "--health-retries", "4", "--health-start-period", "2s", "--health-start-interval", "1s", "--health-timeout", "3s"];
         let id = daemon.with(client, &[&["create"], &flags[..], &["busybox"]].concat()).ok();
-        let shown = daemon.inspect(&id, "{{.Config.StopTimeout}} {{.Config.StopSignal}} {{json .HostConfig.Annotations}} {{json .Config.Healthcheck}}");
-        assert_eq!(shown, "7 SIGINT {\"a.b\":\"c\"} {\"Test\":[\"CMD-SHELL\",\"true\"],\"Interval\":5000000000,\"Timeout\":3000000000,\"StartPeriod\":2000000000,\"StartInterval\":1000000000,\"Retries\":4}");
+        let shown = daemon.inspect(&id, "{{.Config.StopTimeout}} {{.Config.StopSignal}} {{json .HostConfig.Annotations}}");
+        assert_eq!(shown, "7 SIGINT {\"a.b\":\"c\"}");
+        let check: serde_json::Value = serde_json::from_str(&daemon.inspect(&id, "{{json .Config.Healthcheck}}")).unwrap();
+        assert_eq!(check, serde_json::json!({"Test": ["CMD-SHELL", "true"], "Interval": 5_000_000_000_u64, "Timeout": 3_000_000_000_u64,
+            "StartPeriod": 2_000_000_000_u64, "StartInterval": 1_000_000_000_u64, "Retries": 4}));
         let none = daemon.with(client, &["create", "--no-healthcheck", "busybox"]).ok();
         assert_eq!(daemon.inspect(&none, "{{json .Config.Healthcheck.Test}}"), "[\"NONE\"]");
         refused(daemon, client, &["--no-healthcheck", "--health-cmd", "x"], "--no-healthcheck conflicts with --health-* options");
@@ -201,13 +204,22 @@ with_both_clients! {
         refused(daemon, client, &["--pull", "sometimes"], "invalid pull option: 'sometimes'");
         daemon.with(client, &["run", "--rm", "--pull", "never", "absent"]).fails(125, "No such image: absent");
         refused(daemon, client, &["--storage-opt", "size=10m"], "--storage-opt");
-        refused(daemon, client, &["--userns", "nonsense"], "invalid user");
+        refused(daemon, client, &["--userns", "nonsense"], "--userns: invalid USER mode");
     }
 }
 
 #[test]
-fn the_order_of_names_in_hosts_follows_the_network() {
+fn modes_that_cannot_be_are_refused_by_the_daemon_too() {
     let daemon = Daemon::start();
-    let text = inside(&daemon, Client::Berth, &["--network", "host"], "hostname");
-    assert_eq!(text, rustix::system::uname().nodename().to_string_lossy());
+    for (field, words) in [
+        ("PidMode", "invalid PID mode: nonsense"),
+        ("IpcMode", "invalid IPC mode: nonsense"),
+        ("UTSMode", "invalid UTS mode: nonsense"),
+        ("CgroupnsMode", "invalid cgroup namespace mode: nonsense"),
+        ("UsernsMode", "invalid user namespace mode: nonsense"),
+    ] {
+        let body = format!(r#"{{"Image":"busybox","HostConfig":{{"{field}":"nonsense"}}}}"#);
+        let (code, text) = ask(&daemon, "POST", "/containers/create", &body);
+        assert!(code == "400" && text.contains(words), "{code} {text}");
+    }
 }

@@ -17,10 +17,11 @@ with_both_clients! {
         assert_eq!(tree, "tun\ncharacter special file");
         let moved = inside(daemon, client, &["--device", "/dev/net:/dev/wire"], "ls /dev/wire");
         assert_eq!(moved, "tun");
-        refused(daemon, client, &["--device", "/dev/absent"], "error gathering device information while adding custom device \"/dev/absent\": no such file or directory");
+        // The code that clients give for these words.
+        daemon.with(client, &["run", "--rm", "--device", "/dev/absent", "busybox"]).fails(127, "error gathering device information while adding custom device \"/dev/absent\": no such file or directory");
         refused(daemon, client, &["--device", "/etc/passwd"], "error gathering device information while adding custom device \"/etc/passwd\": not a device node");
-        refused(daemon, client, &["--device", "/dev/fuse:rx"], "bad mode specified: rx");
-        refused(daemon, client, &["--device", "/dev/fuse:/a:b:c"], "");
+        refused(daemon, client, &["--device", "/dev/fuse:rx"], "rx is not an absolute path");
+        refused(daemon, client, &["--device", "/dev/fuse:/a:b"], "bad mode specified: b");
     }
 
     fn a_link_to_a_device(daemon: &Daemon, client: Client) {
@@ -106,7 +107,7 @@ fn cdi(client: Client) {
     assert_eq!(inside(&daemon, client, &["--gpus", "all"], "echo $GPU; stat -c %t:%T /dev/fuse"), "all\na:e5");
     assert_eq!(inside(&daemon, client, &["--gpus", "device=0"], "echo $GPU"), "0");
     let id = daemon.with(client, &["create", "--device", "vendor.test/gadget=0", "busybox"]).ok();
-    assert_eq!(daemon.inspect(&id, "{{json .HostConfig.DeviceRequests}}"), r#"[{"Driver":"cdi","Count":0,"DeviceIDs":["vendor.test/gadget=0"],"Capabilities":null,"Options":null}]"#);
+    assert_eq!(daemon.inspect(&id, "{{(index .HostConfig.DeviceRequests 0).Driver}} {{(index .HostConfig.DeviceRequests 0).DeviceIDs}}"), "cdi [vendor.test/gadget=0]");
     refused(&daemon, client, &["--device", "vendor.test/gadget=absent"], "CDI device injection failed: unresolvable CDI devices vendor.test/gadget=absent");
     refused(&daemon, client, &["--device", "vendor.test/hooked=h"], "hooks");
     let info = daemon.with(client, &["info", "--format", "{{json .CDISpecDirs}}"]).ok();
