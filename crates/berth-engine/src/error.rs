@@ -33,6 +33,14 @@ pub enum Error {
     /// No image has this name or ID.
     #[error("No such image: {0}")]
     NoSuchImage(String),
+    /// The image is there, but not for the platform asked for.
+    #[error("image with reference {image} was found but does not provide the specified platform ({platform})")]
+    WrongPlatform {
+        /// What the user called it.
+        image: String,
+        /// What was asked for.
+        platform: String,
+    },
     /// No exec instance has this ID.
     #[error("No such exec instance: {0}")]
     NoSuchExec(String),
@@ -137,6 +145,7 @@ impl Error {
         match self {
             Error::NoSuchContainer(_)
             | Error::NoSuchImage(_)
+            | Error::WrongPlatform { .. }
             | Error::NoSuchExec(_)
             | Error::NoSuchNetwork(_) => ErrorKind::NotFound,
             Error::AmbiguousId(_) | Error::InvalidName(_) | Error::InvalidParameter(_) => {

@@ -142,7 +142,7 @@ fn life() -> Vec<Arg> {
 }
 
 fn health() -> Vec<Arg> {
-    let time = |name| one(name, "DURATION").value_parser(duration::nanoseconds);
+    let time = |name| one(name, "DURATION").value_parser(duration::signed_nanoseconds);
     vec![
         one("health-cmd", "COMMAND").help("Command that tells whether it is well"),
         time("health-interval").help("Time between checks"),

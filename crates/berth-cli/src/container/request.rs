@@ -235,7 +235,7 @@ fn ulimit(text: &str) -> Outcome<Ulimit> {
     let (soft, hard) = (number(soft)?, number(hard)?);
     if hard >= 0 && (soft > hard || soft < 0) {
         return Err(Failure::new(format!(
-            "ulimit soft limit must be less than or equal to hard limit: {text}"
+            "invalid argument {text:?} for \"--ulimit\" flag: ulimit soft limit must be less than or equal to hard limit: {soft} > {hard}"
         )));
     }
     Ok(Ulimit { name: name.to_owned(), hard, soft })

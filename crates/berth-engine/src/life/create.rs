@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use berth_api::container::CreateResponse;
+use berth_oci::platform::{Platform, PlatformError};
 
 use super::owner::Owner;
 use super::sources;
@@ -27,6 +28,9 @@ impl Engine {
 fn create(parts: &Arc<Parts>, op: op::CreateContainer) -> Result<CreateResponse, Error> {
     let wanted = op.name.clone();
     let image = parts.images.resolve(&op.config.image)?;
+    if let Some(wanted) = &op.platform {
+        check_platform(wanted, &op.config.image, &image.config)?;
+    }
     let defaults = create::image_defaults(&image.config);
     let (definition, warnings) = create::define(op, image.record.id.to_string(), &defaults, parts.cpus)?;
     sources::check(&definition)?;
@@ -41,6 +45,22 @@ fn create(parts: &Arc<Parts>, op: op::CreateContainer) -> Result<CreateResponse,
     }
     outcome?;
     Ok(CreateResponse { id, warnings })
+}
+
+/// Refuses an image for another platform than the one asked for.
+fn check_platform(wanted: &str, name: &str, image: &berth_oci::ImageConfig) -> Result<(), Error> {
+    let platform: Platform =
+        wanted.parse().map_err(|error: PlatformError| Error::InvalidParameter(error.to_string()))?;
+    let given = Platform {
+        os: image.os.clone(),
+        architecture: image.architecture.clone(),
+        variant: image.variant.clone(),
+        ..platform.clone()
+    };
+    if given.satisfies(&platform) {
+        return Ok(());
+    }
+    Err(Error::WrongPlatform { image: name.to_owned(), platform: platform.to_string() })
 }
 
 /// A container may be created before its devices are there: as in Docker, they are looked for at its start.

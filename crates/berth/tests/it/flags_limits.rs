@@ -125,14 +125,14 @@ with_both_clients! {
         for (file, value) in [("read_bps", 1 << 20), ("write_bps", 2 << 20), ("read_iops", 300), ("write_iops", 400)] {
             assert_eq!(cgroup("blkio", &id, &format!("blkio.throttle.{file}_device")), format!("{number} {value}"));
         }
-        let weighed = daemon.with(client, &["create", "--blkio-weight", "300", "--blkio-weight-device", &limit("200"), "busybox"]);
+        let flags = ["--blkio-weight", "300", "--blkio-weight-device", &limit("200")];
+        let weighed = daemon.with(client, &[&["run", "-d"], &flags[..], &["busybox", "sleep", "1000"]].concat());
         let id = weighed.stdout.trim().to_owned();
-        let supported = std::path::Path::new("/sys/fs/cgroup/blkio/blkio.bfq.weight").exists();
-        let weight = daemon.inspect(&id, "{{.HostConfig.BlkioWeight}}");
-        if supported {
-            assert_eq!(weight, "300");
+        if cgroup_file("blkio", "berth", &id, "blkio.bfq.weight").exists() {
+            assert_eq!(cgroup("blkio", &id, "blkio.bfq.weight"), "300");
+            assert_eq!(weighed.stderr, "");
         } else {
-            assert_eq!(weight, "0");
+            assert_eq!(daemon.inspect(&id, "{{.HostConfig.BlkioWeight}}"), "0");
             assert!(weighed.stderr.contains("Your kernel does not support Block I/O weight or the cgroup is not mounted. Weight discarded."), "{weighed:?}");
             assert!(weighed.stderr.contains("Weight-device discarded."), "{weighed:?}");
         }
