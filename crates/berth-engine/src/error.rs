@@ -34,7 +34,9 @@ pub enum Error {
     #[error("No such image: {0}")]
     NoSuchImage(String),
     /// The image is there, but not for the platform asked for.
-    #[error("image with reference {image} was found but does not provide the specified platform ({platform})")]
+    #[error(
+        "image with reference {image} was found but does not provide the specified platform ({platform})"
+    )]
     WrongPlatform {
         /// What the user called it.
         image: String,

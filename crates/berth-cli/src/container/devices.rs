@@ -24,7 +24,8 @@ pub fn read(matches: &ArgMatches) -> Outcome<HostConfig> {
     }
     let filled = |list: Vec<_>| Some(list).filter(|list| !list.is_empty());
     let rates = |name: &str, read: fn(&str) -> Option<i64>| {
-        let all = list(matches, name).iter().map(|text| throttle(name, text, read)).collect::<Outcome<Vec<_>>>()?;
+        let all =
+            list(matches, name).iter().map(|text| throttle(name, text, read)).collect::<Outcome<Vec<_>>>()?;
         Ok::<_, Failure>(filled(all))
     };
     let weights =
@@ -79,7 +80,8 @@ fn device(text: &str) -> Outcome<DeviceMapping> {
 fn is_rule(text: &str) -> bool {
     let words: Vec<&str> = text.split(' ').collect();
     let [kind, numbers, access] = words.as_slice() else { return false };
-    let is_number = |text: &str| text == "*" || (!text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()));
+    let is_number =
+        |text: &str| text == "*" || (!text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()));
     matches!(*kind, "a" | "b" | "c")
         && numbers.split_once(':').is_some_and(|(major, minor)| is_number(major) && is_number(minor))
         && (1..=3).contains(&access.len())
@@ -88,7 +90,8 @@ fn is_rule(text: &str) -> bool {
 
 /// A path of a device, and what follows its colon.
 fn of_device<'a>(flag: &str, text: &'a str) -> Outcome<(&'a str, &'a str)> {
-    let refuse = |why: String| Failure::new(format!("invalid argument {text:?} for \"--{flag}\" flag: {why}"));
+    let refuse =
+        |why: String| Failure::new(format!("invalid argument {text:?} for \"--{flag}\" flag: {why}"));
     let (path, value) = text.split_once(':').ok_or_else(|| refuse(format!("bad format: {text}")))?;
     if path.starts_with("/dev/") {
         Ok((path, value))
@@ -188,7 +191,8 @@ mod tests {
 
     #[test]
     fn devices_by_path() {
-        let parts = |text: &str| device(text).map(|d| [d.path_on_host, d.path_in_container, d.cgroup_permissions]);
+        let parts =
+            |text: &str| device(text).map(|d| [d.path_on_host, d.path_in_container, d.cgroup_permissions]);
         assert_eq!(parts("/dev/a").unwrap(), ["/dev/a", "/dev/a", "rwm"]);
         assert_eq!(parts("/dev/a:r").unwrap(), ["/dev/a", "/dev/a", "r"]);
         assert_eq!(parts("/dev/a:/b").unwrap(), ["/dev/a", "/b", "rwm"]);
@@ -239,7 +243,12 @@ mod tests {
         let count = |text: &str| text.parse().ok();
         let bad = throttle("device-read-iops", "/dev/a:-1", count).unwrap_err().message;
         assert!(bad.contains("invalid rate for device: /dev/a:-1. The correct format"), "{bad}");
-        assert!(throttle("device-read-bps", "a:1", read).unwrap_err().message.contains("bad format for device path"));
+        assert!(
+            throttle("device-read-bps", "a:1", read)
+                .unwrap_err()
+                .message
+                .contains("bad format for device path")
+        );
         assert!(weight("/dev/a:9").is_err() && weight("/dev/a").is_err());
     }
 

@@ -183,7 +183,10 @@ impl Devices {
 
     /// The full names of all devices.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.found.iter().filter(|(_, found)| matches!(found, Found::One { .. })).map(|(name, _)| name.as_str())
+        self.found
+            .iter()
+            .filter(|(_, found)| matches!(found, Found::One { .. }))
+            .map(|(name, _)| name.as_str())
     }
 
     /// Whether there is a device of this kind.
@@ -284,7 +287,8 @@ mod tests {
 
     #[test]
     fn what_is_not_done_is_named() {
-        let edits: Edits = serde_json::from_str(r#"{"hooks":[{"hookName":"createContainer","path":"/x"}]}"#).unwrap();
+        let edits: Edits =
+            serde_json::from_str(r#"{"hooks":[{"hookName":"createContainer","path":"/x"}]}"#).unwrap();
         assert_eq!(edits.unsupported(), Some("hooks"));
         assert_eq!(Edits::default().unsupported(), None);
     }

@@ -57,7 +57,8 @@ fn failed(why: &str) -> Error {
 fn names(request: &DeviceRequest, devices: &Devices) -> Result<Vec<String>, Error> {
     let ids = request.device_ids.clone().unwrap_or_default();
     if request.driver == "cdi" {
-        let unexpected = |what| Err(Error::InvalidParameter(format!("unexpected {what} in CDI device request")));
+        let unexpected =
+            |what| Err(Error::InvalidParameter(format!("unexpected {what} in CDI device request")));
         return match request {
             _ if request.count != 0 => unexpected("count"),
             _ if request.options.as_ref().is_some_and(|options| !options.is_empty()) => unexpected("options"),
@@ -68,7 +69,9 @@ fn names(request: &DeviceRequest, devices: &Devices) -> Result<Vec<String>, Erro
         let lists = request.capabilities.iter().flatten().map(|list| format!("[{}]", list.join(" ")));
         let lists = lists.collect::<Vec<_>>().join(" ");
         let driver = &request.driver;
-        Error::InvalidParameter(format!("could not select device driver \"{driver}\" with capabilities: [{lists}]"))
+        Error::InvalidParameter(format!(
+            "could not select device driver \"{driver}\" with capabilities: [{lists}]"
+        ))
     })?;
     if request.count != 0 && !ids.is_empty() {
         return Err(Error::InvalidParameter("cannot set both Count and DeviceIDs on device request".into()));
@@ -88,11 +91,9 @@ fn gpu_kind(request: &DeviceRequest, devices: &Devices) -> Option<String> {
         driver => vendor.strip_suffix(".com") == Some(driver),
     });
     let able = !request.driver.is_empty()
-        || request
-            .capabilities
-            .iter()
-            .flatten()
-            .any(|list| !list.is_empty() && list.iter().all(|name| GPU_CAPABILITIES.contains(&name.as_str())));
+        || request.capabilities.iter().flatten().any(|list| {
+            !list.is_empty() && list.iter().all(|name| GPU_CAPABILITIES.contains(&name.as_str()))
+        });
     let mut kinds = vendors.map(|vendor| format!("{vendor}/gpu"));
     kinds.find(|kind| able && devices.has_kind(kind))
 }
@@ -156,6 +157,9 @@ mod tests {
             "CDI device injection failed: unresolvable CDI devices amd.com/gpu=7, b.c/d=e"
         );
         let counted = DeviceRequest { count: 1, ..named(&[]) };
-        assert_eq!(edits(&[counted], &paths).unwrap_err().to_string(), "unexpected count in CDI device request");
+        assert_eq!(
+            edits(&[counted], &paths).unwrap_err().to_string(),
+            "unexpected count in CDI device request"
+        );
     }
 }

@@ -67,7 +67,10 @@ pub fn validate(host: &mut HostConfig, kernel: Kernel, warnings: &mut Vec<String
         return Err(invalid("invalid option: QoS maximum IOPs configuration is not supported on linux"));
     }
     if !matches!(host.isolation.to_ascii_lowercase().as_str(), "" | "default") {
-        return Err(invalid(format!("invalid isolation ({}): linux only supports 'default'", host.isolation)));
+        return Err(invalid(format!(
+            "invalid isolation ({}): linux only supports 'default'",
+            host.isolation
+        )));
     }
     if host.annotations.iter().flatten().any(|(name, _)| name.is_empty()) {
         return Err(invalid("invalid Annotations: the empty string is not permitted as an annotation key"));

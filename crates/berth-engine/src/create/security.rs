@@ -126,7 +126,9 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused() {
-        for bad in ["", "what", "what=ever", "no-new-privileges=maybe", "writable-cgroups=perhaps", "seccomp={"] {
+        for bad in
+            ["", "what", "what=ever", "no-new-privileges=maybe", "writable-cgroups=perhaps", "seccomp={"]
+        {
             assert!(matches!(parse(&[bad]), Err(Error::InvalidParameter(_))), "{bad}");
         }
     }

@@ -76,7 +76,9 @@ mod tests {
 
     #[test]
     fn parameters_of_own_namespaces_pass() {
-        for key in ["net.ipv4.ip_forward", "kernel.shmmax", "fs.mqueue.msg_max", "kernel.domainname", "net/ipv4/x.1"] {
+        for key in
+            ["net.ipv4.ip_forward", "kernel.shmmax", "fs.mqueue.msg_max", "kernel.domainname", "net/ipv4/x.1"]
+        {
             assert_eq!(check(key, |_| ()), Ok(()), "{key}");
         }
     }

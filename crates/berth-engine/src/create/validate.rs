@@ -4,8 +4,8 @@ use berth_api::container::{Config, HealthConfig, HostConfig};
 
 use super::kernel::{self, Kernel};
 use super::ports;
-use super::{mounts, sysctls};
 use super::security::SecurityOptions;
+use super::{mounts, sysctls};
 use crate::{Error, signal};
 
 /// The least memory a container can have, in bytes.
@@ -65,9 +65,7 @@ fn process(config: &mut Config) -> Result<(), Error> {
     }
     for name in [&config.hostname, &config.domainname] {
         if name.len() > MAX_HOSTNAME {
-            return Err(invalid(format!(
-                "hostname \"{name}\" is too long (maximum {MAX_HOSTNAME} bytes)"
-            )));
+            return Err(invalid(format!("hostname \"{name}\" is too long (maximum {MAX_HOSTNAME} bytes)")));
         }
     }
     let bad_name = |name: &str| name.contains(['\0', '\n', '/', ' ']);

@@ -35,7 +35,9 @@ impl Shm {
             Shm::Of(pid) => {
                 // A thread that changes its mount namespace is of no use to anyone else afterwards.
                 let opened = std::thread::spawn(move || shm_inside(pid)).join();
-                opened.unwrap_or_else(|_| Err(std::io::Error::other("the thread ended early"))).map_err(failed)
+                opened
+                    .unwrap_or_else(|_| Err(std::io::Error::other("the thread ended early")))
+                    .map_err(failed)
             }
         }
     }

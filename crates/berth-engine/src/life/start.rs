@@ -23,8 +23,8 @@ use super::sources;
 use crate::container::state::{Exited, Failure, Running, State};
 use crate::create::{Definition, NetworkPlan, ports};
 use crate::event::{ContainerEvent, Event, NetworkEvent};
-use crate::spec::files::{self, Surroundings};
 use crate::spec;
+use crate::spec::files::{self, Surroundings};
 use crate::{Engine, Error};
 
 /// Files that the engine writes for each container, and their names inside.

@@ -87,7 +87,9 @@ fn host_node(node: &Node) -> Result<LinuxDevice, Error> {
         None | Some("") => {}
         Some("b") => _ = made.set_typ(LinuxDeviceType::B),
         Some("c" | "u") => _ = made.set_typ(LinuxDeviceType::C),
-        Some(other) => return Err(invalid(format!("CDI device injection failed: invalid device type \"{other}\""))),
+        Some(other) => {
+            return Err(invalid(format!("CDI device injection failed: invalid device type \"{other}\"")));
+        }
     }
     // A major number of 0 is how some say that it is the host's.
     if let Some(major) = node.major.filter(|major| *major != 0) {

@@ -1,8 +1,8 @@
 //! From what a container is to the OCI configuration that the runtime carries out.
 
 mod devices;
-mod inject;
 pub mod files;
+mod inject;
 mod mounts;
 pub mod process;
 mod profile;

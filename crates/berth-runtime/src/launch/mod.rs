@@ -22,7 +22,8 @@ use self::error::Context;
 pub use self::error::{Stage, StartError, describe};
 use self::plan::{Namespaces, ProcessPlan};
 pub use self::types::{
-    ExecLaunch, GROUPS_ANNOTATION, GeneratedFile, Launch, NetworkMode, Release, ReleaseMode, Rootfs, Stdio, USER_ANNOTATION,
+    ExecLaunch, GROUPS_ANNOTATION, GeneratedFile, Launch, NetworkMode, Release, ReleaseMode, Rootfs, Stdio,
+    USER_ANNOTATION,
 };
 use crate::cgroup::{self, Join, Layout, Manager};
 use crate::hooks;

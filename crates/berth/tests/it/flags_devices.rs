@@ -97,18 +97,43 @@ fn cdi(client: Client) {
     ];
     let daemon = with_cdi(&files);
     let script = "echo $KIND $ONE $ZERO; stat -c %t:%T /dev/gadget; exec 3<>/dev/gadget && echo opened; cat /opt/vendor/name; id -G";
-    let seen = inside(&daemon, client, &["--device", "vendor.test/gadget=one", "--device", "vendor.test/gadget=0"], script);
+    let seen = inside(
+        &daemon,
+        client,
+        &["--device", "vendor.test/gadget=one", "--device", "vendor.test/gadget=0"],
+        script,
+    );
     let name = fs::read_to_string("/etc/hostname").unwrap();
     let lines: Vec<_> = seen.lines().collect();
     assert_eq!(lines[..4], ["gadget 1 0", "a:e5", "opened", name.trim()], "{seen}");
     assert!(lines[4].split(' ').any(|group| group == "4321"), "{seen}");
-    let written = daemon.with(client, &["run", "--rm", "--device", "vendor.test/gadget=one", "busybox", "sh", "-c", "echo x > /opt/vendor/name"]);
+    let written = daemon.with(
+        client,
+        &[
+            "run",
+            "--rm",
+            "--device",
+            "vendor.test/gadget=one",
+            "busybox",
+            "sh",
+            "-c",
+            "echo x > /opt/vendor/name",
+        ],
+    );
     assert!(written.code != 0 && written.stderr.contains("Read-only file system"), "{written:?}");
-    assert_eq!(inside(&daemon, client, &["--gpus", "all"], "echo $GPU; stat -c %t:%T /dev/fuse"), "all\na:e5");
+    assert_eq!(
+        inside(&daemon, client, &["--gpus", "all"], "echo $GPU; stat -c %t:%T /dev/fuse"),
+        "all\na:e5"
+    );
     assert_eq!(inside(&daemon, client, &["--gpus", "device=0"], "echo $GPU"), "0");
     let id = daemon.with(client, &["create", "--device", "vendor.test/gadget=0", "busybox"]).ok();
     assert_eq!(daemon.inspect(&id, "{{(index .HostConfig.DeviceRequests 0).Driver}} {{(index .HostConfig.DeviceRequests 0).DeviceIDs}}"), "cdi [vendor.test/gadget=0]");
-    refused(&daemon, client, &["--device", "vendor.test/gadget=absent"], "CDI device injection failed: unresolvable CDI devices vendor.test/gadget=absent");
+    refused(
+        &daemon,
+        client,
+        &["--device", "vendor.test/gadget=absent"],
+        "CDI device injection failed: unresolvable CDI devices vendor.test/gadget=absent",
+    );
     refused(&daemon, client, &["--device", "vendor.test/hooked=h"], "hooks");
     let info = daemon.with(client, &["info", "--format", "{{json .CDISpecDirs}}"]).ok();
     assert!(info.contains("berth-cdi-"), "{info}");
@@ -128,7 +153,17 @@ fn cdi_devices_through_docker() {
 fn gpus_without_files_are_refused() {
     let daemon = with_cdi(&[]);
     for client in [Client::Berth, Client::Docker] {
-        refused(&daemon, client, &["--gpus", "all"], "could not select device driver \"\" with capabilities: [[gpu]]");
-        refused(&daemon, client, &["--device", "vendor.test/none=one"], "CDI device injection failed: unresolvable CDI devices vendor.test/none=one");
+        refused(
+            &daemon,
+            client,
+            &["--gpus", "all"],
+            "could not select device driver \"\" with capabilities: [[gpu]]",
+        );
+        refused(
+            &daemon,
+            client,
+            &["--device", "vendor.test/none=one"],
+            "CDI device injection failed: unresolvable CDI devices vendor.test/none=one",
+        );
     }
 }

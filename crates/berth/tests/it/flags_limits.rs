@@ -28,7 +28,8 @@ fn block_device() -> (String, String) {
     let entries = fs::read_dir("/sys/block").unwrap().flatten();
     let mut names: Vec<_> = entries.map(|e| e.file_name().into_string().unwrap()).collect();
     names.sort();
-    let name = names.into_iter().find(|n| std::path::Path::new("/dev").join(n).exists()).expect("a block device");
+    let name =
+        names.into_iter().find(|n| std::path::Path::new("/dev").join(n).exists()).expect("a block device");
     let number = fs::read_to_string(format!("/sys/block/{name}/dev")).unwrap().trim().to_owned();
     (format!("/dev/{name}"), number)
 }

@@ -142,8 +142,13 @@ fn masked_and_readonly_paths_are_as_given() {
     assert_eq!(own.lines().collect::<Vec<_>>(), ["0", "0", "1", "0"]);
     let defaults = through_api(&daemon, json!({"MaskedPaths": null}), script);
     assert_eq!(defaults.lines().take(3).collect::<Vec<_>>(), ["1", "1", "0"]);
-    let readonly = through_api(&daemon, json!({"ReadonlyPaths": ["/etc"]}), "touch /etc/x 2>/dev/null || echo refused; touch /tmpx && echo made");
+    let readonly = through_api(
+        &daemon,
+        json!({"ReadonlyPaths": ["/etc"]}),
+        "touch /etc/x 2>/dev/null || echo refused; touch /tmpx && echo made",
+    );
     assert_eq!(readonly, "refused\nmade");
-    let privileged = through_api(&daemon, json!({"Privileged": true, "MaskedPaths": ["/proc/version"]}), script);
+    let privileged =
+        through_api(&daemon, json!({"Privileged": true, "MaskedPaths": ["/proc/version"]}), script);
     assert_eq!(privileged.lines().last(), Some("0"), "what is asked for holds for privileged containers too");
 }
