@@ -116,6 +116,7 @@ fn info(parts: &Parts) -> Result<system::Info, Error> {
         mem_total: host::memory_bytes(),
         docker_root_dir: settings.data_root.display().to_string(),
         name: kernel.nodename().to_string_lossy().into_owned(),
+        cdi_spec_dirs: settings.cdi_dirs.iter().map(|path| path.display().to_string()).collect(),
         labels: settings.labels.clone(),
         server_version: VERSION.into(),
         runtimes: runtimes(),

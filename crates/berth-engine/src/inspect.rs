@@ -60,7 +60,7 @@ fn inspect(parts: &Parts, container: &Container, size: bool) -> Result<Inspect, 
         size_rw,
         size_root_fs,
         mounts: mount_points(parts, definition),
-        config: definition.config.clone(),
+        config: parts.effective(definition).config.clone(),
         network_settings: network_settings(definition, &kept),
     })
 }

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod blocking;
+mod cdi;
 mod container;
 mod create;
 mod defaults;

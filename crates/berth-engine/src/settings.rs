@@ -36,6 +36,8 @@ pub struct Settings {
     pub blob_cache_bytes: Option<u64>,
     /// Parent of containers' cgroups below each hierarchy: `/berth`, and `/docker` under Docker's name.
     pub cgroup_parent: String,
+    /// Where files of the Container Device Interface lie; the last directory outranks the others.
+    pub cdi_dirs: Vec<PathBuf>,
     /// Labels of the engine, `key=value`, shown by `info`.
     pub labels: Vec<String>,
     /// Whether debug output is on, shown by `info`.
@@ -59,6 +61,7 @@ impl Settings {
             keep_free_bytes: None,
             blob_cache_bytes: None,
             cgroup_parent: "/berth".into(),
+            cdi_dirs: vec!["/etc/cdi".into(), "/var/run/cdi".into()],
             labels: Vec::new(),
             debug: false,
             defaults: ContainerDefaults::default(),

@@ -266,6 +266,16 @@ pub fn setns(target: impl AsFd, namespaces: u64) -> io::Result<()> {
     Ok(())
 }
 
+/// Moves the calling thread, alone, into an existing mount namespace: its root and working directory become the
+/// namespace's, and are no longer those of the process's other threads. There is no way back.
+pub fn enter_mount_namespace(target: impl AsFd) -> io::Result<()> {
+    // SAFETY: CLONE_FS gives the thread a root, working directory and umask of its own; no memory is shared or freed.
+    if unsafe { libc::unshare(libc::CLONE_FS) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    setns(target, flags::NEWNS)
+}
+
 /// Moves the calling thread into new namespaces ([`flags`]); see unshare(2).
 pub fn unshare(namespaces: u64) -> io::Result<()> {
     // SAFETY: the CLONE_NEW* flags share and free no memory; CLONE_FILES and CLONE_FS are not accepted here.

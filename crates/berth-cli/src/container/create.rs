@@ -85,7 +85,8 @@ pub async fn create(client: &Client, matches: &ArgMatches, request: &CreateReque
 }
 
 fn is_about_image(error: &berth_client::Error) -> bool {
-    error.to_string().contains("No such image")
+    let text = error.to_string();
+    text.contains("No such image") || text.contains("does not provide the specified platform")
 }
 
 /// The name with its tag.

@@ -2,6 +2,7 @@
 
 mod attach;
 mod create;
+mod devices;
 mod environment;
 mod exec;
 mod exit;

@@ -51,15 +51,23 @@ fn bytes(name: &'static str) -> Arg {
 fn resources() -> Vec<Arg> {
     vec![
         one("blkio-weight", "WEIGHT").value_parser(value_parser!(u16)).help("Block I/O weight, 10 to 1000"),
+        many("blkio-weight-device", "PATH:WEIGHT").help("Block I/O weight on a device"),
         one("cgroup-parent", "PATH").help("Parent of the cgroup"),
         number("cpu-period", "MICROSECONDS").help("Period of the CPU quota"),
         number("cpu-quota", "MICROSECONDS").help("CPU time in each period"),
+        number("cpu-rt-period", "MICROSECONDS").help("Period of real-time CPU time"),
+        number("cpu-rt-runtime", "MICROSECONDS").help("Real-time CPU time in each period"),
         number("cpu-shares", "WEIGHT").short('c').help("CPU weight"),
         one("cpus", "NUMBER").value_parser(values::cpus).help("Most CPUs to use"),
         one("cpuset-cpus", "LIST").help("CPUs to run on, such as 0-3,5"),
         one("cpuset-mems", "LIST").help("Memory nodes to use"),
-        many("device", "PATH").help("Give it a device of the host"),
+        many("device", "PATH").help("Give it a device of the host, or one by its CDI name"),
         many("device-cgroup-rule", "RULE").help("Rule for devices"),
+        many("device-read-bps", "PATH:RATE").help("Most bytes a second read from a device"),
+        many("device-read-iops", "PATH:RATE").help("Most reads a second from a device"),
+        many("device-write-bps", "PATH:RATE").help("Most bytes a second written to a device"),
+        many("device-write-iops", "PATH:RATE").help("Most writes a second to a device"),
+        many("gpus", "GPUS").help("GPUs: all, a number, or device=NAME"),
         bytes("memory").short('m').help("Most memory"),
         bytes("memory-reservation").help("Memory to keep when it becomes scarce"),
         one("memory-swap", "BYTES")
@@ -134,7 +142,7 @@ fn life() -> Vec<Arg> {
 }
 
 fn health() -> Vec<Arg> {
-    let time = |name| one(name, "DURATION").value_parser(duration::nanoseconds);
+    let time = |name| one(name, "DURATION").value_parser(duration::signed_nanoseconds);
     vec![
         one("health-cmd", "COMMAND").help("Command that tells whether it is well"),
         time("health-interval").help("Time between checks"),

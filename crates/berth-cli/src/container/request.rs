@@ -1,12 +1,12 @@
 //! From flags to the request that creates a container.
 
 use berth_api::container::{
-    Config, CreateRequest, DeviceMapping, HealthConfig, HostConfig, LogConfig, RestartPolicy, Ulimit,
+    Config, CreateRequest, HealthConfig, HostConfig, LogConfig, RestartPolicy, Ulimit,
 };
 use berth_api::{Empty, Set};
 use clap::ArgMatches;
 
-use super::{environment, mount, network, ports};
+use super::{devices, environment, mount, network, ports};
 use crate::failure::{Failure, Outcome};
 use crate::flags::{given, list, number, on, or_empty, some, text};
 use crate::session::terminal;
@@ -104,6 +104,14 @@ fn host(matches: &ArgMatches) -> Outcome<HostConfig> {
     if auto_remove && !matches!(restart_policy.name.as_str(), "" | "no") {
         return Err(Failure::new("conflicting options: cannot specify both --restart and --rm"));
     }
+    modes(matches)?;
+    let storage_options = list(matches, "storage-opt");
+    if storage_options.iter().any(|option| !option.contains('=')) {
+        return Err(Failure::new("invalid storage option"));
+    }
+    let (security_options, unconfined) = security(&list(matches, "security-opt"))?;
+    // As Docker's client: the daemon is told which paths, not why.
+    let no_paths = unconfined.then(Vec::new);
     let mounts = list(matches, "mount").iter().map(|text| mount::mount(text)).collect::<Outcome<Vec<_>>>()?;
     Ok(HostConfig {
         container_id_file: or_empty(matches, "cidfile"),
@@ -131,8 +139,10 @@ fn host(matches: &ArgMatches) -> Outcome<HostConfig> {
         privileged: on(matches, "privileged"),
         publish_all_ports: on(matches, "publish-all"),
         readonly_rootfs: on(matches, "read-only"),
-        security_opt: security(&list(matches, "security-opt"))?,
-        storage_opt: Some(environment::pairs(&list(matches, "storage-opt"))).filter(|all| !all.is_empty()),
+        security_opt: security_options,
+        masked_paths: no_paths.clone(),
+        readonly_paths: no_paths,
+        storage_opt: Some(environment::pairs(&storage_options)).filter(|all| !all.is_empty()),
         tmpfs: Some(mount::tmpfs(&list(matches, "tmpfs"))).filter(|all| !all.is_empty()),
         uts_mode: or_empty(matches, "uts"),
         userns_mode: or_empty(matches, "userns"),
@@ -147,7 +157,13 @@ fn host(matches: &ArgMatches) -> Outcome<HostConfig> {
 }
 
 fn resources(matches: &ArgMatches) -> Outcome<HostConfig> {
-    let devices = list(matches, "device").iter().map(|text| device(text)).collect::<Outcome<Vec<_>>>()?;
+    if let Some(swappiness) = matches.get_one::<i64>("memory-swappiness")
+        && !(-1..=100).contains(swappiness)
+    {
+        return Err(Failure::new(format!(
+            "invalid value: {swappiness}. Valid memory swappiness range is 0-100"
+        )));
+    }
     let ulimits = list(matches, "ulimit").iter().map(|text| ulimit(text)).collect::<Outcome<Vec<_>>>()?;
     Ok(HostConfig {
         oom_score_adj: number(matches, "oom-score-adj"),
@@ -160,20 +176,39 @@ fn resources(matches: &ArgMatches) -> Outcome<HostConfig> {
         cpu_quota: number(matches, "cpu-quota"),
         cpuset_cpus: or_empty(matches, "cpuset-cpus"),
         cpuset_mems: or_empty(matches, "cpuset-mems"),
-        devices: Some(devices).filter(|devices| !devices.is_empty()),
-        device_cgroup_rules: some(matches, "device-cgroup-rule"),
+        cpu_realtime_period: number(matches, "cpu-rt-period"),
+        cpu_realtime_runtime: number(matches, "cpu-rt-runtime"),
         memory_reservation: number(matches, "memory-reservation"),
         memory_swap: number(matches, "memory-swap"),
         memory_swappiness: matches.get_one::<i64>("memory-swappiness").copied(),
         oom_kill_disable: given(matches, "oom-kill-disable").then(|| on(matches, "oom-kill-disable")),
         pids_limit: matches.get_one::<i64>("pids-limit").copied(),
         ulimits: Some(ulimits).filter(|ulimits| !ulimits.is_empty()),
-        ..HostConfig::default()
+        ..devices::read(matches)?
     })
 }
 
+/// Kinds of namespace that cannot be meant.
+fn modes(matches: &ArgMatches) -> Outcome {
+    let joins = |mode: &str| mode.strip_prefix("container:").is_some_and(|name| !name.is_empty());
+    for (flag, kind, known) in [
+        ("pid", "PID", &["", "host"][..]),
+        ("uts", "UTS", &["", "host"]),
+        ("userns", "USER", &["", "host"]),
+        ("cgroupns", "CGROUP", &["", "host", "private"]),
+    ] {
+        let mode = text(matches, flag).unwrap_or_default();
+        if !known.contains(&mode) && !(flag == "pid" && joins(mode)) {
+            return Err(Failure::new(format!("--{flag}: invalid {kind} mode")));
+        }
+    }
+    Ok(())
+}
+
+/// The options for the daemon, and whether the system's paths are to be left open.
+///
 /// A seccomp profile is a file of the user's, which the daemon cannot read: its content is sent.
-fn security(options: &[String]) -> Outcome<Option<Vec<String>>> {
+fn security(options: &[String]) -> Outcome<(Option<Vec<String>>, bool)> {
     let read = |option: &String| {
         let (name, value) = option.split_once(['=', ':']).unwrap_or((option, ""));
         if name != "seccomp" || matches!(value, "unconfined" | "builtin") {
@@ -183,25 +218,10 @@ fn security(options: &[String]) -> Outcome<Option<Vec<String>>> {
             .map_err(|error| Failure::io(format!("opening seccomp profile ({value}) failed"), &error))?;
         Ok(format!("seccomp={text}"))
     };
-    let all = options.iter().map(read).collect::<Outcome<Vec<_>>>()?;
-    Ok(Some(all).filter(|all| !all.is_empty()))
-}
-
-fn device(text: &str) -> Outcome<DeviceMapping> {
-    let is_mode = |text: &str| !text.is_empty() && text.chars().all(|letter| "rwm".contains(letter));
-    let parts: Vec<&str> = text.split(':').collect();
-    let (host, inside, permissions) = match parts.as_slice() {
-        [host] => (*host, *host, "rwm"),
-        [host, mode] if is_mode(mode) => (*host, *host, *mode),
-        [host, inside] => (*host, *inside, "rwm"),
-        [host, inside, mode] if is_mode(mode) => (*host, *inside, *mode),
-        _ => return Err(Failure::new(format!("invalid device specification: {text}"))),
-    };
-    Ok(DeviceMapping {
-        path_on_host: host.to_owned(),
-        path_in_container: inside.to_owned(),
-        cgroup_permissions: permissions.to_owned(),
-    })
+    let (open, others): (Vec<_>, Vec<_>) =
+        options.iter().partition(|option| *option == "systempaths=unconfined");
+    let all = others.into_iter().map(read).collect::<Outcome<Vec<_>>>()?;
+    Ok((Some(all).filter(|all| !all.is_empty()), !open.is_empty()))
 }
 
 fn ulimit(text: &str) -> Outcome<Ulimit> {
@@ -215,7 +235,7 @@ fn ulimit(text: &str) -> Outcome<Ulimit> {
     let (soft, hard) = (number(soft)?, number(hard)?);
     if hard >= 0 && (soft > hard || soft < 0) {
         return Err(Failure::new(format!(
-            "ulimit soft limit must be less than or equal to hard limit: {text}"
+            "invalid argument {text:?} for \"--ulimit\" flag: ulimit soft limit must be less than or equal to hard limit: {soft} > {hard}"
         )));
     }
     Ok(Ulimit { name: name.to_owned(), hard, soft })
@@ -243,6 +263,17 @@ fn health(matches: &ArgMatches) -> Outcome<Option<HealthConfig>> {
         retries: number(matches, "health-retries"),
     };
     let any = check != HealthConfig::default();
+    for (flag, value) in [
+        ("health-interval", check.interval),
+        ("health-timeout", check.timeout),
+        ("health-retries", check.retries),
+        ("health-start-period", check.start_period),
+        ("health-start-interval", check.start_interval),
+    ] {
+        if value < 0 {
+            return Err(Failure::new(format!("--{flag} cannot be negative")));
+        }
+    }
     if on(matches, "no-healthcheck") {
         if any {
             return Err(Failure::new("--no-healthcheck conflicts with --health-* options"));

@@ -35,6 +35,14 @@ pub fn nanoseconds(text: &str) -> Result<i64, String> {
     if total < 9_223_372_036_854_775_808.0 { Ok(total as i64) } else { Err(wrong()) }
 }
 
+/// As [`nanoseconds`], with a sign.
+pub fn signed_nanoseconds(text: &str) -> Result<i64, String> {
+    match text.strip_prefix('-') {
+        Some(rest) => nanoseconds(rest).map(|time| -time),
+        None => nanoseconds(text.strip_prefix('+').unwrap_or(text)),
+    }
+}
+
 /// Reads a moment for `--since` and `--until`: a duration before `now`, a date, or seconds since 1970. Gives what the
 /// API takes: `seconds.nanoseconds`.
 pub fn moment(text: &str, now: Timestamp) -> Result<String, String> {

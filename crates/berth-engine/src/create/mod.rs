@@ -1,10 +1,12 @@
 //! From a request and an image to what a container is: merged, checked, settled.
 
 mod image;
+mod kernel;
 pub mod merge;
 pub mod mounts;
 pub mod ports;
 pub mod security;
+mod sysctls;
 mod validate;
 
 use berth_api::container::{Config, CreateRequest, HostConfig};

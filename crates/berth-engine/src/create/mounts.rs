@@ -78,6 +78,9 @@ pub fn plan(
             Error::InvalidParameter(format!("invalid tmpfs mount specification: '{path}': {why}"))
         })?;
         let options = options.split(',').filter(|o| !o.is_empty()).map(str::to_owned).collect::<Vec<_>>();
+        if let Some(bad) = options.iter().find(|option| !is_tmpfs_option(option)) {
+            return Err(Error::InvalidParameter(format!("invalid tmpfs option \"{bad}\"")));
+        }
         add(tmpfs(destination, options))?;
     }
     for path in config.volumes.iter().flatten().map(|(path, _)| path) {
@@ -110,6 +113,44 @@ pub fn inherit(plans: &mut Vec<MountPlan>, inherited: Vec<MountPlan>) {
         }
     }
     plans.sort_by(|a, b| a.destination.cmp(&b.destination));
+}
+
+/// Whether a temporary file system takes an option (tmpfs(5), mount(8)).
+fn is_tmpfs_option(option: &str) -> bool {
+    const SIZED: [&str; 8] = ["size", "nr_blocks", "nr_inodes", "mode", "uid", "gid", "mpol", "huge"];
+    const FLAGS: [&str; 27] = [
+        "defaults",
+        "ro",
+        "rw",
+        "suid",
+        "nosuid",
+        "dev",
+        "nodev",
+        "exec",
+        "noexec",
+        "sync",
+        "async",
+        "atime",
+        "noatime",
+        "diratime",
+        "nodiratime",
+        "relatime",
+        "norelatime",
+        "strictatime",
+        "nostrictatime",
+        "mand",
+        "nomand",
+        "private",
+        "rprivate",
+        "slave",
+        "rslave",
+        "shared",
+        "rshared",
+    ];
+    match option.split_once('=') {
+        Some((name, _)) => SIZED.contains(&name),
+        None => FLAGS.contains(&option),
+    }
 }
 
 fn tmpfs(destination: String, options: Vec<String>) -> MountPlan {

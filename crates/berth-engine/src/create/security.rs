@@ -15,6 +15,8 @@ pub struct SecurityOptions {
     pub apparmor: Option<String>,
     /// No masked or read-only paths under `/proc` and `/sys`.
     pub unconfined_paths: bool,
+    /// Whether `/sys/fs/cgroup` can be written; `None` leaves it to `--privileged`.
+    pub writable_cgroups: Option<bool>,
 }
 
 /// Which system call filter applies.
@@ -40,10 +42,15 @@ impl SecurityOptions {
     }
 
     fn add(&mut self, text: &str) -> Result<(), Error> {
-        let invalid = || Error::InvalidParameter(format!("invalid --security-opt 2: \"{text}\""));
+        let invalid = |n: u8| Error::InvalidParameter(format!("invalid --security-opt {n}: \"{text}\""));
+        let boolean = |value: &str| go_boolean(value).ok_or_else(|| invalid(2));
         match text {
             "no-new-privileges" => {
                 self.no_new_privileges = true;
+                return Ok(());
+            }
+            "writable-cgroups" => {
+                self.writable_cgroups = Some(true);
                 return Ok(());
             }
             "disable" => return Ok(()),
@@ -54,13 +61,10 @@ impl SecurityOptions {
             _ => {}
         }
         // The colon is Docker's older separator.
-        let (key, value) = text.split_once('=').or_else(|| text.split_once(':')).ok_or_else(invalid)?;
+        let (key, value) = text.split_once('=').or_else(|| text.split_once(':')).ok_or_else(|| invalid(1))?;
         match key {
-            "no-new-privileges" => {
-                self.no_new_privileges = value
-                    .parse()
-                    .map_err(|_| Error::InvalidParameter(format!("invalid --security-opt 2: \"{text}\"")))?;
-            }
+            "no-new-privileges" => self.no_new_privileges = boolean(value)?,
+            "writable-cgroups" => self.writable_cgroups = Some(boolean(value)?),
             "seccomp" => {
                 self.seccomp = match value {
                     "unconfined" => SeccompChoice::Unconfined,
@@ -76,9 +80,18 @@ impl SecurityOptions {
             "apparmor" => self.apparmor = Some(value.to_owned()),
             // SELinux labels mean nothing where no policy is loaded.
             "label" => {}
-            _ => return Err(Error::InvalidParameter(format!("invalid --security-opt 2: \"{text}\""))),
+            _ => return Err(invalid(2)),
         }
         Ok(())
+    }
+}
+
+/// A boolean as Go's `strconv.ParseBool` reads it.
+fn go_boolean(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
+        _ => None,
     }
 }
 
@@ -107,11 +120,15 @@ mod tests {
             Some("unconfined")
         );
         assert!(parse(&["systempaths=unconfined"]).unwrap().unconfined_paths);
+        assert_eq!(parse(&["writable-cgroups"]).unwrap().writable_cgroups, Some(true));
+        assert_eq!(parse(&["writable-cgroups=0"]).unwrap().writable_cgroups, Some(false));
     }
 
     #[test]
     fn nonsense_is_refused() {
-        for bad in ["", "what", "what=ever", "no-new-privileges=maybe", "seccomp={"] {
+        for bad in
+            ["", "what", "what=ever", "no-new-privileges=maybe", "writable-cgroups=perhaps", "seccomp={"]
+        {
             assert!(matches!(parse(&[bad]), Err(Error::InvalidParameter(_))), "{bad}");
         }
     }

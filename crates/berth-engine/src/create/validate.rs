@@ -1,14 +1,17 @@
 //! What a request must not say, in Docker's words.
 
-use berth_api::container::{Config, HostConfig};
+use berth_api::container::{Config, HealthConfig, HostConfig};
 
-use super::mounts;
+use super::kernel::{self, Kernel};
 use super::ports;
 use super::security::SecurityOptions;
+use super::{mounts, sysctls};
 use crate::{Error, signal};
 
 /// The least memory a container can have, in bytes.
 const MINIMUM_MEMORY: i64 = 6 << 20;
+/// The shortest time of a health check, in nanoseconds.
+const MINIMUM_TIME: i64 = 1_000_000;
 /// Longest host name (sethostname(2)).
 const MAX_HOSTNAME: usize = 64;
 
@@ -22,6 +25,8 @@ pub fn validate(config: &mut Config, host: &mut HostConfig, cpus: usize) -> Resu
     memory(host, &mut warnings)?;
     cpu(host, cpus)?;
     others(host, &mut warnings)?;
+    kernel::validate(host, Kernel::current()?, &mut warnings)?;
+    sysctls::validate(host)?;
     SecurityOptions::parse(host)?;
     ports::exposed(config)?;
     ports::publications(config, host, std::net::Ipv4Addr::UNSPECIFIED.into())?;
@@ -58,12 +63,35 @@ fn process(config: &mut Config) -> Result<(), Error> {
     if words.chain([&config.user, &config.working_dir]).any(|w| w.contains('\0')) {
         return Err(invalid("invalid argument: a null byte"));
     }
-    let bad_name = |name: &str| name.len() > MAX_HOSTNAME || name.contains(['\0', '\n', '/', ' ']);
+    for name in [&config.hostname, &config.domainname] {
+        if name.len() > MAX_HOSTNAME {
+            return Err(invalid(format!("hostname \"{name}\" is too long (maximum {MAX_HOSTNAME} bytes)")));
+        }
+    }
+    let bad_name = |name: &str| name.contains(['\0', '\n', '/', ' ']);
     if bad_name(&config.hostname) || bad_name(&config.domainname) {
         return Err(invalid(format!("invalid hostname format: {}", config.hostname)));
     }
     if !config.stop_signal.is_empty() {
         signal::parse(&config.stop_signal)?;
+    }
+    health(config.healthcheck.as_ref())
+}
+
+fn health(check: Option<&HealthConfig>) -> Result<(), Error> {
+    let Some(check) = check else { return Ok(()) };
+    for (name, time) in [
+        ("Interval", check.interval),
+        ("Timeout", check.timeout),
+        ("StartPeriod", check.start_period),
+        ("StartInterval", check.start_interval),
+    ] {
+        if time != 0 && time < MINIMUM_TIME {
+            return Err(invalid(format!("{name} in Healthcheck cannot be less than 1ms")));
+        }
+    }
+    if check.retries < 0 {
+        return Err(invalid("Retries in Healthcheck cannot be negative"));
     }
     Ok(())
 }
@@ -162,11 +190,6 @@ fn memory(host: &mut HostConfig, warnings: &mut Vec<String>) -> Result<(), Error
     if host.memory == 0 && host.memory_swap > 0 {
         return Err(invalid("You should always set the Memory limit when using Memoryswap limit, see usage"));
     }
-    if let Some(swappiness) = host.memory_swappiness
-        && !(-1..=100).contains(&swappiness)
-    {
-        return Err(invalid(format!("Invalid value: {swappiness}, valid memory swappiness range is 0-100")));
-    }
     if host.memory_reservation != 0 && host.memory_reservation < MINIMUM_MEMORY {
         return Err(invalid("Minimum memory reservation allowed is 6MB"));
     }
@@ -189,10 +212,10 @@ fn memory(host: &mut HostConfig, warnings: &mut Vec<String>) -> Result<(), Error
 fn cpu(host: &HostConfig, cpus: usize) -> Result<(), Error> {
     let most = i64::try_from(cpus).unwrap_or(i64::MAX).saturating_mul(1_000_000_000);
     if host.nano_cpus > 0 && host.cpu_period > 0 {
-        return Err(invalid("Conflicting options: Nano CPUs and CPU Period cannot both be set."));
+        return Err(invalid("Conflicting options: Nano CPUs and CPU Period cannot both be set"));
     }
     if host.nano_cpus > 0 && host.cpu_quota > 0 {
-        return Err(invalid("Conflicting options: Nano CPUs and CPU Quota cannot both be set."));
+        return Err(invalid("Conflicting options: Nano CPUs and CPU Quota cannot both be set"));
     }
     if host.nano_cpus < 0 || host.nano_cpus > most {
         return Err(invalid(format!(
@@ -215,7 +238,7 @@ fn cpu(host: &HostConfig, cpus: usize) -> Result<(), Error> {
     }
     for (name, list) in [("cpus", &host.cpuset_cpus), ("mems", &host.cpuset_mems)] {
         let highest = parse_set(list)
-            .ok_or_else(|| invalid(format!("invalid cpuset: Invalid value {list} for cpuset {name}")))?;
+            .ok_or_else(|| invalid(format!("Invalid value {list} for cpuset {name}: invalid format")))?;
         if name == "cpus" && highest.is_some_and(|n| n >= cpus) {
             return Err(invalid(format!(
                 "Requested CPUs are not available - requested {list}, available: 0-{}",
@@ -263,9 +286,6 @@ fn others(host: &mut HostConfig, warnings: &mut Vec<String>) -> Result<(), Error
                 ulimit.soft, ulimit.hard
             )));
         }
-    }
-    if host.device_requests.as_ref().is_some_and(|list| !list.is_empty()) {
-        return Err(invalid("could not select device driver with the requested capabilities"));
     }
     if host.oom_kill_disable == Some(true) && host.memory == 0 {
         warnings.push(
@@ -329,13 +349,13 @@ mod tests {
             ),
             (
                 Box::new(|h| (h.nano_cpus, h.cpu_period) = (1, 1)),
-                "Conflicting options: Nano CPUs and CPU Period cannot both be set.",
+                "Conflicting options: Nano CPUs and CPU Period cannot both be set",
             ),
             (
                 Box::new(|h| h.cpuset_cpus = "0-9".into()),
                 "Requested CPUs are not available - requested 0-9, available: 0-1",
             ),
-            (Box::new(|h| h.cpuset_cpus = "1-0".into()), "invalid cpuset: Invalid value 1-0 for cpuset cpus"),
+            (Box::new(|h| h.cpuset_cpus = "1-0".into()), "Invalid value 1-0 for cpuset cpus: invalid format"),
             (
                 Box::new(|h| h.oom_score_adj = 1001),
                 "Invalid value 1001, range for oom score adj is [-1000, 1000]",

@@ -39,7 +39,7 @@ fn create(parts: &Arc<Parts>, mut op: op::CreateContainer) -> Result<CreateRespo
     sources::check(&definition)?;
     // Composed again at each start; what cannot be is refused now.
     let cgroup = crate::spec::cgroup_path(&definition, &parts.settings.cgroup_parent);
-    crate::spec::compose(&definition, &cgroup, &Default::default())?;
+    crate::spec::compose(&without_devices(&definition), &cgroup, &Default::default())?;
     let id = definition.id.clone();
     let name = take_name(parts, wanted, &id)?;
     let outcome = make(parts, definition, &name, image.record.chain.as_ref());
@@ -89,6 +89,16 @@ fn check_links(parts: &Parts, host: &HostConfig) -> Result<(), Error> {
         })?;
     }
     Ok(())
+}
+
+/// A container may be created before its devices are there: as in Docker, they are looked for at its start.
+fn without_devices(definition: &Definition) -> Definition {
+    let mut definition = definition.clone();
+    let host = &mut definition.host;
+    (host.devices, host.device_requests, host.blkio_weight_device) = (None, None, None);
+    (host.blkio_device_read_bps, host.blkio_device_write_bps) = (None, None);
+    (host.blkio_device_read_iops, host.blkio_device_write_iops) = (None, None);
+    definition
 }
 
 fn take_name(parts: &Parts, wanted: Option<String>, id: &str) -> Result<String, Error> {

@@ -218,7 +218,8 @@ impl PendingExec {
     fn launch(&self) -> Result<ExecLaunch, Error> {
         let op = &self.exec.op;
         let settings = self.parts.current.get();
-        let definition = settings.defaults.complete(&self.exec.container.definition);
+        let effective = self.parts.effective(&self.exec.container.definition);
+        let definition = settings.defaults.complete(&effective);
         let definition = definition.as_ref();
         let security = SecurityOptions::parse(&definition.host)?;
         let privileged = op.privileged || definition.host.privileged;
@@ -234,12 +235,14 @@ impl PendingExec {
             privileged,
         };
         let user = op.user.clone().unwrap_or_else(|| definition.config.user.clone());
+        let groups = definition.host.group_add.clone().unwrap_or_default();
         Ok(ExecLaunch {
             process: process::process(wanted, &definition.config, &definition.host, &security)?,
             cgroups_path: Some(spec::cgroup_path(definition, &self.parts.settings.cgroup_parent)),
             seccomp: spec::seccomp(definition, &security)?,
             terminal: size,
-            user: Some(user).filter(|user| !user.is_empty()),
+            user: Some(user).filter(|user| !user.is_empty() || !groups.is_empty()),
+            groups,
             die_with_parent: true,
             preserve_fds: 0,
         })

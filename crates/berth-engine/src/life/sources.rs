@@ -81,6 +81,14 @@ fn clone(source: &Source) -> Result<OwnedFd, Error> {
     }
 }
 
+/// A detached mount of a path of the host, which must exist.
+pub fn host_path(path: &Path, recursive: bool) -> Result<OwnedFd, Error> {
+    berth_sys::mount::clone_at(rustix::fs::CWD, path, recursive).map_err(|error| {
+        let why = berth_runtime::launch::describe(&error);
+        Error::InvalidParameter(format!("cannot mount {}: {why}", path.display()))
+    })
+}
+
 /// A volume's directory belongs to root and is open to all; what is above it is closed.
 fn make_volume(path: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::{DirBuilderExt, PermissionsExt};

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,8 +23,8 @@ use super::sources;
 use crate::container::state::{Exited, Failure, Running, State};
 use crate::create::{Definition, NetworkPlan, ports};
 use crate::event::{ContainerEvent, Event, NetworkEvent};
+use crate::spec;
 use crate::spec::files::{self, Surroundings};
-use crate::spec::{self, Joined};
 use crate::{Engine, Error};
 
 /// Files that the engine writes for each container, and their names inside.
@@ -130,12 +130,13 @@ impl Owner {
         let parts = Arc::clone(&self.parts);
         let container = Arc::clone(&self.container);
         let settings = parts.current.get();
-        let definition = settings.defaults.complete(&container.definition);
+        let effective = parts.effective(&container.definition);
+        let definition = settings.defaults.complete(&effective);
         let definition = definition.as_ref();
         let id = container.id();
         // A client whose answer says that it is attached must not miss the first byte.
         let _ = tokio::time::timeout(ATTACH_PATIENCE, container.all_attached()).await;
-        let joined = self.joined()?;
+        let (joined, shm) = self.joined()?;
         self.lease = Some(parts.storage.snapshots().acquire(id)?);
         let endpoint = self.take_endpoint().await?;
         self.change(|kept| {
@@ -144,8 +145,17 @@ impl Owner {
         })?;
         let generated = self.generated(endpoint.as_ref())?;
         let cgroup = spec::cgroup_path(definition, &parts.settings.cgroup_parent);
-        let composed = spec::compose(definition, &cgroup, &joined)?;
-        let (mount_fds, fds) = sources::open(&parts, definition, &composed.sources).await?;
+        let mut composed = spec::compose(definition, &cgroup, &joined)?;
+        spec::add_named_devices(&mut composed, definition, &parts.settings.cdi_dirs)?;
+        let (mut mount_fds, mut fds) = sources::open(&parts, definition, &composed.sources).await?;
+        for (index, path, recursive) in &composed.paths {
+            mount_fds.insert(*index, fds.len());
+            fds.push(sources::host_path(path, *recursive)?);
+        }
+        if let Some((index, shm)) = composed.shm.zip(shm) {
+            mount_fds.insert(index, fds.len());
+            fds.push(crate::blocking::blocking(move || shm.open()).await?);
+        }
         let spec = composed.spec;
         let rootfs = self.rootfs()?;
         let [rows, columns] = definition.host.console_size.map(|n| u16::try_from(n).unwrap_or(0));
@@ -217,23 +227,6 @@ impl Owner {
                 ShimEvent::Exited(_) | ShimEvent::ExecExited { .. } => return Err(lost().into()),
             }
         }
-    }
-
-    /// The namespaces of other containers that it joins.
-    fn joined(&self) -> Result<Joined, Error> {
-        let mut joined = Joined::default();
-        if let NetworkPlan::Container(name) = &self.container.definition.network {
-            let other = self.parts.containers.find(name)?;
-            let State::Running(running) = other.state() else {
-                return Err(Error::Conflict(format!(
-                    "cannot join network namespace of a non running container: container {} is {}",
-                    other.name(),
-                    other.state().status().as_str()
-                )));
-            };
-            joined.network = Some(PathBuf::from(format!("/proc/{}/ns/net", running.pid)));
-        }
-        Ok(joined)
     }
 
     async fn take_endpoint(&self) -> Result<Option<Endpoint>, Error> {

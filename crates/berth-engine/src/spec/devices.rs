@@ -34,7 +34,7 @@ pub fn devices(host: &HostConfig) -> Result<(Vec<LinuxDevice>, Vec<LinuxDeviceCg
         };
         let access = match mapping.cgroup_permissions.as_str() {
             "" => "rwm",
-            access if access.bytes().all(|b| b"rwm".contains(&b)) => access,
+            access if is_access(access) => access,
             access => return Err(invalid(format!("invalid device mode: {access}"))),
         };
         let missing = || {
@@ -71,7 +71,13 @@ pub fn devices(host: &HostConfig) -> Result<(Vec<LinuxDevice>, Vec<LinuxDeviceCg
     Ok((found, rules))
 }
 
-fn rule(
+/// Whether a text names kinds of access: any of `rwm`.
+pub(super) fn is_access(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| b"rwm".contains(&byte))
+}
+
+/// A rule that allows `access`.
+pub(super) fn rule(
     kind: LinuxDeviceType,
     major: Option<i64>,
     minor: Option<i64>,
@@ -129,7 +135,8 @@ fn walk(directory: &Path, depth: usize, found: &mut Vec<LinuxDevice>) {
     }
 }
 
-fn node(path: PathBuf, status: &fs::Metadata) -> Option<LinuxDevice> {
+/// The node of a device of the host, at `path` in the container; `None` if it is no device.
+pub(super) fn node(path: PathBuf, status: &fs::Metadata) -> Option<LinuxDevice> {
     let kind = match status.file_type() {
         t if t.is_char_device() => LinuxDeviceType::C,
         t if t.is_block_device() => LinuxDeviceType::B,

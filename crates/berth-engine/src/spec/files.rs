@@ -56,9 +56,11 @@ pub fn hosts(definition: &Definition, around: &Surroundings<'_>) -> String {
     }
     if let Some(address) = around.address {
         let (name, domain) = (&definition.config.hostname, &definition.config.domainname);
-        let _ = match domain.as_str() {
-            "" => writeln!(text, "{address}\t{name}"),
-            domain => writeln!(text, "{address}\t{name}.{domain} {name}"),
+        let full = if domain.is_empty() { name.clone() } else { format!("{name}.{domain}") };
+        // The domain may stand in either; the first label alone is a name too.
+        let _ = match full.split_once('.') {
+            Some((first, _)) => writeln!(text, "{address}\t{full} {first}"),
+            None => writeln!(text, "{address}\t{full}"),
         };
     }
     text

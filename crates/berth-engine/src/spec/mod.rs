@@ -2,6 +2,7 @@
 
 mod devices;
 pub mod files;
+mod inject;
 mod mounts;
 pub mod process;
 mod profile;
@@ -16,14 +17,13 @@ use oci_spec::runtime::{
     RootBuilder, Spec, SpecBuilder,
 };
 
+use berth_runtime::launch::{GROUPS_ANNOTATION, USER_ANNOTATION};
+
 use crate::Error;
 use crate::create::mounts::MountPlan;
 use crate::create::security::{SeccompChoice, SecurityOptions};
 use crate::create::{Definition, NetworkPlan};
 use mounts::Shared;
-
-/// The annotation with supplementary groups, names or numbers, separated by commas.
-const GROUPS_ANNOTATION: &str = "dev.berth.groups";
 
 /// Namespaces of other containers that are joined, as paths below `/proc`.
 #[derive(Debug, Clone, Default)]
@@ -42,6 +42,10 @@ pub struct Composed<'a> {
     pub spec: Spec,
     /// Index into the mounts, and what is to be mounted there.
     pub sources: Vec<(usize, &'a MountPlan)>,
+    /// Index of the mount of shared memory that is another's, whose source is passed too.
+    pub shm: Option<usize>,
+    /// Paths of the host that are mounted beside those.
+    pub paths: Vec<inject::HostPath>,
 }
 
 /// The container's cgroup below each hierarchy.
@@ -61,8 +65,12 @@ pub fn compose<'a>(
 ) -> Result<Composed<'a>, Error> {
     let security = SecurityOptions::parse(&definition.host)?;
     let host_ipc = definition.host.ipc_mode == "host" || joined.ipc.is_some();
-    let shared = Shared { ipc: host_ipc, no_shm: definition.host.ipc_mode == "none" };
-    let mounts::Mounts { mounts, sources } = mounts::mounts(definition, shared)?;
+    let shared = Shared {
+        ipc: host_ipc,
+        no_shm: definition.host.ipc_mode == "none",
+        writable_cgroups: security.writable_cgroups.unwrap_or(definition.host.privileged),
+    };
+    let mounts::Mounts { mounts, sources, shm } = mounts::mounts(definition, shared)?;
     let mut args = vec![definition.path.clone()];
     args.extend(definition.args.iter().cloned());
     let [rows, columns] = definition.host.console_size.map(|n| u16::try_from(n).unwrap_or(u16::MAX));
@@ -94,7 +102,17 @@ pub fn compose<'a>(
     // Set in any case: the library's default is a name, which would become the host's.
     let hostname = (definition.host.uts_mode != "host").then(|| definition.config.hostname.clone());
     spec.set_hostname(hostname);
-    Ok(Composed { spec, sources })
+    Ok(Composed { spec, sources, shm, paths: Vec::new() })
+}
+
+/// Adds what the container's devices by name need; `directories` hold the files that describe them. Blocks.
+pub fn add_named_devices(
+    composed: &mut Composed<'_>,
+    definition: &Definition,
+    directories: &[PathBuf],
+) -> Result<(), Error> {
+    let requests = definition.host.device_requests.as_deref().unwrap_or_default();
+    inject::apply(composed, &crate::cdi::edits(requests, directories)?)
 }
 
 fn annotations(definition: &Definition) -> HashMap<String, String> {
@@ -102,11 +120,9 @@ fn annotations(definition: &Definition) -> HashMap<String, String> {
         definition.host.annotations.clone().unwrap_or_default().into_iter().collect();
     // What the user writes can never stand in for the engine's own.
     found.retain(|key, _| !key.starts_with("dev.berth."));
-    if !definition.config.user.is_empty() {
-        found.insert(berth_runtime::launch::USER_ANNOTATION.into(), definition.config.user.clone());
-    }
     let groups = definition.host.group_add.clone().unwrap_or_default();
-    if !groups.is_empty() {
+    if !definition.config.user.is_empty() || !groups.is_empty() {
+        found.insert(USER_ANNOTATION.into(), definition.config.user.clone());
         found.insert(GROUPS_ANNOTATION.into(), groups.join(","));
     }
     found

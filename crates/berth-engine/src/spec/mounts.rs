@@ -15,6 +15,8 @@ pub struct Mounts<'a> {
     pub mounts: Vec<Mount>,
     /// Binds and volumes.
     pub sources: Vec<(usize, &'a MountPlan)>,
+    /// Index of `/dev/shm`, if it is another's.
+    pub shm: Option<usize>,
 }
 
 /// What to leave out or open up.
@@ -24,6 +26,8 @@ pub struct Shared {
     pub ipc: bool,
     /// No `/dev/shm` at all.
     pub no_shm: bool,
+    /// `/sys/fs/cgroup` can be written.
+    pub writable_cgroups: bool,
 }
 
 /// Composes the mounts of a container.
@@ -31,18 +35,26 @@ pub fn mounts<'a>(definition: &'a Definition, shared: Shared) -> Result<Mounts<'
     let planned = |path: &Path| definition.mounts.iter().any(|plan| Path::new(&plan.destination) == path);
     let mut mounts = Vec::new();
     let shm_bytes = u64::try_from(definition.host.shm_size).unwrap_or(berth_runtime::defaults::SHM_BYTES);
-    for mount in berth_runtime::defaults::mounts(definition.host.privileged, shm_bytes) {
-        let destination = mount.destination().as_path();
+    for mut mount in berth_runtime::defaults::mounts(definition.host.privileged, shm_bytes) {
+        let destination = mount.destination().clone();
         let shm = destination == Path::new("/dev/shm");
         let unwanted = (shm && (shared.no_shm || shared.ipc))
-            || (destination == Path::new("/dev/mqueue") && shared.ipc)
             // What the user mounts at the same place takes its place.
-            || planned(destination);
+            || planned(&destination);
+        if destination == Path::new("/sys/fs/cgroup") {
+            let access = if shared.writable_cgroups { "rw" } else { "ro" };
+            let mut options = mount.options().clone().unwrap_or_default();
+            options.retain(|option| !matches!(option.as_str(), "ro" | "rw"));
+            options.push(access.to_owned());
+            mount.set_options(Some(options));
+        }
         if !unwanted {
             mounts.push(mount);
         }
     }
+    let mut shm = None;
     if shared.ipc && !shared.no_shm && !planned(Path::new("/dev/shm")) {
+        shm = Some(mounts.len());
         mounts.push(berth_runtime::defaults::mount("/dev/shm", "bind", "/dev/shm", &["rbind", "rprivate"]));
     }
     let mut sources = Vec::new();
@@ -52,7 +64,7 @@ pub fn mounts<'a>(definition: &'a Definition, shared: Shared) -> Result<Mounts<'
         }
         mounts.push(planned_mount(plan)?);
     }
-    Ok(Mounts { mounts, sources })
+    Ok(Mounts { mounts, sources, shm })
 }
 
 fn planned_mount(plan: &MountPlan) -> Result<Mount, Error> {
@@ -109,10 +121,11 @@ mod tests {
         one.host.shm_size = 4096;
         let own = mounts(&one, Shared::default()).unwrap();
         assert!(options(&own, "/dev/shm").contains(&"size=4096".into()));
-        let host = mounts(&one, Shared { ipc: true, no_shm: false }).unwrap();
-        assert!(find(&host, "/dev/mqueue").is_none());
+        let host = mounts(&one, Shared { ipc: true, ..Shared::default() }).unwrap();
+        assert_eq!(host.mounts[host.shm.unwrap()].destination(), Path::new("/dev/shm"));
+        assert!(own.shm.is_none());
         assert_eq!(find(&host, "/dev/shm").unwrap().source().as_deref(), Some(Path::new("/dev/shm")));
-        let none = mounts(&one, Shared { ipc: false, no_shm: true }).unwrap();
+        let none = mounts(&one, Shared { no_shm: true, ..Shared::default() }).unwrap();
         assert!(find(&none, "/dev/shm").is_none());
     }
 

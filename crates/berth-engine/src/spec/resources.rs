@@ -115,8 +115,9 @@ fn throttle(device: &ThrottleDevice) -> Result<LinuxThrottleDevice, Error> {
 }
 
 fn number_of(path: &str) -> Result<(i64, i64), Error> {
-    let status = rustix::fs::stat(Path::new(path))
-        .map_err(|errno| invalid(format!("device {path}: {}", std::io::Error::from(errno))))?;
+    let status = rustix::fs::stat(Path::new(path)).map_err(|errno| {
+        invalid(format!("stat {path}: {}", berth_runtime::launch::describe(&errno.into())))
+    })?;
     Ok((i64::from(major(status.st_rdev)), i64::from(minor(status.st_rdev))))
 }
 

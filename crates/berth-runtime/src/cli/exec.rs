@@ -35,6 +35,7 @@ pub(super) fn exec(global: &Global, exec: &Exec) -> Result<u8> {
         seccomp: state.config.linux().as_ref().and_then(|linux| linux.seccomp().clone()),
         terminal: None,
         user,
+        groups: Vec::new(),
         die_with_parent: false,
         preserve_fds,
     };

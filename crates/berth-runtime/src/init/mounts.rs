@@ -123,6 +123,7 @@ impl Mounter<'_> {
         mounted: &mut Mounted,
     ) -> Result<(), StartError> {
         refuse_inside_proc(destination)?;
+        let existed = beneath::open_path(self.root, destination).is_ok();
         let target = self.directory(destination)?;
         let is_dev = destination == Path::new("/dev");
         let read_only = options.read_only();
@@ -130,7 +131,7 @@ impl Mounter<'_> {
             options.set &= !attr::RDONLY;
             options.set_recursive &= !attr::RDONLY;
         }
-        if kind == "tmpfs" && !options.parameters.iter().any(is_mode) {
+        if kind == "tmpfs" && existed && !options.parameters.iter().any(is_mode) {
             // The mount keeps the mode and owner of the directory that it hides, where the image has one.
             options.parameters.extend(inherited_mode(&target).context(Stage::Mount, || "stat the target")?);
         }

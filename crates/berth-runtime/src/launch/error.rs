@@ -124,7 +124,7 @@ impl fmt::Display for StartError {
 impl std::error::Error for StartError {}
 
 /// The error in the kernel's lower-case words, as Go and C programs print them, without Rust's `(os error N)`.
-pub(crate) fn describe(error: &io::Error) -> String {
+pub fn describe(error: &io::Error) -> String {
     let text = error.to_string();
     match text.split_once(" (os error") {
         Some((words, _)) => {

@@ -19,10 +19,11 @@ use rustix::process::{PidfdFlags, Signal, WaitId, WaitIdOptions};
 
 use self::channel::{Order, Report};
 use self::error::Context;
-pub use self::error::{Stage, StartError};
+pub use self::error::{Stage, StartError, describe};
 use self::plan::{Namespaces, ProcessPlan};
 pub use self::types::{
-    ExecLaunch, GeneratedFile, Launch, NetworkMode, Release, ReleaseMode, Rootfs, Stdio, USER_ANNOTATION,
+    ExecLaunch, GROUPS_ANNOTATION, GeneratedFile, Launch, NetworkMode, Release, ReleaseMode, Rootfs, Stdio,
+    USER_ANNOTATION,
 };
 use crate::cgroup::{self, Join, Layout, Manager};
 use crate::hooks;
@@ -298,7 +299,7 @@ fn exec_inner(
     stdio: Stdio,
 ) -> Result<ExecStarted, StartError> {
     let filter = launch.seccomp.as_ref();
-    let user = launch.user.as_deref();
+    let user = launch.user.clone().map(|user| plan::Named { user, groups: launch.groups.clone() });
     let process = ProcessPlan::new(&launch.process, user, filter, launch.terminal, launch.die_with_parent)?;
     let cgroup = match &launch.cgroups_path {
         Some(path) => {

@@ -11,7 +11,7 @@ use rustix::fs::CWD;
 use rustix::process::{Resource, Rlimit};
 
 use super::error::{Context, Stage, StartError};
-use super::types::{Launch, USER_ANNOTATION};
+use super::types::{GROUPS_ANNOTATION, Launch, USER_ANNOTATION};
 use crate::{capability, seccomp};
 
 /// Who a process is to run as.
@@ -56,7 +56,7 @@ pub(crate) struct ProcessPlan {
 impl ProcessPlan {
     pub fn new(
         process: &Process,
-        user: Option<&str>,
+        user: Option<Named>,
         filter: Option<&LinuxSeccomp>,
         terminal: Option<(u16, u16)>,
         die_with_parent: bool,
@@ -108,11 +108,21 @@ fn compile(filter: &LinuxSeccomp) -> Result<seccomp::Program, StartError> {
         .map_err(|error| StartError::new(Stage::Configuration, format!("seccomp: {error}")))
 }
 
-fn who(process: &Process, user: Option<&str>) -> Who {
+/// A user and further groups that init looks up in the container's files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Named {
+    /// `name`, `uid`, `user:group`; empty for root.
+    pub user: String,
+    /// Names or numbers.
+    pub groups: Vec<String>,
+}
+
+fn who(process: &Process, user: Option<Named>) -> Who {
     let groups = process.user().additional_gids().clone().unwrap_or_default();
     match user {
-        Some(spec) => {
-            Who::Named { spec: spec.to_owned(), groups: groups.iter().map(ToString::to_string).collect() }
+        Some(Named { user, groups: mut named }) => {
+            named.extend(groups.iter().map(ToString::to_string));
+            Who::Named { spec: user, groups: named }
         }
         None => Who::Numbers { uid: process.user().uid(), gid: process.user().gid(), groups },
     }
@@ -299,8 +309,12 @@ fn open_source(
 }
 
 /// The raw user of a container's first process, if the engine left it to init.
-pub(crate) fn annotated_user(spec: &Spec) -> Option<&str> {
-    spec.annotations().as_ref()?.get(USER_ANNOTATION).map(String::as_str)
+pub(crate) fn annotated_user(spec: &Spec) -> Option<Named> {
+    let annotations = spec.annotations().as_ref()?;
+    let user = annotations.get(USER_ANNOTATION)?.clone();
+    let groups = annotations.get(GROUPS_ANNOTATION).map_or("", String::as_str);
+    let groups = groups.split(',').filter(|group| !group.is_empty()).map(str::to_owned).collect();
+    Some(Named { user, groups })
 }
 
 /// Refuses what the configuration asks for and this runtime does not do, rather than leave it out.

@@ -14,6 +14,10 @@ use serde::{Deserialize, Serialize};
 /// It wins over `process.user`, whose additional groups are kept.
 pub const USER_ANNOTATION: &str = "dev.berth.user";
 
+/// Annotation with further groups, names or numbers separated by commas, resolved like [`USER_ANNOTATION`], without which
+/// it has no effect.
+pub const GROUPS_ANNOTATION: &str = "dev.berth.groups";
+
 /// Everything needed to make one container.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Launch {
@@ -126,6 +130,9 @@ pub struct ExecLaunch {
     /// The raw user (`name`, `uid`, `user:group`), resolved in the container; wins over `process.user`.
     #[serde(default)]
     pub user: Option<String>,
+    /// Further groups, names or numbers, resolved with `user`, without which they have no effect.
+    #[serde(default)]
+    pub groups: Vec<String>,
     /// Kills the process when the calling one ends (`PR_SET_PDEATHSIG`).
     #[serde(default)]
     pub die_with_parent: bool,

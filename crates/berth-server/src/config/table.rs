@@ -182,6 +182,8 @@ pub const OPTIONS: &[Opt] = &[
     works("init", Switch, "BOOL", "Run an init in containers that do not say otherwise"),
     works("no-new-privileges", Switch, "BOOL", "No program of a container gains privileges"),
     works("seccomp-profile", Text, "FILE", "System call filter of containers: a file, builtin or unconfined"),
+    works("cdi-spec-dir", List, "DIR", "Directory with files of the Container Device Interface (repeatable)")
+        .key_is("cdi-spec-dirs"),
     works("dns", List, "ADDRESS", "Name server of containers that name none (repeatable)"),
     works("dns-opt", List, "OPTION", "Option of containers' resolv.conf (repeatable)").key_is("dns-opts"),
     works("dns-search", List, "DOMAIN", "Search domain of containers that name none (repeatable)"),
@@ -200,7 +202,6 @@ pub const OPTIONS: &[Opt] = &[
     ignored("authorization-plugin", List, "Authorization plugin").key_is("authorization-plugins"),
     ignored("bip6", Text, "IPv6 address of the bridge"),
     ignored("bridge-accept-fwmark", Text, "Accept packets with this firewall mark"),
-    ignored("cdi-spec-dir", List, "Directory of CDI files").key_is("cdi-spec-dirs"),
     ignored("containerd", Text, "Address of containerd"),
     ignored("containerd-namespace", Text, "Namespace in containerd"),
     ignored("containerd-plugins-namespace", Text, "Namespace of plugins in containerd")
