@@ -52,6 +52,8 @@ pub(crate) struct Parts {
     pub bridge_id: String,
     /// The engine is ending: policies start nothing again.
     pub closing: AtomicBool,
+    /// A removal of all unused containers is under way.
+    pub pruning: AtomicBool,
     /// The subnet that was chosen is on the disk.
     pub gateway_kept: AtomicBool,
     /// A task waits for the end of the net process.
@@ -82,6 +84,7 @@ impl Parts {
             cpus: crate::system::cpus(),
             bridge_id,
             closing: AtomicBool::new(false),
+            pruning: AtomicBool::new(false),
             gateway_kept: AtomicBool::new(false),
             net_watched: AtomicBool::new(false),
         })

@@ -75,6 +75,8 @@ pub enum ContainerEvent {
     },
     /// Its processes were listed.
     Top,
+    /// Its file system was exported.
+    Export,
     /// A process was prepared.
     ExecCreate {
         /// The instance.
@@ -138,6 +140,11 @@ pub enum Event {
         /// What happened.
         event: ContainerEvent,
     },
+    /// Unused containers were removed together.
+    ContainersPruned {
+        /// Bytes that this freed.
+        reclaimed: u64,
+    },
     /// Of an image.
     Image {
         /// Its ID or the name concerned.
@@ -175,6 +182,7 @@ impl ContainerEvent {
             ContainerEvent::Unpause => plain("unpause"),
             ContainerEvent::Destroy => plain("destroy"),
             ContainerEvent::Top => plain("top"),
+            ContainerEvent::Export => plain("export"),
             ContainerEvent::Die { code, ran } => {
                 let seconds = ran.as_secs().to_string();
                 ("die".into(), vec![("exitCode", code.to_string()), ("execDuration", seconds)])
@@ -207,6 +215,10 @@ impl Event {
                 attributes.insert("name".into(), name);
                 attributes.extend(more.into_iter().map(|(key, value)| (key.to_owned(), value)));
                 ("container", id, action, attributes, image)
+            }
+            Event::ContainersPruned { reclaimed } => {
+                let attributes = StringMap::from([("reclaimed".into(), reclaimed.to_string())]);
+                ("container", String::new(), "prune".to_owned(), attributes, String::new())
             }
             Event::Image { id, name, event } => {
                 let action = match event {

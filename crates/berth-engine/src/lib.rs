@@ -7,6 +7,7 @@
 
 mod blocking;
 mod container;
+mod content;
 mod create;
 mod engine;
 mod error;
@@ -25,6 +26,7 @@ mod signal;
 mod spec;
 mod system;
 
+pub use content::ExportStream;
 pub use engine::Engine;
 pub use error::{Error, ErrorKind};
 pub use event::EventStream;

@@ -19,6 +19,7 @@ macro_rules! with_both_clients {
 }
 
 mod attach;
+mod content;
 mod daemon;
 mod daemon_process;
 mod errors;
@@ -31,6 +32,7 @@ mod life;
 mod logs;
 mod network;
 mod output;
+mod prune;
 mod pulls;
 mod registry;
 mod run;
