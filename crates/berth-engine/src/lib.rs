@@ -25,6 +25,7 @@ mod settings;
 mod signal;
 mod spec;
 mod system;
+mod usage;
 
 pub use content::ExportStream;
 pub use engine::Engine;

@@ -9,6 +9,7 @@ mod networks;
 mod streams;
 mod swarm;
 mod system;
+mod usage;
 
 use std::sync::Arc;
 
@@ -132,8 +133,8 @@ async fn system_route(call: Call, segments: &[&str]) -> Outcome {
         (&Method::GET, ["volumes"]) => {
             Ok(answer::ok(&serde_json::json!({ "Volumes": [], "Warnings": null })))
         }
-        (&Method::GET, ["system", "df"])
-        | (&Method::POST, ["auth" | "build" | "commit" | "session"])
+        (&Method::GET, ["system", "df"]) => usage::disk_usage(call).await,
+        (&Method::POST, ["auth" | "build" | "commit" | "session"])
         | (_, ["volumes" | "plugins" | "build" | "distribution", ..]) => unsupported(&call),
         _ => Err(Failure::page_not_found()),
     }

@@ -39,6 +39,7 @@ mod run;
 mod runtime;
 mod security;
 mod terminal;
+mod usage;
 mod vm;
 
 use std::path::Path;
