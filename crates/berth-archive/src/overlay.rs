@@ -163,7 +163,8 @@ impl Opened {
         for entry in Dir::read_from(directory).map_err(failed)? {
             let entry = entry.map_err(failed)?;
             let name = entry.file_name();
-            if name != c"." && name != c".."
+            if name != c"."
+                && name != c".."
                 && let Some(stat) = examine(directory, name)?
             {
                 entries.push((name.to_owned(), Found { stat, index: 0 }));
@@ -244,8 +245,7 @@ impl Opened {
         path.extend_from_slice(name.to_bytes());
         let mut value = Vec::with_capacity(1024);
         loop {
-            let read =
-                rustix::fs::lgetxattr(&*path, attribute, rustix::buffer::spare_capacity(&mut value));
+            let read = rustix::fs::lgetxattr(&*path, attribute, rustix::buffer::spare_capacity(&mut value));
             match read {
                 Ok(_) => return Ok(Some(value)),
                 Err(Errno::RANGE) if value.capacity() < 1 << 16 => value.reserve_exact(1 << 16),

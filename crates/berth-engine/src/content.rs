@@ -74,12 +74,7 @@ pub struct ExportStream {
     pub pieces: mpsc::Receiver<io::Result<Bytes>>,
 }
 
-fn export(
-    parts: &Parts,
-    container: &Container,
-    layers: &Overlay,
-    sender: mpsc::Sender<io::Result<Bytes>>,
-) {
+fn export(parts: &Parts, container: &Container, layers: &Overlay, sender: mpsc::Sender<io::Result<Bytes>>) {
     let mut out = Pieces { sender, buffer: Vec::with_capacity(PIECE) };
     let packed = berth_archive::pack::pack(layers, &mut out).map_err(io::Error::other);
     // Its files may have gone while they were read.

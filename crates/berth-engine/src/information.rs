@@ -15,6 +15,7 @@ use rustix::rand::{GetRandomFlags, getrandom};
 
 use crate::blocking::blocking;
 use crate::engine::Parts;
+use crate::event::Event;
 use crate::event::EventStream;
 use crate::inspect::STORAGE_DRIVER;
 use crate::{Engine, Error, RegistrySettings, op, system as names};
@@ -40,6 +41,18 @@ impl Engine {
     /// Versions of the engine and its API.
     pub fn version(&self) -> system::Version {
         version()
+    }
+
+    /// Tells clients that the daemon has read its configuration again; `settings` are those that can change while it
+    /// runs, by name.
+    pub async fn reloaded(&self, settings: StringMap) -> Result<(), Error> {
+        let parts = Arc::clone(&self.parts);
+        blocking(move || {
+            let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+            parts.events.publish(Event::DaemonReload { id: installation(&parts)?, name, settings });
+            Ok(())
+        })
+        .await
     }
 
     /// Events from now on, or from `since`.

@@ -24,9 +24,7 @@ pub fn command() -> Command {
 pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
     let output = flags::text(matches, "output").filter(|path| !path.is_empty());
     if output.is_none() && std::io::stdout().is_terminal() {
-        return Err(Failure::new(
-            "cowardly refusing to save to a terminal. Use the -o flag or redirect",
-        ));
+        return Err(Failure::new("cowardly refusing to save to a terminal. Use the -o flag or redirect"));
     }
     let place = output.map(|path| check(Path::new(path))).transpose()?;
     let name = flags::text(matches, "container").unwrap_or_default();
@@ -43,7 +41,8 @@ fn check(path: &Path) -> Outcome<PathBuf> {
     let invalid = |reason: String| Failure::new(format!("failed to export container: {reason}"));
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if !parent.is_dir() {
-        let text = format!("invalid output path: directory {:?} does not exist", parent.display().to_string());
+        let text =
+            format!("invalid output path: directory {:?} does not exist", parent.display().to_string());
         return Err(invalid(text));
     }
     if path.is_dir() {

@@ -82,6 +82,11 @@ pub fn ellipsis(text: &str, length: usize) -> String {
     short
 }
 
+/// A command in quotes, of at most twenty characters between them.
+pub fn quoted(line: &str) -> String {
+    format!("\"{}\"", ellipsis(line, 20))
+}
+
 /// The first twelve digits of an ID or digest.
 pub fn short_id(id: &str) -> &str {
     let hex = id.split_once(':').map_or(id, |(_, hex)| hex);
@@ -99,7 +104,9 @@ mod tests {
         {
             assert_eq!(size(bytes), text);
         }
-        for (bytes, text) in [(0, "0B"), (123_456, "123.5kB"), (12_345_678, "12.35MB"), (1_234_567, "1.235MB")] {
+        for (bytes, text) in
+            [(0, "0B"), (123_456, "123.5kB"), (12_345_678, "12.35MB"), (1_234_567, "1.235MB")]
+        {
             assert_eq!(long_size(bytes), text);
         }
         assert_eq!(binary_size(2_087_000_000), "1.944GiB");
@@ -109,6 +116,7 @@ mod tests {
     #[test]
     fn long_texts_are_cut_between_characters() {
         assert_eq!(ellipsis("\"sleep 1000\"", 20), "\"sleep 1000\"");
+        assert_eq!(quoted("sh -c 'head -c 70000'"), "\"sh -c 'head -c 7000…\"");
         assert_eq!(ellipsis("ééééé", 3), "éé…");
         assert_eq!(short_id("sha256:0123456789abcdef"), "0123456789ab");
     }

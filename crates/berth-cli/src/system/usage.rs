@@ -61,9 +61,11 @@ pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
 fn settled(answer: Answer) -> DiskUsage {
     let Answer { new, old } = answer;
     DiskUsage {
-        image_usage: new
-            .image_usage
-            .or(old.images.map(|items| Usage { items, total_size: old.layers_size, ..Usage::default() })),
+        image_usage: new.image_usage.or(old.images.map(|items| Usage {
+            items,
+            total_size: old.layers_size,
+            ..Usage::default()
+        })),
         container_usage: new.container_usage.or(old.containers.map(list)),
         volume_usage: new.volume_usage.or(old.volumes.map(list)),
         build_cache_usage: new.build_cache_usage.or(old.build_cache.map(list)),
@@ -126,8 +128,7 @@ fn is_active(container: &Summary) -> bool {
 }
 
 fn containers(usage: &DiskUsage) -> Line {
-    let items =
-        usage.container_usage.as_ref().map(|usage| usage.items.as_slice()).unwrap_or_default();
+    let items = usage.container_usage.as_ref().map(|usage| usage.items.as_slice()).unwrap_or_default();
     let written = |container: &Summary| container.size_rw.unwrap_or_default();
     Line {
         kind: "Containers",
@@ -153,8 +154,7 @@ fn volumes(usage: &DiskUsage) -> Line {
 }
 
 fn build_cache(usage: &DiskUsage) -> Line {
-    let items =
-        usage.build_cache_usage.as_ref().map(|usage| usage.items.as_slice()).unwrap_or_default();
+    let items = usage.build_cache_usage.as_ref().map(|usage| usage.items.as_slice()).unwrap_or_default();
     let own = || items.iter().filter(|record| !record.shared);
     Line {
         kind: "Build Cache",
@@ -175,7 +175,8 @@ mod tests {
         let image = json!({"Id": "sha256:abc", "Containers": 1, "Size": 100, "SharedSize": 40});
         let unused = json!({"Id": "sha256:def", "Containers": 0, "Size": 60, "SharedSize": 40});
         let volume = json!({"Name": "v", "UsageData": {"RefCount": 0, "Size": 5}});
-        let old = json!({"LayersSize": 120, "Images": [image, unused], "Containers": [], "Volumes": [volume]});
+        let old =
+            json!({"LayersSize": 120, "Images": [image, unused], "Containers": [], "Volumes": [volume]});
         let new = json!({
             "ImageUsage": {"Items": [image, unused], "TotalSize": 120}, "ContainerUsage": {},
             "VolumeUsage": {"Items": [volume], "TotalSize": 5},

@@ -23,6 +23,7 @@ mod content;
 mod daemon;
 mod daemon_process;
 mod errors;
+mod events;
 mod exec;
 mod faults;
 mod files;

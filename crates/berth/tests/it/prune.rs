@@ -66,7 +66,9 @@ fn the_answer_and_the_event_have_dockers_form() {
     assert_eq!((status, body), (200, format!("{{\"ContainersDeleted\":[\"{id}\"],\"SpaceReclaimed\":6}}")));
     let (_, body) = api(&daemon, "POST", "/v1.45/containers/prune");
     assert_eq!(body, "{\"ContainersDeleted\":null,\"SpaceReclaimed\":0}");
-    let text = daemon.berth(&["events", "--since", "1h", "--until", "0s", "--filter", "event=prune", "--format", "json"]).ok();
+    let text = daemon
+        .berth(&["events", "--since", "1h", "--until", "0s", "--filter", "event=prune", "--format", "json"])
+        .ok();
     let events: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(events.len(), 2, "{text}");
     assert_eq!(events[0]["Type"], "container");

@@ -8,7 +8,7 @@ use crate::prune::api;
 
 /// Bytes of all files below a folder of the data root, as `find` counts them, files with several names once.
 fn on_disk(daemon: &Daemon, folder: &str) -> i64 {
-    let script = "find $1 ! -type d -printf '%i %s\\n' | sort -u | awk '{ sum += $2 } END { print sum + 0 }'";
+    let script = "find $1 -type f -printf '%i %s\\n' | sort -u | awk '{ sum += $2 } END { print sum + 0 }'";
     let mut command = std::process::Command::new("sh");
     let command = command.args(["-c", script, "sh", folder]).current_dir(daemon.data_root());
     crate::output::run(command).ok().parse().unwrap()
@@ -107,7 +107,10 @@ fn the_answer_has_the_form_of_its_version() {
     assert_eq!(names("/v1.55/system/df?verbose=1"), new);
     assert_eq!(names("/system/df").len(), 9);
     assert_eq!(names("/v1.51/system/df?type=container"), ["Containers"]);
-    assert_eq!(names("/v1.55/system/df?type=volume&type=build-cache&verbose=true"), ["BuildCacheUsage", "VolumeUsage"]);
+    assert_eq!(
+        names("/v1.55/system/df?type=volume&type=build-cache&verbose=true"),
+        ["BuildCacheUsage", "VolumeUsage"]
+    );
     let (status, body) = api(&daemon, "GET", "/v1.55/system/df?type=moon");
     assert_eq!((status, body.contains("unknown object type: moon")), (400, true), "{body}");
     let empty = df(&daemon, "/v1.55/system/df?type=container&verbose=1");

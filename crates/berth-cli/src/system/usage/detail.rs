@@ -7,7 +7,7 @@ use berth_api::volume::Volume;
 use serde_json::{Map, Value, json};
 
 use crate::failure::Outcome;
-use crate::format::human::{ago, ellipsis, long_size, short_id, size};
+use crate::format::human::{ago, long_size, quoted, short_id, size};
 use crate::format::template::{self, Column};
 
 const IMAGES: [Column; 8] = [
@@ -115,7 +115,7 @@ fn container(container: &Summary) -> Value {
     json!({
         "ID": short_id(&container.id),
         "Image": container.image,
-        "Command": ellipsis(&format!("\"{}\"", container.command), 20),
+        "Command": quoted(&container.command),
         "LocalVolumes": volumes.to_string(),
         "Size": size(container.size_rw.unwrap_or_default()),
         "RunningFor": ago(container.created),
