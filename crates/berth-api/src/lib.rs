@@ -7,6 +7,7 @@
 
 pub mod auth;
 pub mod container;
+pub mod duration;
 pub mod error;
 pub mod event;
 pub mod exec;
@@ -19,6 +20,7 @@ pub mod stream;
 pub mod system;
 pub mod time;
 pub mod version;
+pub mod volume;
 
 /// A JSON object used as a set: Docker writes `{"80/tcp": {}}` for what is a set of strings.
 pub type Set = std::collections::BTreeMap<String, Empty>;

@@ -1,6 +1,7 @@
 //! The engine as a whole.
 
 mod info;
+mod usage;
 
 use serde::{Deserialize, Serialize};
 
@@ -10,6 +11,7 @@ pub use info::{
     AddressPool, Commit, Containerd, ContainerdNamespaces, Firewall, IndexInfo, Info, Plugins,
     RegistryConfig, Runtime, Swarm,
 };
+pub use usage::{CacheRecord, DiskUsage, LegacyDiskUsage, Usage};
 
 /// `GET /version`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

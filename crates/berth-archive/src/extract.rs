@@ -22,7 +22,7 @@ use berth_oci::Digest;
 pub use fixup::fixup;
 use place::Tree;
 
-use crate::format::entry::Entries;
+use crate::format::entry::{Entries, Kind};
 use crate::meta::Recorder;
 use crate::{Error, Result};
 
@@ -88,6 +88,8 @@ pub struct Extracted {
     pub diff_id: Digest,
     /// Bytes of the uncompressed stream.
     pub size: u64,
+    /// Bytes of the files in it.
+    pub content: u64,
     /// Entries, extended headers not counted.
     pub entries: u64,
     /// What is left to do when the lower layers are known.
@@ -125,11 +127,14 @@ impl Extractor {
         let limits = self.options.limits;
         let mut entries = Entries::new(reader, Recorder::new(self.meta)?, limits);
         let mut tree = Tree::new(self.dir, self.options.keep_free_bytes)?;
-        let mut count = 0;
+        let (mut count, mut content) = (0, 0u64);
         while let Some(entry) = entries.next()? {
             count += 1;
             if count > limits.entries {
                 return Err(Error::Limit { what: "the count of entries", limit: limits.entries });
+            }
+            if matches!(entry.kind, Kind::File) {
+                content = content.saturating_add(entry.stored);
             }
             tree.place(entry, &limits, &mut entries)?;
         }
@@ -137,7 +142,7 @@ impl Extractor {
         recorder.finish()?;
         let fixups = tree.finish()?;
         let (hash, size) = input.finish();
-        Ok(Extracted { diff_id: Digest::from_sha256(hash), size, entries: count, fixups })
+        Ok(Extracted { diff_id: Digest::from_sha256(hash), size, content, entries: count, fixups })
     }
 }
 

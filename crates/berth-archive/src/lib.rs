@@ -8,12 +8,15 @@
 //! - No size that an archive claims is allocated or reserved before its bytes have come.
 #![forbid(unsafe_code)]
 
+pub mod changes;
 pub mod decompress;
 mod error;
 pub mod extract;
 pub mod files;
 mod format;
 pub mod meta;
+pub mod overlay;
+pub mod pack;
 pub mod tree;
 
 pub use error::{Error, Result};

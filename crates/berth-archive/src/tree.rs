@@ -136,8 +136,15 @@ pub(crate) fn proc_path(fd: BorrowedFd<'_>) -> String {
 /// # Errors
 /// As `openat` and `fstatat`. What vanishes meanwhile is not counted.
 pub fn disk_usage(root: BorrowedFd<'_>) -> io::Result<u64> {
+    let mut total = 0;
+    measure(root, &mut |stat| total += allocated(stat))?;
+    Ok(total)
+}
+
+/// Tells `count` of every inode of a tree once.
+fn measure(root: BorrowedFd<'_>, count: &mut impl FnMut(&rustix::fs::Stat)) -> io::Result<()> {
     let mut seen = HashSet::new();
-    let mut total = allocated(&rustix::fs::fstat(root)?);
+    count(&rustix::fs::fstat(root)?);
     let mut stack = vec![Dir::read_from(root)?];
     while let Some(directory) = stack.last_mut() {
         let Some(entry) = directory.read() else {
@@ -157,16 +164,30 @@ pub fn disk_usage(root: BorrowedFd<'_>) -> io::Result<u64> {
         };
         let kind = FileType::from_raw_mode(stat.st_mode);
         if kind == FileType::Directory {
-            total += allocated(&stat);
+            count(&stat);
             match open_directory(fd, name) {
                 Ok(child) => stack.push(Dir::read_from(&child)?),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
             }
         } else if stat.st_nlink == 1 || seen.insert((stat.st_dev, stat.st_ino)) {
-            total += allocated(&stat);
+            count(&stat);
         }
     }
+    Ok(())
+}
+
+/// Bytes of the files of a tree, as Docker counts what a container wrote: every inode once, directories as nothing.
+///
+/// # Errors
+/// As [`disk_usage`].
+pub fn content_size(root: BorrowedFd<'_>) -> io::Result<u64> {
+    let mut total = 0;
+    measure(root, &mut |stat| {
+        if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
+            total += u64::try_from(stat.st_size).unwrap_or(0);
+        }
+    })?;
     Ok(total)
 }
 
@@ -224,5 +245,8 @@ mod tests {
         fs::hard_link(temp.path().join("file"), temp.path().join("again")).unwrap();
         assert_eq!(disk_usage(open(temp.path()).as_fd()).unwrap(), before);
         assert!(before >= 64 * 1024);
+        fs::create_dir(temp.path().join("directory")).unwrap();
+        symlink("file", temp.path().join("link")).unwrap();
+        assert_eq!(content_size(open(temp.path()).as_fd()).unwrap(), 64 * 1024 + 4);
     }
 }

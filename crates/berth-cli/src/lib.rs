@@ -7,6 +7,7 @@
 #[macro_use]
 mod output;
 
+mod confirm;
 mod container;
 mod context;
 mod failure;

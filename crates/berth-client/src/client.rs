@@ -376,6 +376,12 @@ impl ResponseBody {
         Lines { body: self, pending: BytesMut::new() }
     }
 
+    /// All that is left, as JSON.
+    pub async fn json<T: DeserializeOwned>(self) -> Result<T, Error> {
+        let operation = self.operation.clone();
+        decode(&self.all().await?, || operation.clone())
+    }
+
     /// All that is left.
     pub async fn all(self) -> Result<Bytes, Error> {
         gather(self.response, &self.operation).await

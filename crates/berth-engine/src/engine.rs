@@ -52,10 +52,10 @@ pub(crate) struct Parts {
     pub since: Timestamp,
     /// Processors of the host.
     pub cpus: usize,
-    /// The ID of the network `bridge`.
-    pub bridge_id: String,
     /// The engine is ending: policies start nothing again.
     pub closing: AtomicBool,
+    /// A removal of all unused containers is under way.
+    pub pruning: AtomicBool,
     /// The subnet that was chosen is on the disk.
     pub gateway_kept: AtomicBool,
     /// A task waits for the end of the net process.
@@ -69,27 +69,26 @@ impl Parts {
         storage: Arc<Storage>,
         networks: Networks,
         spawner: Spawner,
-        bridge_id: String,
     ) -> Result<Parts, Error> {
         Ok(Parts {
             images: images(&settings, &storage),
             current: Current::new(settings.clone()),
             installation: crate::installation::id(&settings.data_root)?,
             settings,
-            storage,
             networks,
             spawner,
             containers: Index::default(),
             execs: Execs::default(),
-            events: Bus::new(),
+            events: Bus::restore(&storage)?,
             ending: CancellationToken::new(),
             owners: TaskTracker::new(),
             since: Timestamp::now(),
             cpus: crate::system::cpus(),
-            bridge_id,
             closing: AtomicBool::new(false),
+            pruning: AtomicBool::new(false),
             gateway_kept: AtomicBool::new(false),
             net_watched: AtomicBool::new(false),
+            storage,
         })
     }
 }

@@ -98,6 +98,9 @@ pub enum Error {
     /// The data root could not be read or written.
     #[error("{}", chain(.0))]
     Storage(#[from] berth_storage::Error),
+    /// A container's files could not be read.
+    #[error("{}", chain(.0))]
+    Archive(#[from] berth_archive::Error),
     /// The host's side of a network failed.
     #[error(transparent)]
     Network(#[from] berth_network::Error),
@@ -160,6 +163,7 @@ impl Error {
             Error::Storage(berth_storage::Error::RootInUse { .. }) => ErrorKind::Unavailable,
             Error::Start(_)
             | Error::Storage(_)
+            | Error::Archive(_)
             | Error::Network(_)
             | Error::Connect(_)
             | Error::Cgroup(_)

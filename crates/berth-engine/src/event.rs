@@ -1,33 +1,15 @@
-//! What happens in the engine, as a closed set, and the bus that tells it to clients.
+//! What happens in the engine, as a closed set, in Docker's words.
 
-use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+mod bus;
+mod filter;
+
 use std::time::Duration;
 
 use berth_api::StringMap;
 use berth_api::event::{Actor, Message};
-use berth_api::filter::Filters;
 use jiff::Timestamp;
-use tokio::sync::broadcast;
 
-use crate::{Error, op};
-
-/// Events that are kept for `since`, and that a slow reader may lag behind.
-const KEPT: usize = 256;
-const KNOWN_FILTERS: [&str; 11] = [
-    "config",
-    "container",
-    "daemon",
-    "event",
-    "image",
-    "label",
-    "network",
-    "plugin",
-    "scope",
-    "type",
-    "volume",
-];
+pub use bus::{Bus, EventStream};
 
 /// What happened to a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,6 +58,8 @@ pub enum ContainerEvent {
     },
     /// Its processes were listed.
     Top,
+    /// Its file system was exported.
+    Export,
     /// A process was prepared.
     ExecCreate {
         /// The instance.
@@ -139,12 +123,28 @@ pub enum Event {
         /// What happened.
         event: ContainerEvent,
     },
+    /// The daemon read its configuration again.
+    DaemonReload {
+        /// Its ID.
+        id: String,
+        /// The host's name.
+        name: String,
+        /// The settings as they are now, by name.
+        settings: StringMap,
+    },
+    /// Unused containers were removed together.
+    ContainersPruned {
+        /// Bytes that this freed.
+        reclaimed: u64,
+    },
     /// Of an image.
     Image {
         /// Its ID or the name concerned.
         id: String,
         /// Its name.
         name: String,
+        /// Its labels; none once it is gone.
+        labels: StringMap,
         /// What happened.
         event: ImageEvent,
     },
@@ -154,17 +154,12 @@ pub enum Event {
         id: String,
         /// Its name.
         name: String,
+        /// Its driver.
+        driver: &'static str,
         /// The container.
         container: String,
         /// What happened.
         event: NetworkEvent,
-    },
-    /// The daemon has other settings.
-    Daemon {
-        /// The installation's ID.
-        id: String,
-        /// The settings, and the host's name.
-        attributes: StringMap,
     },
 }
 
@@ -183,6 +178,7 @@ impl ContainerEvent {
             ContainerEvent::Unpause => plain("unpause"),
             ContainerEvent::Destroy => plain("destroy"),
             ContainerEvent::Top => plain("top"),
+            ContainerEvent::Export => plain("export"),
             ContainerEvent::Die { code, ran } => {
                 let seconds = ran.as_secs().to_string();
                 ("die".into(), vec![("exitCode", code.to_string()), ("execDuration", seconds)])
@@ -216,7 +212,16 @@ impl Event {
                 attributes.extend(more.into_iter().map(|(key, value)| (key.to_owned(), value)));
                 ("container", id, action, attributes, image)
             }
-            Event::Image { id, name, event } => {
+            Event::DaemonReload { id, name, settings } => {
+                let mut attributes = settings;
+                attributes.insert("name".into(), name);
+                ("daemon", id, "reload".to_owned(), attributes, String::new())
+            }
+            Event::ContainersPruned { reclaimed } => {
+                let attributes = StringMap::from([("reclaimed".into(), reclaimed.to_string())]);
+                ("container", String::new(), "prune".to_owned(), attributes, String::new())
+            }
+            Event::Image { id, name, labels, event } => {
                 let action = match event {
                     ImageEvent::Pull => "pull",
                     ImageEvent::Load => "load",
@@ -224,9 +229,11 @@ impl Event {
                     ImageEvent::Untag => "untag",
                     ImageEvent::Delete => "delete",
                 };
-                ("image", id, action.to_owned(), StringMap::from([("name".into(), name)]), String::new())
+                let mut attributes = labels;
+                attributes.insert("name".into(), name);
+                ("image", id, action.to_owned(), attributes, String::new())
             }
-            Event::Network { id, name, container, event } => {
+            Event::Network { id, name, driver, container, event } => {
                 let action = match event {
                     NetworkEvent::Connect => "connect",
                     NetworkEvent::Disconnect => "disconnect",
@@ -234,16 +241,13 @@ impl Event {
                 let attributes = StringMap::from([
                     ("container".into(), container),
                     ("name".into(), name),
-                    ("type".into(), "bridge".into()),
+                    ("type".into(), driver.into()),
                 ]);
                 ("network", id, action.to_owned(), attributes, String::new())
             }
-            Event::Daemon { id, attributes } => {
-                ("daemon", id, "reload".to_owned(), attributes, String::new())
-            }
         };
         // The old fields are for containers and images only, as in Docker.
-        let legacy = !matches!(kind, "network" | "daemon");
+        let legacy = matches!(kind, "container" | "image");
         Message {
             status: if legacy { action.clone() } else { String::new() },
             id: if legacy { id.clone() } else { String::new() },
@@ -258,142 +262,13 @@ impl Event {
     }
 }
 
-/// Tells events to whoever listens, and keeps the last ones.
-pub struct Bus {
-    sender: broadcast::Sender<Arc<Message>>,
-    recent: Mutex<VecDeque<Arc<Message>>>,
-    told: AtomicU64,
-}
-
-impl Bus {
-    /// A bus without listeners.
-    pub fn new() -> Bus {
-        Bus { sender: broadcast::Sender::new(KEPT), recent: Mutex::default(), told: AtomicU64::new(0) }
-    }
-
-    /// Tells an event. Nobody listening is no error.
-    pub fn publish(&self, event: Event) {
-        let message = Arc::new(event.into_message(Timestamp::now()));
-        self.told.fetch_add(1, Ordering::Relaxed);
-        // Both under the lock: a reader that subscribes under it sees each event once.
-        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        if recent.len() == KEPT {
-            recent.pop_front();
-        }
-        recent.push_back(Arc::clone(&message));
-        let _ = self.sender.send(message);
-    }
-
-    /// How many events were told since the engine was opened.
-    pub fn told(&self) -> u64 {
-        self.told.load(Ordering::Relaxed)
-    }
-
-    /// How many listen.
-    pub fn listeners(&self) -> usize {
-        self.sender.receiver_count()
-    }
-
-    /// Events from now on, or from `since`.
-    pub fn subscribe(&self, wanted: op::Events) -> Result<EventStream, Error> {
-        for name in wanted.filters.names() {
-            if !KNOWN_FILTERS.contains(&name) {
-                return Err(Error::InvalidParameter(format!("invalid filter '{name}'")));
-            }
-        }
-        let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        let receiver = self.sender.subscribe();
-        // Without `since`, an `until` in the past asks for what is remembered.
-        let past = wanted.since.is_some() || wanted.until.is_some_and(|until| until <= Timestamp::now());
-        let after = wanted.since.map_or(i128::MIN, Timestamp::as_nanosecond);
-        let replay =
-            recent.iter().filter(|message| past && i128::from(message.time_nano) >= after).cloned().collect();
-        Ok(EventStream { receiver, replay, filters: wanted.filters, until: wanted.until })
-    }
-}
-
-/// Events as they happen, after those that were asked for from the past.
-pub struct EventStream {
-    receiver: broadcast::Receiver<Arc<Message>>,
-    replay: VecDeque<Arc<Message>>,
-    filters: Filters,
-    until: Option<Timestamp>,
-}
-
-impl EventStream {
-    /// The next event; `None` at the end asked for. A reader that is too slow loses the oldest ones.
-    pub async fn next(&mut self) -> Option<Message> {
-        loop {
-            let message = match self.replay.pop_front() {
-                Some(message) => message,
-                None => self.live().await?,
-            };
-            let past_end =
-                self.until.is_some_and(|until| i128::from(message.time_nano) > until.as_nanosecond());
-            if past_end {
-                return None;
-            }
-            if passes(&self.filters, &message) {
-                return Some((*message).clone());
-            }
-        }
-    }
-
-    async fn live(&mut self) -> Option<Arc<Message>> {
-        loop {
-            let received = match self.until {
-                None => self.receiver.recv().await,
-                Some(until) => {
-                    let left = Duration::try_from(until.duration_since(Timestamp::now())).ok()?;
-                    tokio::time::timeout(left, self.receiver.recv()).await.ok()?
-                }
-            };
-            match received {
-                Ok(message) => return Some(message),
-                Err(broadcast::error::RecvError::Lagged(_)) => {}
-                Err(broadcast::error::RecvError::Closed) => return None,
-            }
-        }
-    }
-}
-
-/// Whether a message satisfies Docker's event filters.
-fn passes(filters: &Filters, message: &Message) -> bool {
-    let any =
-        |name: &str, matches: &dyn Fn(&str) -> bool| !filters.has(name) || filters.get(name).any(matches);
-    let named = |kind: &'static str| {
-        let actor = &message.actor;
-        let name = actor.attributes.get("name");
-        move |wanted: &str| {
-            let named = name.is_some_and(|n| n == wanted || n.split(':').next() == Some(wanted));
-            message.kind == kind && (actor.id == wanted || actor.id.starts_with(wanted) || named)
-        }
-    };
-    any("type", &|wanted| message.kind == wanted)
-        && any("scope", &|wanted| message.scope == wanted)
-        && any("event", &|wanted| {
-            message.action == wanted || message.action.split(':').next() == Some(wanted)
-        })
-        && any("container", &named("container"))
-        && any("network", &named("network"))
-        && any("volume", &named("volume"))
-        && any("daemon", &named("daemon"))
-        && any("image", &|wanted| {
-            let image = message.actor.attributes.get("image");
-            let same = |i: &String| i == wanted || i.split(':').next() == Some(wanted);
-            named("image")(wanted) || image.is_some_and(same)
-        })
-        && filters.get("label").all(|wanted| match wanted.split_once('=') {
-            Some((key, value)) => message.actor.attributes.get(key).is_some_and(|v| v == value),
-            None => message.actor.attributes.contains_key(wanted),
-        })
-}
-
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
+    use crate::op;
 
-    fn container(event: ContainerEvent) -> Event {
+    /// An event of some container.
+    pub fn container(event: ContainerEvent) -> Event {
         Event::Container {
             id: "cafe".into(),
             name: "web".into(),
@@ -401,10 +276,6 @@ mod tests {
             labels: StringMap::from([("tier".into(), "front".into())]),
             event,
         }
-    }
-
-    fn filtered(filters: &str) -> op::Events {
-        op::Events { filters: Filters::parse(filters).unwrap(), ..Default::default() }
     }
 
     #[tokio::test]
@@ -426,51 +297,24 @@ mod tests {
         assert_eq!((message.status.as_str(), message.from.as_str()), ("die", "busybox:1"));
     }
 
-    #[tokio::test]
-    async fn filters_select() {
-        let bus = Bus::new();
-        let mut streams: Vec<_> = [
-            r#"{"event":["start"]}"#,
-            r#"{"container":["web"],"event":["exec_start"]}"#,
-            r#"{"image":["busybox"],"label":["tier=front"],"event":["start"]}"#,
-        ]
-        .map(|filters| bus.subscribe(filtered(filters)).unwrap())
-        .into();
-        let exec = ContainerEvent::ExecStart { id: "e".into(), command: "ls -l".into() };
-        bus.publish(Event::Image { id: "i".into(), name: "x".into(), event: ImageEvent::Pull });
-        bus.publish(container(exec));
-        bus.publish(container(ContainerEvent::Start));
-        assert_eq!(streams[0].next().await.unwrap().action, "start");
-        assert_eq!(streams[1].next().await.unwrap().action, "exec_start: ls -l");
-        assert_eq!(streams[2].next().await.unwrap().action, "start");
-        assert!(bus.subscribe(filtered(r#"{"colour":["red"]}"#)).is_err());
-    }
-
-    #[tokio::test]
-    async fn the_past_is_replayed_and_the_end_kept() {
-        let bus = Bus::new();
-        for _ in 0..KEPT + 10 {
-            bus.publish(container(ContainerEvent::Start));
-        }
-        let until = Some(Timestamp::now());
-        let mut stream = bus
-            .subscribe(op::Events { since: Some(Timestamp::UNIX_EPOCH), until, ..Default::default() })
-            .unwrap();
-        let mut seen = 0;
-        while stream.next().await.is_some() {
-            seen += 1;
-        }
-        assert_eq!(seen, KEPT, "bounded");
-    }
-
-    #[tokio::test]
-    async fn a_slow_reader_loses_the_oldest_only() {
-        let bus = Bus::new();
-        let mut stream = bus.subscribe(op::Events::default()).unwrap();
-        for signal in 0..(KEPT as i32 + 50) {
-            bus.publish(container(ContainerEvent::Kill { signal }));
-        }
-        let first = stream.next().await.unwrap();
-        assert_eq!(first.actor.attributes["signal"], "50");
+    #[test]
+    fn each_kind_has_its_actor() {
+        let describe = |event: Event| {
+            let message = event.into_message(Timestamp::UNIX_EPOCH);
+            (message.kind, message.action, message.actor.id, message.actor.attributes)
+        };
+        let map = |pairs: &[(&str, &str)]| -> StringMap {
+            pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+        };
+        let pruned = describe(Event::ContainersPruned { reclaimed: 7 });
+        assert_eq!(pruned, ("container".into(), "prune".into(), String::new(), map(&[("reclaimed", "7")])));
+        let (id, name, settings) = ("D1".to_owned(), "host".to_owned(), map(&[("debug", "true")]));
+        let reload = describe(Event::DaemonReload { id, name, settings });
+        let attributes = map(&[("debug", "true"), ("name", "host")]);
+        assert_eq!(reload, ("daemon".into(), "reload".into(), "D1".into(), attributes));
+        let (id, name, container) = ("n1".to_owned(), "host".to_owned(), "c1".to_owned());
+        let joined = Event::Network { id, name, driver: "host", container, event: NetworkEvent::Connect };
+        let attributes = map(&[("container", "c1"), ("name", "host"), ("type", "host")]);
+        assert_eq!(describe(joined), ("network".into(), "connect".into(), "n1".into(), attributes));
     }
 }

@@ -56,8 +56,15 @@ impl Engine {
             messages::begin(&reference, &progress).await;
         }
         messages::pulled(&reference, &pulled, &progress).await;
-        self.parts.image_event(&pulled.id, &reference.familiar(), ImageEvent::Pull);
-        Ok(())
+        let parts = Arc::clone(&self.parts);
+        blocking(move || {
+            let labels = parts.image_labels(&pulled.id);
+            // As in Docker, a pull is of a name and not of an image.
+            let (id, name) = (reference.familiar(), reference.familiar_repository());
+            parts.events.publish(Event::Image { id, name, labels, event: ImageEvent::Pull });
+            Ok(())
+        })
+        .await
     }
 
     /// Loads the images of an archive, which is read by a blocking thread.
@@ -72,8 +79,12 @@ impl Engine {
         let (loaded, ()) = tokio::join!(load, messages::loading(receiver, &progress));
         for image in loaded? {
             messages::loaded(&image, &progress).await;
-            let name = image.names.first().cloned().unwrap_or_else(|| image.id.to_string());
-            self.parts.image_event(&image.id, &name, ImageEvent::Load);
+            let parts = Arc::clone(&self.parts);
+            let told = blocking(move || {
+                parts.image_event(&image.id, &image.id.to_string(), ImageEvent::Load);
+                Ok(())
+            });
+            told.await?;
         }
         Ok(())
     }
@@ -90,7 +101,9 @@ impl Engine {
         let (repository, tag) = (repository.to_owned(), tag.to_owned());
         blocking(move || {
             let image = parts.images.tag(&name, &repository, &tag)?;
-            let shown = if tag.is_empty() { repository } else { format!("{repository}:{tag}") };
+            let shown =
+                if tag.is_empty() { format!("{repository}:latest") } else { format!("{repository}:{tag}") };
+            let shown = shown.parse::<Reference>().map_or(shown, |name| name.familiar());
             parts.image_event(&image.id, &shown, ImageEvent::Tag);
             Ok(())
         })
@@ -100,7 +113,13 @@ impl Engine {
 
 impl Parts {
     fn image_event(&self, id: &Digest, name: &str, event: ImageEvent) {
-        self.events.publish(Event::Image { id: id.to_string(), name: name.to_owned(), event });
+        let labels = self.image_labels(id);
+        self.events.publish(Event::Image { id: id.to_string(), name: name.to_owned(), labels, event });
+    }
+
+    /// The labels of an image; none if it is gone.
+    fn image_labels(&self, id: &Digest) -> berth_api::StringMap {
+        self.images.config(id).map(|config| config.config.labels.into_iter().collect()).unwrap_or_default()
     }
 
     /// The containers of an image.
@@ -129,7 +148,7 @@ fn remove(parts: &Parts, name: &str, force: bool) -> Result<Vec<image::DeleteIte
     let (id, removed) = parts.images.remove(name, force, |id| parts.users(id))?;
     let items = removed.into_iter().map(|item| match item {
         Removed::Untagged(name) => {
-            parts.image_event(&id, &name, ImageEvent::Untag);
+            parts.image_event(&id, &id.to_string(), ImageEvent::Untag);
             image::DeleteItem::Untagged(name)
         }
         Removed::Deleted(gone) => {

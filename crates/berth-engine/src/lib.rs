@@ -8,6 +8,7 @@
 mod blocking;
 mod cdi;
 mod container;
+mod content;
 mod create;
 mod defaults;
 mod engine;
@@ -28,9 +29,11 @@ mod settings;
 mod signal;
 mod spec;
 mod system;
+mod usage;
 
 pub use berth_registry::Proxies;
 pub use defaults::{ContainerDefaults, SeccompDefault};
+pub use content::ExportStream;
 pub use engine::Engine;
 pub use error::{Error, ErrorKind};
 pub use event::EventStream;

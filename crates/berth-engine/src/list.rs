@@ -1,6 +1,6 @@
 //! The containers, as `ps` shows them.
 
-mod filter;
+pub(crate) mod filter;
 mod pattern;
 
 use std::collections::HashMap;

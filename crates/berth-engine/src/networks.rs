@@ -195,6 +195,12 @@ pub(crate) fn plan_name(plan: &NetworkPlan) -> Option<&'static str> {
     }
 }
 
+/// Name and driver of the network that a container joins.
+pub(crate) fn plan_network(plan: &NetworkPlan) -> Option<(&'static str, &'static str)> {
+    let name = plan_name(plan)?;
+    NETWORKS.into_iter().find(|(known, _)| *known == name)
+}
+
 fn resource(network: &str, container: &Container, endpoint: Option<&Endpoint>) -> EndpointResource {
     let addresses = endpoint.map(|endpoint| endpoint.addresses.as_slice()).unwrap_or_default();
     let text = |wanted: fn(&IpNet) -> bool| {

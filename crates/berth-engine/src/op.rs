@@ -115,6 +115,19 @@ pub struct List {
     pub filters: Filters,
 }
 
+/// Which kinds of objects [`Engine::disk_usage`](crate::Engine::disk_usage) measures.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct DiskUsage {
+    /// Containers.
+    pub containers: bool,
+    /// Images.
+    pub images: bool,
+    /// Volumes.
+    pub volumes: bool,
+    /// What builders keep.
+    pub build_cache: bool,
+}
+
 /// A process to run in a running container.
 #[derive(Debug, Clone, Default)]
 pub struct ExecCreate {

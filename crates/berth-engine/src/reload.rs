@@ -77,12 +77,11 @@ impl Engine {
     pub fn reload(&self, new: &Settings) {
         let settings = self.parts.current.get().with_changes(new);
         self.parts.images.configure(settings.registry.client_config(), settings.registry.limits());
-        let mut attributes = settings.attributes();
+        let told = settings.attributes();
         self.parts.current.set(settings);
         let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
-        attributes.insert("name".into(), name);
         let id = self.parts.installation.clone();
-        self.parts.events.publish(Event::Daemon { id, attributes });
+        self.parts.events.publish(Event::DaemonReload { id, name, settings: told });
     }
 }
 

@@ -36,5 +36,5 @@ pub(crate) fn unpack(storage: &Storage, name: &str, diff: &Digest, mut input: im
             expected: diff.clone(),
         });
     }
-    Ok(Unpacked { staging, diff: diff.clone(), size: extracted.size, fixups: extracted.fixups })
+    Ok(Unpacked { staging, diff: diff.clone(), size: extracted.content, fixups: extracted.fixups })
 }

@@ -1,6 +1,6 @@
 //! Bodies of answers.
 
-use std::convert::Infallible;
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -16,6 +16,8 @@ pub enum Body {
     Full(Bytes),
     /// Comes in pieces, each sent at once.
     Stream(Pin<Box<dyn Stream<Item = Bytes> + Send>>),
+    /// Comes in pieces, and may fail on the way: then the connection is cut, so that the client sees that it is not all.
+    Fallible(Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>),
 }
 
 impl Body {
@@ -28,6 +30,11 @@ impl Body {
     pub fn stream(stream: impl Stream<Item = Bytes> + Send + 'static) -> Self {
         Self::Stream(Box::pin(stream))
     }
+
+    /// A body in pieces that may end too early.
+    pub fn fallible(stream: impl Stream<Item = io::Result<Bytes>> + Send + 'static) -> Self {
+        Self::Fallible(Box::pin(stream))
+    }
 }
 
 impl<T: Into<Bytes>> From<T> for Body {
@@ -38,17 +45,20 @@ impl<T: Into<Bytes>> From<T> for Body {
 
 impl hyper::body::Body for Body {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = io::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
         match &mut *self {
             Self::Full(bytes) if bytes.is_empty() => Poll::Ready(None),
             Self::Full(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
             Self::Stream(stream) => {
                 stream.as_mut().poll_next(context).map(|item| item.map(|bytes| Ok(Frame::data(bytes))))
+            }
+            Self::Fallible(stream) => {
+                stream.as_mut().poll_next(context).map(|item| item.map(|bytes| bytes.map(Frame::data)))
             }
         }
     }
@@ -60,7 +70,7 @@ impl hyper::body::Body for Body {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Self::Stream(_) => SizeHint::default(),
+            Self::Stream(_) | Self::Fallible(_) => SizeHint::default(),
         }
     }
 }

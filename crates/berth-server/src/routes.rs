@@ -11,6 +11,7 @@ mod requests;
 mod streams;
 mod swarm;
 mod system;
+mod usage;
 
 use std::sync::Arc;
 
@@ -74,7 +75,7 @@ async fn container_route(call: Call, segments: &[&str]) -> Outcome {
     match (&call.method, segments) {
         (&Method::POST, ["create"]) => containers::create(call).await,
         (&Method::GET, ["json"]) => containers::list(call).await,
-        (&Method::POST, ["prune"]) => unsupported(&call),
+        (&Method::POST, ["prune"]) => containers::prune(call).await,
         (&Method::GET, [name, "json"]) => containers::inspect(call, name).await,
         (&Method::POST, [name, "start"]) => containers::start(call, name).await,
         (&Method::POST, [name, "stop"]) => containers::stop(call, name).await,
@@ -86,12 +87,14 @@ async fn container_route(call: Call, segments: &[&str]) -> Outcome {
         (&Method::POST, [name, "rename"]) => containers::rename(call, name).await,
         (&Method::POST, [name, "resize"]) => containers::resize(call, name).await,
         (&Method::GET, [name, "top"]) => containers::top(call, name).await,
+        (&Method::GET, [name, "changes"]) => containers::changes(call, name).await,
+        (&Method::GET, [name, "export"]) => streams::export(call, name).await,
         (&Method::POST, [name, "attach"]) => attach::container(call, name).await,
         (&Method::GET, [name, "logs"]) => streams::logs(call, name).await,
         (&Method::POST, [name, "exec"]) => exec::create(call, name).await,
         (&Method::DELETE, [name]) => containers::remove(call, name).await,
         (&Method::GET, [_, "attach", "ws"])
-        | (&Method::GET, [_, "changes" | "export" | "stats"])
+        | (&Method::GET, [_, "stats"])
         | (&Method::POST, [_, "update"])
         | (&Method::GET | &Method::HEAD | &Method::PUT, [_, "archive"]) => unsupported(&call),
         _ => Err(Failure::page_not_found()),
@@ -136,8 +139,8 @@ async fn system_route(call: Call, segments: &[&str]) -> Outcome {
         (&Method::GET, ["volumes"]) => {
             Ok(answer::ok(&serde_json::json!({ "Volumes": [], "Warnings": null })))
         }
-        (&Method::GET, ["system", "df"])
-        | (&Method::POST, ["auth" | "build" | "commit"])
+        (&Method::GET, ["system", "df"]) => usage::disk_usage(call).await,
+        (&Method::POST, ["auth" | "build" | "commit"])
         | (_, ["volumes" | "plugins" | "build" | "distribution", ..]) => unsupported(&call),
         _ => Err(Failure::page_not_found()),
     }

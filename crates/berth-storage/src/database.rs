@@ -11,7 +11,7 @@ use crate::root::Root;
 use crate::{Error, Result};
 
 /// Steps from each schema version to the next; the version is SQLite's `user_version`.
-const MIGRATIONS: [&str; 1] = [include_str!("schema/0001.sql")];
+const MIGRATIONS: [&str; 2] = [include_str!("schema/0001.sql"), include_str!("schema/0002.sql")];
 /// Commits between two checkpoints.
 const CHECKPOINT_EVERY: u64 = 256;
 

@@ -17,6 +17,7 @@ mod blobs;
 mod containers;
 mod database;
 mod error;
+mod events;
 mod garbage;
 mod housekeeper;
 mod images;
@@ -34,6 +35,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub use blobs::{BlobInfo, BlobKind, BlobWriter, Blobs, Expected};
 pub use containers::{ContainerRecord, Containers};
 pub use error::{Error, Result};
+pub use events::Events;
 pub use images::{ImageRecord, Images, RemovedImage, Source, Tag};
 pub use kv::Kv;
 pub use layers::{Layer, LayerStaging, Layers, NewLayer};
@@ -160,6 +162,12 @@ impl Storage {
     #[must_use]
     pub fn snapshots(&self) -> Snapshots<'_> {
         Snapshots::new(&self.shared)
+    }
+
+    /// The last events.
+    #[must_use]
+    pub fn events(&self) -> Events<'_> {
+        Events::new(&self.shared)
     }
 
     /// Small settings.

@@ -126,7 +126,7 @@ impl<'a> Snapshots<'a> {
         Ok(Snapshot { lower, upper: directory.join("upper"), work: directory.join("work") })
     }
 
-    /// Bytes that the container has written. Blocks: the directory is walked.
+    /// Bytes of the files that the container has written. Blocks: the directory is walked.
     ///
     /// # Errors
     /// [`Error::NotFound`]; file errors.
@@ -134,7 +134,8 @@ impl<'a> Snapshots<'a> {
         check(id)?;
         let path = format!("{}/upper", relative(id));
         let upper = self.shared.root.open_directory(&path)?;
-        berth_archive::tree::disk_usage(upper.as_fd()).map_err(|error| Error::file("measuring", path, error))
+        berth_archive::tree::content_size(upper.as_fd())
+            .map_err(|error| Error::file("measuring", path, error))
     }
 
     /// The right to mount the upper, until the lease is dropped.

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use crate::context::Context;
 use crate::failure::Outcome;
 use crate::flags::{self, many, on, one, switch};
-use crate::format::human::{ago, ellipsis, moment, short_id, size};
+use crate::format::human::{ago, ellipsis, moment, quoted, short_id, size};
 use crate::format::template::{self, Column};
 use crate::values;
 use crate::values::filter;
@@ -93,7 +93,6 @@ pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
 }
 
 fn row(container: &Summary, whole: bool) -> Map<String, Value> {
-    let command = format!("\"{}\"", container.command);
     let id = if whole { &container.id } else { short_id(&container.id) };
     let image = if whole { container.image.clone() } else { shown_image(&container.image) };
     let names: Vec<&str> = container.names.iter().map(|name| name.trim_start_matches('/')).collect();
@@ -105,7 +104,7 @@ fn row(container: &Summary, whole: bool) -> Map<String, Value> {
     let row = json!({
         "ID": id,
         "Image": image,
-        "Command": if whole { command } else { ellipsis(&command, 20) },
+        "Command": if whole { format!("\"{}\"", container.command) } else { quoted(&container.command) },
         "CreatedAt": moment(container.created),
         "RunningFor": ago(container.created),
         "Status": container.status,

@@ -3,9 +3,11 @@
 mod attach;
 mod create;
 mod devices;
+mod diff;
 mod environment;
 mod exec;
 mod exit;
+mod export;
 mod inspect;
 mod join;
 mod list;
@@ -15,6 +17,7 @@ mod network;
 mod options;
 mod ports;
 mod process;
+mod prune;
 mod remove;
 mod request;
 mod run;
@@ -35,7 +38,9 @@ pub fn commands() -> Vec<Command> {
 /// The same in the group `container`.
 pub fn group_commands() -> Vec<Command> {
     let list = list::command().name("ls").aliases(["ps", "list"]);
-    all(list, inspect::command().about("Shows all there is to know about containers"))
+    let mut all = all(list, inspect::command().about("Shows all there is to know about containers"));
+    all.push(prune::command());
+    all
 }
 
 fn all(list: Command, inspect: Command) -> Vec<Command> {
@@ -50,6 +55,8 @@ fn all(list: Command, inspect: Command) -> Vec<Command> {
         inspect,
         top::command(),
         remove::command(),
+        diff::command(),
+        export::command(),
     ];
     all.extend(process::commands());
     all
@@ -68,6 +75,9 @@ pub async fn run(context: &Context, name: &str, matches: &ArgMatches) -> Outcome
         "inspect" => inspect::run(context, matches).await,
         "top" => top::run(context, matches).await,
         "rm" => remove::run(context, matches).await,
+        "diff" => diff::run(context, matches).await,
+        "export" => export::run(context, matches).await,
+        "prune" => prune::run(context, matches).await,
         name => process::run(context, name, matches).await,
     }
 }

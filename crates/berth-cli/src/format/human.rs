@@ -4,6 +4,15 @@ use jiff::Timestamp;
 
 /// A size in decimal units with three digits: `1.24MB`.
 pub fn size(bytes: i64) -> String {
+    decimal(bytes, 3)
+}
+
+/// A size in decimal units with four digits, as totals are shown: `1.235MB`.
+pub fn long_size(bytes: i64) -> String {
+    decimal(bytes, 4)
+}
+
+fn decimal(bytes: i64, digits: usize) -> String {
     const UNITS: [&str; 6] = ["B", "kB", "MB", "GB", "TB", "PB"];
     let mut value = bytes as f64;
     let mut unit = 0;
@@ -11,7 +20,7 @@ pub fn size(bytes: i64) -> String {
         value /= 1000.0;
         unit += 1;
     }
-    format!("{}{}", three_digits(value), UNITS[unit])
+    format!("{}{}", significant(value, digits), UNITS[unit])
 }
 
 /// A size in binary units with four digits: `1.944GiB`.
@@ -35,15 +44,16 @@ pub fn binary_size(bytes: i64) -> String {
     format!("{}{}", trimmed(format!("{value:.decimals$}")), UNITS[unit])
 }
 
-/// As C's `%.3g` for what is below 1000.
-fn three_digits(value: f64) -> String {
-    let decimals = if value >= 100.0 {
-        0
+/// As C's `%.3g` and `%.4g` for what is below 1000.
+fn significant(value: f64, digits: usize) -> String {
+    let whole = if value >= 100.0 {
+        3
     } else if value >= 10.0 {
-        1
-    } else {
         2
+    } else {
+        1
     };
+    let decimals = digits - whole;
     trimmed(format!("{value:.decimals$}"))
 }
 
@@ -72,6 +82,11 @@ pub fn ellipsis(text: &str, length: usize) -> String {
     short
 }
 
+/// A command in quotes, of at most twenty characters between them.
+pub fn quoted(line: &str) -> String {
+    format!("\"{}\"", ellipsis(line, 20))
+}
+
 /// The first twelve digits of an ID or digest.
 pub fn short_id(id: &str) -> &str {
     let hex = id.split_once(':').map_or(id, |(_, hex)| hex);
@@ -89,6 +104,11 @@ mod tests {
         {
             assert_eq!(size(bytes), text);
         }
+        for (bytes, text) in
+            [(0, "0B"), (123_456, "123.5kB"), (12_345_678, "12.35MB"), (1_234_567, "1.235MB")]
+        {
+            assert_eq!(long_size(bytes), text);
+        }
         assert_eq!(binary_size(2_087_000_000), "1.944GiB");
         assert_eq!(binary_size(512), "512B");
     }
@@ -96,6 +116,7 @@ mod tests {
     #[test]
     fn long_texts_are_cut_between_characters() {
         assert_eq!(ellipsis("\"sleep 1000\"", 20), "\"sleep 1000\"");
+        assert_eq!(quoted("sh -c 'head -c 70000'"), "\"sh -c 'head -c 7000…\"");
         assert_eq!(ellipsis("ééééé", 3), "éé…");
         assert_eq!(short_id("sha256:0123456789abcdef"), "0123456789ab");
     }

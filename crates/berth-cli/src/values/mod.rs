@@ -1,9 +1,10 @@
 //! Values of flags, as Docker reads them. Parsing has no effects; messages are Docker's.
 
-pub mod duration;
 pub mod filter;
 pub mod keys;
 pub mod size;
+
+pub use berth_api::duration;
 
 /// Reads a boolean as Go's `strconv.ParseBool`.
 pub fn boolean(text: &str) -> Result<bool, String> {

@@ -13,6 +13,7 @@ pub mod owner;
 mod pause;
 mod policy;
 mod processes;
+mod prune;
 mod remove;
 mod sources;
 mod start;

@@ -24,7 +24,6 @@ use crate::{Engine, Error, Settings};
 const TABLE: &str = "engine";
 const BOOT: &str = "boot";
 const GATEWAY: &str = "gateway";
-const BRIDGE: &str = "bridge";
 /// How long owners get to finish what they do.
 const OWNERS_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -49,9 +48,12 @@ impl Engine {
             &settings.data_root,
             Some(format!("{parent}/shims")),
         )?;
-        let bridge_id = bridge_id(&storage)?;
-        let parts = Arc::new(Parts::new(settings, storage, networks, spawner, bridge_id)?);
+        let parts = Arc::new(Parts::new(settings, storage, networks, spawner)?);
         let engine = Arc::new(Engine { parts: Arc::clone(&parts) });
+        let keeper = Arc::clone(&parts);
+        tokio::spawn(async move {
+            keeper.ending.run_until_cancelled(keeper.events.keep(&keeper.storage)).await;
+        });
         adopt::all(&parts, rebooted).await?;
         parts.storage.kv().put(TABLE, BOOT, &boot)?;
         if !parts.networks.endpoints().is_empty() {
@@ -86,6 +88,9 @@ impl Engine {
         parts.owners.close();
         // An owner in the middle of a start leaves a row of intent, which the next engine understands.
         let _ = tokio::time::timeout(OWNERS_PATIENCE, parts.owners.wait()).await;
+        if let Err(error) = parts.events.write(&parts.storage).await {
+            tracing::warn!(%error, "the last events could not be written");
+        }
         if parts.networks.endpoints().is_empty() {
             let parts = Arc::clone(parts);
             let ended = blocking(move || {
@@ -180,17 +185,6 @@ fn private_directory(path: &Path) -> Result<(), Error> {
     };
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed("create"))?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700)).map_err(failed("close"))
-}
-
-/// The ID of the default network: chosen once for a data root.
-fn bridge_id(storage: &Storage) -> Result<String, Error> {
-    if let Some(id) = storage.kv().get(TABLE, BRIDGE)? {
-        return Ok(id);
-    }
-    let id = crate::name::new_id()
-        .map_err(|source| Error::Io { operation: "read random bytes".into(), source })?;
-    storage.kv().put(TABLE, BRIDGE, &id)?;
-    Ok(id)
 }
 
 fn boot_id() -> Result<String, Error> {

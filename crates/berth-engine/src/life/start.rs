@@ -333,10 +333,11 @@ impl Owner {
     }
 
     pub(super) fn tell_network(&self, event: NetworkEvent) {
-        if self.container.definition.network == NetworkPlan::Bridge {
+        if let Some((name, driver)) = crate::networks::plan_network(&self.container.definition.network) {
             self.parts.events.publish(Event::Network {
-                id: self.parts.bridge_id.clone(),
-                name: "bridge".into(),
+                id: crate::networks::network_id(name),
+                name: name.to_owned(),
+                driver,
                 container: self.container.id().to_owned(),
                 event,
             });

@@ -178,7 +178,12 @@ fn on_network(container: &Container, wanted: &str) -> bool {
 
 /// Whether all labels asked for (`key` or `key=value`) are there.
 pub fn has_labels(filters: &Filters, labels: Option<&StringMap>) -> bool {
-    filters.get("label").all(|wanted| {
+    has_all(filters, "label", labels)
+}
+
+/// Whether all labels that the filter `name` asks for are there.
+pub fn has_all(filters: &Filters, name: &str, labels: Option<&StringMap>) -> bool {
+    filters.get(name).all(|wanted| {
         let (key, value) = match wanted.split_once('=') {
             Some((key, value)) => (key, Some(value)),
             None => (wanted, None),

@@ -117,6 +117,10 @@ pub async fn remove(call: Call, name: &str) -> Outcome {
     Ok(answer::done())
 }
 
+pub async fn prune(call: Call) -> Outcome {
+    Ok(answer::ok(&call.engine.prune(call.query.filters()?).await?))
+}
+
 pub async fn rename(call: Call, name: &str) -> Outcome {
     call.engine.rename(name, call.query.get("name")).await?;
     Ok(answer::done())
@@ -155,6 +159,10 @@ pub async fn resize(call: Call, name: &str) -> Outcome {
 
 pub async fn top(call: Call, name: &str) -> Outcome {
     Ok(answer::ok(&call.engine.top(name, call.query.get("ps_args")).await?))
+}
+
+pub async fn changes(call: Call, name: &str) -> Outcome {
+    Ok(answer::ok(&call.engine.changes(name).await?))
 }
 
 #[cfg(test)]

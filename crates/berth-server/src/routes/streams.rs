@@ -68,6 +68,12 @@ async fn next_batch(log: &mut LogStream) -> Option<Bytes> {
     Some(bytes.freeze())
 }
 
+pub async fn export(call: Call, name: &str) -> Outcome {
+    let export = call.engine.export(name).await?;
+    let body = unfold(export.pieces, |mut pieces| async move { Some((pieces.recv().await?, pieces)) });
+    Ok(answer::stream("application/octet-stream", Body::fallible(body)))
+}
+
 /// Media types of one JSON document per line, which clients from API 1.52 on ask for.
 const LINES: [&str; 2] = ["application/jsonl", "application/x-ndjson"];
 

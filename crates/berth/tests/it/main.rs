@@ -19,12 +19,14 @@ macro_rules! with_both_clients {
 }
 
 mod attach;
+mod content;
 mod daemon;
 mod daemon_config;
 mod daemon_process;
 mod daemon_registries;
 mod daemon_tls;
 mod errors;
+mod events;
 mod exec;
 mod faults;
 mod files;
@@ -40,12 +42,14 @@ mod model;
 mod network;
 mod output;
 mod packaging;
+mod prune;
 mod pulls;
 mod registry;
 mod run;
 mod runtime;
 mod security;
 mod terminal;
+mod usage;
 mod vm;
 
 use std::path::Path;

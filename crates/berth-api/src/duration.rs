@@ -3,6 +3,9 @@
 use jiff::Timestamp;
 
 /// Reads a duration as Go's `time.ParseDuration`, without a sign; gives nanoseconds.
+///
+/// # Errors
+/// Go's text for what is wrong with it.
 pub fn nanoseconds(text: &str) -> Result<i64, String> {
     let wrong = || format!("time: invalid duration {text:?}");
     if text == "0" {
@@ -43,24 +46,21 @@ pub fn signed_nanoseconds(text: &str) -> Result<i64, String> {
     }
 }
 
-/// Reads a moment for `--since` and `--until`: a duration before `now`, a date, or seconds since 1970. Gives what the
-/// API takes: `seconds.nanoseconds`.
-pub fn moment(text: &str, now: Timestamp) -> Result<String, String> {
+/// Reads a moment as clients write it: a duration before `now`, a date, or seconds since 1970 with an optional fraction.
+///
+/// # Errors
+/// A text, for the user, if it is none of them.
+pub fn at(text: &str, now: Timestamp) -> Result<Timestamp, String> {
     let wrong = || format!("invalid value for time: {text:?}");
-    let show = |time: Timestamp| {
-        let (seconds, nanoseconds) = (time.as_second(), time.subsec_nanosecond());
-        format!("{seconds}.{nanoseconds:09}")
-    };
     if let Ok(before) = nanoseconds(text) {
-        let time = now.checked_sub(jiff::SignedDuration::from_nanos(before)).map_err(|_| wrong())?;
-        return Ok(show(time));
+        return now.checked_sub(jiff::SignedDuration::from_nanos(before)).map_err(|_| wrong());
     }
-    if text.starts_with(|c: char| c.is_ascii_digit()) && text.bytes().all(|b| b.is_ascii_digit() || b == b'.')
-    {
-        return Ok(text.to_owned());
+    let number = |byte: u8| byte.is_ascii_digit() || byte == b'.';
+    if text.starts_with(|c: char| c.is_ascii_digit()) && text.bytes().all(number) {
+        return seconds(text).ok_or_else(wrong);
     }
     if let Ok(time) = text.parse::<Timestamp>() {
-        return Ok(show(time));
+        return Ok(time);
     }
     // Without a zone, and perhaps without a time: UTC.
     let full = match text.len() {
@@ -70,7 +70,26 @@ pub fn moment(text: &str, now: Timestamp) -> Result<String, String> {
         11 if text.ends_with('Z') => format!("{}T00:00:00Z", &text[..10]),
         _ => format!("{text}Z"),
     };
-    full.parse::<Timestamp>().map(show).map_err(|_| wrong())
+    full.parse().map_err(|_| wrong())
+}
+
+fn seconds(text: &str) -> Option<Timestamp> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    if fraction.len() > 9 || !fraction.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let nanoseconds: i32 = format!("{fraction:0<9}").parse().ok()?;
+    Timestamp::new(whole.parse().ok()?, nanoseconds).ok()
+}
+
+/// As [`at`], for `--since` and `--until`. Gives what the API takes: `seconds.nanoseconds`.
+///
+/// # Errors
+/// As [`at`].
+pub fn moment(text: &str, now: Timestamp) -> Result<String, String> {
+    let time = at(text, now)?;
+    let (seconds, nanoseconds) = (time.as_second(), time.subsec_nanosecond());
+    Ok(format!("{seconds}.{nanoseconds:09}"))
 }
 
 #[cfg(test)]
@@ -92,12 +111,14 @@ mod tests {
     fn moments_take_many_forms() {
         let now = Timestamp::new(1_700_000_000, 0).unwrap();
         assert_eq!(moment("10s", now).unwrap(), "1699999990.000000000");
-        assert_eq!(moment("1600000000", now).unwrap(), "1600000000");
-        assert_eq!(moment("1600000000.5", now).unwrap(), "1600000000.5");
+        assert_eq!(moment("1600000000", now).unwrap(), "1600000000.000000000");
+        assert_eq!(moment("1600000000.5", now).unwrap(), "1600000000.500000000");
         assert_eq!(moment("2023-11-14T22:13:20Z", now).unwrap(), "1700000000.000000000");
         assert_eq!(moment("2023-11-14T22:13:20.5", now).unwrap(), "1700000000.500000000");
         assert_eq!(moment("2023-11-14", now).unwrap(), "1699920000.000000000");
         assert!(moment("yesterday", now).is_err());
+        assert!(moment("1.2.3", now).is_err());
+        assert!(moment("1.1234567890", now).is_err());
         assert!(moment("é2023-11-1", now).is_err());
     }
 }

@@ -1,0 +1,329 @@
+//! Tar out: the merged view of an overlay as a stream, with the memory of its largest directory.
+//!
+//! Entries are POSIX.1-2001 (ustar, with PAX records for what does not fit): directories before what they hold, the
+//! first name of a file before its hard links. Sockets have no form in a tar and are left out, as tar does.
+
+use std::collections::HashMap;
+use std::ffi::{CStr, OsStr};
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+
+use rustix::fs::{FileType, Mode, OFlags};
+use rustix::io::Errno;
+use tar::EntryType;
+
+use crate::format::header::BLOCK;
+use crate::overlay::{Found, Opened, Overlay, Place, join};
+use crate::{Error, Result};
+
+/// Bytes read from a file at a time.
+const BUFFER: usize = 64 * 1024;
+/// The largest numbers that a header's octal fields hold.
+const SIZE_MAX: u64 = (1 << 33) - 1;
+const ID_MAX: u32 = (1 << 21) - 1;
+/// The attribute with a file's capabilities; others do not leave their host.
+const CAPABILITY: &CStr = c"security.capability";
+
+/// Writes everything in `overlay` but its root itself. Blocks. What vanishes meanwhile is left out; a file that shrinks
+/// meanwhile is filled with zeros.
+///
+/// # Errors
+/// File errors; a failed write. What was written is then no whole archive: it lacks its end.
+pub fn pack(overlay: &Overlay, out: impl Write) -> Result<()> {
+    let mut packer = Packer { out, links: HashMap::new(), buffer: vec![0; BUFFER] };
+    let mut pending = vec![overlay.root()];
+    while let Some(place) = pending.pop() {
+        let here = overlay.enter(&place)?;
+        let mut inside = Vec::new();
+        for (name, found) in here.entries()? {
+            let path = join(&place.path, name.to_bytes());
+            packer.entry(&here, &name, &found, &path)?;
+            inside.extend(below(&here, &place, &name, &found)?);
+        }
+        // The next one taken is the last one put.
+        pending.extend(inside.into_iter().rev());
+    }
+    packer.write(&[0; 2 * BLOCK])?;
+    packer.out.flush().map_err(write_failed)
+}
+
+fn below(here: &Opened, place: &Place, name: &CStr, found: &Found) -> Result<Option<Place>> {
+    if found.kind() == FileType::Directory { here.below(place, name, found) } else { Ok(None) }
+}
+
+struct Packer<W> {
+    out: W,
+    /// The first name of each file that has several, by device and inode.
+    links: HashMap<(u64, u64), Vec<u8>>,
+    buffer: Vec<u8>,
+}
+
+/// What one entry's header says beside its name.
+struct Head {
+    kind: EntryType,
+    link: Vec<u8>,
+    size: u64,
+}
+
+impl<W: Write> Packer<W> {
+    fn entry(&mut self, here: &Opened, name: &CStr, found: &Found, path: &[u8]) -> Result<()> {
+        let mut head = Head { kind: EntryType::Regular, link: Vec::new(), size: 0 };
+        match found.kind() {
+            FileType::RegularFile => return self.file(here, name, found, path),
+            FileType::Directory => head.kind = EntryType::Directory,
+            FileType::Symlink => match here.link(found, name) {
+                Ok(target) => (head.kind, head.link) = (EntryType::Symlink, target),
+                Err(Error::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => return Ok(()),
+                Err(error) => return Err(error),
+            },
+            FileType::CharacterDevice => head.kind = EntryType::Char,
+            FileType::BlockDevice => head.kind = EntryType::Block,
+            FileType::Fifo => head.kind = EntryType::Fifo,
+            FileType::Socket | FileType::Unknown => return Ok(()),
+        }
+        self.head(found, path, &head, None)
+    }
+
+    fn file(&mut self, here: &Opened, name: &CStr, found: &Found, path: &[u8]) -> Result<()> {
+        let stat = &found.stat;
+        if stat.st_nlink > 1 {
+            let first = self.links.entry((stat.st_dev, stat.st_ino)).or_insert_with(|| path.to_vec());
+            if first != path {
+                let head = Head { kind: EntryType::Link, link: first.clone(), size: 0 };
+                return self.head(found, path, &head, None);
+            }
+        }
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let file = match rustix::fs::openat(here.directory(found), name, flags, Mode::empty()) {
+            Ok(file) => File::from(file),
+            Err(Errno::NOENT) => return Ok(()),
+            Err(error) => return Err(Error::file("opening", path, error)),
+        };
+        let stat = rustix::fs::fstat(file.as_fd()).map_err(|error| Error::file("examining", path, error))?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            // Something else took its name meanwhile.
+            return Ok(());
+        }
+        let size = u64::try_from(stat.st_size).unwrap_or(0);
+        let capability = here.attribute(found, name, CAPABILITY)?;
+        let head = Head { kind: EntryType::Regular, link: Vec::new(), size };
+        self.head(found, path, &head, capability.as_deref())?;
+        self.content(file, path, size)
+    }
+
+    fn content(&mut self, mut file: File, path: &[u8], size: u64) -> Result<()> {
+        let mut left = size;
+        while left > 0 {
+            let most = usize::try_from(left).unwrap_or(usize::MAX).min(self.buffer.len());
+            let read = match file.read(&mut self.buffer[..most]) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                other => other.map_err(|error| Error::file("reading", path, error))?,
+            };
+            let length = if read == 0 {
+                self.buffer[..most].fill(0);
+                most
+            } else {
+                read
+            };
+            self.out.write_all(&self.buffer[..length]).map_err(write_failed)?;
+            left -= length as u64;
+        }
+        self.pad(size)
+    }
+
+    fn pad(&mut self, size: u64) -> Result<()> {
+        let rest = usize::try_from(size % BLOCK as u64).unwrap_or(0);
+        if rest == 0 { Ok(()) } else { self.write(&[0; BLOCK][rest..]) }
+    }
+
+    fn head(&mut self, found: &Found, path: &[u8], head: &Head, capability: Option<&[u8]>) -> Result<()> {
+        let stat = &found.stat;
+        let mut path = path.to_vec();
+        if head.kind == EntryType::Directory {
+            path.push(b'/');
+        }
+        let records = records(&path, head, stat, capability);
+        if !records.is_empty() {
+            let mut header = tar::Header::new_ustar();
+            header.set_entry_type(EntryType::XHeader);
+            header.set_mode(0o644);
+            header.set_size(records.len() as u64);
+            self.seal(header, b"PaxHeaders/entry", b"")?;
+            self.write(&records)?;
+            self.pad(records.len() as u64)?;
+        }
+        let mut header = tar::Header::new_ustar();
+        header.set_entry_type(head.kind);
+        header.set_mode(stat.st_mode & 0o7777);
+        header.set_uid(u64::from(stat.st_uid.min(ID_MAX)));
+        header.set_gid(u64::from(stat.st_gid.min(ID_MAX)));
+        header.set_mtime(u64::try_from(stat.st_mtime).unwrap_or(0).min(SIZE_MAX));
+        header.set_size(head.size.min(SIZE_MAX));
+        if matches!(head.kind, EntryType::Char | EntryType::Block) {
+            let set = header
+                .set_device_major(rustix::fs::major(stat.st_rdev))
+                .and_then(|()| header.set_device_minor(rustix::fs::minor(stat.st_rdev)));
+            set.map_err(|error| Error::file("packing", &path, error))?;
+        }
+        self.seal(header, &path, &head.link)
+    }
+
+    /// Writes a header with the beginnings of its names; longer ones stand in the records before it.
+    fn seal(&mut self, mut header: tar::Header, path: &[u8], link: &[u8]) -> Result<()> {
+        let fields = header.as_old_mut();
+        copy(&mut fields.name, path);
+        copy(&mut fields.linkname, link);
+        header.set_cksum();
+        self.write(header.as_bytes())
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.out.write_all(bytes).map_err(write_failed)
+    }
+}
+
+/// PAX records for what a ustar header cannot say.
+fn records(path: &[u8], head: &Head, stat: &rustix::fs::Stat, capability: Option<&[u8]>) -> Vec<u8> {
+    let mut records = Vec::new();
+    if path.len() > 100 {
+        record(&mut records, "path", path);
+    }
+    if head.link.len() > 100 {
+        record(&mut records, "linkpath", &head.link);
+    }
+    let mut number = |name: &str, fits: bool, value: String| {
+        if !fits {
+            record(&mut records, name, value.as_bytes());
+        }
+    };
+    number("size", head.size <= SIZE_MAX, head.size.to_string());
+    number("uid", stat.st_uid <= ID_MAX, stat.st_uid.to_string());
+    number("gid", stat.st_gid <= ID_MAX, stat.st_gid.to_string());
+    let time = u64::try_from(stat.st_mtime);
+    number("mtime", time.is_ok_and(|time| time <= SIZE_MAX), stat.st_mtime.to_string());
+    if let Some(value) = capability {
+        record(&mut records, "SCHILY.xattr.security.capability", value);
+    }
+    records
+}
+
+/// Adds one record; its length counts itself.
+fn record(records: &mut Vec<u8>, name: &str, value: &[u8]) {
+    let rest = name.len() + value.len() + 3;
+    let mut length = rest + 1;
+    while rest + length.to_string().len() != length {
+        length = rest + length.to_string().len();
+    }
+    records.extend_from_slice(format!("{length} {name}=").as_bytes());
+    records.extend_from_slice(value);
+    records.push(b'\n');
+}
+
+fn copy(field: &mut [u8], text: &[u8]) {
+    let length = text.len().min(field.len());
+    field[..length].copy_from_slice(&text[..length]);
+}
+
+fn write_failed(error: io::Error) -> Error {
+    Error::file("writing", OsStr::new("the tar").as_bytes(), error)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt, chown, symlink};
+    use std::path::Path;
+    use std::process::Command;
+
+    use proptest::prelude::*;
+    use rustix::fs::CWD;
+
+    use super::*;
+
+    fn packed(layers: &[&Path]) -> Vec<u8> {
+        let mut tar = Vec::new();
+        pack(&Overlay::open(layers).unwrap(), &mut tar).unwrap();
+        tar
+    }
+
+    fn names(tar: &[u8]) -> Vec<String> {
+        let mut archive = tar::Archive::new(tar);
+        let entries = archive.entries().unwrap();
+        entries.map(|entry| entry.unwrap().path().unwrap().to_string_lossy().into_owned()).collect()
+    }
+
+    #[test]
+    fn layers_are_merged_as_the_kernel_does() {
+        let temp = tempfile::tempdir().unwrap();
+        let (upper, lower) = (temp.path().join("upper"), temp.path().join("lower"));
+        for path in ["lower/a/b", "lower/opaque/old", "upper/a", "upper/opaque"] {
+            fs::create_dir_all(temp.path().join(path)).unwrap();
+        }
+        for path in ["lower/a/one", "lower/a/two", "lower/opaque/old/x", "upper/a/one", "upper/opaque/new"] {
+            fs::write(temp.path().join(path), path).unwrap();
+        }
+        let device = |path: &str| {
+            let path = temp.path().join(path);
+            rustix::fs::mknodat(CWD, path, FileType::CharacterDevice, Mode::empty(), 0).unwrap();
+        };
+        device("upper/a/two");
+        let flags = rustix::fs::XattrFlags::empty();
+        rustix::fs::setxattr(upper.join("opaque"), c"trusted.overlay.opaque", b"y", flags).unwrap();
+        let tar = packed(&[&upper, &lower]);
+        assert_eq!(names(&tar), ["a/", "opaque/", "a/b/", "a/one", "opaque/new"]);
+        let mut archive = tar::Archive::new(&tar[..]);
+        let mut one = archive.entries().unwrap().map(Result::unwrap).find(|e| &*e.path_bytes() == b"a/one");
+        let mut text = String::new();
+        one.as_mut().unwrap().read_to_string(&mut text).unwrap();
+        assert_eq!(text, "upper/a/one");
+    }
+
+    #[test]
+    fn tar_reads_what_is_written() {
+        let temp = tempfile::tempdir().unwrap();
+        let (from, to) = (temp.path().join("from"), temp.path().join("to"));
+        fs::create_dir_all(from.join("deep").join("d".repeat(120))).unwrap();
+        fs::create_dir(&to).unwrap();
+        fs::write(from.join("deep").join("d".repeat(120)).join("long"), vec![7; 100_000]).unwrap();
+        fs::write(from.join("empty"), "").unwrap();
+        fs::write(from.join("setuid"), "x").unwrap();
+        fs::set_permissions(from.join("setuid"), fs::Permissions::from_mode(0o4755)).unwrap();
+        fs::hard_link(from.join("setuid"), from.join("twin")).unwrap();
+        symlink("t".repeat(150), from.join("link")).unwrap();
+        fs::write(from.join("owned"), "o").unwrap();
+        chown(from.join("owned"), Some(3_000_000_000), Some(77)).unwrap();
+        let dev = rustix::fs::makedev(1, 3);
+        let mode = Mode::from_raw_mode(0o666);
+        rustix::fs::mknodat(CWD, from.join("null"), FileType::CharacterDevice, mode, dev).unwrap();
+        rustix::fs::mknodat(CWD, from.join("fifo"), FileType::Fifo, mode, 0).unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(from.join("socket")).unwrap();
+        let archive = temp.path().join("a.tar");
+        fs::write(&archive, packed(&[&from])).unwrap();
+        let status =
+            Command::new("tar").arg("-xpf").arg(&archive).arg("-C").arg(&to).arg("--numeric-owner").status();
+        assert!(status.unwrap().success());
+        fs::remove_file(from.join("socket")).unwrap();
+        let listing = |root: &Path| {
+            let script = "find . -printf '%P %M %U:%G %n %l %T@\\n' | sed 's/\\.[0-9]*$//' | sort; \
+                          find . -type f | sort | xargs sha256sum; stat -c %t:%T null";
+            let output = Command::new("sh").args(["-c", script]).current_dir(root).output().unwrap();
+            String::from_utf8(output.stdout).unwrap()
+        };
+        // The root itself is no entry.
+        let strip = |text: String| text.lines().skip(1).map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(strip(listing(&to)), strip(listing(&from)));
+    }
+
+    proptest! {
+        #[test]
+        fn records_are_read_back(value in proptest::collection::vec(any::<u8>(), 0..1200)) {
+            let mut written = Vec::new();
+            record(&mut written, "path", &value);
+            record(&mut written, "uid", b"1");
+            let read = crate::format::pax::records(&written).unwrap();
+            prop_assert_eq!(&read, &vec![(&b"path"[..], &value[..]), (&b"uid"[..], &b"1"[..])]);
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! `container prune`.
+
+use berth_api::container::PruneResponse;
+use berth_client::Query;
+use clap::{ArgMatches, Command};
+
+use crate::confirm::confirm;
+use crate::context::Context;
+use crate::failure::Outcome;
+use crate::flags::{many, on, switch};
+use crate::format::human::long_size;
+use crate::values::filter;
+
+/// The command.
+pub fn command() -> Command {
+    Command::new("prune").about("Removes all containers that do not run").defer(|command| {
+        command
+            .arg(
+                many("filter", "NAME=VALUE")
+                    .value_parser(filter::filter)
+                    .help("Only some: until=TIME, label=NAME[=VALUE], label!=NAME[=VALUE]"),
+            )
+            .arg(switch("force").short('f').help("Do not ask"))
+    })
+}
+
+/// Runs it.
+pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
+    // As with Docker, to change one's mind is no failure.
+    if !on(matches, "force") && !confirm("WARNING! This will remove all stopped containers.")? {
+        return Ok(());
+    }
+    let path = Query::new().filters(&filter::filters(&filter::given(matches))).on("/containers/prune");
+    let report: PruneResponse = context.client().await?.post_for_stream(&path).await?.json().await?;
+    out!("{}", shown(&report));
+    Ok(())
+}
+
+fn shown(report: &PruneResponse) -> String {
+    let mut text = String::new();
+    if let Some(deleted) = report.containers_deleted.as_ref().filter(|deleted| !deleted.is_empty()) {
+        text = format!("Deleted Containers:\n{}\n\n", deleted.join("\n"));
+    }
+    let bytes = i64::try_from(report.space_reclaimed).unwrap_or(i64::MAX);
+    text + &format!("Total reclaimed space: {}\n", long_size(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reports_read_as_dockers() {
+        let mut report = PruneResponse { containers_deleted: None, space_reclaimed: 0 };
+        assert_eq!(shown(&report), "Total reclaimed space: 0B\n");
+        report.containers_deleted = Some(vec!["abc".into(), "def".into()]);
+        report.space_reclaimed = 123_456;
+        assert_eq!(shown(&report), "Deleted Containers:\nabc\ndef\n\nTotal reclaimed space: 123.5kB\n");
+    }
+}

@@ -1,0 +1,203 @@
+//! What a container's file system holds: what changed in it, and all of it as an archive.
+//!
+//! Both read the layers on the disk, so that it makes no difference whether the container runs, and neither sees what
+//! is mounted inside it.
+
+use std::collections::HashSet;
+use std::io::{self, Write};
+use std::sync::Arc;
+
+use berth_api::container::Change;
+use berth_archive::changes::{self, Kind};
+use berth_archive::overlay::Overlay;
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
+use crate::blocking::blocking;
+use crate::container::Container;
+use crate::container::state::State;
+use crate::create::Definition;
+use crate::engine::Parts;
+use crate::event::ContainerEvent;
+use crate::{Engine, Error};
+
+/// Bytes of an archive that are sent at once, and how many such pieces wait for a slow client.
+const PIECE: usize = 64 * 1024;
+const AHEAD: usize = 4;
+/// What is always mounted or made by the engine, beside the runtime's own mounts.
+const FURNITURE: [&str; 6] =
+    ["/.dockerenv", "/dev", "/etc/hostname", "/etc/hosts", "/etc/mtab", "/etc/resolv.conf"];
+
+impl Engine {
+    /// What differs from the image in a container's file system, sorted by path; none if nothing does. What the
+    /// engine puts into every container, and what is mounted, does not count.
+    pub async fn changes(&self, name: &str) -> Result<Option<Vec<Change>>, Error> {
+        let container = self.parts.containers.find(name)?;
+        let parts = Arc::clone(&self.parts);
+        blocking(move || {
+            let snapshot = parts.storage.snapshots().mounts(container.id())?;
+            let upper = Overlay::open([&snapshot.upper])?;
+            let lower = Overlay::open(&snapshot.lower)?;
+            let merged = Overlay::open([&snapshot.upper].into_iter().chain(&snapshot.lower))?;
+            let hidden = mounted(&merged, &container.definition);
+            let found: Vec<Change> =
+                changes::changes(&upper, &lower, &hidden)?.into_iter().map(change).collect();
+            Ok(Some(found).filter(|found| !found.is_empty()))
+        })
+        .await
+    }
+
+    /// All of a container's file system as a tar, without what is mounted in it.
+    pub async fn export(&self, name: &str) -> Result<ExportStream, Error> {
+        let container = self.parts.containers.find(name)?;
+        if matches!(container.state(), State::Removing) {
+            return Err(Error::Conflict(format!(
+                "You cannot export container {} which is being removed",
+                container.id()
+            )));
+        }
+        let parts = Arc::clone(&self.parts);
+        blocking(move || {
+            let snapshot = parts.storage.snapshots().mounts(container.id())?;
+            let layers = Overlay::open([&snapshot.upper].into_iter().chain(&snapshot.lower))?;
+            let (sender, pieces) = mpsc::channel(AHEAD);
+            tokio::task::spawn_blocking(move || export(&parts, &container, &layers, sender));
+            Ok(ExportStream { pieces })
+        })
+        .await
+    }
+}
+
+/// A tar, as it is made.
+pub struct ExportStream {
+    /// Its bytes. After an error nothing comes any more, and the archive has no end.
+    pub pieces: mpsc::Receiver<io::Result<Bytes>>,
+}
+
+fn export(parts: &Parts, container: &Container, layers: &Overlay, sender: mpsc::Sender<io::Result<Bytes>>) {
+    let mut out = Pieces { sender, buffer: Vec::with_capacity(PIECE) };
+    let packed = berth_archive::pack::pack(layers, &mut out).map_err(io::Error::other);
+    // Its files may have gone while they were read.
+    let whole = match parts.containers.find(container.id()) {
+        Ok(_) if !matches!(container.state(), State::Removing) => packed,
+        _ => Err(io::Error::other("the container was removed")),
+    };
+    match whole.and_then(|()| out.send()) {
+        Ok(()) => parts.events.publish(container.event(ContainerEvent::Export)),
+        Err(error) => {
+            tracing::debug!(container = container.id(), %error, "the export ended early");
+            // A client that has gone is not told.
+            let _ = out.sender.blocking_send(Err(error));
+        }
+    }
+}
+
+/// Sends what is written in pieces; waits while the client is slow.
+struct Pieces {
+    sender: mpsc::Sender<io::Result<Bytes>>,
+    buffer: Vec<u8>,
+}
+
+impl Pieces {
+    fn send(&mut self) -> io::Result<()> {
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
+        let piece = std::mem::replace(&mut self.buffer, Vec::with_capacity(PIECE));
+        let gone = |_| io::Error::from(io::ErrorKind::BrokenPipe);
+        self.sender.blocking_send(Ok(piece.into())).map_err(gone)
+    }
+}
+
+impl Write for Pieces {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.buffer.len() == PIECE {
+            self.send()?;
+        }
+        let length = bytes.len().min(PIECE - self.buffer.len());
+        self.buffer.extend_from_slice(&bytes[..length]);
+        Ok(length)
+    }
+
+    /// The last piece is sent once it is known that nothing is missing.
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn change((path, kind): (Vec<u8>, Kind)) -> Change {
+    let kind = match kind {
+        Kind::Modified => 0,
+        Kind::Added => 1,
+        Kind::Deleted => 2,
+    };
+    Change { path: format!("/{}", String::from_utf8_lossy(&path)), kind }
+}
+
+/// Where something is mounted, links on the way followed inside the container's root; without leading slashes.
+fn mounted(root: &Overlay, definition: &Definition) -> HashSet<Vec<u8>> {
+    let defaults = berth_runtime::defaults::mounts(definition.host.privileged, 0);
+    let defaults = defaults.iter().map(|mount| mount.destination().to_string_lossy().into_owned());
+    let planned = definition.mounts.iter().map(|plan| plan.destination.clone());
+    let paths = FURNITURE.into_iter().map(str::to_owned).chain(defaults).chain(planned);
+    let mut hidden = HashSet::new();
+    for path in paths {
+        // A container may have put a loop of links where nothing can be mounted any more.
+        if let Ok(path) = root.resolve(path.as_bytes())
+            && !path.is_empty()
+        {
+            hidden.insert(path);
+        }
+    }
+    hidden
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_archive_comes_in_pieces_of_one_size() {
+        let (sender, mut pieces) = mpsc::channel(AHEAD);
+        let writer = tokio::task::spawn_blocking(move || {
+            let mut out = Pieces { sender, buffer: Vec::with_capacity(PIECE) };
+            out.write_all(&vec![1; 2 * PIECE + 5]).unwrap();
+            out.flush().unwrap();
+            out.send().unwrap();
+            out.send().unwrap();
+        });
+        let mut sizes = Vec::new();
+        while let Some(piece) = pieces.recv().await {
+            sizes.push(piece.unwrap().len());
+        }
+        writer.await.unwrap();
+        assert_eq!(sizes, [PIECE, PIECE, 5]);
+    }
+
+    #[test]
+    fn writing_ends_when_nobody_reads() {
+        let (sender, pieces) = mpsc::channel(AHEAD);
+        drop(pieces);
+        let mut out = Pieces { sender, buffer: Vec::with_capacity(PIECE) };
+        let error = out.write_all(&vec![1; 2 * PIECE]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+    }
+
+    #[test]
+    fn mounts_are_found_behind_links() {
+        let temp = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("/run", temp.path().join("link")).unwrap();
+        let mut definition = crate::create::tests::definition();
+        definition.mounts = vec![crate::create::mounts::MountPlan {
+            source: crate::create::mounts::MountSource::Tmpfs { options: Vec::new() },
+            destination: "/link/deep".into(),
+            read_only: false,
+            mode: String::new(),
+            propagation: String::new(),
+        }];
+        let hidden = mounted(&Overlay::open([temp.path()]).unwrap(), &definition);
+        for path in ["run/deep", "proc", "sys", "dev", "etc/hosts"] {
+            assert!(hidden.contains(path.as_bytes()), "{path}");
+        }
+    }
+}
