@@ -6,6 +6,7 @@ mod exec;
 mod images;
 mod legacy;
 mod networks;
+mod stats;
 mod streams;
 mod swarm;
 mod system;
@@ -84,10 +85,11 @@ async fn container_route(call: Call, segments: &[&str]) -> Outcome {
         (&Method::GET, [name, "top"]) => containers::top(call, name).await,
         (&Method::POST, [name, "attach"]) => attach::container(call, name).await,
         (&Method::GET, [name, "logs"]) => streams::logs(call, name).await,
+        (&Method::GET, [name, "stats"]) => stats::container(call, name).await,
         (&Method::POST, [name, "exec"]) => exec::create(call, name).await,
         (&Method::DELETE, [name]) => containers::remove(call, name).await,
         (&Method::GET, [_, "attach", "ws"])
-        | (&Method::GET, [_, "changes" | "export" | "stats"])
+        | (&Method::GET, [_, "changes" | "export"])
         | (&Method::POST, [_, "update"])
         | (&Method::GET | &Method::HEAD | &Method::PUT, [_, "archive"]) => unsupported(&call),
         _ => Err(Failure::page_not_found()),

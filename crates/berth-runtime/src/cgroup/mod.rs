@@ -12,6 +12,7 @@ mod delegation;
 mod devices;
 mod directory;
 mod error;
+mod io_entries;
 mod layout;
 mod oom;
 mod processes;
@@ -30,6 +31,7 @@ use oci_spec::runtime::LinuxResources;
 
 use directory::Directory;
 pub use error::{Error, Result};
+pub use io_entries::{IoEntries, IoEntry};
 pub use layout::{Hierarchy, Layout, Mode, Version};
 pub use oom::OomEvents;
 use setting::Setting;
@@ -331,6 +333,11 @@ impl Manager {
             memory: self.controller("memory").map(|at| stats::memory(&at)).transpose()?.unwrap_or_default(),
             pids: self.controller("pids").map(|at| stats::pids(&at)).transpose()?.unwrap_or_default(),
             io: self.controller("blkio").map(|at| stats::io(&at)).transpose()?.unwrap_or_default(),
+            io_entries: self
+                .controller("blkio")
+                .map(|at| io_entries::read(&at))
+                .transpose()?
+                .unwrap_or_default(),
         })
     }
 
