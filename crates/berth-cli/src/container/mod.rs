@@ -18,6 +18,7 @@ mod remove;
 mod request;
 mod run;
 mod start;
+mod stats;
 mod top;
 
 use clap::{ArgMatches, Command};
@@ -48,6 +49,7 @@ fn all(list: Command, inspect: Command) -> Vec<Command> {
         list,
         inspect,
         top::command(),
+        stats::command(),
         remove::command(),
     ];
     all.extend(process::commands());
@@ -65,6 +67,7 @@ pub async fn run(context: &Context, name: &str, matches: &ArgMatches) -> Outcome
         "logs" => logs::run(context, matches).await,
         "ps" | "ls" => list::run(context, matches).await,
         "inspect" => inspect::run(context, matches).await,
+        "stats" => stats::run(context, matches).await,
         "top" => top::run(context, matches).await,
         "rm" => remove::run(context, matches).await,
         name => process::run(context, name, matches).await,

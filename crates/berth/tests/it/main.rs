@@ -24,6 +24,7 @@ mod daemon_process;
 mod errors;
 mod exec;
 mod faults;
+mod figures;
 mod files;
 mod images;
 mod inside;
