@@ -75,6 +75,8 @@ pub enum ContainerEvent {
     },
     /// Its processes were listed.
     Top,
+    /// It has other limits, or another restart policy.
+    Update,
     /// A process was prepared.
     ExecCreate {
         /// The instance.
@@ -175,6 +177,7 @@ impl ContainerEvent {
             ContainerEvent::Unpause => plain("unpause"),
             ContainerEvent::Destroy => plain("destroy"),
             ContainerEvent::Top => plain("top"),
+            ContainerEvent::Update => plain("update"),
             ContainerEvent::Die { code, ran } => {
                 let seconds = ran.as_secs().to_string();
                 ("die".into(), vec![("exitCode", code.to_string()), ("execDuration", seconds)])

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use berth_api::container::{Config, HostConfig};
+use berth_api::container::{Config, HostConfig, UpdateRequest};
 use berth_api::filter::Filters;
 use jiff::Timestamp;
 
@@ -151,6 +151,21 @@ pub struct ExecStart {
     pub tty: bool,
     /// The terminal's first size: rows, columns.
     pub size: Option<(u16, u16)>,
+}
+
+/// Gives a container other limits, or another restart policy.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Update {
+    /// What is to change; zero, nothing and an empty name leave things as they are.
+    pub changes: UpdateRequest,
+}
+
+impl Update {
+    /// Reads a request. As in Docker, zero and everything below take a limit of processes away.
+    pub fn parse(mut changes: UpdateRequest) -> Self {
+        changes.pids_limit = changes.pids_limit.map(|limit| limit.max(0));
+        Self { changes }
+    }
 }
 
 /// Which events [`Engine::events`](crate::Engine::events) gives.

@@ -80,6 +80,7 @@ async fn container_route(call: Call, segments: &[&str]) -> Outcome {
         (&Method::POST, [name, "pause"]) => containers::pause(call, name).await,
         (&Method::POST, [name, "unpause"]) => containers::unpause(call, name).await,
         (&Method::POST, [name, "wait"]) => containers::wait(call, name).await,
+        (&Method::POST, [name, "update"]) => containers::update(call, name).await,
         (&Method::POST, [name, "rename"]) => containers::rename(call, name).await,
         (&Method::POST, [name, "resize"]) => containers::resize(call, name).await,
         (&Method::GET, [name, "top"]) => containers::top(call, name).await,
@@ -90,7 +91,6 @@ async fn container_route(call: Call, segments: &[&str]) -> Outcome {
         (&Method::DELETE, [name]) => containers::remove(call, name).await,
         (&Method::GET, [_, "attach", "ws"])
         | (&Method::GET, [_, "changes" | "export"])
-        | (&Method::POST, [_, "update"])
         | (&Method::GET | &Method::HEAD | &Method::PUT, [_, "archive"]) => unsupported(&call),
         _ => Err(Failure::page_not_found()),
     }

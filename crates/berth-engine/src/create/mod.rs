@@ -5,7 +5,7 @@ pub mod merge;
 pub mod mounts;
 pub mod ports;
 pub mod security;
-mod validate;
+pub mod validate;
 
 use berth_api::container::{Config, CreateRequest, HostConfig};
 use berth_api::image::ImageConfig;

@@ -19,4 +19,5 @@ mod start;
 pub mod stats;
 mod stop;
 mod top;
+mod update;
 pub mod wait;

@@ -129,7 +129,8 @@ impl Owner {
     async fn launch(&mut self, before: Option<Exited>, restarts: u32) -> Result<Running, Error> {
         let parts = Arc::clone(&self.parts);
         let container = Arc::clone(&self.container);
-        let definition = &container.definition;
+        let current = container.current();
+        let definition: &Definition = &current;
         let id = container.id();
         // A client whose answer says that it is attached must not miss the first byte.
         let _ = tokio::time::timeout(ATTACH_PATIENCE, container.all_attached()).await;

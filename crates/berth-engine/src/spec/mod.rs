@@ -5,7 +5,7 @@ pub mod files;
 mod mounts;
 pub mod process;
 mod profile;
-mod resources;
+pub mod resources;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

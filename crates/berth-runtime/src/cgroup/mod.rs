@@ -7,6 +7,7 @@
 //! Sources: cgroups(7), and `cgroup-v1/` and `cgroup-v2.rst` in the kernel's administrator guide. Nothing here talks
 //! to systemd, and nothing here keeps state: two managers of one path are the same.
 
+mod before;
 mod creation;
 mod delegation;
 mod devices;
@@ -218,14 +219,14 @@ impl Manager {
     /// Changes the resources that `resources` names, and leaves the others.
     ///
     /// # Errors
-    /// A value that the kernel refuses; those written before it stay.
+    /// A value that the kernel refuses; the files then get back what they held. Devices stay as they were.
     pub fn update(&self, resources: &LinuxResources) -> Result<()> {
         if !self.exists() {
             return Err(Error::NotFound(self.path()));
         }
         self.check_usage(resources)?;
         let settings = resources::settings(self.layout, resources)?;
-        creation::write(&settings, |setting| self.place(setting))?;
+        before::write_all_or_none(&settings, |setting| self.place(setting))?;
         self.set_devices(resources)
     }
 
