@@ -81,6 +81,8 @@ pub struct Attach {
     pub stderr: bool,
     /// Keys that detach, in Docker's notation (`ctrl-p,ctrl-q`); `None` for the default.
     pub detach_keys: Option<String>,
+    /// The streams come as they are, without frames that tell them apart, as those of a terminal do anyway.
+    pub raw: bool,
 }
 
 /// Reads a container's log.

@@ -10,6 +10,7 @@ mod stats;
 mod streams;
 mod swarm;
 mod system;
+mod websocket;
 
 use std::sync::Arc;
 
@@ -85,12 +86,12 @@ async fn container_route(call: Call, segments: &[&str]) -> Outcome {
         (&Method::POST, [name, "resize"]) => containers::resize(call, name).await,
         (&Method::GET, [name, "top"]) => containers::top(call, name).await,
         (&Method::POST, [name, "attach"]) => attach::container(call, name).await,
+        (&Method::GET, [name, "attach", "ws"]) => websocket::attach(call, name).await,
         (&Method::GET, [name, "logs"]) => streams::logs(call, name).await,
         (&Method::GET, [name, "stats"]) => stats::container(call, name).await,
         (&Method::POST, [name, "exec"]) => exec::create(call, name).await,
         (&Method::DELETE, [name]) => containers::remove(call, name).await,
-        (&Method::GET, [_, "attach", "ws"])
-        | (&Method::GET, [_, "changes" | "export"])
+        (&Method::GET, [_, "changes" | "export"])
         | (&Method::GET | &Method::HEAD | &Method::PUT, [_, "archive"]) => unsupported(&call),
         _ => Err(Failure::page_not_found()),
     }

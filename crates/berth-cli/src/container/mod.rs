@@ -20,6 +20,7 @@ mod run;
 mod start;
 mod stats;
 mod top;
+mod update;
 
 use clap::{ArgMatches, Command};
 
@@ -50,6 +51,7 @@ fn all(list: Command, inspect: Command) -> Vec<Command> {
         inspect,
         top::command(),
         stats::command(),
+        update::command(),
         remove::command(),
     ];
     all.extend(process::commands());
@@ -69,6 +71,7 @@ pub async fn run(context: &Context, name: &str, matches: &ArgMatches) -> Outcome
         "inspect" => inspect::run(context, matches).await,
         "stats" => stats::run(context, matches).await,
         "top" => top::run(context, matches).await,
+        "update" => update::run(context, matches).await,
         "rm" => remove::run(context, matches).await,
         name => process::run(context, name, matches).await,
     }

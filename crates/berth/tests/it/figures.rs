@@ -6,7 +6,8 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use serde_json::{Value, json};
 
 use crate::daemon::{Client, Daemon};
-use crate::output::{eventually, run};
+use crate::output::run;
+use crate::terminal::Terminal;
 
 /// A busy program: all of one CPU.
 const BUSY: [&str; 4] = ["busybox", "sh", "-c", "while :; do :; done"];
@@ -264,11 +265,26 @@ fn the_live_table_follows_what_comes_and_goes() {
     child.kill().unwrap();
     child.wait().unwrap();
     // Named containers end it with their removal.
-    let mut child = daemon.client(Client::Berth, &["stats", "first"]).stdout(Stdio::null()).spawn().unwrap();
-    eventually("it reads", || {
-        (!daemon.log().is_empty() || child.try_wait().unwrap().is_none()).then_some(())
-    });
+    let mut command = daemon.client(Client::Berth, &["stats", "--format", "{{.Name}}={{.PIDs}}", "first"]);
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert!(lines.by_ref().take(20).any(|line| line.unwrap() == "first=1"));
     daemon.berth(&["rm", "-f", "first"]).ok();
-    let code = eventually("it ends", || child.try_wait().unwrap());
-    assert!(code.code() == Some(0) || code.code() == Some(1), "{code}");
+    while lines.next().is_some() {}
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_terminal_is_drawn_over() {
+    let daemon = Daemon::start();
+    daemon.background(&["--name", "cc", "busybox", "sleep", "1000"]);
+    let mut terminal = Terminal::run(daemon.client(Client::Berth, &["stats"]));
+    terminal.expect("\x1b[H\x1b[J");
+    terminal.expect("CONTAINER ID");
+    terminal.expect("cc ");
+    // The next table begins in the corner again, and clears what it does not cover.
+    terminal.expect("\x1b[J\x1b[H");
+    terminal.expect("CONTAINER ID");
+    terminal.expect("\x1b[K");
+    terminal.send("\x03");
 }

@@ -38,7 +38,9 @@ mod run;
 mod runtime;
 mod security;
 mod terminal;
+mod update;
 mod vm;
+mod websocket;
 
 use std::path::Path;
 
