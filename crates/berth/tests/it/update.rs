@@ -37,7 +37,7 @@ with_both_clients! {
         assert_eq!((limit(&id, "cpuset.cpus", "cpuset.cpus"), pids(&id)), ("0".into(), "max".into()));
         let shown = daemon.inspect("cc", "{{.HostConfig.Memory}} {{.HostConfig.MemorySwap}} {{.HostConfig.NanoCpus}} {{.HostConfig.CpusetCpus}} {{.HostConfig.CpuShares}} {{.HostConfig.PidsLimit}}");
         assert_eq!(shown, "134217728 268435456 500000000 0 800 0");
-        let told = daemon.with(client, &["events", "--since", "0", "--until", &now(), "--filter", "event=update", "--format", "{{.Action}} {{.Actor.Attributes.name}}"]).ok();
+        let told = daemon.with(client, &["events", "--since", "1", "--until", &now(), "--filter", "event=update", "--format", "{{.Action}} {{.Actor.Attributes.name}}"]).ok();
         assert_eq!(told, "update cc\nupdate other\nupdate cc");
     }
 
