@@ -119,6 +119,14 @@ pub enum Error {
     /// An image could not be found, read or changed.
     #[error(transparent)]
     Image(#[from] berth_image::Error),
+    /// A container could not be given other limits.
+    #[error("Cannot update container {id}: {source}")]
+    Update {
+        /// Its ID.
+        id: String,
+        /// Why.
+        source: Box<Error>,
+    },
     /// A step failed, and so did some of what was to undo the steps before it.
     #[error("{first}; while undoing it: {}", .undo.join("; "))]
     Unwound {
@@ -172,6 +180,7 @@ impl Error {
             | Error::Io { .. }
             | Error::Record { .. } => ErrorKind::System,
             Error::Unwound { first, .. } => first.kind(),
+            Error::Update { source, .. } => source.kind(),
         }
     }
 }

@@ -60,6 +60,8 @@ pub enum ContainerEvent {
     Top,
     /// Its file system was exported.
     Export,
+    /// It has other limits, or another restart policy.
+    Update,
     /// A process was prepared.
     ExecCreate {
         /// The instance.
@@ -179,6 +181,7 @@ impl ContainerEvent {
             ContainerEvent::Destroy => plain("destroy"),
             ContainerEvent::Top => plain("top"),
             ContainerEvent::Export => plain("export"),
+            ContainerEvent::Update => plain("update"),
             ContainerEvent::Die { code, ran } => {
                 let seconds = ran.as_secs().to_string();
                 ("die".into(), vec![("exitCode", code.to_string()), ("execDuration", seconds)])

@@ -18,6 +18,7 @@ use crate::event::EventStream;
 use crate::inspect::STORAGE_DRIVER;
 use crate::{Engine, Error, RegistrySettings, op, system as names};
 use host::Limits;
+pub(crate) use host::memory_bytes;
 
 /// The version of all of Berth.
 const VERSION: &str = env!("CARGO_PKG_VERSION");

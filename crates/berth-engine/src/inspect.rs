@@ -55,7 +55,7 @@ fn inspect(parts: &Parts, container: &Container, size: bool) -> Result<Inspect, 
         process_label: String::new(),
         app_armor_profile: String::new(),
         exec_ids: Some(exec_ids).filter(|ids| !ids.is_empty()),
-        host_config: definition.host.clone(),
+        host_config: container.current().host.clone(),
         graph_driver: Some(graph_driver(parts, definition)),
         size_rw,
         size_root_fs,
@@ -172,7 +172,13 @@ mod tests {
     fn the_namespace_is_shown_while_there_is_one() {
         use crate::container::state::{Running, State};
         let definition = crate::create::tests::definition();
-        let mut kept = Kept { name: "web".into(), state: State::NEW, stopped_by_client: false, restarts: 0 };
+        let mut kept = Kept {
+            name: "web".into(),
+            state: State::NEW,
+            stopped_by_client: false,
+            restarts: 0,
+            changes: None,
+        };
         let shown = network_settings(&definition, &kept);
         assert_eq!((shown.sandbox_key.as_str(), shown.sandbox_id.as_str()), ("", ""));
         assert!(shown.networks.contains_key("bridge"));

@@ -40,5 +40,6 @@ pub use event::EventStream;
 pub use life::attach::PendingAttach;
 pub use life::exec::PendingExec;
 pub use life::logs::LogStream;
+pub use life::stats::StatsStream;
 pub use life::wait::Waiting;
 pub use settings::{BridgeSettings, LogDefaults, RegistrySettings, Settings};

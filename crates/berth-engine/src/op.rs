@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use berth_api::container::{Config, HostConfig};
+use berth_api::container::{Config, HostConfig, UpdateRequest};
 use berth_api::filter::Filters;
 use jiff::Timestamp;
 
@@ -81,6 +81,8 @@ pub struct Attach {
     pub stderr: bool,
     /// Keys that detach, in Docker's notation (`ctrl-p,ctrl-q`); `None` for the default.
     pub detach_keys: Option<String>,
+    /// The streams come as they are, without frames that tell them apart, as those of a terminal do anyway.
+    pub raw: bool,
 }
 
 /// Reads a container's log.
@@ -164,6 +166,21 @@ pub struct ExecStart {
     pub tty: bool,
     /// The terminal's first size: rows, columns.
     pub size: Option<(u16, u16)>,
+}
+
+/// Gives a container other limits, or another restart policy.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Update {
+    /// What is to change; zero, nothing and an empty name leave things as they are.
+    pub changes: UpdateRequest,
+}
+
+impl Update {
+    /// Reads a request. As in Docker, zero and everything below take a limit of processes away.
+    pub fn parse(mut changes: UpdateRequest) -> Self {
+        changes.pids_limit = changes.pids_limit.map(|limit| limit.max(0));
+        Self { changes }
+    }
 }
 
 /// Which events [`Engine::events`](crate::Engine::events) gives.

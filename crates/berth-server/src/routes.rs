@@ -8,10 +8,12 @@ mod images;
 mod legacy;
 mod networks;
 mod requests;
+mod stats;
 mod streams;
 mod swarm;
 mod system;
 mod usage;
+mod websocket;
 
 use std::sync::Arc;
 
@@ -84,19 +86,19 @@ async fn container_route(call: Call, segments: &[&str]) -> Outcome {
         (&Method::POST, [name, "pause"]) => containers::pause(call, name).await,
         (&Method::POST, [name, "unpause"]) => containers::unpause(call, name).await,
         (&Method::POST, [name, "wait"]) => containers::wait(call, name).await,
+        (&Method::POST, [name, "update"]) => containers::update(call, name).await,
         (&Method::POST, [name, "rename"]) => containers::rename(call, name).await,
         (&Method::POST, [name, "resize"]) => containers::resize(call, name).await,
         (&Method::GET, [name, "top"]) => containers::top(call, name).await,
         (&Method::GET, [name, "changes"]) => containers::changes(call, name).await,
         (&Method::GET, [name, "export"]) => streams::export(call, name).await,
         (&Method::POST, [name, "attach"]) => attach::container(call, name).await,
+        (&Method::GET, [name, "attach", "ws"]) => websocket::attach(call, name).await,
         (&Method::GET, [name, "logs"]) => streams::logs(call, name).await,
+        (&Method::GET, [name, "stats"]) => stats::container(call, name).await,
         (&Method::POST, [name, "exec"]) => exec::create(call, name).await,
         (&Method::DELETE, [name]) => containers::remove(call, name).await,
-        (&Method::GET, [_, "attach", "ws"])
-        | (&Method::GET, [_, "stats"])
-        | (&Method::POST, [_, "update"])
-        | (&Method::GET | &Method::HEAD | &Method::PUT, [_, "archive"]) => unsupported(&call),
+        (&Method::GET | &Method::HEAD | &Method::PUT, [_, "archive"]) => unsupported(&call),
         _ => Err(Failure::page_not_found()),
     }
 }

@@ -3,7 +3,7 @@
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::{Config, HostConfig, RestartPolicy};
+use super::{Config, HostConfig, RestartPolicy, ThrottleDevice, WeightDevice};
 use crate::json;
 use crate::network::NetworkingConfig;
 
@@ -101,6 +101,21 @@ pub struct UpdateRequest {
     pub nano_cpus: i64,
     /// As in the host configuration.
     pub blkio_weight: u16,
+    /// As in the host configuration; since API 1.55, as the four that follow.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub blkio_weight_device: Option<Vec<WeightDevice>>,
+    /// As in the host configuration.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub blkio_device_read_bps: Option<Vec<ThrottleDevice>>,
+    /// As in the host configuration.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub blkio_device_write_bps: Option<Vec<ThrottleDevice>>,
+    /// As in the host configuration.
+    #[serde(rename = "BlkioDeviceReadIOps", skip_serializing_if = "Option::is_none")]
+    pub blkio_device_read_iops: Option<Vec<ThrottleDevice>>,
+    /// As in the host configuration.
+    #[serde(rename = "BlkioDeviceWriteIOps", skip_serializing_if = "Option::is_none")]
+    pub blkio_device_write_iops: Option<Vec<ThrottleDevice>>,
     /// As in the host configuration.
     pub cpu_period: i64,
     /// As in the host configuration.

@@ -14,6 +14,8 @@ pub struct Stats {
     pub id: String,
     /// Name with a leading slash.
     pub name: String,
+    /// `linux`.
+    pub os_type: String,
     /// When this sample was taken.
     pub read: Time,
     /// When the one before was taken.
@@ -33,7 +35,13 @@ pub struct Stats {
     /// Traffic by interface.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub networks: Option<BTreeMap<String, NetworkStats>>,
+    /// Windows only.
+    pub storage_stats: StorageStats,
 }
+
+/// Figures of a Windows container's disk: here always an empty object, which Docker sends too.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StorageStats {}
 
 /// Processes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -103,7 +111,7 @@ pub struct MemoryStats {
     /// The kernel's own counters.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stats: Option<BTreeMap<String, u64>>,
-    /// Times the limit was hit; cgroup v1 only.
+    /// Times the limit was hit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failcnt: Option<u64>,
     /// Limit in bytes.
@@ -117,7 +125,7 @@ pub struct MemoryStats {
 pub struct BlkioStats {
     /// Bytes by device and kind.
     pub io_service_bytes_recursive: Option<Vec<BlkioEntry>>,
-    /// Operations by device and kind.
+    /// Operations by device and kind; cgroup v1 only.
     pub io_serviced_recursive: Option<Vec<BlkioEntry>>,
     /// Cgroup v1 only.
     pub io_queue_recursive: Option<Vec<BlkioEntry>>,

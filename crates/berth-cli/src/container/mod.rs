@@ -22,7 +22,9 @@ mod remove;
 mod request;
 mod run;
 mod start;
+mod stats;
 mod top;
+mod update;
 
 use clap::{ArgMatches, Command};
 
@@ -54,6 +56,8 @@ fn all(list: Command, inspect: Command) -> Vec<Command> {
         list,
         inspect,
         top::command(),
+        stats::command(),
+        update::command(),
         remove::command(),
         diff::command(),
         export::command(),
@@ -73,7 +77,9 @@ pub async fn run(context: &Context, name: &str, matches: &ArgMatches) -> Outcome
         "logs" => logs::run(context, matches).await,
         "ps" | "ls" => list::run(context, matches).await,
         "inspect" => inspect::run(context, matches).await,
+        "stats" => stats::run(context, matches).await,
         "top" => top::run(context, matches).await,
+        "update" => update::run(context, matches).await,
         "rm" => remove::run(context, matches).await,
         "diff" => diff::run(context, matches).await,
         "export" => export::run(context, matches).await,

@@ -241,7 +241,8 @@ fn ulimit(text: &str) -> Outcome<Ulimit> {
     Ok(Ulimit { name: name.to_owned(), hard, soft })
 }
 
-fn restart(text: &str) -> Outcome<RestartPolicy> {
+/// Reads a restart policy: `name` or `name:count`.
+pub fn restart(text: &str) -> Outcome<RestartPolicy> {
     let (name, count) = text.split_once(':').unwrap_or((text, ""));
     let count = match count {
         "" => 0,

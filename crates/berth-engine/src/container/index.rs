@@ -103,8 +103,13 @@ mod tests {
         for (id, name) in ids {
             let mut definition = definition();
             definition.id = (*id).to_owned();
-            let kept =
-                Kept { name: (*name).into(), state: State::NEW, stopped_by_client: false, restarts: 0 };
+            let kept = Kept {
+                name: (*name).into(),
+                state: State::NEW,
+                stopped_by_client: false,
+                restarts: 0,
+                changes: None,
+            };
             index.reserve(name, id).unwrap();
             index.insert(Arc::new(Container::new(definition, kept).0));
         }

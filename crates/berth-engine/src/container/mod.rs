@@ -1,10 +1,13 @@
 //! A container in memory: what it is, what it is doing, and the way to its owner.
 
+pub mod changes;
 mod index;
 pub mod state;
 
+use std::borrow::Cow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use berth_api::container::{RestartPolicy, UpdateRequest};
 use berth_shim::client::ShimClient;
 use berth_shim::spawner::Attach;
 use berth_storage::ContainerRecord;
@@ -26,7 +29,7 @@ const MAX_WAITING: usize = 64;
 
 /// A container. Only its owner, a task, changes it; everybody may read.
 pub struct Container {
-    /// What it is. Never changes.
+    /// What it was created as. Never changes; what updates have made of it is [`Container::current`].
     pub definition: Definition,
     kept: Mutex<Kept>,
     streams: Mutex<Streams>,
@@ -61,6 +64,9 @@ pub struct Kept {
     /// How often its restart policy has started it since a client did.
     #[serde(default)]
     pub restarts: u32,
+    /// What updates have changed of its definition, all together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changes: Option<Box<UpdateRequest>>,
 }
 
 /// What waiting clients look at.
@@ -102,6 +108,26 @@ impl Container {
     /// Its ID.
     pub fn id(&self) -> &str {
         &self.definition.id
+    }
+
+    /// Its definition with what updates have changed.
+    pub fn current(&self) -> Cow<'_, Definition> {
+        match &self.lock().changes {
+            None => Cow::Borrowed(&self.definition),
+            Some(changes) => {
+                let mut current = self.definition.clone();
+                changes::apply(changes, &mut current.host);
+                Cow::Owned(current)
+            }
+        }
+    }
+
+    /// Its restart policy as of now.
+    pub fn restart_policy(&self) -> RestartPolicy {
+        let changed = self.lock().changes.as_ref().map(|changes| changes.restart_policy.clone());
+        changed
+            .filter(|policy| !policy.name.is_empty())
+            .unwrap_or_else(|| self.definition.host.restart_policy.clone())
     }
 
     fn lock(&self) -> MutexGuard<'_, Kept> {

@@ -7,7 +7,7 @@ pub mod mounts;
 pub mod ports;
 pub mod security;
 mod sysctls;
-mod validate;
+pub mod validate;
 
 use berth_api::container::{Config, CreateRequest, HostConfig};
 use berth_api::image::ImageConfig;

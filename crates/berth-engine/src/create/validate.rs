@@ -22,7 +22,8 @@ pub fn validate(config: &mut Config, host: &mut HostConfig, cpus: usize) -> Resu
     process(config)?;
     policies(host)?;
     modes(config, host)?;
-    memory(host, &mut warnings)?;
+    memory(host, Part::Whole)?;
+    fill_memory(host, &mut warnings);
     cpu(host, cpus)?;
     others(host, &mut warnings)?;
     kernel::validate(host, Kernel::current()?, &mut warnings)?;
@@ -37,6 +38,23 @@ pub fn validate(config: &mut Config, host: &mut HostConfig, cpus: usize) -> Resu
         warnings.push("Published ports are discarded when using host network mode".into());
     }
     Ok(warnings)
+}
+
+/// Checks what an update asks for, or the whole that comes of it: the same, for what it can change.
+pub fn validate_update(host: &HostConfig, part: Part, cpus: usize) -> Result<(), Error> {
+    policies(host)?;
+    memory(host, part)?;
+    cpu(host, cpus)?;
+    block_io(host)
+}
+
+/// How much of a configuration is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// All of it.
+    Whole,
+    /// What is to change of one: memory, for example, may be there where only swap is named.
+    Change,
 }
 
 fn invalid(text: impl Into<String>) -> Error {
@@ -180,14 +198,14 @@ fn mode(kind: &str, given: &str, known: &[&str]) -> Result<(), Error> {
     }
 }
 
-fn memory(host: &mut HostConfig, warnings: &mut Vec<String>) -> Result<(), Error> {
+fn memory(host: &HostConfig, part: Part) -> Result<(), Error> {
     if host.memory != 0 && host.memory < MINIMUM_MEMORY {
         return Err(invalid("Minimum memory limit allowed is 6MB"));
     }
     if host.memory > 0 && host.memory_swap > 0 && host.memory_swap < host.memory {
         return Err(invalid("Minimum memoryswap limit should be larger than memory limit, see usage"));
     }
-    if host.memory == 0 && host.memory_swap > 0 {
+    if host.memory == 0 && host.memory_swap > 0 && part == Part::Whole {
         return Err(invalid("You should always set the Memory limit when using Memoryswap limit, see usage"));
     }
     if host.memory_reservation != 0 && host.memory_reservation < MINIMUM_MEMORY {
@@ -196,6 +214,13 @@ fn memory(host: &mut HostConfig, warnings: &mut Vec<String>) -> Result<(), Error
     if host.memory > 0 && host.memory_reservation > host.memory {
         return Err(invalid("Minimum memory limit can not be less than memory reservation limit, see usage"));
     }
+    if host.shm_size < 0 {
+        return Err(invalid("SHM size can not be less than 0"));
+    }
+    Ok(())
+}
+
+fn fill_memory(host: &mut HostConfig, warnings: &mut Vec<String>) {
     // Docker's default: as much swap again as memory.
     if host.memory > 0 && host.memory_swap == 0 {
         host.memory_swap = host.memory.saturating_mul(2);
@@ -203,10 +228,6 @@ fn memory(host: &mut HostConfig, warnings: &mut Vec<String>) -> Result<(), Error
     if host.kernel_memory.take().is_some_and(|limit| limit != 0) {
         warnings.push("Kernel memory limit is deprecated and was ignored".into());
     }
-    if host.shm_size < 0 {
-        return Err(invalid("SHM size can not be less than 0"));
-    }
-    Ok(())
 }
 
 fn cpu(host: &HostConfig, cpus: usize) -> Result<(), Error> {
@@ -263,6 +284,13 @@ fn parse_set(list: &str) -> Option<Option<usize>> {
     Some(highest)
 }
 
+fn block_io(host: &HostConfig) -> Result<(), Error> {
+    if host.blkio_weight != 0 && !(10..=1000).contains(&host.blkio_weight) {
+        return Err(invalid("Range of blkio weight is from 10 to 1000"));
+    }
+    Ok(())
+}
+
 fn others(host: &mut HostConfig, warnings: &mut Vec<String>) -> Result<(), Error> {
     if !(-1000..=1000).contains(&host.oom_score_adj) {
         return Err(invalid(format!(
@@ -270,9 +298,7 @@ fn others(host: &mut HostConfig, warnings: &mut Vec<String>) -> Result<(), Error
             host.oom_score_adj
         )));
     }
-    if host.blkio_weight != 0 && !(10..=1000).contains(&host.blkio_weight) {
-        return Err(invalid("Range of blkio weight is from 10 to 1000"));
-    }
+    block_io(host)?;
     if let Some(limit) = host.pids_limit
         && limit < -1
     {

@@ -148,7 +148,7 @@ impl Owner {
         let kept = self.container.kept();
         let ended =
             policy::Ended { code: exited.code, by_client: kept.stopped_by_client, restarts: kept.restarts };
-        if policy::starts_with_engine(&self.container.definition.host.restart_policy, ended) {
+        if policy::starts_with_engine(&self.container.restart_policy(), ended) {
             self.restart_at = Some(Instant::now());
         }
     }
@@ -195,6 +195,7 @@ impl Owner {
             Err(error) => tracing::error!(container = self.container.id(), %error, "the layer is not held"),
         }
         self.take_shim(control).await;
+        self.renew_limits().await;
         if !self.parts.settings.live_restore {
             // As Docker without live restore: survivors end before policies apply.
             let stop = StopRequest {

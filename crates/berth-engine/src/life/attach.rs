@@ -45,7 +45,7 @@ impl PendingAttach {
             stdin: self.op.stdin && config.open_stdin,
             stdout: self.op.stdout,
             stderr: self.op.stderr,
-            framing: framing(self.tty),
+            framing: framing(self.tty || self.op.raw),
             detach_keys: if self.tty { self.keys } else { Vec::new() },
         };
         let now = self.container.attach_or_wait(attach)?;
@@ -66,7 +66,7 @@ impl PendingAttach {
         while let Some(line) = log.lines.recv().await {
             let (stream, line) = line?;
             let mut framed = BytesMut::new();
-            if self.tty {
+            if self.tty || self.op.raw {
                 framed.extend_from_slice(&line);
             } else {
                 berth_api::stream::encode(stream, &line, &mut framed);
@@ -85,8 +85,8 @@ impl PendingAttach {
 }
 
 /// How output is put on a connection.
-pub(super) fn framing(tty: bool) -> Framing {
-    if tty { Framing::Raw } else { Framing::Multiplexed }
+pub(super) fn framing(raw: bool) -> Framing {
+    if raw { Framing::Raw } else { Framing::Multiplexed }
 }
 
 /// Writes everything to a descriptor that may not block; waits where it would.

@@ -125,7 +125,13 @@ fn make(
     chain: Option<&berth_oci::Digest>,
 ) -> Result<(), Error> {
     let id = definition.id.clone();
-    let kept = Kept { name: name.to_owned(), state: State::NEW, stopped_by_client: false, restarts: 0 };
+    let kept = Kept {
+        name: name.to_owned(),
+        state: State::NEW,
+        stopped_by_client: false,
+        restarts: 0,
+        changes: None,
+    };
     let (container, mailbox) = Container::new(definition, kept.clone());
     let record = container.record(&kept)?;
     parts.storage.snapshots().create(&id, chain)?;

@@ -409,7 +409,13 @@ mod tests {
     }
 
     fn container() -> Arc<Container> {
-        let kept = Kept { name: "c".into(), state: State::NEW, stopped_by_client: false, restarts: 0 };
+        let kept = Kept {
+            name: "c".into(),
+            state: State::NEW,
+            stopped_by_client: false,
+            restarts: 0,
+            changes: None,
+        };
         Arc::new(Container::new(definition(), kept).0)
     }
 

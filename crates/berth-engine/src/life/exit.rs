@@ -83,7 +83,7 @@ impl Owner {
         let kept = self.container.kept();
         let ended =
             policy::Ended { code: end.code, by_client: kept.stopped_by_client, restarts: kept.restarts };
-        let again = policy::restarts(&self.container.definition.host.restart_policy, ended);
+        let again = policy::restarts(&self.container.restart_policy(), ended);
         again.then(|| self.back_off.next(ran(running, end)))
     }
 

@@ -40,6 +40,8 @@ pub enum Request {
     Remove(op::Remove, Answer),
     /// Give it another name.
     Rename(String, Answer),
+    /// Give it other limits, or another restart policy.
+    Update(Box<op::Update>, Answer),
 }
 
 /// How to end a container.
@@ -151,6 +153,10 @@ impl Owner {
             Request::Remove(remove, answer) => self.remove(remove, answer).await,
             Request::Rename(name, answer) => {
                 let outcome = self.rename(name);
+                reply(answer, outcome);
+            }
+            Request::Update(update, answer) => {
+                let outcome = self.update(*update).await;
                 reply(answer, outcome);
             }
         }

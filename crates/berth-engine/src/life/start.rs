@@ -130,7 +130,8 @@ impl Owner {
         let parts = Arc::clone(&self.parts);
         let container = Arc::clone(&self.container);
         let settings = parts.current.get();
-        let effective = parts.effective(&container.definition);
+        let current = container.current();
+        let effective = parts.effective(&current);
         let definition = settings.defaults.complete(&effective);
         let definition = definition.as_ref();
         let id = container.id();

@@ -6,7 +6,7 @@ mod inject;
 mod mounts;
 pub mod process;
 mod profile;
-mod resources;
+pub mod resources;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

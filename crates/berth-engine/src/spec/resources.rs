@@ -29,6 +29,15 @@ pub fn resources(host: &HostConfig, devices: Vec<LinuxDeviceCgroup>) -> Result<L
     builder.build().map_err(spec_error)
 }
 
+/// The limits that an update names: no limit of processes is a value too.
+pub fn changed(host: &HostConfig) -> Result<LinuxResources, Error> {
+    let mut changed = resources(host, Vec::new())?;
+    if host.pids_limit.is_some_and(|limit| limit <= 0) {
+        changed.set_pids(Some(LinuxPidsBuilder::default().limit(-1).build().map_err(spec_error)?));
+    }
+    Ok(changed)
+}
+
 fn memory(host: &HostConfig) -> Result<LinuxMemory, Error> {
     let mut builder = LinuxMemoryBuilder::default();
     if host.memory > 0 {
@@ -171,6 +180,14 @@ mod tests {
         let memory = found.memory().unwrap();
         assert_eq!((memory.limit(), memory.swap()), (Some(64 << 20), Some(-1)));
         assert_eq!(found.pids().unwrap().limit(), 7);
+    }
+
+    #[test]
+    fn an_update_takes_the_limit_of_processes_away() {
+        let of = |limit| changed(&HostConfig { pids_limit: limit, ..Default::default() }).unwrap();
+        assert!(of(None).pids().is_none());
+        assert_eq!(of(Some(0)).pids().unwrap().limit(), -1);
+        assert_eq!(of(Some(7)).pids().unwrap().limit(), 7);
     }
 
     #[test]

@@ -7,11 +7,13 @@
 //! Sources: cgroups(7), and `cgroup-v1/` and `cgroup-v2.rst` in the kernel's administrator guide. Nothing here talks
 //! to systemd, and nothing here keeps state: two managers of one path are the same.
 
+mod before;
 mod creation;
 mod delegation;
 mod devices;
 mod directory;
 mod error;
+mod io_entries;
 mod layout;
 mod oom;
 mod processes;
@@ -30,6 +32,7 @@ use oci_spec::runtime::LinuxResources;
 
 use directory::Directory;
 pub use error::{Error, Result};
+pub use io_entries::{IoEntries, IoEntry};
 pub use layout::{Hierarchy, Layout, Mode, Version};
 pub use oom::OomEvents;
 use setting::Setting;
@@ -216,14 +219,14 @@ impl Manager {
     /// Changes the resources that `resources` names, and leaves the others.
     ///
     /// # Errors
-    /// A value that the kernel refuses; those written before it stay.
+    /// A value that the kernel refuses; the files then get back what they held. Devices stay as they were.
     pub fn update(&self, resources: &LinuxResources) -> Result<()> {
         if !self.exists() {
             return Err(Error::NotFound(self.path()));
         }
         self.check_usage(resources)?;
         let settings = resources::settings(self.layout, resources)?;
-        creation::write(&settings, |setting| self.place(setting))?;
+        before::write_all_or_none(&settings, |setting| self.place(setting))?;
         self.set_devices(resources)
     }
 
@@ -331,6 +334,11 @@ impl Manager {
             memory: self.controller("memory").map(|at| stats::memory(&at)).transpose()?.unwrap_or_default(),
             pids: self.controller("pids").map(|at| stats::pids(&at)).transpose()?.unwrap_or_default(),
             io: self.controller("blkio").map(|at| stats::io(&at)).transpose()?.unwrap_or_default(),
+            io_entries: self
+                .controller("blkio")
+                .map(|at| io_entries::read(&at))
+                .transpose()?
+                .unwrap_or_default(),
         })
     }
 

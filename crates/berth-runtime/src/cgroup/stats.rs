@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::directory::{Directory, value_of};
 use super::error::Result;
+use super::io_entries::IoEntries;
 use super::layout::Version;
 
 /// Usage of one cgroup with all below it. A controller that is missing leaves zeros.
@@ -17,6 +18,8 @@ pub struct Stats {
     pub pids: PidsStats,
     /// Block I/O, by device.
     pub io: Vec<IoStats>,
+    /// The same as the kernel lists it.
+    pub io_entries: IoEntries,
 }
 
 /// CPU time in nanoseconds since the cgroup was made.
@@ -51,6 +54,8 @@ pub struct MemoryStats {
     pub swap: u64,
     /// How often the limit was hit.
     pub failures: u64,
+    /// How often an allocation failed for want of memory; version 2 only.
+    pub oom_events: u64,
     /// The lines of `memory.stat`, whose names differ between the versions.
     pub details: BTreeMap<String, u64>,
 }
@@ -142,17 +147,22 @@ pub(super) fn memory(directory: &Directory) -> Result<MemoryStats> {
                 limit: number("memory.limit_in_bytes")?.filter(|&limit| limit < V1_UNLIMITED),
                 swap: number("memory.memsw.usage_in_bytes")?.unwrap_or(0).saturating_sub(usage),
                 failures: number("memory.failcnt")?.unwrap_or(0),
+                oom_events: 0,
                 details,
             }
         }
-        Version::V2 => MemoryStats {
-            usage: number("memory.current")?.unwrap_or(0),
-            peak: number("memory.peak")?,
-            limit: number("memory.max")?,
-            swap: number("memory.swap.current")?.unwrap_or(0),
-            failures: directory.read_key("memory.events", "max")?.unwrap_or(0),
-            details,
-        },
+        Version::V2 => {
+            let events = directory.read_if_present("memory.events")?.unwrap_or_default();
+            MemoryStats {
+                usage: number("memory.current")?.unwrap_or(0),
+                peak: number("memory.peak")?,
+                limit: number("memory.max")?,
+                swap: number("memory.swap.current")?.unwrap_or(0),
+                failures: value_of(&events, "max").unwrap_or(0),
+                oom_events: value_of(&events, "oom").unwrap_or(0),
+                details,
+            }
+        }
     })
 }
 
@@ -307,6 +317,7 @@ mod tests {
         );
         let memory = memory(&directory).unwrap();
         assert_eq!((memory.usage, memory.limit, memory.peak, memory.failures), (4096, None, Some(8192), 6));
+        assert_eq!(memory.oom_events, 1);
         let io = io(&directory).unwrap();
         assert_eq!((io[0].minor, io[0].reads, io[0].discards), (16, 3, 6));
         assert_eq!(pids(&directory).unwrap(), PidsStats::default());

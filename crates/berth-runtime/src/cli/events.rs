@@ -39,7 +39,7 @@ fn event(id: &str, kind: &str, data: Value) -> Value {
 type Operation = (&'static str, fn(&IoStats) -> u64);
 
 fn figures(stats: &Stats) -> Value {
-    let Stats { cpu, memory, pids, io } = stats;
+    let Stats { cpu, memory, pids, io, .. } = stats;
     let entries = |operations: [Operation; 2]| -> Vec<Value> {
         io.iter()
             .flat_map(|device| {

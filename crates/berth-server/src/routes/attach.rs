@@ -15,6 +15,7 @@ pub async fn container(call: Call, name: &str) -> Outcome {
         stdout: query.flag("stdout"),
         stderr: query.flag("stderr"),
         detach_keys: query.given("detachKeys").map(str::to_owned),
+        raw: false,
     };
     let pending = call.engine.attach(name, operation).await?;
     let content_type = content_type(pending.tty, call.version);

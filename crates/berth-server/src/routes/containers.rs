@@ -1,6 +1,7 @@
 //! Containers: made, shown, and led through their life.
 
-use berth_api::container::{Config, CreateRequest, WaitError, WaitResponse};
+use berth_api::container::{Config, CreateRequest, UpdateRequest, WaitError, WaitResponse};
+use berth_api::version::ApiVersion;
 use berth_engine::op;
 use futures_util::stream;
 use http::StatusCode;
@@ -126,6 +127,27 @@ pub async fn rename(call: Call, name: &str) -> Outcome {
     Ok(answer::done())
 }
 
+/// An update without what a version did not know yet.
+fn known_to(version: ApiVersion, mut request: UpdateRequest) -> UpdateRequest {
+    if version < ApiVersion::new(1, 40) {
+        request.pids_limit = None;
+    }
+    if version < ApiVersion::new(1, 55) {
+        request.blkio_weight_device = None;
+        request.blkio_device_read_bps = None;
+        request.blkio_device_write_bps = None;
+        request.blkio_device_read_iops = None;
+        request.blkio_device_write_iops = None;
+    }
+    request
+}
+
+pub async fn update(mut call: Call, name: &str) -> Outcome {
+    let request: UpdateRequest = call.required_json().await?;
+    let operation = op::Update::parse(known_to(call.version, request));
+    Ok(answer::ok(&call.engine.update(name, operation).await?))
+}
+
 /// Sends the head at once, so that the client knows its wait counts, and the body when the wait ends.
 pub async fn wait(call: Call, name: &str) -> Outcome {
     let condition = op::WaitCondition::parse(call.query.get("condition"))?;
@@ -175,6 +197,19 @@ mod tests {
         for bad in ["", "h=24", "h=-1&w=80", "h=24&w=70000", "h=a&w=1"] {
             assert_eq!(size(&Query::parse(bad)).unwrap_err().status, StatusCode::BAD_REQUEST, "{bad}");
         }
+    }
+
+    #[test]
+    fn updates_change_what_their_version_knows() {
+        let request = UpdateRequest {
+            pids_limit: Some(5),
+            blkio_device_read_bps: Some(Vec::new()),
+            ..Default::default()
+        };
+        assert_eq!(known_to(ApiVersion::NEWEST, request.clone()), request);
+        let older = known_to(ApiVersion::new(1, 54), request.clone());
+        assert_eq!((older.pids_limit, older.blkio_device_read_bps), (Some(5), None));
+        assert_eq!(known_to(ApiVersion::new(1, 39), request), UpdateRequest::default());
     }
 
     #[test]

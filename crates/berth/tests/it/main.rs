@@ -29,6 +29,7 @@ mod errors;
 mod events;
 mod exec;
 mod faults;
+mod figures;
 mod files;
 mod flags;
 mod flags_devices;
@@ -50,7 +51,9 @@ mod runtime;
 mod security;
 mod terminal;
 mod usage;
+mod update;
 mod vm;
+mod websocket;
 
 use std::path::Path;
 

@@ -131,6 +131,9 @@ fn containers_run_on_cgroup_v2() {
          step frozen berth ps --format '{{.Status}}'
          step unpause berth unpause cc
          step exec berth exec cc cat /proc/self/cgroup
+         step update berth update -m 64m --memory-swap 64m --cpus 0.5 --pids-limit 9 cc
+         step updated berth exec cc sh -c 'cd /sys/fs/cgroup; cat memory.max memory.swap.max pids.max cpu.max'
+         step figures berth stats --no-stream --format '{{.Name}} {{.PIDs}} {{.MemUsage}}' cc
          step top berth top cc
          step network berth exec cc ping -c 1 -W 5 172.17.0.1
          step stop berth stop -t 1 cc
@@ -151,6 +154,10 @@ fn containers_run_on_cgroup_v2() {
     assert!(steps.step("frozen").contains("(Paused)"), "{}", steps.step("frozen"));
     assert_eq!(steps.step("unpause"), "cc\ncode 0");
     assert_eq!(steps.step("exec"), "0::/\ncode 0");
+    assert_eq!(steps.step("update"), "cc\ncode 0");
+    assert_eq!(steps.step("updated"), "67108864\n0\n9\n50000 100000\ncode 0");
+    let figures = steps.step("figures");
+    assert!(figures.starts_with("cc 1 ") && figures.ends_with("iB / 64MiB\ncode 0"), "{figures}");
     assert!(steps.step("top").contains("sleep 1000"), "{}", steps.step("top"));
     assert_eq!(steps.step("stop"), "cc\ncode 0");
     assert_eq!(steps.step("state"), "exited 137\ncode 0");
