@@ -21,4 +21,4 @@ pub use mount::{BindOptions, DriverConfig, ImageOptions, Mount, MountPoint, Tmpf
 pub use stats::{
     BlkioEntry, BlkioStats, CpuStats, CpuUsage, MemoryStats, NetworkStats, PidsStats, Stats, ThrottlingData,
 };
-pub use summary::{Summary, SummaryHost, SummaryNetworks};
+pub use summary::{Summary, SummaryHealth, SummaryHost, SummaryNetworks};

@@ -10,6 +10,7 @@ use berth_api::filter::Filters;
 use jiff::Timestamp;
 use tokio::sync::broadcast;
 
+use crate::container::health::HealthStatus;
 use crate::{Error, op};
 
 /// Events that are kept for `since`, and that a slow reader may lag behind.
@@ -73,6 +74,8 @@ pub enum ContainerEvent {
         /// Columns.
         columns: u16,
     },
+    /// Its health is another.
+    Health(HealthStatus),
     /// Its processes were listed.
     Top,
     /// A process was prepared.
@@ -175,6 +178,7 @@ impl ContainerEvent {
             ContainerEvent::Unpause => plain("unpause"),
             ContainerEvent::Destroy => plain("destroy"),
             ContainerEvent::Top => plain("top"),
+            ContainerEvent::Health(status) => plain(&format!("health_status: {}", status.as_str())),
             ContainerEvent::Die { code, ran } => {
                 let seconds = ran.as_secs().to_string();
                 ("die".into(), vec![("exitCode", code.to_string()), ("execDuration", seconds)])

@@ -233,9 +233,16 @@ fn restart(text: &str) -> Outcome<RestartPolicy> {
 }
 
 fn health(matches: &ArgMatches) -> Outcome<Option<HealthConfig>> {
-    let command = text(matches, "health-cmd");
+    let kinds = [("health-cmd", "CMD-SHELL"), ("health-http", "HTTP"), ("health-tcp", "TCP")];
+    let mut tests = kinds
+        .into_iter()
+        .filter_map(|(flag, kind)| Some(vec![kind.to_owned(), text(matches, flag)?.to_owned()]));
+    let test = tests.next();
+    if tests.next().is_some() {
+        return Err(Failure::new("--health-cmd, --health-http and --health-tcp exclude each other"));
+    }
     let check = HealthConfig {
-        test: command.map(|command| vec!["CMD-SHELL".to_owned(), command.to_owned()]),
+        test,
         interval: number(matches, "health-interval"),
         timeout: number(matches, "health-timeout"),
         start_period: number(matches, "health-start-period"),

@@ -189,12 +189,18 @@ impl Owner {
 
     /// It runs: nothing has happened, but that this engine is another one.
     async fn resume(&mut self, running: Running, control: ShimControl) {
-        self.set_running(running);
+        let running = self.set_running(running);
         match self.parts.storage.snapshots().acquire(self.container.id()) {
             Ok(lease) => self.lease = Some(lease),
             Err(error) => tracing::error!(container = self.container.id(), %error, "the layer is not held"),
         }
         self.take_shim(control).await;
+        if self.container.kept().health.is_none() {
+            // The engine ended before it could say that the container runs.
+            let health = self.fresh_health();
+            self.change_regardless(|kept| kept.health.clone_from(&health));
+        }
+        self.monitor(&running);
         if !self.parts.settings.live_restore {
             // As Docker without live restore: survivors end before policies apply.
             let stop = StopRequest {
@@ -207,9 +213,10 @@ impl Owner {
         }
     }
 
-    fn set_running(&self, running: Running) {
+    fn set_running(&self, running: Running) -> Running {
         self.change_regardless(|kept| kept.state = State::Running(running.clone()));
         self.container.live(|life| life.up = true);
+        running
     }
 
     async fn ended_meanwhile(&mut self, known: Running, end: End) {

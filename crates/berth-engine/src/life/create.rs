@@ -6,7 +6,6 @@ use berth_api::container::CreateResponse;
 
 use super::owner::Owner;
 use super::sources;
-use crate::container::state::State;
 use crate::container::{Container, Kept};
 use crate::create::{self, Definition};
 use crate::engine::Parts;
@@ -67,7 +66,7 @@ fn make(
     chain: Option<&berth_oci::Digest>,
 ) -> Result<(), Error> {
     let id = definition.id.clone();
-    let kept = Kept { name: name.to_owned(), state: State::NEW, stopped_by_client: false, restarts: 0 };
+    let kept = Kept::new(name.to_owned());
     let (container, mailbox) = Container::new(definition, kept.clone());
     let record = container.record(&kept)?;
     parts.storage.snapshots().create(&id, chain)?;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -11,6 +12,7 @@ use berth_shim::client::{ExecError, ExecRequest, ShimClient};
 use berth_shim::protocol::Target;
 use berth_shim::spawner::Attach;
 use bytes::BytesMut;
+use tokio::sync::Notify;
 
 use super::attach::{detach_keys, framing, write_all};
 use crate::container::Container;
@@ -36,6 +38,7 @@ pub struct Exec {
     op: op::ExecCreate,
     keys: Vec<u8>,
     state: Mutex<ExecState>,
+    over: Notify,
 }
 
 /// What an exec instance is doing.
@@ -74,7 +77,34 @@ impl Exec {
             ExecState::Created | ExecState::Ended { .. } => return false,
         };
         *state = ExecState::Ended { pid, code, at: Instant::now() };
+        self.over.notify_waiters();
         ran
+    }
+
+    /// The ID of its container.
+    pub(super) fn container_id(&self) -> &str {
+        self.container.id()
+    }
+
+    /// How it ended, if it has.
+    pub(super) fn exit_code(&self) -> Option<i32> {
+        match self.state() {
+            ExecState::Ended { code, .. } => Some(code),
+            _ => None,
+        }
+    }
+
+    /// Resolves when it has ended.
+    pub(super) async fn ended(&self) {
+        loop {
+            let mut over = pin!(self.over.notified());
+            // What is told from here on is heard.
+            over.as_mut().enable();
+            if self.exit_code().is_some() {
+                return;
+            }
+            over.await;
+        }
     }
 
     fn is_stale(&self) -> bool {
@@ -132,6 +162,11 @@ impl Execs {
         all.values().filter(|e| e.container.id() == container && e.end(code)).cloned().collect()
     }
 
+    /// Nobody will ask for it any more.
+    pub(super) fn remove(&self, id: &str) {
+        self.lock().remove(id);
+    }
+
     /// The container is gone.
     pub(super) fn forget(&self, container: &str) {
         self.lock().retain(|_, exec| exec.container.id() != container);
@@ -172,7 +207,8 @@ impl PendingExec {
         outcome
     }
 
-    async fn run(&self, connection: Option<(OwnedFd, Vec<u8>)>) -> Result<(), Error> {
+    /// Starts the process; failures are told to the caller alone.
+    pub(super) async fn run(&self, connection: Option<(OwnedFd, Vec<u8>)>) -> Result<(), Error> {
         let (exec, container) = (&self.exec, &self.exec.container);
         let launch = match self.launch() {
             Ok(launch) => launch,
@@ -190,7 +226,7 @@ impl PendingExec {
             framing: framing(exec.op.tty),
             detach_keys: if exec.op.tty { exec.keys.clone() } else { Vec::new() },
         });
-        let (id, command) = (exec.id.clone(), exec.op.command.join(" "));
+        let (id, command) = (exec.id.clone(), command_line(&exec.op.command));
         self.parts.events.publish(container.event(ContainerEvent::ExecStart { id, command }));
         let request = ExecRequest {
             id: exec.id.clone(),
@@ -213,6 +249,11 @@ impl PendingExec {
                 Err(error.into())
             }
         }
+    }
+
+    /// Who starts it.
+    pub(super) fn shim(&self) -> Arc<ShimClient> {
+        Arc::clone(&self.shim)
     }
 
     fn launch(&self) -> Result<ExecLaunch, Error> {
@@ -280,46 +321,74 @@ fn joinable(container: &Container) -> Result<Arc<ShimClient>, Error> {
     }
 }
 
+/// Makes an instance for a process in a running container.
+pub(super) fn prepare(
+    parts: &Parts,
+    container: &Arc<Container>,
+    op: op::ExecCreate,
+    keys: Vec<u8>,
+) -> Result<Arc<Exec>, Error> {
+    joinable(container)?;
+    let id = name::new_id().map_err(|source| Error::Io { operation: "read random bytes".into(), source })?;
+    let command = command_line(&op.command);
+    let exec = Arc::new(Exec {
+        id: id.clone(),
+        container: Arc::clone(container),
+        op,
+        keys,
+        state: Mutex::new(ExecState::Created),
+        over: Notify::new(),
+    });
+    parts.execs.insert(Arc::clone(&exec))?;
+    parts.events.publish(container.event(ContainerEvent::ExecCreate { id, command }));
+    Ok(exec)
+}
+
+/// Takes an instance into use, once.
+pub(super) fn begin(
+    parts: &Arc<Parts>,
+    exec: &Arc<Exec>,
+    detach: bool,
+    size: Option<(u16, u16)>,
+) -> Result<PendingExec, Error> {
+    let shim = joinable(&exec.container)?;
+    {
+        let (id, mut state) = (&exec.id, exec.lock());
+        match *state {
+            ExecState::Created => *state = ExecState::Starting,
+            ExecState::Ended { .. } => {
+                return Err(Error::Conflict(format!("exec command {id} has already run")));
+            }
+            ExecState::Starting | ExecState::Running { .. } => {
+                return Err(Error::Conflict(format!("exec command {id} is already running")));
+            }
+        }
+    }
+    let (parts, exec) = (Arc::clone(parts), Arc::clone(exec));
+    Ok(PendingExec { tty: exec.op.tty, detach, parts, exec, shim, size })
+}
+
+/// Program and arguments as events have them: Docker joins the two with a space, also where there are none.
+fn command_line(command: &[String]) -> String {
+    match command.split_first() {
+        Some((program, arguments)) => format!("{program} {}", arguments.join(" ")),
+        None => String::new(),
+    }
+}
+
 #[expect(clippy::unused_async, reason = "some operations need not wait")]
 impl Engine {
     /// Prepares a process in a running container.
     pub async fn exec_create(&self, name: &str, op: op::ExecCreate) -> Result<exec::CreateResponse, Error> {
         let keys = detach_keys(op.detach_keys.as_deref())?;
         let container = self.parts.containers.find(name)?;
-        joinable(&container)?;
-        let id =
-            name::new_id().map_err(|source| Error::Io { operation: "read random bytes".into(), source })?;
-        let command = op.command.join(" ");
-        let exec = Exec {
-            id: id.clone(),
-            container: Arc::clone(&container),
-            op,
-            keys,
-            state: Mutex::new(ExecState::Created),
-        };
-        self.parts.execs.insert(Arc::new(exec))?;
-        self.parts.events.publish(container.event(ContainerEvent::ExecCreate { id: id.clone(), command }));
-        Ok(exec::CreateResponse { id })
+        Ok(exec::CreateResponse { id: prepare(&self.parts, &container, op, keys)?.id.clone() })
     }
 
     /// Checks the start of an exec instance; send the answer's head, then [`PendingExec::start`].
     pub async fn exec_start(&self, id: &str, op: op::ExecStart) -> Result<PendingExec, Error> {
         let exec = self.parts.execs.find(id)?;
-        let shim = joinable(&exec.container)?;
-        {
-            let mut state = exec.lock();
-            match *state {
-                ExecState::Created => *state = ExecState::Starting,
-                ExecState::Ended { .. } => {
-                    return Err(Error::Conflict(format!("exec command {id} has already run")));
-                }
-                ExecState::Starting | ExecState::Running { .. } => {
-                    return Err(Error::Conflict(format!("exec command {id} is already running")));
-                }
-            }
-        }
-        let tty = exec.op.tty;
-        Ok(PendingExec { tty, detach: op.detach, parts: Arc::clone(&self.parts), exec, shim, size: op.size })
+        begin(&self.parts, &exec, op.detach, op.size)
     }
 
     /// Everything about an exec instance.
@@ -398,11 +467,12 @@ mod tests {
             op: op::ExecCreate::default(),
             keys: Vec::new(),
             state: Mutex::new(ExecState::Starting),
+            over: Notify::new(),
         })
     }
 
     fn container() -> Arc<Container> {
-        let kept = Kept { name: "c".into(), state: State::NEW, stopped_by_client: false, restarts: 0 };
+        let kept = Kept::new("c".into());
         Arc::new(Container::new(definition(), kept).0)
     }
 

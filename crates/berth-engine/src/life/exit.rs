@@ -54,6 +54,7 @@ impl Owner {
     /// The run has ended: records it, tells it, gives back what it held, and does what is due then.
     pub(super) async fn on_exit(&mut self, end: End) {
         let State::Running(running) = self.container.state() else { return };
+        self.monitor = None;
         let ending = self.ending.take();
         let delay = self.restart_delay(&running, &end, ending.as_ref());
         self.record(&running, &end, ending.as_ref(), delay.is_some());
@@ -96,6 +97,7 @@ impl Owner {
             finished_at: end.at,
         };
         self.change_regardless(|kept| {
+            kept.unchecked();
             kept.stopped_by_client |= ending.is_some_and(|ending| ending.by_client);
             kept.state =
                 if again { State::Restarting(exited.clone()) } else { State::Exited(exited.clone()) };

@@ -6,6 +6,7 @@ pub mod attach;
 mod create;
 pub mod exec;
 mod exit;
+pub mod health;
 pub mod logs;
 mod open;
 pub mod owner;

@@ -17,6 +17,7 @@ use crate::container::{Container, Kept};
 use crate::engine::Parts;
 use crate::event::ContainerEvent;
 use crate::life::adopt::Found;
+use crate::life::health::{self, Monitor};
 use crate::life::policy::BackOff;
 use crate::life::stop::Ending;
 use crate::{Error, op};
@@ -70,6 +71,8 @@ pub struct Owner {
     /// When its policy starts it again.
     pub(super) restart_at: Option<Instant>,
     pub(super) removed: bool,
+    /// Who checks its health while it runs.
+    pub(super) monitor: Option<Box<Monitor>>,
 }
 
 impl Owner {
@@ -107,6 +110,7 @@ impl Owner {
             back_off: BackOff::default(),
             restart_at: None,
             removed: false,
+            monitor: None,
         }
     }
 
@@ -118,6 +122,7 @@ impl Owner {
                 biased;
                 () = parts.ending.cancelled() => break,
                 event = next_event(&mut self.shim) => self.on_event(event).await,
+                told = health::next(&mut self.monitor) => self.on_probe(told),
                 () = until(kill_at) => self.on_impatience().await,
                 () = until(self.restart_at) => self.restart_by_policy().await,
                 request = self.mailbox.recv() => match request {

@@ -12,7 +12,8 @@ use crate::call::{Call, Query};
 use crate::failure::Failure;
 
 pub async fn create(mut call: Call) -> Outcome {
-    let request: CreateRequest = call.required_json().await?;
+    let mut request: CreateRequest = call.required_json().await?;
+    legacy::create(call.version, &mut request);
     let operation =
         op::CreateContainer::parse(call.query.given("name"), call.query.given("platform"), request)?;
     Ok(answer::json(StatusCode::CREATED, &call.engine.create(operation).await?))
@@ -27,7 +28,7 @@ pub async fn list(call: Call) -> Outcome {
         size: call.query.flag("size"),
         filters: call.query.filters()?,
     };
-    Ok(answer::ok(&call.engine.list(operation).await?))
+    Ok(legacy::containers(call.version, call.engine.list(operation).await?))
 }
 
 pub async fn inspect(call: Call, name: &str) -> Outcome {

@@ -1,6 +1,6 @@
 //! Fields that newer versions of the API dropped, for clients that still ask with an older one.
 
-use berth_api::container::Inspect;
+use berth_api::container::{CreateRequest, Inspect, Summary};
 use berth_api::version::ApiVersion;
 use berth_api::{event, image};
 use http::{Response, StatusCode};
@@ -63,6 +63,23 @@ pub fn container(version: ApiVersion, container: &Inspect) -> Response<Body> {
             }),
         );
     })
+}
+
+/// A container to create, without what the client's version does not know.
+pub fn create(version: ApiVersion, request: &mut CreateRequest) {
+    if version < ApiVersion::new(1, 44)
+        && let Some(health) = &mut request.config.healthcheck
+    {
+        health.start_interval = 0;
+    }
+}
+
+/// The list of containers. Their health is there since 1.52.
+pub fn containers(version: ApiVersion, mut containers: Vec<Summary>) -> Response<Body> {
+    if version < ApiVersion::new(1, 52) {
+        containers.iter_mut().for_each(|container| container.health = None);
+    }
+    answer::ok(&containers)
 }
 
 /// The list of images. Before 1.44 the size is also called the virtual size.

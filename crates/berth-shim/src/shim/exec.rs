@@ -35,6 +35,19 @@ impl Exec {
         self.until.into_iter().chain(self.streams.deadline()).min()
     }
 
+    /// Sends a signal to the process. What ends it for certain also ends its children, as far as they stayed in its
+    /// process group: it leads one, and until it is reaped the group's number is nobody else's.
+    pub(super) fn signal(&self, signal: i32) -> std::io::Result<()> {
+        let Some(process) = &self.process else { return Ok(()) };
+        if signal == process::KILL
+            && let Some(group) = rustix::process::Pid::from_raw(self.pid)
+        {
+            // A process that made no group of its own is reached by the next call.
+            let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+        }
+        berth_sys::signal::send(process.as_fd(), signal)
+    }
+
     /// Nothing of it is left.
     fn is_over(&self) -> bool {
         self.process.is_none() && !self.streams.has_output() && !self.streams.is_attached()
