@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use berth_api::exec;
 use berth_runtime::launch::ExecLaunch;
 use berth_shim::client::{ExecError, ExecRequest, ShimClient};
-use berth_shim::protocol::Target;
+use berth_shim::protocol::{Framing, Target};
 use berth_shim::spawner::Attach;
 use bytes::BytesMut;
 use tokio::sync::Notify;
@@ -183,6 +183,7 @@ pub struct PendingExec {
     exec: Arc<Exec>,
     shim: Arc<ShimClient>,
     size: Option<(u16, u16)>,
+    framing: Framing,
 }
 
 impl PendingExec {
@@ -223,7 +224,7 @@ impl PendingExec {
             stdin: exec.op.stdin,
             stdout: exec.op.stdout,
             stderr: exec.op.stderr,
-            framing: framing(exec.op.tty),
+            framing: self.framing,
             detach_keys: if exec.op.tty { exec.keys.clone() } else { Vec::new() },
         });
         let (id, command) = (exec.id.clone(), command_line(&exec.op.command));
@@ -249,6 +250,13 @@ impl PendingExec {
                 Err(error.into())
             }
         }
+    }
+
+    /// Output comes as it is, both streams mixed.
+    pub(super) fn raw(self) -> PendingExec {
+        let mut pending = self;
+        pending.framing = Framing::Raw;
+        pending
     }
 
     /// Who starts it.
@@ -365,7 +373,8 @@ pub(super) fn begin(
         }
     }
     let (parts, exec) = (Arc::clone(parts), Arc::clone(exec));
-    Ok(PendingExec { tty: exec.op.tty, detach, parts, exec, shim, size })
+    let tty = exec.op.tty;
+    Ok(PendingExec { tty, detach, parts, exec, shim, size, framing: framing(tty) })
 }
 
 /// Program and arguments as events have them: Docker joins the two with a space, also where there are none.

@@ -25,6 +25,7 @@ mod errors;
 mod exec;
 mod faults;
 mod files;
+mod health;
 mod images;
 mod inside;
 mod life;

@@ -54,7 +54,7 @@ impl Running {
         let io = |source| Error::Io { operation: "make the streams of a health check".into(), source };
         let (mut ours, theirs) = UnixStream::pair().map_err(io)?;
         let theirs = theirs.into_std().map_err(io)?;
-        let pending = exec::begin(&self.parts, &self.exec, false, None)?;
+        let pending = exec::begin(&self.parts, &self.exec, false, None)?.raw();
         let shim = pending.shim();
         self.shim = Some(Arc::clone(&shim));
         // The time that its start takes is not the check's.
