@@ -149,6 +149,8 @@ impl Owner {
         let ended =
             policy::Ended { code: exited.code, by_client: kept.stopped_by_client, restarts: kept.restarts };
         if policy::starts_with_engine(&self.container.definition.host.restart_policy, ended) {
+            // It counts as started anew, not as started again.
+            self.change_regardless(|kept| kept.restarts = 0);
             self.restart_at = Some(Instant::now());
         }
     }
@@ -190,16 +192,14 @@ impl Owner {
     /// It runs: nothing has happened, but that this engine is another one.
     async fn resume(&mut self, running: Running, control: ShimControl) {
         let running = self.set_running(running);
+        // As in Docker: what another engine knew may be long ago.
+        let health = self.fresh_health();
+        self.change_regardless(|kept| kept.health.clone_from(&health));
         match self.parts.storage.snapshots().acquire(self.container.id()) {
             Ok(lease) => self.lease = Some(lease),
             Err(error) => tracing::error!(container = self.container.id(), %error, "the layer is not held"),
         }
         self.take_shim(control).await;
-        if self.container.kept().health.is_none() {
-            // The engine ended before it could say that the container runs.
-            let health = self.fresh_health();
-            self.change_regardless(|kept| kept.health.clone_from(&health));
-        }
         self.monitor(&running);
         if !self.parts.settings.live_restore {
             // As Docker without live restore: survivors end before policies apply.

@@ -321,7 +321,7 @@ fn joinable(container: &Container) -> Result<Arc<ShimClient>, Error> {
     let id = container.id();
     match container.state() {
         State::Running(running) if running.paused => {
-            Err(Error::Paused(format!("container {id} is paused, unpause the container before exec")))
+            Err(Error::Paused(format!("Container {id} is paused, unpause the container before exec")))
         }
         State::Running(_) => container.shim().ok_or_else(|| Error::NotRunning(id.to_owned())),
         State::Restarting(_) => Err(Error::restarting(id)),
@@ -434,10 +434,11 @@ impl Engine {
     /// Sets the size of an exec instance's terminal.
     pub async fn exec_resize(&self, id: &str, rows: u16, columns: u16) -> Result<(), Error> {
         let exec = self.parts.execs.find(id)?;
+        let shim = exec.container.shim();
+        let shim = shim.ok_or_else(|| Error::NotRunning(exec.container.id().to_owned()))?;
         if !matches!(exec.state(), ExecState::Running { .. }) {
-            return Err(Error::Conflict("exec process is not started".into()));
+            return Err(Error::InvalidParameter("exec process is not started".into()));
         }
-        let shim = joinable(&exec.container)?;
         Ok(shim.resize(Target::Exec(exec.id.clone()), rows, columns).await?)
     }
 

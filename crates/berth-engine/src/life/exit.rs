@@ -98,6 +98,7 @@ impl Owner {
         };
         self.change_regardless(|kept| {
             kept.unchecked();
+            kept.restarts = kept.restarts.saturating_add(u32::from(again));
             kept.stopped_by_client |= ending.is_some_and(|ending| ending.by_client);
             kept.state =
                 if again { State::Restarting(exited.clone()) } else { State::Exited(exited.clone()) };
@@ -127,6 +128,7 @@ impl Owner {
                     self.tell(ContainerEvent::Stop);
                     super::owner::reply(answer, Ok(()));
                 }
+                After::Killed(answer) => super::owner::reply(answer, Ok(())),
                 After::Restart(answer) => restarts.push(answer),
                 After::Removed(remove, answer) => removals.push((remove, answer)),
             }
@@ -171,7 +173,7 @@ impl Owner {
     /// Its policy's delay has passed.
     pub(super) async fn restart_by_policy(&mut self) {
         self.restart_at = None;
-        let restarts = self.container.kept().restarts + 1;
+        let restarts = self.container.kept().restarts;
         if let Err(error) = self.start(restarts).await {
             tracing::warn!(container = self.container.id(), %error, "the restart policy could not start it");
         }

@@ -20,7 +20,7 @@ use crate::life::adopt::Found;
 use crate::life::health::{self, Monitor};
 use crate::life::policy::BackOff;
 use crate::life::stop::Ending;
-use crate::{Error, op};
+use crate::{Error, name, op};
 
 /// Where the outcome of a request goes.
 pub type Answer = oneshot::Sender<Result<(), Error>>;
@@ -141,10 +141,7 @@ impl Owner {
                 self.after_start().await;
             }
             Request::Stop(stop, answer) => self.stop(stop, answer).await,
-            Request::Kill(signal, answer) => {
-                let outcome = self.kill(signal).await;
-                reply(answer, outcome);
-            }
+            Request::Kill(signal, answer) => self.kill(signal, answer).await,
             Request::Pause(answer) => {
                 let outcome = self.pause().await;
                 reply(answer, outcome);
@@ -184,7 +181,9 @@ impl Owner {
             ));
         }
         let id = self.container.id();
-        self.parts.containers.reserve(&name, id)?;
+        let allocate = |error| Error::NewName(Box::new(error));
+        let name = name::parse(&format!("/{name}")).map_err(allocate)?;
+        self.parts.containers.reserve(&name, id).map_err(allocate)?;
         if let Err(error) = self.change(|kept| kept.name.clone_from(&name)) {
             self.parts.containers.release(&name, id);
             return Err(error);

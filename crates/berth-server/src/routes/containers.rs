@@ -37,6 +37,12 @@ pub async fn inspect(call: Call, name: &str) -> Outcome {
 }
 
 pub async fn start(call: Call, name: &str) -> Outcome {
+    if !call.query.get("checkpoint").is_empty() {
+        return Err(Failure::invalid("checkpoint is only supported in experimental mode"));
+    }
+    if !call.query.get("checkpoint-dir").is_empty() {
+        return Err(Failure::new(StatusCode::FORBIDDEN, "custom checkpointdir is not supported"));
+    }
     call.engine.start(name).await?;
     Ok(answer::done())
 }
@@ -99,12 +105,17 @@ pub async fn wait(call: Call, name: &str) -> Outcome {
     Ok(answer::stream("application/json", Body::stream(body)))
 }
 
-/// Rows and columns of a resize.
+/// Rows and columns of a resize. As in Docker 32 bits are allowed, of which the kernel knows 16.
 pub fn size(query: &Query) -> Result<(u16, u16), Failure> {
     let number = |name: &str, what: &str| {
-        query.get(name).parse::<u16>().map_err(|error| {
-            Failure::invalid(format!("invalid resize {what} {:?}: {error}", query.get(name)))
-        })
+        let text = query.get(name);
+        let digits = text.strip_prefix('-').unwrap_or(text);
+        let why = match digits.parse::<u32>() {
+            _ if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) => "invalid syntax",
+            Ok(number) if digits == text => return Ok(u16::try_from(number).unwrap_or(u16::MAX)),
+            _ => "value out of range",
+        };
+        Err(Failure::invalid(format!("invalid resize {what} {text:?}: {why}")))
     };
     Ok((number("h", "height")?, number("w", "width")?))
 }
@@ -126,8 +137,18 @@ mod tests {
     #[test]
     fn sizes_are_checked() {
         assert_eq!(size(&Query::parse("h=24&w=80")).unwrap(), (24, 80));
-        for bad in ["", "h=24", "h=-1&w=80", "h=24&w=70000", "h=a&w=1"] {
-            assert_eq!(size(&Query::parse(bad)).unwrap_err().status, StatusCode::BAD_REQUEST, "{bad}");
+        assert_eq!(size(&Query::parse("h=0&w=70000")).unwrap(), (0, u16::MAX));
+        for (bad, message) in [
+            ("", "invalid resize height \"\": invalid syntax"),
+            ("h=24", "invalid resize width \"\": invalid syntax"),
+            ("h=a&w=1", "invalid resize height \"a\": invalid syntax"),
+            ("h=%2B1&w=1", "invalid resize height \"+1\": invalid syntax"),
+            ("h=-1&w=80", "invalid resize height \"-1\": value out of range"),
+            ("h=1&w=4294967296", "invalid resize width \"4294967296\": value out of range"),
+        ] {
+            let failure = size(&Query::parse(bad)).unwrap_err();
+            assert_eq!(failure.status, StatusCode::BAD_REQUEST, "{bad}");
+            assert_eq!(failure.message, message, "{bad}");
         }
     }
 

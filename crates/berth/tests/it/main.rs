@@ -18,6 +18,7 @@ macro_rules! with_both_clients {
     )*};
 }
 
+mod api;
 mod attach;
 mod daemon;
 mod daemon_process;
@@ -32,11 +33,13 @@ mod life;
 mod logs;
 mod network;
 mod output;
+mod policies;
 mod pulls;
 mod registry;
 mod run;
 mod runtime;
 mod security;
+mod states;
 mod terminal;
 mod vm;
 
