@@ -309,4 +309,22 @@ mod tests {
             assert!(failure.message.contains(message), "{line}: {failure}");
         }
     }
+
+    #[test]
+    fn health_checks_are_read() {
+        let test = |line| request(line).unwrap().config.healthcheck.unwrap().test.unwrap();
+        assert_eq!(test("berth run --health-cmd true x"), ["CMD-SHELL", "true"]);
+        assert_eq!(test("berth run --health-http http://localhost/up x"), ["HTTP", "http://localhost/up"]);
+        assert_eq!(test("berth run --health-tcp localhost:80 x"), ["TCP", "localhost:80"]);
+        assert_eq!(test("berth run --no-healthcheck x"), ["NONE"]);
+        let timed = request("berth run --health-interval 5s --health-retries 2 x").unwrap();
+        let check = timed.config.healthcheck.unwrap();
+        assert_eq!((check.test, check.interval, check.retries), (None, 5_000_000_000, 2));
+        for (line, message) in [
+            ("berth run --health-cmd a --health-tcp localhost:1 x", "exclude each other"),
+            ("berth run --no-healthcheck --health-tcp localhost:1 x", "conflicts with --health-* options"),
+        ] {
+            assert!(request(line).unwrap_err().message.contains(message), "{line}");
+        }
+    }
 }

@@ -184,6 +184,7 @@ pub struct PendingExec {
     shim: Arc<ShimClient>,
     size: Option<(u16, u16)>,
     framing: Framing,
+    ends_with_client: bool,
 }
 
 impl PendingExec {
@@ -235,6 +236,7 @@ impl PendingExec {
             tty: exec.op.tty,
             stdin_open: exec.op.stdin && attach.is_some(),
             attach,
+            ends_with_client: self.ends_with_client,
         };
         match self.shim.exec(request).await {
             Ok(pid) => {
@@ -252,11 +254,11 @@ impl PendingExec {
         }
     }
 
-    /// Output comes as it is, both streams mixed.
-    pub(super) fn raw(self) -> PendingExec {
-        let mut pending = self;
-        pending.framing = Framing::Raw;
-        pending
+    /// Output comes as it is, both streams mixed, and the process ends at the latest with its connection.
+    pub(super) fn for_check(mut self) -> PendingExec {
+        self.framing = Framing::Raw;
+        self.ends_with_client = true;
+        self
     }
 
     /// Who starts it.
@@ -374,7 +376,7 @@ pub(super) fn begin(
     }
     let (parts, exec) = (Arc::clone(parts), Arc::clone(exec));
     let tty = exec.op.tty;
-    Ok(PendingExec { tty, detach, parts, exec, shim, size, framing: framing(tty) })
+    Ok(PendingExec { tty, detach, parts, exec, shim, size, framing: framing(tty), ends_with_client: false })
 }
 
 /// Program and arguments as events have them: Docker joins the two with a space, also where there are none.

@@ -27,6 +27,8 @@ pub(super) struct Exec {
     requester: u32,
     /// Until when connections are served after its end.
     until: Option<Instant>,
+    /// It is killed when nobody is attached any more.
+    ends_with_client: bool,
 }
 
 impl Exec {
@@ -106,10 +108,11 @@ impl Shim {
         ends.terminal = started.console;
         let number = self.next_exec;
         let pid = started.pid;
-        let exec = self
+        let mut exec = self
             .track_exec(number, requester, &body.id, (started.pidfd, pid), ends)
             .map_err(failed("watch the process"))?;
         self.next_exec += 1;
+        exec.ends_with_client = body.ends_with_client;
         self.execs.insert(number, exec);
         if let (Some(options), Some(connection)) = (attach, fds.into_iter().next()) {
             self.with_streams(number, |streams, _| streams.attach(connection, options));
@@ -136,12 +139,27 @@ impl Shim {
         });
         match watched {
             Ok(process) => {
-                Ok(Exec { id: id.to_owned(), pid, process: Some(process), streams, requester, until: None })
+                let process = Some(process);
+                let id = id.to_owned();
+                Ok(Exec { id, pid, process, streams, requester, until: None, ends_with_client: false })
             }
             Err(error) => {
                 process::kill_and_reap(&pidfd);
                 Err(error)
             }
+        }
+    }
+
+    /// A connection to an added process may be gone.
+    pub(super) fn end_if_left(&mut self, number: u32) {
+        if let Some(exec) = self.execs.get(&number)
+            && exec.ends_with_client
+            && !exec.streams.is_attached()
+            // One that closed its outputs itself has left its client, not the other way round.
+            && exec.streams.has_output()
+        {
+            // It has ended if that fails.
+            let _ = exec.signal(process::KILL);
         }
     }
 

@@ -248,3 +248,28 @@ fn a_check_that_floods_its_output_is_cut() {
     let output = last_output(&daemon, "cc").unwrap();
     assert!(output.len() == 4096 + 3 && output.ends_with("..."), "{}", output.len());
 }
+
+#[test]
+fn no_check_outlives_its_daemon() {
+    let mut daemon = Daemon::start();
+    let hang =
+        ["--health-cmd", "sleep 4242 & sleep 4242", "--health-interval", "1ms", "--health-timeout", "1h"];
+    let id = daemon.background(&[&["--name", "cc"][..], &hang, &["busybox", "sleep", "1000"]].concat());
+    let hanging = |daemon: &Daemon| daemon.berth(&["top", &id]).ok().matches("sleep 4242").count();
+    eventually("the check hangs", || (hanging(&daemon) >= 2).then_some(()));
+    let before = daemon.berth(&["top", &id, "-o", "pid,args"]).ok();
+    let old: Vec<&str> = before
+        .lines()
+        .filter(|line| line.contains("4242"))
+        .filter_map(|line| line.split_whitespace().next())
+        .collect();
+    daemon.kill();
+    daemon.launch();
+    eventually("the old processes are gone", || {
+        let now = daemon.berth(&["top", &id, "-o", "pid,args"]).ok();
+        let left =
+            now.lines().filter(|line| old.iter().any(|pid| line.split_whitespace().next() == Some(pid)));
+        (left.count() == 0).then_some(())
+    });
+    assert_eq!(daemon.inspect(&id, "{{.State.Running}}"), "true");
+}

@@ -87,8 +87,8 @@ fn statuses_and_words_are_dockers() {
     let not_running = format!("container {id} is not running");
     for (path, code, message) in [
         ("/containers/cc/kill", 409, format!("cannot kill container: cc: {not_running}")),
-        ("/containers/cc/kill?signal=0", 400, "Invalid signal: 0".into()),
-        ("/containers/cc/kill?signal=SIG42", 400, "Invalid signal: SIG42".into()),
+        ("/containers/cc/kill?signal=0", 400, "invalid signal: 0".into()),
+        ("/containers/cc/kill?signal=SIG42", 400, "invalid signal: SIG42".into()),
         ("/containers/cc/pause", 409, not_running.clone()),
         ("/containers/cc/unpause", 409, format!("Container {id} is not paused")),
         ("/containers/cc/resize?h=40&w=40", 409, not_running.clone()),

@@ -33,63 +33,40 @@ pub async fn run(
     }
     let op = op::ExecCreate { command: command.to_vec(), stdout: true, stderr: true, ..Default::default() };
     let exec = exec::prepare(parts, container, op, Vec::new())?;
-    let mut running = Running { parts: Arc::clone(parts), exec, shim: None };
-    let finding = running.finish(limit).await;
+    let finding = finish(parts, &exec, limit).await;
     // Unlike a client's, nobody asks for it later.
-    parts.execs.remove(&running.exec.id);
-    running.shim = None;
+    parts.execs.remove(&exec.id);
     finding
 }
 
-/// A process that is killed when nobody waits for it any more.
-struct Running {
-    parts: Arc<Parts>,
-    exec: Arc<Exec>,
-    /// Who can kill it, while it may run.
-    shim: Option<Arc<ShimClient>>,
-}
-
-impl Running {
-    async fn finish(&mut self, limit: Duration) -> Result<Finding, Error> {
-        let io = |source| Error::Io { operation: "make the streams of a health check".into(), source };
-        let (mut ours, theirs) = UnixStream::pair().map_err(io)?;
-        let theirs = theirs.into_std().map_err(io)?;
-        let pending = exec::begin(&self.parts, &self.exec, false, None)?.raw();
-        let shim = pending.shim();
-        self.shim = Some(Arc::clone(&shim));
-        // The time that its start takes is not the check's.
-        pending.run(Some((theirs.into(), Vec::new()))).await?;
-        let mut output = Output::default();
-        let end = async { tokio::join!(self.exec.ended(), drain(&mut ours, &mut output)) };
-        if timeout(limit, end).await.is_ok() || self.exec.exit_code().is_some() {
-            let code = self.exec.exit_code().unwrap_or(TIMED_OUT);
-            return Ok(Finding { code, output: output.text() });
-        }
-        kill(&shim, &self.exec.id).await;
-        if timeout(PATIENCE, self.exec.ended()).await.is_err() {
-            tracing::warn!(container = self.exec.container_id(), "a health check could not be killed");
-        }
-        // What it wrote before is on its way, or here already.
-        let _ = timeout(PATIENCE, drain(&mut ours, &mut output)).await;
-        let said = match output.text() {
-            text if text.is_empty() => text,
-            text => format!(": {text}"),
-        };
-        let output = format!("Health check exceeded timeout ({}){said}", go(limit));
-        Ok(Finding { code: TIMED_OUT, output })
+/// Given up at any moment, also by the death of the daemon, it leaves nothing behind: the process ends with the
+/// connection that takes its output.
+async fn finish(parts: &Arc<Parts>, exec: &Arc<Exec>, limit: Duration) -> Result<Finding, Error> {
+    let io = |source| Error::Io { operation: "make the streams of a health check".into(), source };
+    let (mut ours, theirs) = UnixStream::pair().map_err(io)?;
+    let theirs = theirs.into_std().map_err(io)?;
+    let pending = exec::begin(parts, exec, false, None)?.for_check();
+    let shim = pending.shim();
+    // The time that its start takes is not the check's.
+    pending.run(Some((theirs.into(), Vec::new()))).await?;
+    let mut output = Output::default();
+    let end = async { tokio::join!(exec.ended(), drain(&mut ours, &mut output)) };
+    if timeout(limit, end).await.is_ok() || exec.exit_code().is_some() {
+        let code = exec.exit_code().unwrap_or(TIMED_OUT);
+        return Ok(Finding { code, output: output.text() });
     }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let Some(shim) = self.shim.take() else { return };
-        if self.exec.exit_code().is_some() {
-            return;
-        }
-        let id = self.exec.id.clone();
-        // Its container is paused, or the engine ends: nothing that checks is left behind.
-        self.parts.owners.spawn(async move { kill(&shim, &id).await });
+    kill(&shim, &exec.id).await;
+    if timeout(PATIENCE, exec.ended()).await.is_err() {
+        tracing::warn!(container = exec.container_id(), "a health check could not be killed");
     }
+    // What it wrote before is on its way, or here already.
+    let _ = timeout(PATIENCE, drain(&mut ours, &mut output)).await;
+    let said = match output.text() {
+        text if text.is_empty() => text,
+        text => format!(": {text}"),
+    };
+    let output = format!("Health check exceeded timeout ({}){said}", go(limit));
+    Ok(Finding { code: TIMED_OUT, output })
 }
 
 async fn kill(shim: &ShimClient, id: &str) {
