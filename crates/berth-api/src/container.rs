@@ -22,4 +22,4 @@ pub use stats::{
     BlkioEntry, BlkioStats, CpuStats, CpuUsage, MemoryStats, NetworkStats, PidsStats, Stats, StorageStats,
     ThrottlingData,
 };
-pub use summary::{Summary, SummaryHost, SummaryNetworks};
+pub use summary::{Summary, SummaryHealth, SummaryHost, SummaryNetworks};

@@ -52,6 +52,9 @@ pub enum Error {
         /// The ID of its owner.
         id: String,
     },
+    /// A container cannot have the name that it was to be given.
+    #[error("Error when allocating new name: {0}")]
+    NewName(#[source] Box<Error>),
     /// The operation needs a running container.
     #[error("container {0} is not running")]
     NotRunning(String),
@@ -140,7 +143,7 @@ pub enum Error {
 impl Error {
     /// The container is between two runs of its restart policy.
     pub(crate) fn restarting(id: &str) -> Error {
-        Error::Conflict(format!("container {id} is restarting, wait until the container is running"))
+        Error::Conflict(format!("Container {id} is restarting, wait until the container is running"))
     }
 
     /// How the error is to be answered.
@@ -179,8 +182,8 @@ impl Error {
             | Error::Shim(_)
             | Error::Io { .. }
             | Error::Record { .. } => ErrorKind::System,
-            Error::Unwound { first, .. } => first.kind(),
             Error::Update { source, .. } => source.kind(),
+            Error::Unwound { first: error, .. } | Error::NewName(error) => error.kind(),
         }
     }
 }

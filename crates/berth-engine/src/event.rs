@@ -11,6 +11,8 @@ use jiff::Timestamp;
 
 pub use bus::{Bus, EventStream};
 
+use crate::container::health::HealthStatus;
+
 /// What happened to a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ContainerEvent {
@@ -56,6 +58,8 @@ pub enum ContainerEvent {
         /// Columns.
         columns: u16,
     },
+    /// Its health is another.
+    Health(HealthStatus),
     /// Its processes were listed.
     Top,
     /// Its file system was exported.
@@ -182,6 +186,7 @@ impl ContainerEvent {
             ContainerEvent::Top => plain("top"),
             ContainerEvent::Export => plain("export"),
             ContainerEvent::Update => plain("update"),
+            ContainerEvent::Health(status) => plain(&format!("health_status: {}", status.as_str())),
             ContainerEvent::Die { code, ran } => {
                 let seconds = ran.as_secs().to_string();
                 ("die".into(), vec![("exitCode", code.to_string()), ("execDuration", seconds)])

@@ -1,10 +1,11 @@
 //! Everything about one container.
 
 use berth_api::StringMap;
-use berth_api::container::{GraphDriver, Inspect, MountPoint, NetworkSettings};
+use berth_api::container::{GraphDriver, Inspect, MountPoint, NetworkSettings, State as ApiState};
 use berth_api::time::Time;
 
 use crate::blocking::blocking;
+use crate::container::health::Health;
 use crate::container::{Container, Kept};
 use crate::create::mounts::{MountPlan, MountSource};
 use crate::create::{Definition, NetworkPlan};
@@ -40,7 +41,7 @@ fn inspect(parts: &Parts, container: &Container, size: bool) -> Result<Inspect, 
         created: Time(definition.created),
         path: definition.path.clone(),
         args: definition.args.clone(),
-        state: kept.state.to_api(),
+        state: ApiState { health: kept.health.as_deref().map(Health::to_api), ..kept.state.to_api() },
         image: definition.image.clone(),
         resolv_conf_path: file("resolv.conf"),
         hostname_path: file("hostname"),
@@ -172,13 +173,7 @@ mod tests {
     fn the_namespace_is_shown_while_there_is_one() {
         use crate::container::state::{Running, State};
         let definition = crate::create::tests::definition();
-        let mut kept = Kept {
-            name: "web".into(),
-            state: State::NEW,
-            stopped_by_client: false,
-            restarts: 0,
-            changes: None,
-        };
+        let mut kept = Kept::new("web".into());
         let shown = network_settings(&definition, &kept);
         assert_eq!((shown.sandbox_key.as_str(), shown.sandbox_id.as_str()), ("", ""));
         assert!(shown.networks.contains_key("bridge"));

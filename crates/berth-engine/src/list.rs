@@ -6,7 +6,7 @@ mod pattern;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use berth_api::container::{Summary, SummaryHost, SummaryNetworks};
+use berth_api::container::{Summary, SummaryHealth, SummaryHost, SummaryNetworks};
 use jiff::Timestamp;
 
 use crate::blocking::blocking;
@@ -77,7 +77,7 @@ fn summary(
         size_root_fs,
         labels: definition.config.labels.clone().unwrap_or_default(),
         state: kept.state.status(),
-        status: kept.state.describe(now),
+        status: kept.state.describe(now, kept.health.as_deref().map(|health| health.status)),
         host_config: SummaryHost {
             network_mode: definition.host.network_mode.clone(),
             annotations: definition.host.annotations.clone(),
@@ -86,6 +86,10 @@ fn summary(
             networks: networks::endpoints(definition, &kept.name, endpoint, running.is_some()),
         },
         mounts: inspect::mount_points(parts, definition),
+        health: Some(SummaryHealth {
+            status: kept.health.as_deref().map_or("none", |health| health.status.as_str()).into(),
+            failing_streak: kept.health.as_deref().map_or(0, |health| health.failing_streak.into()),
+        }),
     })
 }
 

@@ -112,6 +112,8 @@ pub struct ExecRequest {
     pub stdin_open: bool,
     /// A connection for its streams.
     pub attach: Option<Attach>,
+    /// It is killed, with its process group, when that connection is gone, for whatever reason.
+    pub ends_with_client: bool,
 }
 
 /// A connection on which requests are numbered.
@@ -212,9 +214,9 @@ impl ShimClient {
     /// # Errors
     /// [`ExecError::Failed`] if the process could not be started.
     pub async fn exec(&self, request: ExecRequest) -> Result<i32, ExecError> {
-        let ExecRequest { id, launch, tty, stdin_open, attach } = request;
+        let ExecRequest { id, launch, tty, stdin_open, attach, ends_with_client } = request;
         let (connection, attach) = attach.map(Attach::split).unzip();
-        let body = Box::new(ExecBody { id, launch, tty, stdin_open, attach });
+        let body = Box::new(ExecBody { id, launch, tty, stdin_open, attach, ends_with_client });
         match self.ask(&Request::Exec(body), connection.into_iter().collect()).await? {
             Reply::ExecStarted { pid } => Ok(pid),
             Reply::ExecFailed(error) => Err(error.into()),

@@ -88,6 +88,9 @@ pub struct ExecBody {
     pub stdin_open: bool,
     /// With a connection beside it, how that is attached.
     pub attach: Option<AttachOptions>,
+    /// It is killed when that connection is gone.
+    #[serde(default)]
+    pub ends_with_client: bool,
 }
 
 /// Everything a new shim is told, in a sealed memfd.

@@ -2,7 +2,9 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 /// Moves the calling thread, alone, into a new network namespace and returns a descriptor of it.
 ///
@@ -20,4 +22,22 @@ pub fn unshare() -> io::Result<OwnedFd> {
 /// A descriptor of the calling thread's network namespace.
 pub fn current() -> io::Result<OwnedFd> {
     Ok(File::open("/proc/thread-self/ns/net")?.into())
+}
+
+/// A TCP socket in another network namespace, not blocking and not connected yet; `v6` for IPv6.
+///
+/// A socket stays in the namespace in which it was made. A thread of its own goes there to make it, and ends, so
+/// that no thread of the caller ever changes its namespace. `EPERM` without `CAP_SYS_ADMIN` over the namespace.
+pub fn tcp_socket(namespace: impl AsFd, v6: bool) -> io::Result<OwnedFd> {
+    let namespace = namespace.as_fd();
+    let make = move || {
+        crate::process::setns(namespace, crate::process::flags::NEWNET)?;
+        let family = if v6 { AddressFamily::INET6 } else { AddressFamily::INET };
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        Ok(rustix::net::socket_with(family, SocketType::STREAM, flags, None)?)
+    };
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("netns".into()).spawn_scoped(scope, make)?;
+        thread.join().unwrap_or_else(|_| Err(io::Error::other("the thread that makes a socket panicked")))
+    })
 }

@@ -78,7 +78,7 @@ pub struct Config {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 pub struct HealthConfig {
-    /// `[]` inherit, `["NONE"]` off, `["CMD", …]`, `["CMD-SHELL", line]`.
+    /// `[]` inherit, `["NONE"]` off, `["CMD", …]`, `["CMD-SHELL", line]`, and Berth's `["HTTP", url]`, `["TCP", address]`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub test: Option<Vec<String>>,
     /// Between two checks.

@@ -45,6 +45,19 @@ pub struct Summary {
     pub network_settings: SummaryNetworks,
     /// Mounts in place.
     pub mounts: Vec<MountPoint>,
+    /// Health, since version 1.52.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub health: Option<SummaryHealth>,
+}
+
+/// The health in a summary.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct SummaryHealth {
+    /// `none`, `starting`, `healthy`, `unhealthy`.
+    pub status: String,
+    /// Failures in a row.
+    pub failing_streak: i64,
 }
 
 /// The host part of a summary.

@@ -145,10 +145,13 @@ fn health() -> Vec<Arg> {
     let time = |name| one(name, "DURATION").value_parser(duration::signed_nanoseconds);
     vec![
         one("health-cmd", "COMMAND").help("Command that tells whether it is well"),
+        one("health-http", "URL")
+            .help("Ask this URL from inside its network: well with a status of 2xx or 3xx"),
         time("health-interval").help("Time between checks"),
         number("health-retries", "NUMBER").help("Failures in a row that make it unhealthy"),
         time("health-start-period").help("Time in which failures do not count"),
         time("health-start-interval").help("Time between checks in the start period"),
+        one("health-tcp", "HOST:PORT").help("Connect to this address from inside its network"),
         time("health-timeout").help("Time that a check may take"),
         switch("no-healthcheck").help("Ignore the image's check"),
     ]

@@ -254,9 +254,16 @@ pub fn restart(text: &str) -> Outcome<RestartPolicy> {
 }
 
 fn health(matches: &ArgMatches) -> Outcome<Option<HealthConfig>> {
-    let command = text(matches, "health-cmd");
+    let kinds = [("health-cmd", "CMD-SHELL"), ("health-http", "HTTP"), ("health-tcp", "TCP")];
+    let mut tests = kinds
+        .into_iter()
+        .filter_map(|(flag, kind)| Some(vec![kind.to_owned(), text(matches, flag)?.to_owned()]));
+    let test = tests.next();
+    if tests.next().is_some() {
+        return Err(Failure::new("--health-cmd, --health-http and --health-tcp exclude each other"));
+    }
     let check = HealthConfig {
-        test: command.map(|command| vec!["CMD-SHELL".to_owned(), command.to_owned()]),
+        test,
         interval: number(matches, "health-interval"),
         timeout: number(matches, "health-timeout"),
         start_period: number(matches, "health-start-period"),
@@ -332,6 +339,24 @@ mod tests {
         ] {
             let failure = request(line).unwrap_err();
             assert!(failure.message.contains(message), "{line}: {failure}");
+        }
+    }
+
+    #[test]
+    fn health_checks_are_read() {
+        let test = |line| request(line).unwrap().config.healthcheck.unwrap().test.unwrap();
+        assert_eq!(test("berth run --health-cmd true x"), ["CMD-SHELL", "true"]);
+        assert_eq!(test("berth run --health-http http://localhost/up x"), ["HTTP", "http://localhost/up"]);
+        assert_eq!(test("berth run --health-tcp localhost:80 x"), ["TCP", "localhost:80"]);
+        assert_eq!(test("berth run --no-healthcheck x"), ["NONE"]);
+        let timed = request("berth run --health-interval 5s --health-retries 2 x").unwrap();
+        let check = timed.config.healthcheck.unwrap();
+        assert_eq!((check.test, check.interval, check.retries), (None, 5_000_000_000, 2));
+        for (line, message) in [
+            ("berth run --health-cmd a --health-tcp localhost:1 x", "exclude each other"),
+            ("berth run --no-healthcheck --health-tcp localhost:1 x", "conflicts with --health-* options"),
+        ] {
+            assert!(request(line).unwrap_err().message.contains(message), "{line}");
         }
     }
 }

@@ -95,7 +95,6 @@ impl Index {
 mod tests {
     use super::*;
     use crate::container::Kept;
-    use crate::container::state::State;
     use crate::create::tests::definition;
 
     fn filled(ids: &[(&str, &str)]) -> Index {
@@ -103,13 +102,7 @@ mod tests {
         for (id, name) in ids {
             let mut definition = definition();
             definition.id = (*id).to_owned();
-            let kept = Kept {
-                name: (*name).into(),
-                state: State::NEW,
-                stopped_by_client: false,
-                restarts: 0,
-                changes: None,
-            };
+            let kept = Kept::new((*name).into());
             index.reserve(name, id).unwrap();
             index.insert(Arc::new(Container::new(definition, kept).0));
         }

@@ -1,6 +1,7 @@
 //! A container in memory: what it is, what it is doing, and the way to its owner.
 
 pub mod changes;
+pub mod health;
 mod index;
 pub mod state;
 
@@ -18,6 +19,7 @@ use crate::Error;
 use crate::create::Definition;
 use crate::event::{ContainerEvent, Event};
 use crate::life::owner::Request;
+use health::Health;
 use state::State;
 
 pub use index::Index;
@@ -67,6 +69,38 @@ pub struct Kept {
     /// What updates have changed of its definition, all together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub changes: Option<Box<UpdateRequest>>,
+    /// What its health checks found, if it has one and was started.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "shared")]
+    pub health: Option<Arc<Health>>,
+}
+
+/// Health in a row.
+mod shared {
+    use std::sync::Arc;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::Health;
+
+    pub fn serialize<S: Serializer>(health: &Option<Arc<Health>>, to: S) -> Result<S::Ok, S::Error> {
+        health.as_deref().serialize(to)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Arc<Health>>, D::Error> {
+        Ok(Option::deserialize(from)?.map(Arc::new))
+    }
+}
+
+impl Kept {
+    /// What is kept of a container that was just created.
+    pub fn new(name: String) -> Kept {
+        Kept { name, state: State::NEW, stopped_by_client: false, restarts: 0, health: None, changes: None }
+    }
+
+    /// Nobody checks it any more; as Docker says, it is not healthy then.
+    pub fn unchecked(&mut self) {
+        self.health = self.health.as_deref().map(|health| Arc::new(health.unchecked()));
+    }
 }
 
 /// What waiting clients look at.

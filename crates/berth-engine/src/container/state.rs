@@ -6,6 +6,8 @@ use berth_network::Endpoint;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::health::HealthStatus;
+
 /// What a container is doing. Kept as its row's state.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -158,11 +160,15 @@ impl State {
     }
 
     /// As `ps` shows it: `Up 5 minutes`, `Exited (0) 2 hours ago`.
-    pub fn describe(&self, now: Timestamp) -> String {
+    pub fn describe(&self, now: Timestamp, health: Option<HealthStatus>) -> String {
         match self {
             State::Running(running) => {
                 let since = words(now.duration_since(running.started_at).as_secs());
-                if running.paused { format!("Up {since} (Paused)") } else { format!("Up {since}") }
+                match health {
+                    _ if running.paused => format!("Up {since} (Paused)"),
+                    Some(health) => format!("Up {since} ({})", health.describe()),
+                    None => format!("Up {since}"),
+                }
             }
             State::Removing => "Removal In Progress".into(),
             State::Created { .. } => "Created".into(),
@@ -216,8 +222,16 @@ mod tests {
             (State::Starting { endpoint: None, before: Some(exited(1)) }, "exited", "Exited (1) 2 hours ago"),
             (State::Removing, "removing", "Removal In Progress"),
         ] {
-            assert_eq!((state.status().as_str(), state.describe(now).as_str()), (word, text));
+            assert_eq!((state.status().as_str(), state.describe(now, None).as_str()), (word, text));
         }
+    }
+
+    #[test]
+    fn health_is_shown_of_what_runs() {
+        let shown = |state: State, health| state.describe(at(160), Some(health));
+        assert_eq!(shown(running(false), HealthStatus::Starting), "Up About a minute (health: starting)");
+        assert_eq!(shown(running(false), HealthStatus::Unhealthy), "Up About a minute (unhealthy)");
+        assert_eq!(shown(running(true), HealthStatus::Healthy), "Up About a minute (Paused)");
     }
 
     #[test]

@@ -90,6 +90,9 @@ fn process(config: &mut Config) -> Result<(), Error> {
     if bad_name(&config.hostname) || bad_name(&config.domainname) {
         return Err(invalid(format!("invalid hostname format: {}", config.hostname)));
     }
+    if let Some(health) = &config.healthcheck {
+        crate::life::health::check::validate(health)?;
+    }
     if !config.stop_signal.is_empty() {
         signal::parse(&config.stop_signal)?;
     }

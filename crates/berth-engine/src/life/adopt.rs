@@ -149,6 +149,8 @@ impl Owner {
         let ended =
             policy::Ended { code: exited.code, by_client: kept.stopped_by_client, restarts: kept.restarts };
         if policy::starts_with_engine(&self.container.restart_policy(), ended) {
+            // It counts as started anew, not as started again.
+            self.change_regardless(|kept| kept.restarts = 0);
             self.restart_at = Some(Instant::now());
         }
     }
@@ -189,13 +191,17 @@ impl Owner {
 
     /// It runs: nothing has happened, but that this engine is another one.
     async fn resume(&mut self, running: Running, control: ShimControl) {
-        self.set_running(running);
+        let running = self.set_running(running);
+        // As in Docker: what another engine knew may be long ago.
+        let health = self.fresh_health();
+        self.change_regardless(|kept| kept.health.clone_from(&health));
         match self.parts.storage.snapshots().acquire(self.container.id()) {
             Ok(lease) => self.lease = Some(lease),
             Err(error) => tracing::error!(container = self.container.id(), %error, "the layer is not held"),
         }
         self.take_shim(control).await;
         self.renew_limits().await;
+        self.monitor(&running);
         if !self.parts.settings.live_restore {
             // As Docker without live restore: survivors end before policies apply.
             let stop = StopRequest {
@@ -208,9 +214,10 @@ impl Owner {
         }
     }
 
-    fn set_running(&self, running: Running) {
+    fn set_running(&self, running: Running) -> Running {
         self.change_regardless(|kept| kept.state = State::Running(running.clone()));
         self.container.live(|life| life.up = true);
+        running
     }
 
     async fn ended_meanwhile(&mut self, known: Running, end: End) {

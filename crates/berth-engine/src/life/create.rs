@@ -7,7 +7,6 @@ use berth_oci::Platform;
 
 use super::owner::Owner;
 use super::sources;
-use crate::container::state::State;
 use crate::container::{Container, Kept};
 use crate::create::mounts::{MountPlan, MountSource};
 use crate::create::{self, Definition};
@@ -125,13 +124,7 @@ fn make(
     chain: Option<&berth_oci::Digest>,
 ) -> Result<(), Error> {
     let id = definition.id.clone();
-    let kept = Kept {
-        name: name.to_owned(),
-        state: State::NEW,
-        stopped_by_client: false,
-        restarts: 0,
-        changes: None,
-    };
+    let kept = Kept::new(name.to_owned());
     let (container, mailbox) = Container::new(definition, kept.clone());
     let record = container.record(&kept)?;
     parts.storage.snapshots().create(&id, chain)?;

@@ -2,15 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use berth_api::exec;
 use berth_runtime::launch::ExecLaunch;
 use berth_shim::client::{ExecError, ExecRequest, ShimClient};
-use berth_shim::protocol::Target;
+use berth_shim::protocol::{Framing, Target};
 use berth_shim::spawner::Attach;
 use bytes::BytesMut;
+use tokio::sync::Notify;
 
 use super::attach::{detach_keys, framing, write_all};
 use crate::container::Container;
@@ -36,6 +38,7 @@ pub struct Exec {
     op: op::ExecCreate,
     keys: Vec<u8>,
     state: Mutex<ExecState>,
+    over: Notify,
 }
 
 /// What an exec instance is doing.
@@ -74,7 +77,34 @@ impl Exec {
             ExecState::Created | ExecState::Ended { .. } => return false,
         };
         *state = ExecState::Ended { pid, code, at: Instant::now() };
+        self.over.notify_waiters();
         ran
+    }
+
+    /// The ID of its container.
+    pub(super) fn container_id(&self) -> &str {
+        self.container.id()
+    }
+
+    /// How it ended, if it has.
+    pub(super) fn exit_code(&self) -> Option<i32> {
+        match self.state() {
+            ExecState::Ended { code, .. } => Some(code),
+            _ => None,
+        }
+    }
+
+    /// Resolves when it has ended.
+    pub(super) async fn ended(&self) {
+        loop {
+            let mut over = pin!(self.over.notified());
+            // What is told from here on is heard.
+            over.as_mut().enable();
+            if self.exit_code().is_some() {
+                return;
+            }
+            over.await;
+        }
     }
 
     fn is_stale(&self) -> bool {
@@ -132,6 +162,11 @@ impl Execs {
         all.values().filter(|e| e.container.id() == container && e.end(code)).cloned().collect()
     }
 
+    /// Nobody will ask for it any more.
+    pub(super) fn remove(&self, id: &str) {
+        self.lock().remove(id);
+    }
+
     /// The container is gone.
     pub(super) fn forget(&self, container: &str) {
         self.lock().retain(|_, exec| exec.container.id() != container);
@@ -148,6 +183,8 @@ pub struct PendingExec {
     exec: Arc<Exec>,
     shim: Arc<ShimClient>,
     size: Option<(u16, u16)>,
+    framing: Framing,
+    ends_with_client: bool,
 }
 
 impl PendingExec {
@@ -172,7 +209,8 @@ impl PendingExec {
         outcome
     }
 
-    async fn run(&self, connection: Option<(OwnedFd, Vec<u8>)>) -> Result<(), Error> {
+    /// Starts the process; failures are told to the caller alone.
+    pub(super) async fn run(&self, connection: Option<(OwnedFd, Vec<u8>)>) -> Result<(), Error> {
         let (exec, container) = (&self.exec, &self.exec.container);
         let launch = match self.launch() {
             Ok(launch) => launch,
@@ -187,10 +225,10 @@ impl PendingExec {
             stdin: exec.op.stdin,
             stdout: exec.op.stdout,
             stderr: exec.op.stderr,
-            framing: framing(self.tty),
+            framing: self.framing,
             detach_keys: if exec.op.tty { exec.keys.clone() } else { Vec::new() },
         });
-        let (id, command) = (exec.id.clone(), exec.op.command.join(" "));
+        let (id, command) = (exec.id.clone(), command_line(&exec.op.command));
         self.parts.events.publish(container.event(ContainerEvent::ExecStart { id, command }));
         let request = ExecRequest {
             id: exec.id.clone(),
@@ -198,6 +236,7 @@ impl PendingExec {
             tty: exec.op.tty,
             stdin_open: exec.op.stdin && attach.is_some(),
             attach,
+            ends_with_client: self.ends_with_client,
         };
         match self.shim.exec(request).await {
             Ok(pid) => {
@@ -213,6 +252,18 @@ impl PendingExec {
                 Err(error.into())
             }
         }
+    }
+
+    /// Output comes as it is, both streams mixed, and the process ends at the latest with its connection.
+    pub(super) fn for_check(mut self) -> PendingExec {
+        self.framing = Framing::Raw;
+        self.ends_with_client = true;
+        self
+    }
+
+    /// Who starts it.
+    pub(super) fn shim(&self) -> Arc<ShimClient> {
+        Arc::clone(&self.shim)
     }
 
     fn launch(&self) -> Result<ExecLaunch, Error> {
@@ -278,11 +329,75 @@ fn joinable(container: &Container) -> Result<Arc<ShimClient>, Error> {
     let id = container.id();
     match container.state() {
         State::Running(running) if running.paused => {
-            Err(Error::Paused(format!("container {id} is paused, unpause the container before exec")))
+            Err(Error::Paused(format!("Container {id} is paused, unpause the container before exec")))
         }
         State::Running(_) => container.shim().ok_or_else(|| Error::NotRunning(id.to_owned())),
         State::Restarting(_) => Err(Error::restarting(id)),
         _ => Err(Error::NotRunning(id.to_owned())),
+    }
+}
+
+/// Makes an instance for a process in a running container.
+pub(super) fn prepare(
+    parts: &Parts,
+    container: &Arc<Container>,
+    op: op::ExecCreate,
+    keys: Vec<u8>,
+) -> Result<Arc<Exec>, Error> {
+    joinable(container)?;
+    let id = name::new_id().map_err(|source| Error::Io { operation: "read random bytes".into(), source })?;
+    let command = command_line(&op.command);
+    let exec = Arc::new(Exec {
+        id: id.clone(),
+        container: Arc::clone(container),
+        op,
+        keys,
+        state: Mutex::new(ExecState::Created),
+        over: Notify::new(),
+    });
+    parts.execs.insert(Arc::clone(&exec))?;
+    parts.events.publish(container.event(ContainerEvent::ExecCreate { id, command }));
+    Ok(exec)
+}
+
+/// Takes an instance into use, once.
+pub(super) fn begin(
+    parts: &Arc<Parts>,
+    exec: &Arc<Exec>,
+    op: &op::ExecStart,
+) -> Result<PendingExec, Error> {
+    let shim = joinable(&exec.container)?;
+    {
+        let (id, mut state) = (&exec.id, exec.lock());
+        match *state {
+            ExecState::Created => *state = ExecState::Starting,
+            ExecState::Ended { .. } => {
+                return Err(Error::Conflict(format!("exec command {id} has already run")));
+            }
+            ExecState::Starting | ExecState::Running { .. } => {
+                return Err(Error::Conflict(format!("exec command {id} is already running")));
+            }
+        }
+    }
+    let (parts, exec) = (Arc::clone(parts), Arc::clone(exec));
+    Ok(PendingExec {
+        // As in Docker, the one who starts it says how the streams come, terminal or not.
+        tty: op.tty,
+        detach: op.detach,
+        parts,
+        exec,
+        shim,
+        size: op.size,
+        framing: framing(op.tty),
+        ends_with_client: false,
+    })
+}
+
+/// Program and arguments as events have them: Docker joins the two with a space, also where there are none.
+fn command_line(command: &[String]) -> String {
+    match command.split_first() {
+        Some((program, arguments)) => format!("{program} {}", arguments.join(" ")),
+        None => String::new(),
     }
 }
 
@@ -292,41 +407,13 @@ impl Engine {
     pub async fn exec_create(&self, name: &str, op: op::ExecCreate) -> Result<exec::CreateResponse, Error> {
         let keys = detach_keys(op.detach_keys.as_deref())?;
         let container = self.parts.containers.find(name)?;
-        joinable(&container)?;
-        let id =
-            name::new_id().map_err(|source| Error::Io { operation: "read random bytes".into(), source })?;
-        let command = op.command.join(" ");
-        let exec = Exec {
-            id: id.clone(),
-            container: Arc::clone(&container),
-            op,
-            keys,
-            state: Mutex::new(ExecState::Created),
-        };
-        self.parts.execs.insert(Arc::new(exec))?;
-        self.parts.events.publish(container.event(ContainerEvent::ExecCreate { id: id.clone(), command }));
-        Ok(exec::CreateResponse { id })
+        Ok(exec::CreateResponse { id: prepare(&self.parts, &container, op, keys)?.id.clone() })
     }
 
     /// Checks the start of an exec instance; send the answer's head, then [`PendingExec::start`].
     pub async fn exec_start(&self, id: &str, op: op::ExecStart) -> Result<PendingExec, Error> {
         let exec = self.parts.execs.find(id)?;
-        let shim = joinable(&exec.container)?;
-        {
-            let mut state = exec.lock();
-            match *state {
-                ExecState::Created => *state = ExecState::Starting,
-                ExecState::Ended { .. } => {
-                    return Err(Error::Conflict(format!("exec command {id} has already run")));
-                }
-                ExecState::Starting | ExecState::Running { .. } => {
-                    return Err(Error::Conflict(format!("exec command {id} is already running")));
-                }
-            }
-        }
-        // As in Docker, the one who starts it says how the streams come, terminal or not.
-        let tty = op.tty;
-        Ok(PendingExec { tty, detach: op.detach, parts: Arc::clone(&self.parts), exec, shim, size: op.size })
+        begin(&self.parts, &exec, &op)
     }
 
     /// Everything about an exec instance.
@@ -363,10 +450,11 @@ impl Engine {
     /// Sets the size of an exec instance's terminal.
     pub async fn exec_resize(&self, id: &str, rows: u16, columns: u16) -> Result<(), Error> {
         let exec = self.parts.execs.find(id)?;
+        let shim = exec.container.shim();
+        let shim = shim.ok_or_else(|| Error::NotRunning(exec.container.id().to_owned()))?;
         if !matches!(exec.state(), ExecState::Running { .. }) {
-            return Err(Error::Conflict(format!("exec {id} is not running")));
+            return Err(Error::InvalidParameter("exec process is not started".into()));
         }
-        let shim = joinable(&exec.container)?;
         Ok(shim.resize(Target::Exec(exec.id.clone()), rows, columns).await?)
     }
 
@@ -405,17 +493,12 @@ mod tests {
             op: op::ExecCreate::default(),
             keys: Vec::new(),
             state: Mutex::new(ExecState::Starting),
+            over: Notify::new(),
         })
     }
 
     fn container() -> Arc<Container> {
-        let kept = Kept {
-            name: "c".into(),
-            state: State::NEW,
-            stopped_by_client: false,
-            restarts: 0,
-            changes: None,
-        };
+        let kept = Kept::new("c".into());
         Arc::new(Container::new(definition(), kept).0)
     }
 

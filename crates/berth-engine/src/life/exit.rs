@@ -54,6 +54,7 @@ impl Owner {
     /// The run has ended: records it, tells it, gives back what it held, and does what is due then.
     pub(super) async fn on_exit(&mut self, end: End) {
         let State::Running(running) = self.container.state() else { return };
+        self.monitor = None;
         let ending = self.ending.take();
         let delay = self.restart_delay(&running, &end, ending.as_ref());
         self.record(&running, &end, ending.as_ref(), delay.is_some());
@@ -96,6 +97,8 @@ impl Owner {
             finished_at: end.at,
         };
         self.change_regardless(|kept| {
+            kept.unchecked();
+            kept.restarts = kept.restarts.saturating_add(u32::from(again));
             kept.stopped_by_client |= ending.is_some_and(|ending| ending.by_client);
             kept.state =
                 if again { State::Restarting(exited.clone()) } else { State::Exited(exited.clone()) };
@@ -125,6 +128,7 @@ impl Owner {
                     self.tell(ContainerEvent::Stop);
                     super::owner::reply(answer, Ok(()));
                 }
+                After::Killed(answer) => super::owner::reply(answer, Ok(())),
                 After::Restart(answer) => restarts.push(answer),
                 After::Removed(remove, answer) => removals.push((remove, answer)),
             }
@@ -169,7 +173,7 @@ impl Owner {
     /// Its policy's delay has passed.
     pub(super) async fn restart_by_policy(&mut self) {
         self.restart_at = None;
-        let restarts = self.container.kept().restarts + 1;
+        let restarts = self.container.kept().restarts;
         if let Err(error) = self.start(restarts).await {
             tracing::warn!(container = self.container.id(), %error, "the restart policy could not start it");
         }

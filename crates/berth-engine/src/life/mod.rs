@@ -7,6 +7,7 @@ mod create;
 pub mod exec;
 mod exit;
 pub(crate) mod join;
+pub mod health;
 pub mod logs;
 mod open;
 pub mod owner;

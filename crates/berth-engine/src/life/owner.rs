@@ -17,9 +17,10 @@ use crate::container::{Container, Kept};
 use crate::engine::Parts;
 use crate::event::ContainerEvent;
 use crate::life::adopt::Found;
+use crate::life::health::{self, Monitor};
 use crate::life::policy::BackOff;
 use crate::life::stop::Ending;
-use crate::{Error, op};
+use crate::{Error, name, op};
 
 /// Where the outcome of a request goes.
 pub type Answer = oneshot::Sender<Result<(), Error>>;
@@ -72,6 +73,8 @@ pub struct Owner {
     /// When its policy starts it again.
     pub(super) restart_at: Option<Instant>,
     pub(super) removed: bool,
+    /// Who checks its health while it runs.
+    pub(super) monitor: Option<Box<Monitor>>,
 }
 
 impl Owner {
@@ -109,6 +112,7 @@ impl Owner {
             back_off: BackOff::default(),
             restart_at: None,
             removed: false,
+            monitor: None,
         }
     }
 
@@ -120,6 +124,7 @@ impl Owner {
                 biased;
                 () = parts.ending.cancelled() => break,
                 event = next_event(&mut self.shim) => self.on_event(event).await,
+                told = health::next(&mut self.monitor) => self.on_probe(told),
                 () = until(kill_at) => self.on_impatience().await,
                 () = until(self.restart_at) => self.restart_by_policy().await,
                 request = self.mailbox.recv() => match request {
@@ -138,10 +143,7 @@ impl Owner {
                 self.after_start().await;
             }
             Request::Stop(stop, answer) => self.stop(stop, answer).await,
-            Request::Kill(signal, answer) => {
-                let outcome = self.kill(signal).await;
-                reply(answer, outcome);
-            }
+            Request::Kill(signal, answer) => self.kill(signal, answer).await,
             Request::Pause(answer) => {
                 let outcome = self.pause().await;
                 reply(answer, outcome);
@@ -185,7 +187,9 @@ impl Owner {
             ));
         }
         let id = self.container.id();
-        self.parts.containers.reserve(&name, id)?;
+        let allocate = |error| Error::NewName(Box::new(error));
+        let name = name::parse(&format!("/{name}")).map_err(allocate)?;
+        self.parts.containers.reserve(&name, id).map_err(allocate)?;
         if let Err(error) = self.change(|kept| kept.name.clone_from(&name)) {
             self.parts.containers.release(&name, id);
             return Err(error);

@@ -39,6 +39,7 @@ impl Owner {
             })
         });
         frozen.await?;
+        self.monitor = None;
         self.set_paused(true);
         self.tell(ContainerEvent::Pause);
         Ok(())
@@ -58,6 +59,9 @@ impl Owner {
         let cgroup = self.cgroup()?;
         blocking(move || Ok(cgroup.thaw()?)).await?;
         self.set_paused(false);
+        if let State::Running(running) = self.container.state() {
+            self.monitor(&running);
+        }
         Ok(())
     }
 
@@ -65,6 +69,9 @@ impl Owner {
         self.change_regardless(|kept| {
             if let State::Running(running) = &mut kept.state {
                 running.paused = paused;
+            }
+            if paused {
+                kept.unchecked();
             }
         });
     }

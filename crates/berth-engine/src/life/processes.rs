@@ -1,5 +1,6 @@
 //! Processes as `/proc` shows them, in the columns of `ps`.
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -125,8 +126,54 @@ impl Column {
     }
 }
 
+/// What arguments of `ps` ask for; empty for `-ef`.
+pub fn listing(arguments: &str) -> Result<Listing, Error> {
+    let (sorts, others): (Vec<&str>, Vec<&str>) =
+        arguments.split_whitespace().partition(|word| word.starts_with("--sort="));
+    let mut order = Vec::new();
+    for key in sorts.iter().flat_map(|word| word["--sort=".len()..].split(',')) {
+        let falling = key.starts_with('-');
+        let name = key.trim_start_matches(['+', '-']);
+        let column = Column::named(&name.to_ascii_lowercase());
+        let unknown =
+            || Error::InvalidParameter(format!("top: ps argument \"--sort={key}\" is not supported"));
+        order.push((column.ok_or_else(unknown)?, falling));
+    }
+    Ok(Listing { columns: columns(&others.join(" "))?, order })
+}
+
+/// Columns, and by which the rows are ordered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listing {
+    /// The columns.
+    pub columns: Vec<Column>,
+    /// Columns that need not be shown, the most important first, and whether the greatest comes first.
+    order: Vec<(Column, bool)>,
+}
+
+impl Listing {
+    /// Puts processes in order; as they are without `--sort`.
+    pub fn sort(&self, processes: &mut [Process], host: &Host) {
+        processes.sort_by(|a, b| {
+            let compare = |(column, falling): &(Column, bool)| {
+                let order = compare(&a.value(*column, host), &b.value(*column, host));
+                if *falling { order.reverse() } else { order }
+            };
+            self.order.iter().map(compare).find(|order| order.is_ne()).unwrap_or(Ordering::Equal)
+        });
+    }
+}
+
+/// Numbers by their value, what is none by its letters.
+fn compare(a: &str, b: &str) -> Ordering {
+    match (a.parse::<f64>(), b.parse::<f64>()) {
+        (Ok(a), Ok(b)) => a.total_cmp(&b),
+        _ => a.cmp(b),
+    }
+}
+
 /// The columns that arguments of `ps` ask for; empty for `-ef`.
-pub fn columns(arguments: &str) -> Result<Vec<Column>, Error> {
+fn columns(arguments: &str) -> Result<Vec<Column>, Error> {
     let unsupported =
         |what: &str| Error::InvalidParameter(format!("top: ps argument \"{what}\" is not supported"));
     let mut words = arguments.split_whitespace();
@@ -136,7 +183,7 @@ pub fn columns(arguments: &str) -> Result<Vec<Column>, Error> {
         let bare = word.trim_start_matches('-');
         let list = bare.split_once('o').filter(|(before, _)| before.chars().all(|c| "eaxA".contains(c)));
         let Some((_, list)) = list else {
-            match bare {
+            match bare.trim_end_matches('w') {
                 "ef" | "fe" | "f" | "eF" => found.extend(FULL),
                 "aux" | "axu" | "u" => found.extend(AUX),
                 "e" | "A" | "a" | "x" | "ax" => found.extend(BRIEF),
@@ -150,7 +197,12 @@ pub fn columns(arguments: &str) -> Result<Vec<Column>, Error> {
         // The list follows in the same word, or in the next one.
         let list = if list.is_empty() { words.next().unwrap_or_default() } else { list };
         for name in list.split(',').filter(|name| !name.is_empty()) {
-            let name = name.split('=').next().unwrap_or_default().to_ascii_lowercase();
+            let (name, title) = name.split_once('=').unwrap_or((name, ""));
+            let name = name.to_ascii_lowercase();
+            // Another column under that title would be taken for the process ID.
+            if title.starts_with("PID") && name != "pid" {
+                return Err(Error::InvalidParameter(format!("specifying \"{name}={title}\" is not allowed")));
+            }
             found.push(Column::named(&name).ok_or_else(|| unsupported(&name))?);
         }
     }
@@ -336,7 +388,39 @@ mod tests {
         let error = columns("-o user").unwrap_err().to_string();
         assert_eq!(error, "Couldn't find PID field in ps output");
         assert!(columns("-o pid,colour").is_err());
-        assert!(columns("--sort=pid").is_err());
+        let error = columns("-o pid,user=PID").unwrap_err().to_string();
+        assert_eq!(error, "specifying \"user=PID\" is not allowed");
+    }
+
+    #[test]
+    fn rows_are_ordered() {
+        let process = |pid, name: &str| Process {
+            pid,
+            uid: 0,
+            gid: 0,
+            parent: 1,
+            state: 'S',
+            terminal: 0,
+            ticks: 0,
+            nice: 0,
+            began: 0,
+            virtual_kb: 0,
+            resident_kb: 0,
+            name: name.into(),
+            command: name.into(),
+        };
+        let host = Host { users: HashMap::new(), boot: 0, now: 0, memory_kb: 1 };
+        for (arguments, expected) in [
+            ("aux", [10, 9, 8]),
+            ("aux --sort=pid", [8, 9, 10]),
+            ("-ef --sort=-pid", [10, 9, 8]),
+            ("auxww --sort=comm,pid", [9, 8, 10]),
+        ] {
+            let mut all = [process(10, "b"), process(9, "a"), process(8, "b")];
+            listing(arguments).unwrap().sort(&mut all, &host);
+            assert_eq!(all.map(|process| process.pid), expected, "{arguments}");
+        }
+        assert!(listing("--sort=colour").is_err());
     }
 
     #[test]

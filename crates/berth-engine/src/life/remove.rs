@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use berth_api::container::Status;
+
 use super::owner::{Answer, Owner, Request, StopRequest, ask, reply};
 use super::start::remove_tree;
 use super::stop::After;
@@ -9,23 +11,27 @@ use crate::blocking::blocking;
 use crate::container::state::State;
 use crate::create::mounts::MountSource;
 use crate::event::ContainerEvent;
-use crate::{Engine, Error, name, op, signal};
+use crate::{Engine, Error, op, signal};
 
 impl Engine {
     /// Removes a container.
     pub async fn remove(&self, name: &str, op: op::Remove) -> Result<(), Error> {
         let container = self.parts.containers.find(name)?;
-        ask(&container, |answer| Request::Remove(op, answer)).await
+        ask(&container, |answer| Request::Remove(op, answer)).await.map_err(|error| match error {
+            Error::Conflict(why) => Error::Conflict(format!("cannot remove container \"{name}\": {why}")),
+            other => other,
+        })
     }
 
     /// Gives a container another name.
     pub async fn rename(&self, name: &str, new_name: &str) -> Result<(), Error> {
-        if name.is_empty() || new_name.is_empty() {
+        let (name, new_name) = (name.trim(), new_name.trim());
+        let bare = |name: &str| name.strip_prefix('/').unwrap_or(name).to_owned();
+        if bare(name).is_empty() || bare(new_name).is_empty() {
             return Err(Error::InvalidParameter("Neither old nor new names may be empty".into()));
         }
         let container = self.parts.containers.find(name)?;
-        let new_name = name::parse(new_name)?;
-        ask(&container, |answer| Request::Rename(new_name, answer)).await
+        ask(&container, |answer| Request::Rename(bare(new_name), answer)).await
     }
 }
 
@@ -33,14 +39,14 @@ impl Owner {
     pub(super) async fn remove(&mut self, remove: op::Remove, answer: Answer) {
         let state = self.container.state();
         if matches!(state, State::Running(_) | State::Restarting(_)) && !remove.force {
-            let (name, status) = (self.container.name(), state.status());
-            return reply(
-                answer,
-                Err(Error::Conflict(format!(
-                    "cannot remove container \"/{name}\": container is {}: stop the container before removing or force remove",
+            let why = match state.status() {
+                Status::Paused => "container is paused and must be unpaused first".to_owned(),
+                status => format!(
+                    "container is {}: stop the container before removing or force remove",
                     status.as_str()
-                ))),
-            );
+                ),
+            };
+            return reply(answer, Err(Error::Conflict(why)));
         }
         if matches!(state, State::Running(_)) {
             let kill = StopRequest { signal: signal::KILL, timeout: None, restart: false, by_client: true };

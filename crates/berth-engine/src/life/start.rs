@@ -89,8 +89,10 @@ impl Owner {
 
     fn started(&mut self, running: Running) {
         let mut kept = self.container.kept();
-        kept.state = State::Running(running);
-        self.container.set(kept.clone());
+        kept.health = self.fresh_health();
+        kept.state = State::Running(running.clone());
+        self.container.set(kept);
+        self.monitor(&running);
         self.container.live(|life| {
             life.up = true;
             life.code = 0;

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::owner::{Answer, Owner, Request, StopRequest, ask, reply};
 use crate::container::Container;
-use crate::container::state::State;
+use crate::container::state::{Exited, State};
 use crate::event::ContainerEvent;
 use crate::{Engine, Error, op, signal};
 
@@ -29,6 +29,8 @@ pub struct Ending {
 pub enum After {
     /// A client is told.
     Stopped(Answer),
+    /// A client that killed it is told.
+    Killed(Answer),
     /// It is started again.
     Restart(Answer),
     /// It is removed.
@@ -45,7 +47,10 @@ impl Ending {
 impl After {
     fn into_answer(self) -> Answer {
         match self {
-            After::Stopped(answer) | After::Restart(answer) | After::Removed(_, answer) => answer,
+            After::Stopped(answer)
+            | After::Killed(answer)
+            | After::Restart(answer)
+            | After::Removed(_, answer) => answer,
         }
     }
 }
@@ -119,12 +124,7 @@ impl Owner {
                 self.end(stop, Some(after)).await;
             }
             State::Restarting(exited) => {
-                self.restart_at = None;
-                self.change_regardless(|kept| {
-                    kept.state = State::Exited(exited.clone());
-                    kept.stopped_by_client |= stop.by_client;
-                });
-                self.container.live(|life| life.up = false);
+                self.give_up_restart(&exited, stop.by_client);
                 if stop.restart {
                     self.finish_restart(vec![answer]).await;
                 } else {
@@ -206,7 +206,36 @@ impl Owner {
         }
     }
 
-    pub(super) async fn kill(&mut self, number: i32) -> Result<(), Error> {
+    /// Its policy does not start it again after all.
+    fn give_up_restart(&mut self, exited: &Exited, by_client: bool) {
+        self.restart_at = None;
+        self.change_regardless(|kept| {
+            kept.state = State::Exited(exited.clone());
+            kept.stopped_by_client |= by_client;
+        });
+        self.container.live(|life| life.up = false);
+    }
+
+    /// Sends a signal; SIGKILL is answered when the container has ended.
+    pub(super) async fn kill(&mut self, number: i32, answer: Answer) {
+        let ends = number == signal::KILL || number == stop_signal(&self.container);
+        match self.container.state() {
+            State::Running(_) if number == signal::KILL => {
+                let kill = StopRequest { signal: number, timeout: None, restart: false, by_client: true };
+                self.end(kill, Some(After::Killed(answer))).await;
+            }
+            State::Restarting(exited) if ends => {
+                self.give_up_restart(&exited, true);
+                reply(answer, Ok(()));
+            }
+            _ => {
+                let outcome = self.send(number).await;
+                reply(answer, outcome);
+            }
+        }
+    }
+
+    async fn send(&mut self, number: i32) -> Result<(), Error> {
         self.require_running()?;
         if number == signal::KILL || number == stop_signal(&self.container) {
             // A client wants its end: no policy starts it again.

@@ -11,7 +11,7 @@ use crate::{Engine, Error};
 impl Engine {
     /// The processes of a container; `ps_args` as for `ps`, empty for `-ef`.
     pub async fn top(&self, name: &str, ps_args: &str) -> Result<TopResponse, Error> {
-        let columns = processes::columns(ps_args)?;
+        let listing = processes::listing(ps_args)?;
         let container = self.parts.containers.find(name)?;
         match container.state() {
             State::Running(_) => {}
@@ -21,9 +21,11 @@ impl Engine {
         let cgroup = self.parts.cgroup(&container)?;
         let answer = blocking(move || {
             let host = Host::read();
-            let listed = cgroup.pids()?.into_iter().filter_map(Process::read);
-            let row = |process: Process| columns.iter().map(|c| process.value(*c, &host)).collect();
-            let processes = listed.map(row).collect();
+            let mut listed: Vec<_> = cgroup.pids()?.into_iter().filter_map(Process::read).collect();
+            listing.sort(&mut listed, &host);
+            let columns = &listing.columns;
+            let row = |process: &Process| columns.iter().map(|c| process.value(*c, &host)).collect();
+            let processes = listed.iter().map(row).collect();
             let titles = columns.iter().map(|c| Column::title(*c).to_owned()).collect();
             Ok(TopResponse { processes, titles })
         });

@@ -32,6 +32,7 @@ const KNOWN: [&str; 15] = [
     "volume",
 ];
 const STATES: [&str; 7] = ["created", "running", "paused", "restarting", "removing", "exited", "dead"];
+const HEALTH_WORDS: &str = "none, starting, healthy, unhealthy";
 const HEALTH: [&str; 4] = ["starting", "healthy", "unhealthy", "none"];
 
 /// Filters, checked and looked up once for a whole list.
@@ -82,7 +83,12 @@ fn check(filters: &Filters) -> Result<(), Error> {
     let closed = [("status", &STATES[..]), ("health", &HEALTH), ("is-task", &["true", "false", "1", "0"])];
     for (name, allowed) in closed {
         if let Some(value) = filters.get(name).find(|value| !allowed.contains(value)) {
-            return Err(bad(name, value));
+            // Docker explains this one.
+            let why = match name {
+                "health" => format!(": invalid value for health ({value}): must be one of {}", HEALTH_WORDS),
+                _ => String::new(),
+            };
+            return Err(Error::InvalidParameter(format!("invalid filter '{name}={value}'{why}")));
         }
     }
     Ok(())
@@ -127,7 +133,9 @@ impl<'a> Filter<'a> {
             })
             && self.any("status", |wanted| kept.state.status().as_str() == wanted)
             && self.any("ancestor", |_| self.images.contains(&definition.image))
-            && self.any("health", |wanted| wanted == "none")
+            && self.any("health", |wanted| {
+                wanted == kept.health.as_deref().map_or("none", |health| health.status.as_str())
+            })
             && self.any("is-task", |wanted| matches!(wanted, "false" | "0"))
             && self.any("isolation", |wanted| wanted == "default")
             && self.any("network", |wanted| on_network(container, wanted))
@@ -206,7 +214,10 @@ mod tests {
         for (text, message) in [
             (r#"{"colour":["red"]}"#, "invalid filter 'colour'"),
             (r#"{"status":["asleep"]}"#, "invalid filter 'status=asleep'"),
-            (r#"{"health":["fine"]}"#, "invalid filter 'health=fine'"),
+            (
+                r#"{"health":["fine"]}"#,
+                "invalid filter 'health=fine': invalid value for health (fine): must be one of none, starting, healthy, unhealthy",
+            ),
         ] {
             assert_eq!(check(&filters(text)).unwrap_err().to_string(), message);
         }

@@ -63,6 +63,9 @@ pub async fn start(call: Call, name: &str) -> Outcome {
     if let Some(checkpoint) = call.query.given("checkpoint") {
         return Err(refuse_checkpoint(checkpoint));
     }
+    if call.query.given("checkpoint-dir").is_some() {
+        return Err(Failure::new(StatusCode::FORBIDDEN, "custom checkpointdir is not supported"));
+    }
     call.engine.start(name).await?;
     Ok(answer::done())
 }
@@ -76,7 +79,7 @@ fn refuse_checkpoint(id: &str) -> Failure {
             "invalid checkpoint ID {id:?}: only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
         ));
     }
-    Failure::new(StatusCode::NOT_IMPLEMENTED, "checkpoints are not supported by Berth".to_owned())
+    Failure::invalid("checkpoint is only supported in experimental mode")
 }
 
 /// The parameters of stop and restart.
@@ -162,13 +165,14 @@ pub async fn wait(call: Call, name: &str) -> Outcome {
     Ok(answer::stream("application/json", Body::stream(body)))
 }
 
-/// Rows and columns of a resize.
+/// Rows and columns of a resize. As in Docker 32 bits are allowed, of which the kernel knows 16.
 pub fn size(query: &Query) -> Result<(u16, u16), Failure> {
     let number = |name: &str, what: &str| {
         let text = query.get(name);
-        text.parse::<u16>().map_err(|error| {
+        let number = text.parse::<u32>().map_err(|error| {
             Failure::invalid(format!("invalid resize {what} {text:?}: {}", words::number(text, &error)))
-        })
+        })?;
+        Ok(u16::try_from(number).unwrap_or(u16::MAX))
     };
     Ok((number("h", "height")?, number("w", "width")?))
 }
@@ -194,8 +198,18 @@ mod tests {
     #[test]
     fn sizes_are_checked() {
         assert_eq!(size(&Query::parse("h=24&w=80")).unwrap(), (24, 80));
-        for bad in ["", "h=24", "h=-1&w=80", "h=24&w=70000", "h=a&w=1"] {
-            assert_eq!(size(&Query::parse(bad)).unwrap_err().status, StatusCode::BAD_REQUEST, "{bad}");
+        assert_eq!(size(&Query::parse("h=0&w=70000")).unwrap(), (0, u16::MAX));
+        for (bad, message) in [
+            ("", "invalid resize height \"\": invalid syntax"),
+            ("h=24", "invalid resize width \"\": invalid syntax"),
+            ("h=a&w=1", "invalid resize height \"a\": invalid syntax"),
+            ("h=%2B1&w=1", "invalid resize height \"+1\": invalid syntax"),
+            ("h=-1&w=80", "invalid resize height \"-1\": value out of range"),
+            ("h=1&w=4294967296", "invalid resize width \"4294967296\": value out of range"),
+        ] {
+            let failure = size(&Query::parse(bad)).unwrap_err();
+            assert_eq!(failure.status, StatusCode::BAD_REQUEST, "{bad}");
+            assert_eq!(failure.message, message, "{bad}");
         }
     }
 

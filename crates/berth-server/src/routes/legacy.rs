@@ -66,11 +66,14 @@ pub fn container(version: ApiVersion, container: &Inspect) -> Response<Body> {
     })
 }
 
-/// The list of containers. Annotations came with 1.46.
+/// The list of containers. Annotations came with 1.46, health with 1.52.
 pub fn containers(version: ApiVersion, mut containers: Vec<Summary>) -> Response<Body> {
-    if version < ApiVersion::new(1, 46) {
-        for container in &mut containers {
+    for container in &mut containers {
+        if version < ApiVersion::new(1, 46) {
             container.host_config.annotations = None;
+        }
+        if version < ApiVersion::new(1, 52) {
+            container.health = None;
         }
     }
     answer::ok(&containers)

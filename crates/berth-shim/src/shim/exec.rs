@@ -27,12 +27,27 @@ pub(super) struct Exec {
     requester: u32,
     /// Until when connections are served after its end.
     until: Option<Instant>,
+    /// It is killed when nobody is attached any more.
+    ends_with_client: bool,
 }
 
 impl Exec {
     /// When to look at it without an event.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.until.into_iter().chain(self.streams.deadline()).min()
+    }
+
+    /// Sends a signal to the process. What ends it for certain also ends its children, as far as they stayed in its
+    /// process group: it leads one, and until it is reaped the group's number is nobody else's.
+    pub(super) fn signal(&self, signal: i32) -> std::io::Result<()> {
+        let Some(process) = &self.process else { return Ok(()) };
+        if signal == process::KILL
+            && let Some(group) = rustix::process::Pid::from_raw(self.pid)
+        {
+            // A process that made no group of its own is reached by the next call.
+            let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+        }
+        berth_sys::signal::send(process.as_fd(), signal)
     }
 
     /// Nothing of it is left.
@@ -93,10 +108,11 @@ impl Shim {
         ends.terminal = started.console;
         let number = self.next_exec;
         let pid = started.pid;
-        let exec = self
+        let mut exec = self
             .track_exec(number, requester, &body.id, (started.pidfd, pid), ends)
             .map_err(failed("watch the process"))?;
         self.next_exec += 1;
+        exec.ends_with_client = body.ends_with_client;
         self.execs.insert(number, exec);
         if let (Some(options), Some(connection)) = (attach, fds.into_iter().next()) {
             self.with_streams(number, |streams, _| streams.attach(connection, options));
@@ -123,12 +139,27 @@ impl Shim {
         });
         match watched {
             Ok(process) => {
-                Ok(Exec { id: id.to_owned(), pid, process: Some(process), streams, requester, until: None })
+                let process = Some(process);
+                let id = id.to_owned();
+                Ok(Exec { id, pid, process, streams, requester, until: None, ends_with_client: false })
             }
             Err(error) => {
                 process::kill_and_reap(&pidfd);
                 Err(error)
             }
+        }
+    }
+
+    /// A connection to an added process may be gone.
+    pub(super) fn end_if_left(&mut self, number: u32) {
+        if let Some(exec) = self.execs.get(&number)
+            && exec.ends_with_client
+            && !exec.streams.is_attached()
+            // One that closed its outputs itself has left its client, not the other way round.
+            && exec.streams.has_output()
+        {
+            // It has ended if that fails.
+            let _ = exec.signal(process::KILL);
         }
     }
 

@@ -233,6 +233,7 @@ impl Shim {
             Token::Input(process) => self.with_streams(process, |streams, _| streams.on_input()),
             Token::Attachment(process, id) => {
                 self.with_streams(process, |streams, buffer| streams.on_attachment(id, flags, buffer));
+                self.end_if_left(process);
                 self.on_outputs_ended(process);
             }
         }

@@ -1,6 +1,6 @@
 //! What clients ask of the shim.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use berth_sys::socket::Message;
 use rustix::termios::Winsize;
@@ -137,8 +137,8 @@ impl Shim {
             (Target::Init, Phase::Cloned(init)) => berth_sys::signal::send(&init.pidfd, signal),
             (Target::Init, Phase::Running { process, .. }) => berth_sys::signal::send(process, signal),
             (Target::Init, _) => return fault(FaultKind::NotFound, "the container has ended"),
-            (Target::Exec(id), _) => match self.running_exec(id).and_then(|exec| exec.process.as_ref()) {
-                Some(process) => berth_sys::signal::send(process.as_fd(), signal),
+            (Target::Exec(id), _) => match self.running_exec(id) {
+                Some(exec) => exec.signal(signal),
                 None => return fault(FaultKind::NotFound, format!("exec {id} does not run")),
             },
         };

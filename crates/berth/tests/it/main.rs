@@ -18,6 +18,7 @@ macro_rules! with_both_clients {
     )*};
 }
 
+mod api;
 mod attach;
 mod content;
 mod daemon;
@@ -35,6 +36,7 @@ mod flags;
 mod flags_devices;
 mod flags_limits;
 mod flags_security;
+mod health;
 mod images;
 mod inside;
 mod life;
@@ -44,11 +46,13 @@ mod network;
 mod output;
 mod packaging;
 mod prune;
+mod policies;
 mod pulls;
 mod registry;
 mod run;
 mod runtime;
 mod security;
+mod states;
 mod terminal;
 mod usage;
 mod update;
