@@ -11,7 +11,10 @@ use crate::output::eventually;
 
 /// What has happened so far, as the client shows it in JSON.
 fn past(daemon: &Daemon, client: Client, filters: &[&str]) -> Vec<Value> {
-    let mut arguments = vec!["events", "--since", "1h", "--until", "0s", "--format", "json"];
+    // Docker's client cuts a duration to whole seconds, and with it the newest events.
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let until = format!("{}.{:09}", now.as_secs(), now.subsec_nanos());
+    let mut arguments = vec!["events", "--since", "1h", "--until", &until, "--format", "json"];
     filters.iter().for_each(|filter| arguments.extend(["--filter", filter]));
     let text = daemon.with(client, &arguments).ok();
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
