@@ -32,8 +32,8 @@ mod system;
 mod usage;
 
 pub use berth_registry::Proxies;
-pub use defaults::{ContainerDefaults, SeccompDefault};
 pub use content::ExportStream;
+pub use defaults::{ContainerDefaults, SeccompDefault};
 pub use engine::Engine;
 pub use error::{Error, ErrorKind};
 pub use event::EventStream;

@@ -20,7 +20,7 @@ mod options;
 mod pidfile;
 mod process;
 mod routes;
-mod words;
 mod signals;
 mod systemd;
 mod tls;
+mod words;

@@ -198,7 +198,8 @@ fn modes(matches: &ArgMatches) -> Outcome {
         ("cgroupns", "CGROUP", &["", "host", "private"]),
     ] {
         let mode = text(matches, flag).unwrap_or_default();
-        if !known.contains(&mode) && !(flag == "pid" && joins(mode)) {
+        let known = known.contains(&mode) || (flag == "pid" && joins(mode));
+        if !known {
             return Err(Failure::new(format!("--{flag}: invalid {kind} mode")));
         }
     }

@@ -361,11 +361,7 @@ pub(super) fn prepare(
 }
 
 /// Takes an instance into use, once.
-pub(super) fn begin(
-    parts: &Arc<Parts>,
-    exec: &Arc<Exec>,
-    op: &op::ExecStart,
-) -> Result<PendingExec, Error> {
+pub(super) fn begin(parts: &Arc<Parts>, exec: &Arc<Exec>, op: &op::ExecStart) -> Result<PendingExec, Error> {
     let shim = joinable(&exec.container)?;
     {
         let (id, mut state) = (&exec.id, exec.lock());

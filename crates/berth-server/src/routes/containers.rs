@@ -172,7 +172,7 @@ pub fn size(query: &Query) -> Result<(u16, u16), Failure> {
         let number = text.parse::<u32>().map_err(|error| {
             Failure::invalid(format!("invalid resize {what} {text:?}: {}", words::number(text, &error)))
         })?;
-        Ok(u16::try_from(number).unwrap_or(u16::MAX))
+        Ok::<_, Failure>(u16::try_from(number).unwrap_or(u16::MAX))
     };
     Ok((number("h", "height")?, number("w", "width")?))
 }

@@ -45,7 +45,8 @@ async fn finish(parts: &Arc<Parts>, exec: &Arc<Exec>, limit: Duration) -> Result
     let io = |source| Error::Io { operation: "make the streams of a health check".into(), source };
     let (mut ours, theirs) = UnixStream::pair().map_err(io)?;
     let theirs = theirs.into_std().map_err(io)?;
-    let pending = exec::begin(parts, exec, &op::ExecStart { detach: false, tty: false, size: None })?.for_check();
+    let pending =
+        exec::begin(parts, exec, &op::ExecStart { detach: false, tty: false, size: None })?.for_check();
     let shim = pending.shim();
     // The time that its start takes is not the check's.
     pending.run(Some((theirs.into(), Vec::new()))).await?;
