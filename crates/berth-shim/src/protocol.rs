@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::log::LogSettings;
+use crate::log::Plan;
 
 /// The newest version that this code speaks.
 pub const VERSION: u32 = 1;
@@ -95,8 +95,7 @@ pub struct ExecBody {
 pub(crate) struct LaunchBody {
     pub(crate) launch: Launch,
     pub(crate) exec_dir: PathBuf,
-    pub(crate) log_dir: PathBuf,
-    pub(crate) log: LogSettings,
+    pub(crate) log: Plan,
     pub(crate) stdin_open: bool,
     pub(crate) stdin_once: bool,
     pub(crate) tty: bool,

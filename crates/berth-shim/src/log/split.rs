@@ -21,7 +21,7 @@ impl Splitter {
         while !chunk.is_empty() {
             let room = MAX_PAYLOAD - self.rest.len();
             let window = &chunk[..chunk.len().min(room + 1)];
-            match window.iter().position(|byte| *byte == b'\n') {
+            match memchr::memchr(b'\n', window) {
                 Some(end) if end <= room => {
                     self.emit(&chunk[..end], false, &mut emit);
                     chunk = &chunk[end + 1..];

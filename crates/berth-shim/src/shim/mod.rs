@@ -23,7 +23,7 @@ use berth_runtime::launch::{self, Init, NetworkMode, Release, Stage, StartError}
 use berth_sys::process::flags;
 
 use crate::channel;
-use crate::log::Writer;
+use crate::log::Sink;
 use crate::protocol::{AttachOptions, Event, ExitStatus, LaunchBody, SOCKET};
 use connection::Connection;
 use exec::Exec;
@@ -163,7 +163,7 @@ impl Shim {
         process::prepare_directory(&body.exec_dir).map_err(failed("make the shim's directory"))?;
         let poller = Poller::new().map_err(failed("make the poller"))?;
         let listener = listen(&poller, &body.exec_dir).map_err(failed("listen on the shim's socket"))?;
-        let log = Writer::open(&body.log_dir, body.log)
+        let log = Sink::open(&body.log)
             .map_err(|error| StartError::new(Stage::Protocol, format!("open the log: {error}")))?;
         let mut streams = Streams::new(0, &poller, body.stdin_once, Some(log));
         streams.connect(ends).map_err(failed("connect the streams"))?;

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 
 use super::attachment::{Attachment, Received};
 use super::poller::{Interest, Poller, Token, Watched};
-use crate::log::{Stream, Writer};
+use crate::log::{Sink, Stream};
 use crate::protocol::AttachOptions;
 
 /// Input that the process does not take waits up to about this many bytes; then clients have to wait.
@@ -37,7 +37,7 @@ pub(super) struct Streams {
     outputs: [Option<Watched>; 2],
     attachments: BTreeMap<u32, Attachment>,
     next_attachment: u32,
-    log: Option<Writer>,
+    log: Option<Sink>,
     /// Connections stay, even without output, until the process's end has been told.
     held: bool,
 }
@@ -81,7 +81,7 @@ impl Input {
 const STREAMS: [Stream; 2] = [Stream::Stdout, Stream::Stderr];
 
 impl Streams {
-    pub(super) fn new(process: u32, poller: &Poller, once: bool, log: Option<Writer>) -> Self {
+    pub(super) fn new(process: u32, poller: &Poller, once: bool, log: Option<Sink>) -> Self {
         let input = Input { sink: None, pending: Vec::new(), once, closing: false };
         Self {
             process,

@@ -158,7 +158,6 @@ fn descriptors(request: LaunchRequest, control: OwnedFd) -> io::Result<Vec<Owned
     let body = LaunchBody {
         launch: request.launch,
         exec_dir: request.exec_dir,
-        log_dir: request.log_dir,
         log: request.log,
         stdin_open: request.stdin_open,
         stdin_once: request.stdin_once,
