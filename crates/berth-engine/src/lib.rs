@@ -16,6 +16,7 @@ mod information;
 mod inspect;
 mod life;
 mod list;
+pub mod logging;
 mod name;
 mod network;
 mod networks;

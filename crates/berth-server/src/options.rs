@@ -66,10 +66,10 @@ pub struct Options {
     /// Registry that may be reached without TLS: HOST[:PORT] or a network (repeatable)
     #[arg(long, value_name = "REGISTRY")]
     insecure_registry: Vec<String>,
-    /// Bound of a container's log: max-size=20m, max-file=5 (repeatable)
+    /// Option of the log driver, such as max-size=20m or max-file=5 (repeatable)
     #[arg(long = "log-opt", value_name = "NAME=VALUE")]
     log_options: Vec<String>,
-    /// Kind of log of containers that ask for none: local
+    /// Log driver of containers that ask for none: local, json-file or none
     #[arg(long, value_name = "DRIVER")]
     log_driver: Option<String>,
     /// Space of the data root's file system that stays free, such as 256m
@@ -174,12 +174,9 @@ pub enum OptionError {
     /// No bridge at all was asked for.
     #[error("--bridge=none is not supported yet")]
     NoBridge,
-    /// Another log driver was asked for.
-    #[error("log driver {0} is not supported: containers' logs are of the driver \"local\"")]
-    LogDriver(String),
-    /// A bound of logs makes no sense.
-    #[error("invalid --log-opt {0}: expected max-size=SIZE or max-file=NUMBER, both above zero")]
-    LogOption(String),
+    /// There is no such log driver, or it does not know an option.
+    #[error("{0}")]
+    Logging(String),
     /// A size makes no sense.
     #[error("invalid size: {0:?}")]
     Size(String),
@@ -198,6 +195,7 @@ struct Defaults {
     cgroup_parent: &'static str,
     groups: &'static [&'static str],
     live_restore: bool,
+    log_driver: &'static str,
 }
 
 const BERTH: Defaults = Defaults {
@@ -209,6 +207,7 @@ const BERTH: Defaults = Defaults {
     cgroup_parent: "/berth",
     groups: &["berth", "docker"],
     live_restore: true,
+    log_driver: "local",
 };
 
 const DOCKER: Defaults = Defaults {
@@ -220,6 +219,8 @@ const DOCKER: Defaults = Defaults {
     cgroup_parent: "/docker",
     groups: &["docker"],
     live_restore: false,
+    // What follows Docker's files finds them; they are bounded all the same.
+    log_driver: "json-file",
 };
 
 /// True if the program was started under Docker's name.
@@ -268,12 +269,9 @@ impl Options {
             return Err(OptionError::Label(label.clone()));
         }
 
-        if let Some(driver) = self.log_driver.filter(|driver| driver != "local") {
-            return Err(OptionError::LogDriver(driver));
-        }
-
         let mut settings = Settings::new(data_root, exec_root);
-        bound_logs(&mut settings.log, &self.log_options)?;
+        let driver = self.log_driver.unwrap_or_else(|| defaults.log_driver.to_owned());
+        settings.log = log_defaults(driver, &self.log_options)?;
         if let Some(text) = self.keep_free {
             settings.keep_free_bytes = Some(size(&text).ok_or(OptionError::Size(text))?);
         }
@@ -305,22 +303,18 @@ impl Options {
     }
 }
 
-/// Docker's options of the log driver `local`.
-fn bound_logs(log: &mut LogDefaults, options: &[String]) -> Result<(), OptionError> {
-    for option in options {
-        let refused = || OptionError::LogOption(option.clone());
-        let above_zero = |number: u64| (number > 0).then_some(number);
-        match option.split_once('=').ok_or_else(refused)? {
-            ("max-size", value) => {
-                log.max_file_bytes = size(value).and_then(above_zero).ok_or_else(refused)?;
-            }
-            ("max-file", value) => {
-                log.max_files = value.parse().ok().filter(|number| *number > 0).ok_or_else(refused)?;
-            }
-            _ => return Err(refused()),
-        }
+/// The daemon's log driver and its options.
+fn log_defaults(driver: String, given: &[String]) -> Result<LogDefaults, OptionError> {
+    let mut options = berth_engine::logging::Options::new();
+    for option in given {
+        let (name, value) = option.split_once('=').ok_or_else(|| {
+            OptionError::Logging(format!("invalid logging options: {option}: expected NAME=VALUE"))
+        })?;
+        options.insert(name.to_owned(), value.to_owned());
     }
-    Ok(())
+    berth_engine::logging::check(&driver, &options)
+        .map_err(|error| OptionError::Logging(format!("failed to set log opts: {error}")))?;
+    Ok(LogDefaults { driver, options })
 }
 
 /// A size in bytes, with Docker's suffixes: `512`, `64k`, `20m`, `2g`, `1t`, a `b` or `ib` after them.
@@ -430,7 +424,12 @@ mod tests {
             "--log-driver=local",
         ])
         .unwrap();
-        assert_eq!((options.settings.log.max_file_bytes, options.settings.log.max_files), (2 << 20, 3));
+        let log = &options.settings.log;
+        assert_eq!(
+            (log.driver.as_str(), log.options["max-size"].as_str(), log.options.len()),
+            ("local", "2m", 2)
+        );
+        assert_eq!(resolve(&["dockerd"]).unwrap().settings.log.driver, "json-file");
         assert_eq!(options.settings.keep_free_bytes, Some(1 << 30));
         for bad in [
             "max-size",
@@ -439,14 +438,14 @@ mod tests {
             "max-file=0",
             "max-file=-1",
             "colour=red",
-            "max-size=99999999t",
+            "max-size=99999999p",
         ] {
             let error = resolve(&["berth", "daemon", "--log-opt", bad]).unwrap_err();
-            assert!(matches!(error, OptionError::LogOption(_)), "{bad}");
+            assert!(matches!(error, OptionError::Logging(_)), "{bad}");
         }
         assert!(matches!(
-            resolve(&["berth", "daemon", "--log-driver", "syslog"]),
-            Err(OptionError::LogDriver(_))
+            resolve(&["berth", "daemon", "--log-driver", "carrier-pigeon"]),
+            Err(OptionError::Logging(_))
         ));
         assert!(matches!(
             resolve(&["berth", "daemon", "--keep-free", "-1"]),

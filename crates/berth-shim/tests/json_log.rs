@@ -63,7 +63,10 @@ fn compressed_files_are_read_like_the_others() {
     }
     log.finish(Stream::Stdout);
     let found = names(directory.path());
-    assert!(found.contains(&"x-json.log.1.gz".into()) && found.contains(&"x-json.log.2.gz".into()), "{found:?}");
+    assert!(
+        found.contains(&"x-json.log.1.gz".into()) && found.contains(&"x-json.log.2.gz".into()),
+        "{found:?}"
+    );
     assert!(found.iter().all(|name| name == "x-json.log" || name.ends_with(".gz")), "{found:?}");
     assert_eq!(read(&path, Query::default()), numbers(0..80));
     assert_eq!(read(&path, Query { tail: Some(50), ..Query::default() }), numbers(30..80));
@@ -138,7 +141,11 @@ async fn follow_survives_rotation_with_compression() {
 fn since_and_until_bound_the_records() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("x-json.log");
-    let line = |second| format!("{{\"log\":\"{second}\\n\",\"stream\":\"stdout\",\"time\":\"2024-01-01T00:00:0{second}Z\"}}\n");
+    let line = |second| {
+        format!(
+            "{{\"log\":\"{second}\\n\",\"stream\":\"stdout\",\"time\":\"2024-01-01T00:00:0{second}Z\"}}\n"
+        )
+    };
     std::fs::write(&path, (0..9).map(line).collect::<String>()).unwrap();
     let moment = |second: u32| Some(format!("2024-01-01T00:00:0{second}Z").parse().unwrap());
     assert_eq!(read(&path, Query { since: moment(3), until: moment(5), tail: None }), ["3", "4", "5"]);

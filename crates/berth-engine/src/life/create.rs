@@ -28,7 +28,8 @@ fn create(parts: &Arc<Parts>, op: op::CreateContainer) -> Result<CreateResponse,
     let wanted = op.name.clone();
     let image = parts.images.resolve(&op.config.image)?;
     let defaults = create::image_defaults(&image.config);
-    let (definition, warnings) = create::define(op, image.record.id.to_string(), &defaults, parts.cpus)?;
+    let (definition, warnings) =
+        create::define(op, image.record.id.to_string(), &defaults, parts.cpus, &parts.settings.log)?;
     sources::check(&definition)?;
     // Composed again at each start; what cannot be is refused now.
     let cgroup = crate::spec::cgroup_path(&definition, &parts.settings.cgroup_parent);

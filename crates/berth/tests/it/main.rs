@@ -28,6 +28,7 @@ mod files;
 mod images;
 mod inside;
 mod life;
+mod log_drivers;
 mod logs;
 mod network;
 mod output;

@@ -125,7 +125,10 @@ mod tests {
 
     #[test]
     fn special_characters_are_written_as_docker_writes_them() {
-        assert_eq!(escaped(b"a\"\\\n\r\t<>&\x01\x7f"), "a\\\"\\\\\\n\\r\\u0009\\u003c\\u003e\\u0026\\u0001\x7f");
+        assert_eq!(
+            escaped(b"a\"\\\n\r\t<>&\x01\x7f"),
+            "a\\\"\\\\\\n\\r\\u0009\\u003c\\u003e\\u0026\\u0001\x7f"
+        );
         assert_eq!(escaped("\u{2028}ü".as_bytes()), "\\u2028ü");
         assert_eq!(escaped(b"ab\xff\xc3c"), "ab\\ufffd\\ufffdc");
     }

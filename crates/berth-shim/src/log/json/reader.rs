@@ -111,7 +111,9 @@ impl Open {
                 let offset = self.offset;
                 self.at += end + 1;
                 self.offset += end as u64 + 1;
-                return Some(record.ok_or_else(|| LogError::Damaged { path: self.log_file.path.clone(), offset }));
+                return Some(
+                    record.ok_or_else(|| LogError::Damaged { path: self.log_file.path.clone(), offset }),
+                );
             }
             searched = rest.len();
             match self.refill() {

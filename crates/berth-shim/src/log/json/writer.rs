@@ -177,7 +177,8 @@ impl JsonWriter {
                     files::compressed(&self.path, number + 1),
                 );
             }
-            let _ = std::fs::rename(files::rotated(&self.path, number), files::rotated(&self.path, number + 1));
+            let _ =
+                std::fs::rename(files::rotated(&self.path, number), files::rotated(&self.path, number + 1));
         }
         let file = create(&self.path, true)?;
         self.length = 0;
