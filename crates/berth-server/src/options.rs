@@ -69,7 +69,7 @@ pub struct Options {
     /// Option of the log driver, such as max-size=20m or max-file=5 (repeatable)
     #[arg(long = "log-opt", value_name = "NAME=VALUE")]
     log_options: Vec<String>,
-    /// Log driver of containers that ask for none: local, json-file or none
+    /// Log driver of containers that name none: local, json-file, none, syslog, journald, gelf or fluentd
     #[arg(long, value_name = "DRIVER")]
     log_driver: Option<String>,
     /// Space of the data root's file system that stays free, such as 256m

@@ -96,6 +96,8 @@ pub(crate) struct LaunchBody {
     pub(crate) launch: Launch,
     pub(crate) exec_dir: PathBuf,
     pub(crate) log: Plan,
+    /// Descriptors for the log, which come after the attached connections.
+    pub(crate) log_fds: usize,
     pub(crate) stdin_open: bool,
     pub(crate) stdin_once: bool,
     pub(crate) tty: bool,

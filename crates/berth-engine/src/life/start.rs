@@ -163,7 +163,7 @@ impl Owner {
             die_with_parent: true,
             preserve_fds: 0,
         };
-        let request = self.request(launch, fds)?;
+        let request = self.request(launch, fds).await?;
         let mut control = parts.spawner.launch(request).await?;
         let (pid, started_at) = self.released(&mut control, endpoint.as_ref()).await?;
         self.take_shim(control).await;
@@ -181,13 +181,15 @@ impl Owner {
         }
     }
 
-    fn request(&self, launch: Launch, fds: Vec<OwnedFd>) -> Result<LaunchRequest, Error> {
+    async fn request(&self, launch: Launch, fds: Vec<OwnedFd>) -> Result<LaunchRequest, Error> {
         let definition = &self.container.definition;
+        let (log, log_fds) = self.log().await?;
         Ok(LaunchRequest {
             launch,
             fds,
             exec_dir: self.parts.exec_dir(self.container.id()),
-            log: self.log()?,
+            log,
+            log_fds,
             stdin_open: definition.config.open_stdin,
             stdin_once: definition.config.stdin_once,
             tty: definition.config.tty,
@@ -317,10 +319,10 @@ impl Owner {
         Ok(())
     }
 
-    fn log(&self) -> Result<Plan, Error> {
+    async fn log(&self) -> Result<(Plan, Vec<OwnedFd>), Error> {
         let (definition, name) = (&self.container.definition, self.container.name());
         let directory = self.parts.storage.container_dir(self.container.id())?;
-        logging::plan(Subject { definition, name: &name }, &directory).map_err(Error::LogDriver)
+        logging::plan(Subject { definition, name: &name }, &directory).await.map_err(Error::LogDriver)
     }
 
     pub(super) fn tell_network(&self, event: NetworkEvent) {

@@ -1,8 +1,11 @@
 //! Log drivers: what a container asks for, checked, and what its shim is told.
 
+mod address;
 mod attributes;
 mod options;
 mod plan;
+mod remote;
+mod remote_options;
 mod value;
 
 use std::collections::BTreeMap;

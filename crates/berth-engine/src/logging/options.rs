@@ -1,10 +1,11 @@
 //! Which options each driver has. The messages are Docker's.
 
+pub(super) use super::remote_options::{facility, syslog_form};
 use super::value::{binary_size, boolean, decimal_size, integer};
-use super::{CACHE, Options};
+use super::{CACHE, Options, remote_options};
 
 /// The log drivers, in order.
-pub const DRIVERS: [&str; 3] = ["json-file", "local", "none"];
+pub const DRIVERS: [&str; 7] = ["fluentd", "gelf", "journald", "json-file", "local", "none", "syslog"];
 
 /// Options that every driver has.
 const COMMON: [&str; 5] = ["env", "env-regex", "labels", "labels-regex", "tag"];
@@ -41,12 +42,13 @@ pub fn check(driver: &str, options: &Options) -> Result<(), String> {
             }
             json_file(options)?;
         }
-        _ => {
+        "local" => {
             if let Some(name) = names.find(|name| !FILES.contains(&name.as_str())) {
                 return Err(format!("unknown log opt '{name}' for log driver {driver}"));
             }
             local(options, "")?;
         }
+        _ => remote_options::check(driver, names, options)?,
     }
     local(options, CACHE)?;
     for name in ["labels-regex", "env-regex"] {
@@ -127,7 +129,7 @@ mod tests {
     #[test]
     fn known_options_pass() {
         let common = [("labels", "a,b"), ("env-regex", "^X"), ("tag", "{{.Name}}"), ("mode", "blocking")];
-        for driver in DRIVERS {
+        for driver in DRIVERS.into_iter().filter(|driver| *driver != "gelf") {
             checked(driver, &common).unwrap();
         }
         checked("json-file", &[("max-size", "10m"), ("max-file", "3"), ("compress", "true")]).unwrap();

@@ -1,11 +1,12 @@
 //! What a shim is told about its log, and where that is read.
 
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use berth_shim::log::{FilePlan, LogSettings, Plan, Reader};
 
 use super::value::{boolean, decimal_size, integer};
-use super::{CACHE, Options, attributes};
+use super::{CACHE, Options, attributes, remote};
 use crate::create::Definition;
 
 /// Bytes in each file of a log that has no bounds of its own.
@@ -62,11 +63,11 @@ pub(crate) fn reader(definition: &Definition, directory: &Path) -> Option<Reader
     }
 }
 
-/// What the shim of a container is told. `directory` is the container's own.
+/// What the shim of a container is told, and the descriptors that come beside it. `directory` is the container's own.
 ///
 /// # Errors
 /// Why the driver cannot be had, in Docker's words.
-pub(crate) fn plan(subject: Subject<'_>, directory: &Path) -> Result<Plan, String> {
+pub(crate) async fn plan(subject: Subject<'_>, directory: &Path) -> Result<(Plan, Vec<OwnedFd>), String> {
     let config = &subject.definition.host.log_config;
     let empty = Options::new();
     let options = config.config.as_ref().unwrap_or(&empty);
@@ -82,7 +83,13 @@ pub(crate) fn plan(subject: Subject<'_>, directory: &Path) -> Result<Plan, Strin
         _ if flag(options.get("cache-disabled")) => None,
         _ => Some(FilePlan::Segments { directory: segments(directory), settings: bounds(options, CACHE) }),
     };
-    Ok(Plan { file })
+    match config.driver.as_str() {
+        "none" | "json-file" | "local" => Ok((Plan { file, remote: None }, Vec::new())),
+        driver => {
+            let (remote, descriptors) = remote::plan(driver, subject, options).await?;
+            Ok((Plan { file, remote: Some(remote) }, descriptors))
+        }
+    }
 }
 
 /// The options were checked when the container was created.

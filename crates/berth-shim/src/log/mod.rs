@@ -11,6 +11,7 @@ mod plan;
 mod query;
 mod reader;
 mod record;
+pub mod remote;
 mod segment;
 mod sink;
 mod split;
@@ -18,11 +19,12 @@ mod writer;
 
 pub use follow::Follow;
 pub use json::JsonWriter;
-pub use plan::{FilePlan, Plan};
+pub use plan::{Endpoint, FilePlan, Plan, RemotePlan};
 pub use query::Query;
 pub use reader::{Reader, Records};
 pub use record::{Entry, Record, Stream};
 pub(crate) use sink::Sink;
+pub(crate) use split::Splitter;
 pub use writer::{LogSettings, Writer};
 
 use std::path::PathBuf;

@@ -60,6 +60,8 @@ pub struct LaunchRequest {
     pub exec_dir: PathBuf,
     /// Where the container's output is kept.
     pub log: Plan,
+    /// What the log's plan announces beside it.
+    pub log_fds: Vec<OwnedFd>,
     /// Standard input is a pipe, not `/dev/null`.
     pub stdin_open: bool,
     /// The first client that ends its input closes the container's.

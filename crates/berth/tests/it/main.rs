@@ -29,6 +29,7 @@ mod images;
 mod inside;
 mod life;
 mod log_drivers;
+mod log_remote;
 mod logs;
 mod network;
 mod output;
