@@ -76,6 +76,12 @@ pub enum Error {
     /// Nothing here can do that.
     #[error("{0} is not supported")]
     NotImplemented(String),
+    /// The container's log is kept nowhere that it could be read from.
+    #[error("configured logging driver does not support reading")]
+    UnreadableLog,
+    /// A container's log could not be begun.
+    #[error("failed to create task for container: failed to initialize logging driver: {0}")]
+    LogDriver(String),
     /// The engine is ending, or a part of it is being started again.
     #[error("{0}")]
     Unavailable(String),
@@ -161,7 +167,7 @@ impl Error {
             }
             Error::NotModified(_) => ErrorKind::NotModified,
             Error::Forbidden(_) => ErrorKind::Forbidden,
-            Error::NotImplemented(_) => ErrorKind::NotImplemented,
+            Error::NotImplemented(_) | Error::UnreadableLog => ErrorKind::NotImplemented,
             Error::Unavailable(_) => ErrorKind::Unavailable,
             Error::Image(error) => match error.kind() {
                 berth_image::ErrorKind::NotFound | berth_image::ErrorKind::Denied => ErrorKind::NotFound,
@@ -181,6 +187,7 @@ impl Error {
             | Error::Spawner(_)
             | Error::Shim(_)
             | Error::Io { .. }
+            | Error::LogDriver(_)
             | Error::Record { .. } => ErrorKind::System,
             Error::Update { source, .. } => source.kind(),
             Error::Unwound { first: error, .. } | Error::NewName(error) => error.kind(),

@@ -16,7 +16,7 @@ use crate::blocking::blocking;
 use crate::engine::Parts;
 use crate::event::EventStream;
 use crate::inspect::STORAGE_DRIVER;
-use crate::{Engine, Error, RegistrySettings, op, system as names};
+use crate::{Engine, Error, RegistrySettings, logging, op, system as names};
 use host::Limits;
 pub(crate) use host::memory_bytes;
 
@@ -102,7 +102,7 @@ fn info(parts: &Parts) -> Result<system::Info, Error> {
         debug: settings.debug,
         nfd: host::open_descriptors(),
         system_time: Timestamp::now().to_string(),
-        logging_driver: "local".into(),
+        logging_driver: settings.log.driver.clone(),
         cgroup_driver: "cgroupfs".into(),
         cgroup_version: limits.cgroup_version().into(),
         nevents_listener: i64::try_from(parts.events.listeners()).unwrap_or(i64::MAX),
@@ -154,7 +154,7 @@ fn plugins() -> Plugins {
         volume: list(&["local"]),
         network: list(&["bridge", "host", "null"]),
         authorization: None,
-        log: list(&["local", "none"]),
+        log: list(&logging::DRIVERS),
     }
 }
 

@@ -10,8 +10,7 @@ use crate::container::{Container, Kept};
 use crate::create::mounts::{MountPlan, MountSource};
 use crate::create::{Definition, NetworkPlan};
 use crate::engine::Parts;
-use crate::networks;
-use crate::{Engine, Error};
+use crate::{Engine, Error, logging, networks};
 
 /// The storage driver's name, which clients know.
 pub(crate) const STORAGE_DRIVER: &str = "overlay2";
@@ -46,8 +45,11 @@ fn inspect(parts: &Parts, container: &Container, size: bool) -> Result<Inspect, 
         resolv_conf_path: file("resolv.conf"),
         hostname_path: file("hostname"),
         hosts_path: file("hosts"),
-        // As with Docker's driver `local`: its segments are not for others to read.
-        log_path: String::new(),
+        // As with Docker, the other drivers' files are not for others to read.
+        log_path: match definition.host.log_config.driver.as_str() {
+            "json-file" => logging::json_path(&directory, container.id()).display().to_string(),
+            _ => String::new(),
+        },
         name: format!("/{}", kept.name),
         restart_count: i64::from(kept.restarts),
         driver: STORAGE_DRIVER.into(),

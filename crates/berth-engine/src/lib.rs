@@ -20,6 +20,7 @@ mod inspect;
 mod installation;
 mod life;
 mod list;
+pub mod logging;
 mod name;
 mod network;
 mod networks;

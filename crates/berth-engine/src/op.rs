@@ -100,6 +100,8 @@ pub struct Logs {
     pub until: Option<Timestamp>,
     /// Put the time before each line.
     pub timestamps: bool,
+    /// Put the attributes that the log driver was asked for before each line.
+    pub details: bool,
     /// Only so many lines of the end; `None` for all.
     pub tail: Option<u64>,
 }

@@ -26,7 +26,7 @@ pub struct Settings {
     pub shutdown_timeout: Duration,
     /// The default bridge.
     pub bridge: BridgeSettings,
-    /// Bounds of a container's log.
+    /// How containers are logged.
     pub log: LogDefaults,
     /// How registries are reached.
     pub registry: RegistrySettings,
@@ -96,18 +96,18 @@ impl Default for BridgeSettings {
     }
 }
 
-/// Bounds of the local log of a container.
-#[derive(Debug, Clone, Copy)]
+/// How the output of containers is logged that do not say it themselves.
+#[derive(Debug, Clone)]
 pub struct LogDefaults {
-    /// Size at which a segment is closed, in bytes.
-    pub max_file_bytes: u64,
-    /// Segments that are kept.
-    pub max_files: u32,
+    /// The driver.
+    pub driver: String,
+    /// Its options, which [`crate::logging::check`] has passed.
+    pub options: crate::logging::Options,
 }
 
 impl Default for LogDefaults {
     fn default() -> Self {
-        LogDefaults { max_file_bytes: 20 << 20, max_files: 5 }
+        LogDefaults { driver: "local".into(), options: Default::default() }
     }
 }
 

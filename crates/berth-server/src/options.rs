@@ -104,12 +104,9 @@ pub enum OptionError {
     /// No bridge at all was asked for.
     #[error("--bridge=none is not supported yet")]
     NoBridge,
-    /// Another log driver was asked for.
-    #[error("log driver {0} is not supported: containers' logs are of the driver \"local\"")]
-    LogDriver(String),
-    /// A bound of logs makes no sense.
-    #[error("invalid --log-opt {0}: expected max-size=SIZE or max-file=NUMBER, both above zero")]
-    LogOption(String),
+    /// There is no such log driver, or it does not know an option.
+    #[error("{0}")]
+    Logging(String),
     /// A size makes no sense.
     #[error("invalid size: {0:?}")]
     Size(String),
@@ -141,6 +138,7 @@ struct Defaults {
     groups: &'static [&'static str],
     live_restore: bool,
     log_format: LogFormat,
+    log_driver: &'static str,
 }
 
 const BERTH: Defaults = Defaults {
@@ -154,6 +152,7 @@ const BERTH: Defaults = Defaults {
     groups: &["berth", "docker"],
     live_restore: true,
     log_format: LogFormat::Plain,
+    log_driver: "local",
 };
 
 const DOCKER: Defaults = Defaults {
@@ -167,6 +166,8 @@ const DOCKER: Defaults = Defaults {
     groups: &["docker"],
     live_restore: false,
     log_format: LogFormat::Text,
+    // What follows Docker's files finds them; they are bounded all the same.
+    log_driver: "json-file",
 };
 
 /// Where a TLS daemon listens if nothing else is said, as `dockerd`.
@@ -253,10 +254,8 @@ impl Options {
         let defaults = self.defaults;
         let data_root = absolute(given.text("data-root").unwrap_or(defaults.data_root))?;
         let mut settings = Settings::new(data_root, exec_root);
-        if let Some(driver) = given.text("log-driver").filter(|driver| !matches!(*driver, "" | "local")) {
-            return Err(OptionError::LogDriver(driver.to_owned()));
-        }
-        bound_logs(&mut settings.log, given.list("log-opt"))?;
+        let driver = given.text("log-driver").filter(|driver| !driver.is_empty());
+        settings.log = log_defaults(driver.unwrap_or(defaults.log_driver), given.list("log-opt"))?;
         if let Some(text) = given.text("keep-free") {
             settings.keep_free_bytes = Some(size(text).ok_or_else(|| OptionError::Size(text.to_owned()))?);
         }
@@ -374,22 +373,18 @@ fn labels(given: &[String]) -> Result<Vec<String>, OptionError> {
     Ok(labels)
 }
 
-/// Docker's options of the log driver `local`.
-fn bound_logs(log: &mut LogDefaults, options: &[String]) -> Result<(), OptionError> {
-    for option in options {
-        let refused = || OptionError::LogOption(option.clone());
-        let above_zero = |number: u64| (number > 0).then_some(number);
-        match option.split_once('=').ok_or_else(refused)? {
-            ("max-size", value) => {
-                log.max_file_bytes = size(value).and_then(above_zero).ok_or_else(refused)?;
-            }
-            ("max-file", value) => {
-                log.max_files = value.parse().ok().filter(|number| *number > 0).ok_or_else(refused)?;
-            }
-            _ => return Err(refused()),
-        }
+/// The daemon's log driver and its options.
+fn log_defaults(driver: &str, given: &[String]) -> Result<LogDefaults, OptionError> {
+    let mut options = berth_engine::logging::Options::new();
+    for option in given {
+        let (name, value) = option.split_once('=').ok_or_else(|| {
+            OptionError::Logging(format!("invalid logging options: {option}: expected NAME=VALUE"))
+        })?;
+        options.insert(name.to_owned(), value.to_owned());
     }
-    Ok(())
+    berth_engine::logging::check(driver, &options)
+        .map_err(|error| OptionError::Logging(format!("failed to set log opts: {error}")))?;
+    Ok(LogDefaults { driver: driver.to_owned(), options })
 }
 
 fn absolute(path: impl AsRef<Path>) -> Result<PathBuf, OptionError> {

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::log::LogSettings;
+use crate::log::Plan;
 
 /// The newest version that this code speaks.
 pub const VERSION: u32 = 1;
@@ -98,8 +98,9 @@ pub struct ExecBody {
 pub(crate) struct LaunchBody {
     pub(crate) launch: Launch,
     pub(crate) exec_dir: PathBuf,
-    pub(crate) log_dir: PathBuf,
-    pub(crate) log: LogSettings,
+    pub(crate) log: Plan,
+    /// Descriptors for the log, which come after the attached connections.
+    pub(crate) log_fds: usize,
     pub(crate) stdin_open: bool,
     pub(crate) stdin_once: bool,
     pub(crate) tty: bool,

@@ -13,7 +13,7 @@ use crate::session::streams;
 pub fn command() -> Command {
     Command::new("logs").about("Shows what a container has written").defer(|command| {
         command
-            .arg(switch("details").help("Accepted for compatibility"))
+            .arg(switch("details").help("Show the attributes that the log driver was asked for"))
             .arg(switch("follow").short('f').help("Go on with what it writes from now on"))
             .arg(one("since", "TIME").help("Nothing older: a time, or a duration such as 42m"))
             .arg(one("until", "TIME").help("Nothing newer"))

@@ -14,7 +14,7 @@ use berth_api::image::ImageConfig;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, name, op};
+use crate::{Error, LogDefaults, logging, name, op};
 use mounts::{MountPlan, MountSource};
 
 pub use image::image_defaults;
@@ -108,12 +108,14 @@ pub fn define(
     image_id: String,
     image: &ImageConfig,
     cpus: usize,
+    log: &LogDefaults,
 ) -> Result<(Definition, Vec<String>), Error> {
     let op::CreateContainer { mut config, host_config: mut host, .. } = request;
     merge::merge(&mut config, image)?;
     let random = |source| Error::Io { operation: "read random bytes".into(), source };
     let id = name::new_id().map_err(random)?;
     let warnings = validate::validate(&mut config, &mut host, cpus)?;
+    logging::settle(&mut host.log_config, log)?;
     let network = match NetworkPlan::parse(&host.network_mode)? {
         NetworkPlan::Bridge if config.network_disabled => NetworkPlan::None,
         network => network,
@@ -151,10 +153,6 @@ fn fill_defaults(id: &str, config: &mut Config, host: &mut HostConfig, network: 
     if host.restart_policy.name.is_empty() {
         host.restart_policy.name = "no".into();
     }
-    if host.log_config.driver.is_empty() {
-        host.log_config.driver = "local".into();
-    }
-    host.log_config.config.get_or_insert_default();
     if host.runtime.is_empty() {
         host.runtime = "berth".into();
     }
@@ -188,7 +186,7 @@ pub(crate) mod tests {
         let mut request = op::CreateContainer::parse(Some("/web"), None, request).unwrap();
         change(&mut request);
         let image = ImageConfig { cmd: Some(vec!["sh".into(), "-c".into()]), ..Default::default() };
-        define(request, "sha256:00".into(), &image, 2)
+        define(request, "sha256:00".into(), &image, 2, &LogDefaults::default())
     }
 
     #[test]

@@ -322,12 +322,6 @@ fn others(host: &mut HostConfig, warnings: &mut Vec<String>) -> Result<(), Error
                 .into(),
         );
     }
-    if !matches!(host.log_config.driver.as_str(), "" | "json-file" | "local" | "none") {
-        return Err(invalid(format!(
-            "logger: no log driver named '{}' is registered",
-            host.log_config.driver
-        )));
-    }
     if !matches!(host.runtime.as_str(), "" | "runc" | "io.containerd.runc.v2" | "berth") {
         return Err(invalid(format!("unknown or invalid runtime name: {}", host.runtime)));
     }
@@ -337,7 +331,7 @@ fn others(host: &mut HostConfig, warnings: &mut Vec<String>) -> Result<(), Error
 #[cfg(test)]
 mod tests {
     use super::*;
-    use berth_api::container::{LogConfig, RestartPolicy, Ulimit};
+    use berth_api::container::{RestartPolicy, Ulimit};
 
     fn check(config: Config, host: HostConfig) -> Result<Vec<String>, String> {
         validate(&mut config.clone(), &mut host.clone(), 2).map_err(|e| e.to_string())
@@ -444,11 +438,6 @@ mod tests {
 
     #[test]
     fn unknown_drivers_are_refused() {
-        let driver = LogConfig { driver: "carrier-pigeon".into(), config: None };
-        assert_eq!(
-            host(|h| h.log_config = driver).unwrap_err(),
-            "logger: no log driver named 'carrier-pigeon' is registered"
-        );
         assert!(host(|h| h.runtime = "nope".into()).unwrap_err().contains("unknown or invalid runtime name"));
         assert!(host(|h| h.extra_hosts = Some(vec!["a".into()])).is_err());
         assert!(host(|h| h.extra_hosts = Some(vec!["a:host-gateway".into(), "b:::1".into()])).is_ok());

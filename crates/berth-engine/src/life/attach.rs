@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use berth_shim::protocol::{Framing, Target};
 use berth_shim::spawner::Attach;
-use bytes::BytesMut;
 
 use crate::container::state::State;
 use crate::container::{Container, Expected};
@@ -62,20 +61,14 @@ impl PendingAttach {
         let connection =
             connection.map_err(|source| Error::Io { operation: "copy a descriptor".into(), source })?;
         let op = op::Logs { stdout: self.op.stdout, stderr: self.op.stderr, ..op::Logs::default() };
-        let mut log = super::logs::open(&self.parts, &self.container, op)?;
-        while let Some(line) = log.lines.recv().await {
-            let (stream, line) = line?;
-            let mut framed = BytesMut::new();
-            if self.tty || self.op.raw {
-                framed.extend_from_slice(&line);
-            } else {
-                berth_api::stream::encode(stream, &line, &mut framed);
-            }
+        let mut log = super::logs::open(&self.parts, &self.container, op, self.tty || self.op.raw)?;
+        while let Some(piece) = log.pieces.recv().await {
+            let piece = piece?;
             let connection = connection
                 .try_clone()
                 .map_err(|source| Error::Io { operation: "copy a descriptor".into(), source })?;
             crate::blocking::blocking(move || {
-                write_all(&connection, &framed)
+                write_all(&connection, &piece)
                     .map_err(|source| Error::Io { operation: "write to a client".into(), source })
             })
             .await?;

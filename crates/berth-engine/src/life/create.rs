@@ -33,7 +33,8 @@ fn create(parts: &Arc<Parts>, mut op: op::CreateContainer) -> Result<CreateRespo
     check_links(parts, &op.host_config)?;
     let defaults = create::image_defaults(&image.config);
     parts.current.get().defaults.settle(&mut op.host_config);
-    let (mut definition, warnings) = create::define(op, image.record.id.to_string(), &defaults, parts.cpus)?;
+    let (mut definition, warnings) =
+        create::define(op, image.record.id.to_string(), &defaults, parts.cpus, &parts.settings.log)?;
     create::mounts::inherit(&mut definition.mounts, inherited);
     sources::check(&definition)?;
     // Composed again at each start; what cannot be is refused now.

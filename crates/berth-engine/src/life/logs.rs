@@ -1,25 +1,29 @@
 //! Reading a container's log.
 
+use std::fmt::Write;
 use std::sync::Arc;
 
 use berth_api::stream;
-use berth_shim::log::{Entry, LogError, Query, Reader, Record, Stream};
+use berth_shim::log::{Entry, Follow, LogError, Query, Reader, Record, Stream, lost_text};
 use bytes::{Bytes, BytesMut};
 use tokio::sync::mpsc;
 
 use crate::container::Container;
 use crate::engine::Parts;
+use crate::logging::{self, Subject};
 use crate::{Engine, Error, op};
 
-/// Lines that are read ahead of a client.
-const AHEAD: usize = 64;
+/// Pieces that are read ahead of a client.
+const AHEAD: usize = 4;
+/// Bytes after which a piece is sent on.
+const PIECE: usize = 64 * 1024;
 
 /// A container's log, as it is read.
 pub struct LogStream {
-    /// Whether the container has a terminal: then the lines are sent raw instead of framed.
+    /// Whether the container has a terminal: then the lines come raw instead of framed.
     pub tty: bool,
-    /// Lines (or parts of long ones), with the time in front if asked for. Ends with the log.
-    pub lines: mpsc::Receiver<Result<(stream::Stream, Bytes), Error>>,
+    /// Whole frames, or raw lines with a terminal. Ends with the log.
+    pub pieces: mpsc::Receiver<Result<Bytes, Error>>,
 }
 
 impl Engine {
@@ -32,54 +36,91 @@ impl Engine {
             ));
         }
         let container = self.parts.containers.find(name)?;
-        if container.definition.host.log_config.driver == "none" {
-            return Err(Error::NotImplemented("reading the log of the driver \"none\"".into()));
-        }
-        open(&self.parts, &container, op)
+        let raw = container.definition.config.tty;
+        open(&self.parts, &container, op, raw)
     }
 }
 
-/// Starts to read a log.
-pub(super) fn open(parts: &Parts, container: &Arc<Container>, op: op::Logs) -> Result<LogStream, Error> {
-    let (sender, lines) = mpsc::channel(AHEAD);
-    let reader = Reader::open(parts.storage.container_dir(container.id())?.join("log"));
+/// Starts to read a log; `raw` leaves the frames out.
+pub(super) fn open(
+    parts: &Parts,
+    container: &Arc<Container>,
+    op: op::Logs,
+    raw: bool,
+) -> Result<LogStream, Error> {
+    let definition = &container.definition;
+    let directory = parts.storage.container_dir(container.id())?;
+    let reader = logging::reader(definition, &directory).ok_or(Error::UnreadableLog)?;
     let query = Query { tail: op.tail, since: op.since, until: op.until };
-    let mut lines_of = Lines::new(&op);
+    let details = op.details.then(|| logging::details(&Subject { definition, name: &container.name() }));
+    let (sender, pieces) = mpsc::channel(AHEAD);
+    let output = Output { lines: Lines::new(&op, raw, details), sender };
     if op.follow {
-        let mut follow = reader.follow(query, container.ended()).map_err(failed)?;
-        let until = op.until;
-        tokio::spawn(async move {
-            loop {
-                let record = tokio::select! {
-                    record = follow.next() => record.map_err(failed).transpose(),
-                    () = passed(until) => None,
-                    () = sender.closed() => None,
-                };
-                let Some(record) = record else { return };
-                if let Some(line) = record.map(|record| lines_of.line(record)).transpose()
-                    && sender.send(line).await.is_err()
-                {
-                    return;
-                }
-            }
-        });
+        let follow = reader.follow(query, container.ended()).map_err(failed)?;
+        tokio::spawn(output.follow(follow, op.until));
     } else {
-        let read = move || {
-            let records = match reader.records(query) {
-                Ok(records) => records,
-                Err(error) => return drop(sender.blocking_send(Err(failed(error)))),
-            };
-            for record in records {
-                if let Some(line) = record.map_err(failed).map(|r| lines_of.line(r)).transpose()
-                    && sender.blocking_send(line).is_err()
-                {
+        tokio::task::spawn_blocking(move || output.read(&reader, query));
+    }
+    Ok(LogStream { tty: definition.config.tty, pieces })
+}
+
+/// A log on its way to a client.
+struct Output {
+    lines: Lines,
+    sender: mpsc::Sender<Result<Bytes, Error>>,
+}
+
+impl Output {
+    /// Sends what there is. Blocks.
+    fn read(mut self, reader: &Reader, query: Query) {
+        let records = match reader.records(query) {
+            Ok(records) => records,
+            Err(error) => return drop(self.sender.blocking_send(Err(failed(error)))),
+        };
+        for record in records {
+            let full = match record {
+                Ok(record) => self.lines.push(&record) >= PIECE,
+                Err(error) => {
+                    let _ = self.sender.blocking_send(Ok(self.lines.take()));
+                    let _ = self.sender.blocking_send(Err(failed(error)));
                     return;
                 }
+            };
+            if full && self.sender.blocking_send(Ok(self.lines.take())).is_err() {
+                return;
             }
-        };
-        tokio::task::spawn_blocking(read);
+        }
+        let _ = self.sender.blocking_send(Ok(self.lines.take()));
     }
-    Ok(LogStream { tty: container.definition.config.tty, lines })
+
+    /// Sends what there is, and what comes.
+    async fn follow(mut self, mut follow: Follow, until: Option<jiff::Timestamp>) {
+        loop {
+            let first = tokio::select! {
+                record = follow.next() => record.transpose(),
+                () = passed(until) => None,
+                () = self.sender.closed() => None,
+            };
+            let Some(mut next) = first else { return };
+            loop {
+                let full = match next {
+                    Ok(record) => self.lines.push(&record) >= PIECE,
+                    Err(error) => {
+                        let _ = self.sender.send(Ok(self.lines.take())).await;
+                        let _ = self.sender.send(Err(failed(error))).await;
+                        return;
+                    }
+                };
+                match follow.next_now().filter(|_| !full) {
+                    Some(record) => next = record,
+                    None => break,
+                }
+            }
+            if self.sender.send(Ok(self.lines.take())).await.is_err() {
+                return;
+            }
+        }
+    }
 }
 
 async fn passed(until: Option<jiff::Timestamp>) {
@@ -97,26 +138,47 @@ fn failed(error: LogError) -> Error {
     Error::Io { operation: "read the log".into(), source: std::io::Error::other(error) }
 }
 
-/// Makes lines of records.
+/// Makes a client's lines of records.
 struct Lines {
     stdout: bool,
     stderr: bool,
     timestamps: bool,
+    /// What stands between time and text.
+    details: Option<String>,
+    raw: bool,
     /// Whether the last record of each stream left its line open.
     open: [bool; 2],
+    out: BytesMut,
+    line: BytesMut,
 }
 
 impl Lines {
-    fn new(op: &op::Logs) -> Lines {
-        Lines { stdout: op.stdout, stderr: op.stderr, timestamps: op.timestamps, open: [false; 2] }
+    fn new(op: &op::Logs, raw: bool, details: Option<String>) -> Lines {
+        Lines {
+            stdout: op.stdout,
+            stderr: op.stderr,
+            timestamps: op.timestamps,
+            details,
+            raw,
+            open: [false; 2],
+            out: BytesMut::new(),
+            line: BytesMut::new(),
+        }
     }
 
-    fn line(&mut self, record: Record) -> Option<(stream::Stream, Bytes)> {
-        let (stream, partial, payload) = match record.entry {
-            Entry::Output { stream, partial, payload } => (stream, partial, payload),
+    /// Everything since the last call.
+    fn take(&mut self) -> Bytes {
+        self.out.split().freeze()
+    }
+
+    /// Adds a record; the bytes that wait now.
+    fn push(&mut self, record: &Record) -> usize {
+        let told;
+        let (stream, partial, payload) = match &record.entry {
+            Entry::Output { stream, partial, payload } => (*stream, *partial, &payload[..]),
             Entry::Lost { records, bytes } => {
-                let text = format!("[berth: {records} log records ({bytes} bytes) could not be written]");
-                (Stream::Stderr, false, text.into_bytes())
+                told = lost_text(*records, *bytes);
+                (Stream::Stderr, false, told.as_bytes())
             }
         };
         let (wanted, index, stream) = match stream {
@@ -124,18 +186,25 @@ impl Lines {
             Stream::Stderr => (self.stderr, 1, stream::Stream::Stderr),
         };
         let continued = std::mem::replace(&mut self.open[index], partial);
-        if !wanted {
-            return None;
+        if wanted {
+            self.line.clear();
+            if self.timestamps && !continued {
+                // Writing to a buffer does not fail.
+                let _ = write!(self.line, "{:.9} ", record.time);
+            }
+            if let Some(details) = self.details.as_ref().filter(|_| !continued) {
+                self.line.extend_from_slice(details.as_bytes());
+            }
+            self.line.extend_from_slice(payload);
+            if !partial {
+                self.line.extend_from_slice(b"\n");
+            }
+            match self.raw {
+                true => self.out.extend_from_slice(&self.line),
+                false => stream::encode(stream, &self.line, &mut self.out),
+            }
         }
-        let mut line = BytesMut::with_capacity(payload.len() + 32);
-        if self.timestamps && !continued {
-            line.extend_from_slice(format!("{:.9} ", record.time).as_bytes());
-        }
-        line.extend_from_slice(&payload);
-        if !partial {
-            line.extend_from_slice(b"\n");
-        }
-        Some((stream, line.freeze()))
+        self.out.len()
     }
 }
 
@@ -149,26 +218,31 @@ mod tests {
         Record { sequence: 0, time: Timestamp::from_second(1).unwrap(), entry }
     }
 
-    #[test]
-    fn the_time_stands_once_in_front_of_each_line() {
-        let mut lines =
-            Lines::new(&op::Logs { stdout: true, stderr: true, timestamps: true, ..Default::default() });
-        let mut text = |record| String::from_utf8(lines.line(record).unwrap().1.to_vec()).unwrap();
-        let first = text(record(Stream::Stdout, true, "a"));
-        assert_eq!(first, "1970-01-01T00:00:01.000000000Z a");
-        assert_eq!(text(record(Stream::Stderr, false, "x")), "1970-01-01T00:00:01.000000000Z x\n");
-        assert_eq!(text(record(Stream::Stdout, false, "b")), "b\n");
-        assert_eq!(text(record(Stream::Stdout, false, "")), "1970-01-01T00:00:01.000000000Z \n");
+    fn text(lines: &mut Lines, record: Record) -> String {
+        lines.push(&record);
+        String::from_utf8(lines.take().to_vec()).unwrap()
     }
 
     #[test]
-    fn only_the_streams_asked_for_come() {
-        let mut lines = Lines::new(&op::Logs { stderr: true, ..Default::default() });
-        assert!(lines.line(record(Stream::Stdout, false, "a")).is_none());
-        let (stream, line) = lines.line(record(Stream::Stderr, false, "b")).unwrap();
-        assert_eq!((stream, &line[..]), (stream::Stream::Stderr, b"b\n".as_slice()));
+    fn time_and_details_stand_once_in_front_of_each_line() {
+        let op = op::Logs { stdout: true, stderr: true, timestamps: true, ..Default::default() };
+        let mut lines = Lines::new(&op, true, Some("a=b ".into()));
+        let first = text(&mut lines, record(Stream::Stdout, true, "a"));
+        assert_eq!(first, "1970-01-01T00:00:01.000000000Z a=b a");
+        let other = text(&mut lines, record(Stream::Stderr, false, "x"));
+        assert_eq!(other, "1970-01-01T00:00:01.000000000Z a=b x\n");
+        assert_eq!(text(&mut lines, record(Stream::Stdout, false, "b")), "b\n");
+        let empty = text(&mut lines, record(Stream::Stdout, false, ""));
+        assert_eq!(empty, "1970-01-01T00:00:01.000000000Z a=b \n");
+    }
+
+    #[test]
+    fn only_the_streams_asked_for_come_and_are_framed() {
+        let mut lines = Lines::new(&op::Logs { stderr: true, ..Default::default() }, false, None);
+        assert_eq!(lines.push(&record(Stream::Stdout, false, "a")), 0);
+        assert_eq!(text(&mut lines, record(Stream::Stderr, false, "b")), "\u{2}\0\0\0\0\0\0\u{2}b\n");
         let lost =
             Record { entry: Entry::Lost { records: 2, bytes: 9 }, ..record(Stream::Stdout, false, "") };
-        assert!(lines.line(lost).unwrap().1.starts_with(b"[berth: 2 log records (9 bytes)"));
+        assert!(text(&mut lines, lost).contains("[berth: 2 log records (9 bytes)"));
     }
 }

@@ -14,7 +14,7 @@ use berth_runtime::launch::{
     GeneratedFile, Launch, NetworkMode, Release, ReleaseMode, Rootfs, Stage, StartError,
 };
 use berth_shim::client::{ShimControl, ShimEvent};
-use berth_shim::log::LogSettings;
+use berth_shim::log::Plan;
 use berth_shim::protocol::Target;
 use berth_shim::spawner::LaunchRequest;
 
@@ -23,6 +23,7 @@ use super::sources;
 use crate::container::state::{Exited, Failure, Running, State};
 use crate::create::{Definition, NetworkPlan, ports};
 use crate::event::{ContainerEvent, Event, NetworkEvent};
+use crate::logging::{self, Subject};
 use crate::spec;
 use crate::spec::files::{self, Surroundings};
 use crate::{Engine, Error};
@@ -177,7 +178,7 @@ impl Owner {
             die_with_parent: true,
             preserve_fds: 0,
         };
-        let request = self.request(launch, fds)?;
+        let request = self.request(launch, fds).await?;
         let mut control = parts.spawner.launch(request).await?;
         let (pid, started_at) = self.released(&mut control, endpoint.as_ref()).await?;
         self.take_shim(control).await;
@@ -195,14 +196,15 @@ impl Owner {
         }
     }
 
-    fn request(&self, launch: Launch, fds: Vec<OwnedFd>) -> Result<LaunchRequest, Error> {
+    async fn request(&self, launch: Launch, fds: Vec<OwnedFd>) -> Result<LaunchRequest, Error> {
         let definition = &self.container.definition;
+        let (log, log_fds) = self.log().await?;
         Ok(LaunchRequest {
             launch,
             fds,
             exec_dir: self.parts.exec_dir(self.container.id()),
-            log_dir: self.parts.storage.container_dir(self.container.id())?.join("log"),
-            log: self.log_settings(),
+            log,
+            log_fds,
             stdin_open: definition.config.open_stdin,
             stdin_once: definition.config.stdin_once,
             tty: definition.config.tty,
@@ -320,19 +322,10 @@ impl Owner {
         Ok(())
     }
 
-    fn log_settings(&self) -> LogSettings {
-        let defaults = self.parts.settings.log;
-        let mut settings =
-            LogSettings { max_file_bytes: defaults.max_file_bytes, max_files: defaults.max_files };
-        let options = self.container.definition.host.log_config.config.iter().flatten();
-        for (key, value) in options {
-            match key.as_str() {
-                "max-size" => settings.max_file_bytes = size(value).unwrap_or(settings.max_file_bytes),
-                "max-file" => settings.max_files = value.parse().unwrap_or(settings.max_files).max(1),
-                _ => {}
-            }
-        }
-        settings
+    async fn log(&self) -> Result<(Plan, Vec<OwnedFd>), Error> {
+        let (definition, name) = (&self.container.definition, self.container.name());
+        let directory = self.parts.storage.container_dir(self.container.id())?;
+        logging::plan(Subject { definition, name: &name }, &directory).await.map_err(Error::LogDriver)
     }
 
     pub(super) fn tell_network(&self, event: NetworkEvent) {
@@ -387,35 +380,5 @@ pub(super) fn remove_tree(path: &Path) -> Result<(), Error> {
     }
 }
 
-/// Reads `10m`, `64k`, `1g` or bytes.
-fn size(text: &str) -> Option<u64> {
-    let lower = text.trim().to_ascii_lowercase();
-    let lower = lower.strip_suffix('b').unwrap_or(&lower);
-    let (digits, factor) = match lower.char_indices().last()? {
-        (at, 'k') => (&lower[..at], 1 << 10),
-        (at, 'm') => (&lower[..at], 1 << 20),
-        (at, 'g') => (&lower[..at], 1 << 30),
-        _ => (lower, 1),
-    };
-    digits.parse::<u64>().ok()?.checked_mul(factor)
-}
-
 /// Index into the mounts → index into the descriptors, and the descriptors.
 pub(super) type Opened = (BTreeMap<usize, usize>, Vec<OwnedFd>);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn log_sizes_are_read() {
-        for (text, bytes) in
-            [("10", 10), ("64k", 64 << 10), ("10m", 10 << 20), ("1G", 1 << 30), ("2mb", 2 << 20)]
-        {
-            assert_eq!(size(text), Some(bytes), "{text}");
-        }
-        for text in ["", "x", "-1", "99999999999g"] {
-            assert_eq!(size(text), None, "{text}");
-        }
-    }
-}

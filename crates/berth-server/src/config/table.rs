@@ -167,9 +167,19 @@ pub const OPTIONS: &[Opt] = &[
     ),
     works("max-concurrent-uploads", Number, "NUMBER", "Layers that are sent at the same time; 5"),
     works("max-download-attempts", Number, "NUMBER", "Attempts to fetch a layer; 5"),
-    works("log-driver", Text, "DRIVER", "Kind of log of containers that ask for none: local"),
-    works("log-opt", Map, "NAME=VALUE", "Bound of a container's log: max-size=20m, max-file=5 (repeatable)")
-        .key_is("log-opts"),
+    works(
+        "log-driver",
+        Text,
+        "DRIVER",
+        "Log driver of containers that name none: local, json-file, none, syslog, journald, gelf or fluentd",
+    ),
+    works(
+        "log-opt",
+        Map,
+        "NAME=VALUE",
+        "Option of the log driver, such as max-size=20m or max-file=5 (repeatable)",
+    )
+    .key_is("log-opts"),
     works("keep-free", Text, "SIZE", "Space of the data root's file system that stays free, such as 256m"),
     works("cgroup-parent", Text, "PATH", "Parent of the containers' cgroups"),
     works("default-shm-size", Size, "SIZE", "Size of containers' /dev/shm; 64m"),

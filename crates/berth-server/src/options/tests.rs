@@ -90,7 +90,12 @@ fn logs_and_the_free_space_are_bounded() {
         "--log-driver=local",
     ])
     .unwrap();
-    assert_eq!((options.settings.log.max_file_bytes, options.settings.log.max_files), (2 << 20, 3));
+    let log = &options.settings.log;
+    assert_eq!(
+        (log.driver.as_str(), log.options["max-size"].as_str(), log.options.len()),
+        ("local", "2m", 2)
+    );
+    assert_eq!(resolve(&["dockerd"]).unwrap().settings.log.driver, "json-file");
     assert_eq!(options.settings.keep_free_bytes, Some(1 << 30));
     for bad in [
         "max-size",
@@ -99,14 +104,14 @@ fn logs_and_the_free_space_are_bounded() {
         "max-file=0",
         "max-file=-1",
         "colour=red",
-        "max-size=99999999t",
+        "max-size=99999999p",
     ] {
         let error = resolve(&["berth", "daemon", "--log-opt", bad]).unwrap_err();
-        assert!(matches!(error, OptionError::LogOption(_)), "{bad}");
+        assert!(matches!(error, OptionError::Logging(_)), "{bad}");
     }
     assert!(matches!(
-        resolve(&["berth", "daemon", "--log-driver", "syslog"]),
-        Err(OptionError::LogDriver(_))
+        resolve(&["berth", "daemon", "--log-driver", "carrier-pigeon"]),
+        Err(OptionError::Logging(_))
     ));
     assert!(matches!(
         resolve(&["berth", "daemon", "--keep-free", "-1"]),

@@ -13,9 +13,6 @@ use crate::call::{Call, Query};
 use crate::failure::Failure;
 use crate::hijack::content_type;
 
-/// Lines that are sent together when they are there already.
-const BATCH: usize = 64;
-
 fn log_parameters(query: &Query) -> Result<op::Logs, Failure> {
     let (stdout, stderr) = (query.flag("stdout"), query.flag("stderr"));
     if !stdout && !stderr {
@@ -28,6 +25,7 @@ fn log_parameters(query: &Query) -> Result<op::Logs, Failure> {
         since: query.moment("since")?,
         until: query.moment("until")?,
         timestamps: query.flag("timestamps"),
+        details: query.flag("details"),
         // As in Docker, `all` and everything else that is no number means all.
         tail: query.get("tail").parse().ok(),
     })
@@ -37,35 +35,27 @@ pub async fn logs(call: Call, name: &str) -> Outcome {
     let log = call.engine.logs(name, log_parameters(&call.query)?).await?;
     let content_type = content_type(log.tty, call.version);
     let body = unfold(log, |mut log| async move {
-        let bytes = next_batch(&mut log).await?;
+        let bytes = next_piece(&mut log).await?;
         Some((bytes, log))
     });
     Ok(answer::stream(content_type, Body::stream(body)))
 }
 
-/// Waits for a line, and takes along those that follow at once.
-async fn next_batch(log: &mut LogStream) -> Option<Bytes> {
-    let mut lines = Vec::with_capacity(BATCH);
-    if log.lines.recv_many(&mut lines, BATCH).await == 0 {
-        return None;
-    }
-    let mut bytes = BytesMut::new();
-    for line in lines {
-        match line {
-            Ok((_, line)) if log.tty => bytes.extend_from_slice(&line),
-            Ok((stream, line)) => encode(stream, &line, &mut bytes),
-            Err(error) => {
-                let text = format!("Error grabbing logs: {error}\n");
-                if log.tty {
-                    bytes.extend_from_slice(text.as_bytes());
-                } else {
-                    encode(Stream::SystemError, text.as_bytes(), &mut bytes);
-                }
-                log.lines.close();
+/// Waits for lines.
+async fn next_piece(log: &mut LogStream) -> Option<Bytes> {
+    match log.pieces.recv().await? {
+        Ok(piece) => Some(piece),
+        Err(error) => {
+            let text = format!("Error grabbing logs: {error}\n");
+            log.pieces.close();
+            if log.tty {
+                return Some(text.into());
             }
+            let mut bytes = BytesMut::new();
+            encode(Stream::SystemError, text.as_bytes(), &mut bytes);
+            Some(bytes.freeze())
         }
     }
-    Some(bytes.freeze())
 }
 
 pub async fn export(call: Call, name: &str) -> Outcome {
@@ -124,18 +114,19 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn lines_are_framed_unless_there_is_a_terminal() {
+    async fn an_error_ends_the_log_with_a_line() {
         for tty in [false, true] {
-            let (sender, lines) = mpsc::channel(4);
-            sender.send(Ok((Stream::Stdout, Bytes::from_static(b"out\n")))).await.unwrap();
-            sender.send(Ok((Stream::Stderr, Bytes::from_static(b"err\n")))).await.unwrap();
-            drop(sender);
-            let mut log = LogStream { tty, lines };
-            let bytes = next_batch(&mut log).await.unwrap();
-            let expected: &[u8] =
-                if tty { b"out\nerr\n" } else { b"\x01\0\0\0\0\0\0\x04out\n\x02\0\0\0\0\0\0\x04err\n" };
-            assert_eq!(bytes, expected);
-            assert!(next_batch(&mut log).await.is_none());
+            let (sender, pieces) = mpsc::channel(4);
+            sender.send(Ok(Bytes::from_static(b"out\n"))).await.unwrap();
+            sender.send(Err(berth_engine::Error::NotImplemented("no".into()))).await.unwrap();
+            let mut log = LogStream { tty, pieces };
+            assert_eq!(next_piece(&mut log).await.unwrap(), "out\n");
+            let told = next_piece(&mut log).await.unwrap();
+            assert!(
+                told.ends_with(b"Error grabbing logs: no\n") && told.starts_with(b"\x03") != tty,
+                "{told:?}"
+            );
+            assert!(next_piece(&mut log).await.is_none());
         }
     }
 }

@@ -48,7 +48,7 @@ impl Follow {
         loop {
             // Asked before the read: what was written before the end is then read before `None`.
             let ended = *self.ended.borrow_and_update() || self.ended.has_changed().is_err();
-            if let Some(record) = self.records.next() {
+            if let Some(record) = self.next_now() {
                 return record.map(Some);
             }
             if ended || self.records.is_done() {
@@ -64,6 +64,11 @@ impl Follow {
                 _ = self.ended.changed() => {}
             }
         }
+    }
+
+    /// The next record if it is written already. Reads block on the disk.
+    pub fn next_now(&mut self) -> Option<Result<Record, LogError>> {
+        self.records.next()
     }
 }
 

@@ -1,21 +1,30 @@
-//! The log of one container: a directory of segments that the shim writes and the daemon reads.
+//! The log of one container, which the shim writes and the daemon reads: a directory of segments (the driver `local`), or
+//! a file of JSON lines (`json-file`, see [`json`]).
 //!
 //! Each segment is named by the sequence number of its first record. Records carry their length at both ends, so
 //! that a reader walks forwards (`logs`) and backwards (`--tail`), and their sequence number, so that a torn tail is
 //! recognised without reading the whole segment. Nothing here syncs: a crash of the machine may lose the last moments.
 
 mod follow;
+mod json;
+mod plan;
 mod query;
 mod reader;
 mod record;
+pub mod remote;
 mod segment;
+mod sink;
 mod split;
 mod writer;
 
 pub use follow::Follow;
+pub use json::JsonWriter;
+pub use plan::{Endpoint, FilePlan, Plan, RemotePlan};
 pub use query::Query;
 pub use reader::{Reader, Records};
 pub use record::{Entry, Record, Stream};
+pub(crate) use sink::Sink;
+pub(crate) use split::Splitter;
 pub use writer::{LogSettings, Writer};
 
 use std::path::PathBuf;
@@ -41,6 +50,11 @@ pub enum LogError {
         /// Where the damage begins.
         offset: u64,
     },
+}
+
+/// What stands in a log where some of it is missing.
+pub fn lost_text(records: u64, bytes: u64) -> String {
+    format!("[berth: {records} log records ({bytes} bytes) could not be written]")
 }
 
 impl LogError {

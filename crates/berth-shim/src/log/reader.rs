@@ -7,21 +7,24 @@ use std::path::{Path, PathBuf};
 use tokio::sync::watch;
 
 use super::record::{self, Entry, MAX_PAYLOAD, OVERHEAD, Parsed, Record};
-use super::{Follow, LogError, Query, segment};
+use super::{Follow, LogError, Query, json, segment};
 
 /// Bytes read at once; a whole record always fits.
 const WINDOW: usize = 64 * 1024;
 
-/// A reader of the log in one directory. A directory that is missing is an empty log.
+/// A reader of one log. A log that is missing is an empty one.
 #[derive(Debug, Clone)]
-pub struct Reader {
-    directory: PathBuf,
+pub enum Reader {
+    /// Of the segments in this directory.
+    Segments(PathBuf),
+    /// Of the JSON lines in this file and those that were rotated.
+    JsonFile(PathBuf),
 }
 
 impl Reader {
-    /// A reader of the log in `directory`.
+    /// A reader of the segments in `directory`.
     pub fn open(directory: impl Into<PathBuf>) -> Self {
-        Self { directory: directory.into() }
+        Self::Segments(directory.into())
     }
 
     /// The records that match, as far as they are written. Reads block on the disk.
@@ -29,11 +32,17 @@ impl Reader {
     /// # Errors
     /// When the directory or a segment cannot be read.
     pub fn records(&self, query: Query) -> Result<Records, LogError> {
-        let start = match query.tail {
-            Some(lines) => tail_start(&self.directory, lines)?,
-            None => since_start(&self.directory, &query)?,
+        let cursor = match (self, query.tail) {
+            (Self::Segments(directory), Some(lines)) => {
+                AnyCursor::Segments(Cursor::at(directory.clone(), tail_start(directory, lines)?))
+            }
+            (Self::Segments(directory), None) => {
+                AnyCursor::Segments(Cursor::at(directory.clone(), since_start(directory, &query)?))
+            }
+            (Self::JsonFile(path), Some(lines)) => AnyCursor::Json(json::Cursor::last(path, lines)?),
+            (Self::JsonFile(path), None) => AnyCursor::Json(json::Cursor::first(path)?),
         };
-        Ok(Records { cursor: Cursor::at(self.directory.clone(), start), query, done: false })
+        Ok(Records { cursor, query, done: false })
     }
 
     /// The records that match, and those still to come. It ends when `ended` says `true` (the container has ended and its
@@ -42,14 +51,18 @@ impl Reader {
     /// # Errors
     /// As [`Reader::records`], and when the directory cannot be made or watched.
     pub fn follow(&self, query: Query, ended: watch::Receiver<bool>) -> Result<Follow, LogError> {
-        Follow::new(&self.directory, || self.records(query), ended)
+        let directory = match self {
+            Self::Segments(directory) => directory,
+            Self::JsonFile(path) => path.parent().unwrap_or(path),
+        };
+        Follow::new(directory, || self.records(query), ended)
     }
 }
 
 /// An iterator over records. After `None`, more records may follow if a writer has gone on.
 #[derive(Debug)]
 pub struct Records {
-    cursor: Cursor,
+    cursor: AnyCursor,
     query: Query,
     done: bool,
 }
@@ -77,6 +90,21 @@ impl Iterator for Records {
             }
         }
         None
+    }
+}
+
+#[derive(Debug)]
+enum AnyCursor {
+    Segments(Cursor),
+    Json(json::Cursor),
+}
+
+impl AnyCursor {
+    fn next(&mut self) -> Option<Result<Record, LogError>> {
+        match self {
+            Self::Segments(cursor) => cursor.next(),
+            Self::Json(cursor) => cursor.next(),
+        }
     }
 }
 

@@ -4,24 +4,24 @@ use super::record::{MAX_PAYLOAD, Stream};
 
 /// Splits the chunks of one stream into payloads of at most 16 KiB that end at a newline where there is one.
 #[derive(Debug)]
-pub(super) struct Splitter {
+pub(crate) struct Splitter {
     stream: Stream,
     /// The beginning of a line whose newline has not come; shorter than `MAX_PAYLOAD`.
     rest: Vec<u8>,
 }
 
 impl Splitter {
-    pub(super) fn new(stream: Stream) -> Self {
+    pub(crate) fn new(stream: Stream) -> Self {
         Self { stream, rest: Vec::new() }
     }
 
     /// Calls `emit(stream, partial, payload)` for everything that is complete.
-    pub(super) fn push(&mut self, chunk: &[u8], mut emit: impl FnMut(Stream, bool, &[u8])) {
+    pub(crate) fn push(&mut self, chunk: &[u8], mut emit: impl FnMut(Stream, bool, &[u8])) {
         let mut chunk = chunk;
         while !chunk.is_empty() {
             let room = MAX_PAYLOAD - self.rest.len();
             let window = &chunk[..chunk.len().min(room + 1)];
-            match window.iter().position(|byte| *byte == b'\n') {
+            match memchr::memchr(b'\n', window) {
                 Some(end) if end <= room => {
                     self.emit(&chunk[..end], false, &mut emit);
                     chunk = &chunk[end + 1..];
@@ -39,7 +39,7 @@ impl Splitter {
     }
 
     /// The stream has ended: what is left had no newline.
-    pub(super) fn finish(&mut self, mut emit: impl FnMut(Stream, bool, &[u8])) {
+    pub(crate) fn finish(&mut self, mut emit: impl FnMut(Stream, bool, &[u8])) {
         if !self.rest.is_empty() {
             emit(self.stream, true, &std::mem::take(&mut self.rest));
         }

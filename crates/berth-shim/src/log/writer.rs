@@ -14,7 +14,7 @@ use super::{LogError, segment};
 /// Records are gathered up to this many bytes before they are written.
 const BATCH: usize = 32 * 1024;
 
-/// How large a log may grow.
+/// How large the files of a log may grow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogSettings {
     /// A segment is closed before it would pass this many bytes. At least one record goes into each.

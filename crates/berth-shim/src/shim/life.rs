@@ -192,6 +192,10 @@ impl Shim {
     pub(super) fn expire(&mut self) {
         let now = Instant::now();
         self.streams.expire(now);
+        if self.streams.is_logged_elsewhere() && !matches!(self.phase, Phase::Cloned(_)) {
+            // Output that was not read for want of room may be read again.
+            self.with_streams(0, |streams, _| streams.begin());
+        }
         self.expire_execs(now);
         if let Phase::Draining { until, .. } = &self.phase
             && *until <= now
@@ -207,6 +211,7 @@ impl Shim {
         let attached =
             self.streams.is_attached() || self.execs.values().any(|exec| exec.streams.is_attached());
         let telling = self.connections.values().any(Connection::is_waiting);
-        !attached && (!telling || *until <= Instant::now())
+        let busy = telling || self.streams.is_delivering();
+        !attached && (!busy || *until <= Instant::now())
     }
 }

@@ -5,6 +5,7 @@
 
 mod attachment;
 mod connection;
+mod delivery;
 mod detach;
 mod exec;
 mod life;
@@ -23,9 +24,10 @@ use berth_runtime::launch::{self, Init, NetworkMode, Release, Stage, StartError}
 use berth_sys::process::flags;
 
 use crate::channel;
-use crate::log::Writer;
+use crate::log::Sink;
 use crate::protocol::{AttachOptions, Event, ExitStatus, LaunchBody, SOCKET};
 use connection::Connection;
+use delivery::Delivery;
 use exec::Exec;
 use poller::{Interest, Poller, Token, Watched};
 use streams::{Ends, Streams};
@@ -129,15 +131,17 @@ impl Shim {
             .map_err(|error| StartError::new(Stage::Configuration, format!("read the launch: {error}")))?;
         drop(bytes);
         body.launch.die_with_parent = true;
-        if fds.len() < body.attach.len() {
+        if fds.len() < body.attach.len() + body.log_fds {
             return Err(StartError::new(Stage::Protocol, "attached connections are missing"));
         }
         let attached = fds.drain(..body.attach.len()).collect::<Vec<_>>();
+        let log_fds = fds.drain(..body.log_fds).collect::<Vec<_>>();
         let (stdio, ends) =
             process::streams(body.tty, body.stdin_open).map_err(failed("make the streams"))?;
         let init = launch::clone(&body.launch, fds, stdio)?;
         let pidfd = init.pidfd.try_clone().map_err(failed("copy a descriptor"))?;
-        Self::set_up(body, init, control, attached, ends).inspect_err(|_| process::kill_and_reap(&pidfd))
+        Self::set_up(body, init, control, (attached, log_fds), ends)
+            .inspect_err(|_| process::kill_and_reap(&pidfd))
     }
 
     /// Everything that can wait until init is busy with its own set-up.
@@ -145,7 +149,7 @@ impl Shim {
         body: LaunchBody,
         init: Init,
         control: &OwnedFd,
-        attached: Vec<OwnedFd>,
+        (attached, log_fds): (Vec<OwnedFd>, Vec<OwnedFd>),
         ends: Ends,
     ) -> Result<(Self, bool), StartError> {
         let shares_pids = process::shares_pids(&body.launch.spec);
@@ -163,9 +167,14 @@ impl Shim {
         process::prepare_directory(&body.exec_dir).map_err(failed("make the shim's directory"))?;
         let poller = Poller::new().map_err(failed("make the poller"))?;
         let listener = listen(&poller, &body.exec_dir).map_err(failed("listen on the shim's socket"))?;
-        let log = Writer::open(&body.log_dir, body.log)
+        let log = Sink::open(&body.log)
             .map_err(|error| StartError::new(Stage::Protocol, format!("open the log: {error}")))?;
         let mut streams = Streams::new(0, &poller, body.stdin_once, Some(log));
+        if let Some(remote) = body.log.remote {
+            let delivery =
+                Delivery::new(&poller, remote, log_fds).map_err(failed("begin to send the log"))?;
+            streams.deliver(delivery);
+        }
         streams.connect(ends).map_err(failed("connect the streams"))?;
         let linux = body.launch.spec.linux().as_ref();
         let shim = Self {
@@ -218,7 +227,9 @@ impl Shim {
     }
 
     fn dispatch(&mut self, token: Token, flags: Interest) {
-        if self.buffer.is_empty() && !matches!(token, Token::Listener | Token::Connection(_)) {
+        if self.buffer.is_empty()
+            && !matches!(token, Token::Listener | Token::Connection(_) | Token::Delivery)
+        {
             self.buffer = vec![0; CHUNK];
         }
         match token {
@@ -230,6 +241,7 @@ impl Shim {
                 self.with_streams(process, |streams, buffer| streams.on_output(index, buffer));
                 self.on_outputs_ended(process);
             }
+            Token::Delivery => self.with_streams(0, |streams, _| streams.on_delivery(flags)),
             Token::Input(process) => self.with_streams(process, |streams, _| streams.on_input()),
             Token::Attachment(process, id) => {
                 self.with_streams(process, |streams, buffer| streams.on_attachment(id, flags, buffer));

@@ -24,6 +24,8 @@ pub(super) enum Token {
     Input(u32),
     /// An attached connection of a process.
     Attachment(u32, u32),
+    /// The connection over which the container's output is sent elsewhere.
+    Delivery,
 }
 
 impl Token {
@@ -36,6 +38,7 @@ impl Token {
             Self::Output(process, index) => (3, process, index),
             Self::Input(process) => (4, process, 0),
             Self::Attachment(process, id) => (5, process, id),
+            Self::Delivery => (6, 0, 0),
         };
         kind << 56 | u64::from(process & 0xff_ffff) << 32 | u64::from(detail)
     }
@@ -49,6 +52,7 @@ impl Token {
             3 => Self::Output(process, detail),
             4 => Self::Input(process),
             5 => Self::Attachment(process, detail),
+            6 => Self::Delivery,
             _ => return None,
         })
     }
@@ -146,6 +150,7 @@ mod tests {
             Token::Output(3, 1),
             Token::Input(0xff_ffff),
             Token::Attachment(9, u32::MAX),
+            Token::Delivery,
         ] {
             assert_eq!(Token::unpack(token.pack()), Some(token));
         }

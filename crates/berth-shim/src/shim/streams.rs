@@ -8,8 +8,9 @@ use std::time::Instant;
 use rustix::io::Errno;
 
 use super::attachment::{Attachment, Received};
+use super::delivery::Delivery;
 use super::poller::{Interest, Poller, Token, Watched};
-use crate::log::{Stream, Writer};
+use crate::log::{Sink, Stream};
 use crate::protocol::AttachOptions;
 
 /// Input that the process does not take waits up to about this many bytes; then clients have to wait.
@@ -37,7 +38,8 @@ pub(super) struct Streams {
     outputs: [Option<Watched>; 2],
     attachments: BTreeMap<u32, Attachment>,
     next_attachment: u32,
-    log: Option<Writer>,
+    log: Option<Sink>,
+    delivery: Option<Delivery>,
     /// Connections stay, even without output, until the process's end has been told.
     held: bool,
 }
@@ -81,7 +83,7 @@ impl Input {
 const STREAMS: [Stream; 2] = [Stream::Stdout, Stream::Stderr];
 
 impl Streams {
-    pub(super) fn new(process: u32, poller: &Poller, once: bool, log: Option<Writer>) -> Self {
+    pub(super) fn new(process: u32, poller: &Poller, once: bool, log: Option<Sink>) -> Self {
         let input = Input { sink: None, pending: Vec::new(), once, closing: false };
         Self {
             process,
@@ -92,8 +94,32 @@ impl Streams {
             attachments: BTreeMap::new(),
             next_attachment: 0,
             log,
+            delivery: None,
             held: false,
         }
+    }
+
+    /// Sends the outputs elsewhere as well.
+    pub(super) fn deliver(&mut self, delivery: Delivery) {
+        self.delivery = Some(delivery);
+    }
+
+    /// Something happened to the connection over which the outputs are sent elsewhere.
+    pub(super) fn on_delivery(&mut self, flags: Interest) -> io::Result<()> {
+        if let Some(delivery) = &mut self.delivery {
+            delivery.on_event(flags);
+        }
+        self.watch()
+    }
+
+    /// The outputs are sent elsewhere as well.
+    pub(super) fn is_logged_elsewhere(&self) -> bool {
+        self.delivery.is_some()
+    }
+
+    /// Something is still to be sent elsewhere.
+    pub(super) fn is_delivering(&self) -> bool {
+        self.delivery.as_ref().is_some_and(Delivery::is_delivering)
     }
 
     /// Keeps connections until [`Streams::release`]: whoever sees one end may ask for the exit code, which has to be
@@ -168,11 +194,15 @@ impl Streams {
 
     /// When to look at connections again that do not take their last output.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.attachments.values().filter_map(Attachment::deadline).min()
+        let delivery = self.delivery.as_ref().and_then(Delivery::deadline);
+        self.attachments.values().filter_map(Attachment::deadline).chain(delivery).min()
     }
 
-    /// Drops the connections that waited for too long.
+    /// Drops the connections that waited for too long, and goes on with what is sent elsewhere.
     pub(super) fn expire(&mut self, now: Instant) {
+        if let Some(delivery) = &mut self.delivery {
+            delivery.expire(now);
+        }
         self.attachments.retain(|_, attachment| attachment.deadline().is_none_or(|deadline| deadline > now));
     }
 
@@ -239,6 +269,9 @@ impl Streams {
                 if let Some(log) = &mut self.log {
                     log.write(STREAMS[index], chunk);
                 }
+                if let Some(delivery) = &mut self.delivery {
+                    delivery.write(STREAMS[index], chunk);
+                }
                 for attachment in self.attachments.values_mut() {
                     attachment.send(STREAMS[index], chunk);
                 }
@@ -254,10 +287,14 @@ impl Streams {
     }
 
     fn end_output(&mut self, index: usize) {
-        if self.outputs[index].take().is_some()
-            && let Some(log) = &mut self.log
-        {
+        if self.outputs[index].take().is_none() {
+            return;
+        }
+        if let Some(log) = &mut self.log {
             log.finish(STREAMS[index]);
+        }
+        if let Some(delivery) = &mut self.delivery {
+            delivery.finish(STREAMS[index]);
         }
     }
 
@@ -320,7 +357,8 @@ impl Streams {
         let room = self.input.has_room();
         // A connection that cannot be watched cannot be served.
         self.attachments.retain(|_, attachment| !attachment.is_done() && attachment.watch(room).is_ok());
-        let blocked = self.attachments.values().any(Attachment::is_blocked);
+        let blocked = self.attachments.values().any(Attachment::is_blocked)
+            || self.delivery.as_ref().is_some_and(Delivery::is_blocking);
         for output in self.outputs.iter_mut().flatten() {
             output.set((!blocked).then_some(Interest::IN))?;
         }

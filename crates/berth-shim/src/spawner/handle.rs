@@ -158,15 +158,15 @@ fn descriptors(request: LaunchRequest, control: OwnedFd) -> io::Result<Vec<Owned
     let body = LaunchBody {
         launch: request.launch,
         exec_dir: request.exec_dir,
-        log_dir: request.log_dir,
         log: request.log,
+        log_fds: request.log_fds.len(),
         stdin_open: request.stdin_open,
         stdin_once: request.stdin_once,
         tty: request.tty,
         attach,
     };
     let memfd = channel::sealed_memfd(&serde_json::to_vec(&body)?)?;
-    Ok([memfd, control].into_iter().chain(connections).chain(request.fds).collect())
+    Ok([memfd, control].into_iter().chain(connections).chain(request.log_fds).chain(request.fds).collect())
 }
 
 /// Executes a spawner with one end of a new socket pair as descriptor 0.

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 pub use handle::{Spawner, SpawnerError};
 pub use process::main;
 
-use crate::log::LogSettings;
+use crate::log::Plan;
 use crate::protocol::{AttachOptions, Framing};
 
 /// The argument by which the binary knows that it is to be the spawner.
@@ -58,10 +58,10 @@ pub struct LaunchRequest {
     pub fds: Vec<OwnedFd>,
     /// The shim's directory; made (0700) if it is missing.
     pub exec_dir: PathBuf,
-    /// The log's directory; made (0700) if it is missing.
-    pub log_dir: PathBuf,
-    /// How large the log may grow.
-    pub log: LogSettings,
+    /// Where the container's output is kept.
+    pub log: Plan,
+    /// What the log's plan announces beside it.
+    pub log_fds: Vec<OwnedFd>,
     /// Standard input is a pipe, not `/dev/null`.
     pub stdin_open: bool,
     /// The first client that ends its input closes the container's.

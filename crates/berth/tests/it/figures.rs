@@ -172,7 +172,7 @@ fn traffic_is_that_of_the_containers_own_interfaces() {
     let gateway = daemon.inspect(&id, "{{.NetworkSettings.Networks.bridge.Gateway}}");
     daemon.berth(&["exec", &id, "ping", "-c", "3", "-W", "1", &gateway]);
     let after = packets(&id);
-    assert!(after.0 >= before.0 + 1 && after.1 > before.1, "{before:?} {after:?}");
+    assert!(after.0 > before.0 && after.1 > before.1, "{before:?} {after:?}");
     daemon.background(&["--name", "joined", "--network", "container:net", "busybox", "sleep", "1000"]);
     assert!(packets("joined").0 >= after.0, "it is the same namespace");
     for network in ["host", "none"] {

@@ -40,6 +40,8 @@ mod health;
 mod images;
 mod inside;
 mod life;
+mod log_drivers;
+mod log_remote;
 mod logs;
 mod model;
 mod network;
