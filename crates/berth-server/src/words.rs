@@ -1,7 +1,5 @@
 //! Errors of parsing in the words of Go's standard library, which clients and their tests look for.
 
-use std::num::{IntErrorKind, ParseIntError};
-
 /// Why `bytes` are no JSON document, as `encoding/json` says it.
 pub fn json(bytes: &[u8], error: &serde_json::Error) -> String {
     if bytes.iter().all(u8::is_ascii_whitespace) {
@@ -35,16 +33,15 @@ fn character(bytes: &[u8], line: usize, column: usize) -> Option<char> {
     Some(text.chars().next().unwrap_or(char::REPLACEMENT_CHARACTER))
 }
 
-/// Why a text is no number that fits, as `strconv` says it; a minus sign is out of an unsigned number's range.
-pub fn number(text: &str, error: &ParseIntError) -> &'static str {
-    let negative = text
-        .strip_prefix('-')
-        .is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|digit| digit.is_ascii_digit()));
-    match error.kind() {
-        IntErrorKind::PosOverflow | IntErrorKind::NegOverflow => "value out of range",
-        _ if negative => "value out of range",
-        _ => "invalid syntax",
+/// Reads a number of at most `bits` bits as `strconv.ParseUint` does; the error is why it is none.
+pub fn unsigned(text: &str, bits: u32) -> Result<u64, &'static str> {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    if digits.is_empty() || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
+        return Err("invalid syntax");
     }
+    // Go calls a minus sign a syntax error; Docker's daemon, a number out of range.
+    let number = text.parse::<u64>().ok().filter(|number| bits >= 64 || number >> bits == 0);
+    number.ok_or("value out of range")
 }
 
 #[cfg(test)]
@@ -74,10 +71,14 @@ mod tests {
             ("", "invalid syntax"),
             ("x", "invalid syntax"),
             ("-", "invalid syntax"),
+            ("+1", "invalid syntax"),
             ("-100", "value out of range"),
             ("4294967296", "value out of range"),
+            ("99999999999999999999", "value out of range"),
         ] {
-            assert_eq!(number(text, &text.parse::<u32>().unwrap_err()), words, "{text}");
+            assert_eq!(unsigned(text, 32), Err(words), "{text}");
         }
+        assert_eq!(unsigned("65535", 16), Ok(65535));
+        assert_eq!(unsigned("18446744073709551615", 64), Ok(u64::MAX));
     }
 }

@@ -70,6 +70,9 @@ fn unified(text: &str) -> IoEntries {
     for line in text.lines() {
         let Some((device, figures)) = line.split_once(' ') else { continue };
         let Some((major, minor)) = number(device) else { continue };
+        if figures.trim().is_empty() {
+            continue;
+        }
         let value = |key: &str| {
             let figure =
                 figures.split_whitespace().find_map(|field| field.strip_prefix(key)?.strip_prefix('='));

@@ -32,11 +32,10 @@ fn check_ports(request: &CreateRequest) -> Result<(), Failure> {
     for text in bindings.flat_map(|bindings| bindings.keys()).chain(exposed) {
         let number = text.split('/').next().unwrap_or_default();
         // What is a range is told by the engine.
-        if let Err(error) = number.parse::<u16>()
+        if let Err(why) = words::unsigned(number, 16)
             && !number.contains('-')
         {
-            let words = words::number(number, &error);
-            return Err(Failure::invalid(format!("invalid JSON: invalid port '{number}': {words}")));
+            return Err(Failure::invalid(format!("invalid JSON: invalid port '{number}': {why}")));
         }
     }
     Ok(())
@@ -169,9 +168,8 @@ pub async fn wait(call: Call, name: &str) -> Outcome {
 pub fn size(query: &Query) -> Result<(u16, u16), Failure> {
     let number = |name: &str, what: &str| {
         let text = query.get(name);
-        let number = text.parse::<u32>().map_err(|error| {
-            Failure::invalid(format!("invalid resize {what} {text:?}: {}", words::number(text, &error)))
-        })?;
+        let number = words::unsigned(text, 32)
+            .map_err(|why| Failure::invalid(format!("invalid resize {what} {text:?}: {why}")))?;
         Ok::<_, Failure>(u16::try_from(number).unwrap_or(u16::MAX))
     };
     Ok((number("h", "height")?, number("w", "width")?))
