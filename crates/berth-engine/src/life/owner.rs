@@ -139,8 +139,9 @@ impl Owner {
         match request {
             Request::Start(answer) => {
                 let outcome = self.start_by_client().await;
-                reply(answer, outcome);
+                // Whoever is told that it never ran finds nothing of a container with --rm.
                 self.after_start().await;
+                reply(answer, outcome);
             }
             Request::Stop(stop, answer) => self.stop(stop, answer).await,
             Request::Kill(signal, answer) => self.kill(signal, answer).await,

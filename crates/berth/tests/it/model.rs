@@ -113,9 +113,18 @@ impl Operation {
     /// Where an interrupted operation may leave a container, besides before and after.
     fn between(self, state: State) -> &'static [State] {
         match (self, state) {
-            (Operation::Restart | Operation::Remove { force: true }, Running | Paused) => &[Exited],
+            (Operation::Restart | Operation::Remove { force: true }, Running) => &[Exited],
+            (operation, Paused) if operation.ends() => &[Running, Exited],
             _ => &[],
         }
+    }
+
+    /// A signal that ends the container may be on its way when the daemon is killed.
+    fn ends(self) -> bool {
+        matches!(
+            self,
+            Operation::Stop | Operation::Kill | Operation::Restart | Operation::Remove { force: true }
+        )
     }
 
     fn request(self, name: &str) -> (&'static str, String, String) {
@@ -202,13 +211,25 @@ impl Run {
             let found = reported(&self.daemon).get(name).map_or(Absent, |(state, _)| *state);
             let allowed = [before, after].contains(&found) || operation.between(before).contains(&found);
             assert!(allowed, "{name} is {found:?}");
-            self.states.insert(name, found);
+            let settled = if operation.ends() { self.settle(name, found) } else { found };
+            self.states.insert(name, settled);
         } else {
             let answer = ask(&self.daemon.socket(), method, &path, &body).unwrap();
             assert_eq!(answer.0, status, "{answer:?}");
             self.states.insert(name, after);
         }
         self.compare();
+    }
+
+    /// What may be about to end is ended.
+    fn settle(&self, name: &str, found: State) -> State {
+        if !matches!(found, Running | Paused) {
+            return found;
+        }
+        let (method, path, body) = Operation::Kill.request(name);
+        let (status, body) = ask(&self.daemon.socket(), method, &path, &body).unwrap();
+        assert!([204, 409].contains(&status), "{status} {body}");
+        Exited
     }
 
     /// Daemon, model and kernel agree.

@@ -101,7 +101,7 @@ fn statuses_and_words_are_dockers() {
         ("/containers/cc/rename?name=", 400, "Neither old nor new names may be empty".into()),
         ("/containers/cc/rename?name=/", 400, "Neither old nor new names may be empty".into()),
         (
-            "/containers/cc/start?checkpoint=x",
+            "/containers/cc/start?checkpoint=first",
             400,
             "checkpoint is only supported in experimental mode".into(),
         ),
