@@ -139,8 +139,18 @@ impl Owner {
                     tracing::error!(container = self.container.id(), %error, "the removal could not be finished");
                 }
             }
-            State::Exited(exited) => self.start_with_engine(&exited),
-            State::Created { .. } => {}
+            State::Exited(exited) => {
+                self.clear_rest().await;
+                self.start_with_engine(&exited);
+            }
+            State::Created { .. } => self.clear_rest().await,
+        }
+    }
+
+    /// An engine that was killed right after it had recorded an end may have left the run's cgroup.
+    async fn clear_rest(&mut self) {
+        if self.cgroup().is_ok_and(|cgroup| cgroup.exists()) {
+            self.clear_run().await;
         }
     }
 

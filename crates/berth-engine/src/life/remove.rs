@@ -72,8 +72,11 @@ impl Owner {
         let exec_dir = self.parts.exec_dir(&id);
         let volumes = if remove.volumes { self.anonymous_volumes() } else { Vec::new() };
         let container = id.clone();
+        // A start that was interrupted may have made it after all had been cleared away.
+        let cgroup = self.cgroup()?;
         blocking(move || {
             remove_tree(&exec_dir)?;
+            cgroup.remove()?;
             storage.snapshots().remove(&container)?;
             storage.containers().remove(&container)?;
             for volume in volumes {

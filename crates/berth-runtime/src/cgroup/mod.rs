@@ -127,7 +127,7 @@ impl Manager {
 
     /// Whether the cgroup exists (in the hierarchy that the kernel would list its processes from).
     pub fn exists(&self) -> bool {
-        self.primary().path.exists()
+        (0..self.layout.hierarchies.len()).any(|at| self.directory(at).path.exists())
     }
 
     /// The directories of the cgroup with the controllers of each, for bind mounts into a container that shares
