@@ -176,7 +176,7 @@ fn fluentd(subject: Subject<'_>, given: &Options, plan: &mut RemotePlan) -> Resu
     if let Some(bytes) = given.get("fluentd-buffer-limit").and_then(|text| binary_size(text).ok()) {
         plan.queue_bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
     }
-    Ok(fluentd_address(given)?)
+    fluentd_address(given)
 }
 
 fn fluentd_address(given: &Options) -> Result<Address, String> {
