@@ -151,6 +151,17 @@ fn since_and_until_bound_the_records() {
     assert_eq!(read(&path, Query { since: moment(3), until: moment(5), tail: None }), ["3", "4", "5"]);
 }
 
+/// A new file may get the inode number of one that was compressed; they must not be taken for the same.
+#[test]
+fn files_of_equal_lines_are_all_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("x-json.log");
+    let mut log = writer(&path, 350, 1_000, true);
+    log.write(Stream::Stdout, &[b'\n'; 300]);
+    log.finish(Stream::Stdout);
+    assert_eq!(read(&path, Query::default()).len(), 300);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
     #[test]

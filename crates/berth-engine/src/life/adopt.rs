@@ -149,7 +149,7 @@ impl Owner {
 
     /// An engine that was killed right after it had recorded an end may have left the run's cgroup.
     async fn clear_rest(&mut self) {
-        if self.cgroup().is_ok_and(|cgroup| cgroup.exists()) {
+        if self.cgroup().is_ok_and(|cgroup| cgroup.is_left()) {
             self.clear_run().await;
         }
     }

@@ -29,9 +29,8 @@ pub fn check(driver: &str, options: &Options) -> Result<(), String> {
         return Err(format!("error looking up logging plugin {driver}: plugin {driver:?} not found"));
     }
     let own = |name: &&String| {
-        let name = name.as_str();
-        let cache = name.strip_prefix(CACHE).is_some_and(|name| COMMON.contains(&name));
-        !(BUILT_IN.contains(&name) || COMMON.contains(&name) || cache)
+        let cached = name.strip_prefix(CACHE).is_some_and(|name| COMMON.contains(&name));
+        !(cached || BUILT_IN.contains(&name.as_str()) || COMMON.contains(&name.as_str()))
     };
     let mut names = options.keys().filter(own);
     match driver {

@@ -138,7 +138,6 @@ fn fluentd(options: &Options) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
-
     fn checked(driver: &str, pairs: &[(&str, &str)]) -> Result<(), String> {
         let options = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         super::super::check(driver, &options)

@@ -127,6 +127,11 @@ impl Manager {
 
     /// Whether the cgroup exists (in the hierarchy that the kernel would list its processes from).
     pub fn exists(&self) -> bool {
+        self.primary().path.exists()
+    }
+
+    /// Whether any hierarchy still has it, as after a removal that was interrupted.
+    pub fn is_left(&self) -> bool {
         (0..self.layout.hierarchies.len()).any(|at| self.directory(at).path.exists())
     }
 

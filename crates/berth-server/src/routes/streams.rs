@@ -118,7 +118,7 @@ mod tests {
         for tty in [false, true] {
             let (sender, pieces) = mpsc::channel(4);
             sender.send(Ok(Bytes::from_static(b"out\n"))).await.unwrap();
-            sender.send(Err(berth_engine::Error::NotImplemented("no".into()))).await.unwrap();
+            sender.send(Err(berth_engine::Error::Conflict("no".into()))).await.unwrap();
             let mut log = LogStream { tty, pieces };
             assert_eq!(next_piece(&mut log).await.unwrap(), "out\n");
             let told = next_piece(&mut log).await.unwrap();

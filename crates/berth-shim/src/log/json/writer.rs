@@ -30,6 +30,8 @@ pub struct JsonWriter {
     length: u64,
     splitters: [Splitter; 2],
     suffix: Suffix,
+    /// The last time that was written.
+    time: Timestamp,
     batch: Vec<u8>,
     /// Records in the batch, and their payload bytes.
     gathered: (u64, u64),
@@ -66,6 +68,7 @@ impl JsonWriter {
             length,
             splitters: [Splitter::new(Stream::Stdout), Splitter::new(Stream::Stderr)],
             suffix: Suffix::default(),
+            time: Timestamp::UNIX_EPOCH,
             batch: Vec::new(),
             gathered: (0, 0),
             lost: (0, 0),
@@ -76,7 +79,7 @@ impl JsonWriter {
     /// Takes a chunk that the container wrote to `stream`, and writes the lines that it completes.
     pub fn write(&mut self, stream: Stream, chunk: &[u8]) {
         self.with_splitter(stream, |splitter, writer| {
-            splitter.push(chunk, |_, partial, payload| writer.add(payload, partial));
+            splitter.push(chunk, |stream, partial, payload| writer.add(stream, payload, partial));
         });
         self.step_compression();
     }
@@ -84,7 +87,7 @@ impl JsonWriter {
     /// The stream has ended: writes the line that has no newline, if there is one.
     pub fn finish(&mut self, stream: Stream) {
         self.with_splitter(stream, |splitter, writer| {
-            splitter.finish(|_, partial, payload| writer.add(payload, partial));
+            splitter.finish(|stream, partial, payload| writer.add(stream, payload, partial));
         });
         self.complete_compression();
     }
@@ -96,7 +99,7 @@ impl JsonWriter {
 
     fn with_splitter(&mut self, stream: Stream, work: impl FnOnce(&mut Splitter, &mut Self)) {
         let index = stream as usize;
-        self.suffix.set(stream, &self.attributes, Timestamp::now());
+        self.tick(stream);
         let mut splitter = std::mem::replace(&mut self.splitters[index], Splitter::new(stream));
         work(&mut splitter, self);
         self.splitters[index] = splitter;
@@ -106,7 +109,14 @@ impl JsonWriter {
         }
     }
 
-    fn add(&mut self, payload: &[u8], partial: bool) {
+    /// From now on lines have a time that no line before had.
+    fn tick(&mut self, stream: Stream) {
+        let after = self.time.checked_add(jiff::SignedDuration::from_nanos(1)).unwrap_or(self.time);
+        self.time = Timestamp::now().max(after);
+        self.suffix.set(stream, &self.attributes, self.time);
+    }
+
+    fn add(&mut self, stream: Stream, payload: &[u8], partial: bool) {
         if self.batch.is_empty() && self.lost.0 > 0 {
             self.tell_loss();
         }
@@ -114,11 +124,13 @@ impl JsonWriter {
         encode::line(&mut self.batch, payload, partial, &self.suffix);
         let full = self.length + self.batch.len() as u64 > self.settings.max_file_bytes;
         if full && self.length + start as u64 > 0 {
-            let line = self.batch.split_off(start);
+            self.batch.truncate(start);
             self.flush();
             // A failure leaves no file, which the next flush sees.
             self.file = self.rotate().ok();
-            self.batch.extend_from_slice(&line);
+            // The first lines of two files differ, which `files` relies on.
+            self.tick(stream);
+            encode::line(&mut self.batch, payload, partial, &self.suffix);
         }
         self.gathered.0 += 1;
         self.gathered.1 += payload.len() as u64;
