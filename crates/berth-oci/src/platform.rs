@@ -63,6 +63,24 @@ impl fmt::Display for Platform {
     }
 }
 
+/// Architectures that may be named without an operating system.
+const KNOWN: [&str; 13] = [
+    "386", "amd64", "arm", "arm64", "loong64", "mips64le", "mips64", "ppc64le", "riscv64", "s390x", "wasm",
+    "ppc64", "mips",
+];
+
+/// The usual name of an architecture, and the variant that another name implies.
+fn canonical(architecture: &str) -> (&str, Option<&'static str>) {
+    match architecture {
+        "x86_64" | "x86-64" => ("amd64", None),
+        "aarch64" => ("arm64", None),
+        "armhf" => ("arm", Some("v7")),
+        "armel" => ("arm", Some("v6")),
+        "i386" | "i686" => ("386", None),
+        other => (other, None),
+    }
+}
+
 impl FromStr for Platform {
     type Err = PlatformError;
 
@@ -78,26 +96,12 @@ impl FromStr for Platform {
         }
         let (os, architecture, variant) = match parts.as_slice() {
             ["linux"] => return Ok(Platform::host()),
-            [architecture] => ("linux", *architecture, None),
+            [architecture] if KNOWN.contains(&canonical(architecture).0) => ("linux", *architecture, None),
             [os, architecture] => (*os, *architecture, None),
             [os, architecture, variant] => (*os, *architecture, Some((*variant).to_string())),
             _ => return Err(fail()),
         };
-        let (architecture, implied) = match architecture {
-            "x86_64" | "x86-64" => ("amd64", None),
-            "aarch64" => ("arm64", None),
-            "armhf" => ("arm", Some("v7")),
-            "armel" => ("arm", Some("v6")),
-            "i386" | "i686" => ("386", None),
-            other => (other, None),
-        };
-        const KNOWN: [&str; 13] = [
-            "386", "amd64", "arm", "arm64", "loong64", "mips64le", "mips64", "ppc64le", "riscv64", "s390x",
-            "wasm", "ppc64", "mips",
-        ];
-        if !KNOWN.contains(&architecture) {
-            return Err(fail());
-        }
+        let (architecture, implied) = canonical(architecture);
         let variant = variant.or(implied.map(str::to_string));
         Ok(Platform { architecture: architecture.into(), os: os.to_lowercase(), variant, os_version: None })
     }
@@ -118,7 +122,7 @@ mod tests {
         ] {
             assert_eq!(text.parse::<Platform>().unwrap().to_string(), expected);
         }
-        for text in ["", "linux/", "linux/pdp11", "a/b/c/d", "linux/am d64"] {
+        for text in ["", "linux/", "pdp11", "a/b/c/d", "linux/am d64"] {
             assert!(text.parse::<Platform>().is_err(), "{text:?}");
         }
     }

@@ -20,6 +20,8 @@ use crate::words;
 
 /// Largest JSON body that is read, in bytes. Real ones have a few kilobytes.
 const JSON_CAP: usize = 4 << 20;
+/// Most that is read of a body that nobody wants, in bytes.
+const DRAINED: usize = 256 << 10;
 
 /// A request whose route is not yet known.
 pub struct Call {
@@ -68,6 +70,14 @@ impl Call {
     pub async fn required_json<T: DeserializeOwned>(&mut self) -> Result<T, Failure> {
         let bytes = self.body().await?;
         parse_json(&bytes)
+    }
+
+    /// Reads what a refused request still sends, up to what Go's servers read: a client that cannot write its request
+    /// whole would not see the answer.
+    pub async fn drain(&mut self) {
+        let rest = Limited::new(self.request.body_mut(), DRAINED);
+        // Larger or broken: then the client has to do without.
+        let _ = rest.collect().await;
     }
 
     async fn body(&mut self) -> Result<Bytes, Failure> {

@@ -51,7 +51,7 @@ pub async fn answer(engine: Arc<Engine>, request: http::Request<Incoming>) -> Re
 }
 
 /// Finds the route. As in Docker, a method that a path does not have is a page that is not found.
-async fn dispatch(call: Call) -> Outcome {
+async fn dispatch(mut call: Call) -> Outcome {
     let path = call.path.clone();
     let segments: Vec<&str> = path.split('/').filter(|segment| !segment.is_empty()).collect();
     match segments.split_first() {
@@ -61,11 +61,12 @@ async fn dispatch(call: Call) -> Outcome {
         Some((&"networks", rest)) => match (&call.method, rest) {
             (&Method::GET, []) => networks::list(call).await,
             (&Method::GET, [name]) => networks::inspect(call, name).await,
-            (&Method::POST, ["create" | "prune"]) | (&Method::DELETE, [_]) => unsupported(&call),
-            (&Method::POST, [_, "connect" | "disconnect"]) => unsupported(&call),
+            (&Method::POST, ["create" | "prune"]) | (&Method::DELETE, [_]) => unsupported(call).await,
+            (&Method::POST, [_, "connect" | "disconnect"]) => unsupported(call).await,
             _ => Err(Failure::page_not_found()),
         },
         Some((&("swarm" | "nodes" | "services" | "tasks" | "secrets" | "configs"), _)) => {
+            call.drain().await;
             Err(swarm::not_a_manager())
         }
         Some(_) => system_route(call, &segments).await,
@@ -98,7 +99,7 @@ async fn container_route(call: Call, segments: &[&str]) -> Outcome {
         (&Method::GET, [name, "stats"]) => stats::container(call, name).await,
         (&Method::POST, [name, "exec"]) => exec::create(call, name).await,
         (&Method::DELETE, [name]) => containers::remove(call, name).await,
-        (&Method::GET | &Method::HEAD | &Method::PUT, [_, "archive"]) => unsupported(&call),
+        (&Method::GET | &Method::HEAD | &Method::PUT, [_, "archive"]) => unsupported(call).await,
         _ => Err(Failure::page_not_found()),
     }
 }
@@ -118,11 +119,11 @@ async fn image_route(call: Call, segments: &[&str]) -> Outcome {
         (&Method::GET, ["json"]) => images::list(call).await,
         (&Method::POST, ["create"]) => images::create(call).await,
         (&Method::POST, ["load"]) => images::load(call).await,
-        (&Method::POST, ["prune"]) | (&Method::GET, ["search" | "get"]) => unsupported(&call),
+        (&Method::POST, ["prune"]) | (&Method::GET, ["search" | "get"]) => unsupported(call).await,
         (&Method::GET, [name @ .., "json"]) => images::inspect(call, &name.join("/")).await,
         (&Method::GET, [name @ .., "history"]) => images::history(call, &name.join("/")).await,
         (&Method::POST, [name @ .., "tag"]) => images::tag(call, &name.join("/")).await,
-        (&Method::POST, [_, .., "push"]) | (&Method::GET, [_, .., "get"]) => unsupported(&call),
+        (&Method::POST, [_, .., "push"]) | (&Method::GET, [_, .., "get"]) => unsupported(call).await,
         (&Method::DELETE, name @ [_, ..]) => images::remove(call, &name.join("/")).await,
         _ => Err(Failure::page_not_found()),
     }
@@ -143,13 +144,14 @@ async fn system_route(call: Call, segments: &[&str]) -> Outcome {
         }
         (&Method::GET, ["system", "df"]) => usage::disk_usage(call).await,
         (&Method::POST, ["auth" | "build" | "commit"])
-        | (_, ["volumes" | "plugins" | "build" | "distribution", ..]) => unsupported(&call),
+        | (_, ["volumes" | "plugins" | "build" | "distribution", ..]) => unsupported(call).await,
         _ => Err(Failure::page_not_found()),
     }
 }
 
 /// A route of Docker's that nothing here answers yet.
-fn unsupported(call: &Call) -> Outcome {
+async fn unsupported(mut call: Call) -> Outcome {
+    call.drain().await;
     Err(Failure::new(
         http::StatusCode::NOT_IMPLEMENTED,
         format!("{} /{} is not supported by Berth yet", call.method, call.path),

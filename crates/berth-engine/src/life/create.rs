@@ -30,7 +30,7 @@ fn create(parts: &Arc<Parts>, mut op: op::CreateContainer) -> Result<CreateRespo
     let image = parts.images.resolve(&op.config.image)?;
     check_platform(&op, &image.config)?;
     let inherited = inherited(parts, &op.host_config)?;
-    check_links(parts, &op.host_config)?;
+    check_named(parts, &op.host_config)?;
     let defaults = create::image_defaults(&image.config);
     parts.current.get().defaults.settle(&mut op.host_config);
     let (mut definition, warnings) =
@@ -81,7 +81,13 @@ fn inherited(parts: &Parts, host: &HostConfig) -> Result<Vec<MountPlan>, Error> 
     Ok(all)
 }
 
-fn check_links(parts: &Parts, host: &HostConfig) -> Result<(), Error> {
+/// Other containers that it names have to be there.
+fn check_named(parts: &Parts, host: &HostConfig) -> Result<(), Error> {
+    for name in
+        [&host.pid_mode, &host.ipc_mode].into_iter().filter_map(|mode| mode.strip_prefix("container:"))
+    {
+        parts.containers.find(name).map_err(|error| Error::InvalidParameter(error.to_string()))?;
+    }
     for link in host.links.iter().flatten() {
         let name = link.split(':').next().unwrap_or_default();
         parts.containers.find(name).map_err(|error| {
