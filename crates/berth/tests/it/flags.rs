@@ -200,7 +200,7 @@ with_both_clients! {
         refused(daemon, client, &["--isolation", "hyperv"], "invalid isolation");
         assert_eq!(inside(daemon, client, &["--platform", "linux/amd64", "--pull", "never"], "echo up"), "up");
         refused(daemon, client, &["--platform", "linux/s390x", "--pull", "never"], "does not provide the specified platform (linux/s390x)");
-        refused(daemon, client, &["--platform", "a/b/c/d"], "a/b/c/d");
+        refused(daemon, client, &["--platform", "a/b/c/d"], "\"a/b/c/d\": ");
         refused(daemon, client, &["--pull", "sometimes"], "invalid pull option: 'sometimes'");
         daemon.with(client, &["run", "--rm", "--pull", "never", "absent"]).fails(125, "No such image: absent");
         refused(daemon, client, &["--storage-opt", "size=10m"], "--storage-opt");
