@@ -123,8 +123,7 @@ mod tests {
             assert_eq!(next_piece(&mut log).await.unwrap(), "out\n");
             let told = next_piece(&mut log).await.unwrap();
             assert!(
-                told.ends_with(b"Error grabbing logs: no\n")
-                    && told.starts_with(b"\x03") != tty,
+                told.ends_with(b"Error grabbing logs: no\n") && told.starts_with(b"\x03") != tty,
                 "{told:?}"
             );
             assert!(next_piece(&mut log).await.is_none());
