@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use crate::StringMap;
 
 pub use info::{
-    AddressPool, Commit, Containerd, ContainerdNamespaces, Firewall, IndexInfo, Info, Plugins,
-    RegistryConfig, Runtime, Swarm,
+    AddressPool, Commit, Containerd, ContainerdNamespaces, DiscoveredDevice, Firewall, IndexInfo, Info,
+    Plugins, RegistryConfig, Runtime, Swarm,
 };
 pub use usage::{CacheRecord, DiskUsage, LegacyDiskUsage, Usage};
 

@@ -3,10 +3,11 @@
 mod host;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use berth_api::system::{
-    self, Component, Firewall, IndexInfo, Platform, Plugins, RegistryConfig, Runtime, Swarm,
+    self, Component, DiscoveredDevice, Firewall, IndexInfo, Platform, Plugins, RegistryConfig, Runtime, Swarm,
 };
 use berth_api::version::ApiVersion;
 use berth_api::{StringMap, container::Status};
@@ -86,6 +87,13 @@ fn version() -> system::Version {
     version
 }
 
+fn discovered_devices(directories: &[PathBuf]) -> Option<Vec<DiscoveredDevice>> {
+    let devices = crate::cdi::Devices::read(directories);
+    let found: Vec<_> =
+        devices.names().map(|name| DiscoveredDevice { source: "cdi".into(), id: name.to_owned() }).collect();
+    (!found.is_empty()).then_some(found)
+}
+
 fn info(parts: &Parts) -> Result<system::Info, Error> {
     let settings = &*parts.current.get();
     let limits = Limits::current()?;
@@ -118,6 +126,7 @@ fn info(parts: &Parts) -> Result<system::Info, Error> {
         docker_root_dir: settings.data_root.display().to_string(),
         name: kernel.nodename().to_string_lossy().into_owned(),
         cdi_spec_dirs: settings.cdi_dirs.iter().map(|path| path.display().to_string()).collect(),
+        discovered_devices: discovered_devices(&settings.cdi_dirs),
         labels: settings.labels.clone(),
         server_version: VERSION.into(),
         runtimes: runtimes(),

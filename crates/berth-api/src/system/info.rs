@@ -141,6 +141,9 @@ pub struct Info {
     /// Directories of CDI specifications.
     #[serde(rename = "CDISpecDirs")]
     pub cdi_spec_dirs: Vec<String>,
+    /// Devices that can be asked for by name; none before 1.50.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub discovered_devices: Option<Vec<DiscoveredDevice>>,
     /// Docker's containerd.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub containerd: Option<Containerd>,
@@ -241,6 +244,17 @@ impl Default for Swarm {
 #[serde(default)]
 pub struct Commit {
     /// The revision.
+    #[serde(rename = "ID")]
+    pub id: String,
+}
+
+/// A device that can be asked for by name.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct DiscoveredDevice {
+    /// Who knows it: `cdi`.
+    pub source: String,
+    /// Its full name.
     #[serde(rename = "ID")]
     pub id: String,
 }

@@ -91,6 +91,7 @@ pub fn info(version: ApiVersion, mut info: Info) -> Response<Body> {
     if !before(50) {
         return answer::ok(&info);
     }
+    info.discovered_devices = None;
     changed(&info, |value| {
         extend(Some(value), json!({ "BridgeNfIptables": false, "BridgeNfIp6tables": false }));
         if before(49) {

@@ -137,6 +137,13 @@ fn cdi(client: Client) {
     refused(&daemon, client, &["--device", "vendor.test/hooked=h"], "hooks");
     let info = daemon.with(client, &["info", "--format", "{{json .CDISpecDirs}}"]).ok();
     assert!(info.contains("berth-cdi-"), "{info}");
+    let answer = crate::output::run(
+        std::process::Command::new("curl")
+            .args(["-s", "--unix-socket"])
+            .arg(daemon.socket())
+            .arg("http://localhost/info"),
+    );
+    assert!(answer.ok().contains(r#"{"Source":"cdi","ID":"vendor.test/gadget=0"}"#));
 }
 
 #[test]
