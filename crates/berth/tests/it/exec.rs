@@ -83,10 +83,10 @@ fn many_at_once() {
 fn ends_with_its_container() {
     let daemon = Daemon::start();
     daemon.background(&["--name", "cc", "busybox", "sleep", "1000"]);
-    let mut command = daemon.client(Client::Berth, &["exec", "cc", "sleep", "1000"]);
+    let mut command = daemon.client(Client::Berth, &["exec", "cc", "sleep", "999"]);
     let mut child = command.spawn().unwrap();
     crate::output::eventually("the exec runs", || {
-        daemon.berth(&["top", "cc"]).stdout.contains("1000").then_some(())
+        daemon.berth(&["top", "cc"]).stdout.contains("sleep 999").then_some(())
     });
     daemon.berth(&["kill", "cc"]).ok();
     assert_eq!(child.wait().unwrap().code(), Some(137));

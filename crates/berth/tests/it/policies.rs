@@ -28,8 +28,11 @@ fn crash(daemon: &Daemon, name: &str) {
 with_both_clients! {
     fn on_failure_gives_up_after_so_many(daemon: &Daemon, client: Client) {
         let id = daemon.with(client, &["run", "-d", "--name", "cc", "--restart", "on-failure:2", "busybox", "sh", "-c", "exit 3"]).ok();
-        eventually("it gives up", || (daemon.inspect("cc", "{{.RestartCount}} {{.State.Status}} {{.State.ExitCode}}") == "2 exited 3").then_some(()));
-        let told = events(daemon, &id);
+        let told = eventually("it gives up", || {
+            let told = events(daemon, &id);
+            (told.iter().filter(|event| *event == "die 3").count() == 3).then_some(told)
+        });
+        assert_eq!(daemon.inspect("cc", "{{.RestartCount}} {{.State.Status}} {{.State.ExitCode}}"), "2 exited 3");
         let counted = |wanted: &str| told.iter().filter(|event| *event == wanted).count();
         assert_eq!((counted("start"), counted("die 3"), counted("restart"), counted("stop")), (3, 3, 0, 0), "{told:?}");
         daemon.with(client, &["run", "-d", "--name", "well", "--restart", "on-failure", "busybox", "true"]).ok();
