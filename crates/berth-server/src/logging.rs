@@ -101,8 +101,8 @@ pub fn start(level: LogLevel, format: LogFormat, raw: bool) -> Verbosity {
     let layer = Layer::default().with_target(false).with_ansi(colour).with_writer(io::stderr);
     let started = match format {
         LogFormat::Plain => registry.with(layer).try_init(),
-        LogFormat::Text => registry.with(layer.event_format(Text)).try_init(),
-        LogFormat::Json => registry.with(layer.event_format(Json)).try_init(),
+        LogFormat::Text => registry.with(layer.event_format(Lines(text_line))).try_init(),
+        LogFormat::Json => registry.with(layer.event_format(Lines(json_line))).try_init(),
     };
     match started {
         Ok(()) => Verbosity(Some(handle)),
@@ -152,9 +152,10 @@ fn level_name(level: Level) -> &'static str {
     }
 }
 
-struct Text;
+/// Writes an event as one line, which the function makes of its moment, level and parts.
+struct Lines(fn(Timestamp, &str, &Parts) -> String);
 
-impl<S, N> FormatEvent<S, N> for Text
+impl<S, N> FormatEvent<S, N> for Lines
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
@@ -165,8 +166,11 @@ where
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        let line = text_line(Timestamp::now(), level_name(*event.metadata().level()), &Parts::of(event));
-        writer.write_str(&line)
+        writer.write_str(&(self.0)(
+            Timestamp::now(),
+            level_name(*event.metadata().level()),
+            &Parts::of(event),
+        ))
     }
 }
 
@@ -184,24 +188,6 @@ fn text_line(now: Timestamp, level: &str, parts: &Parts) -> String {
 fn quoted(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-._/@^+".contains(c);
     if !text.is_empty() && text.chars().all(plain) { text.to_owned() } else { format!("{text:?}") }
-}
-
-struct Json;
-
-impl<S, N> FormatEvent<S, N> for Json
-where
-    S: Subscriber + for<'a> LookupSpan<'a>,
-    N: for<'a> FormatFields<'a> + 'static,
-{
-    fn format_event(
-        &self,
-        _: &FmtContext<'_, S, N>,
-        mut writer: Writer<'_>,
-        event: &Event<'_>,
-    ) -> fmt::Result {
-        let line = json_line(Timestamp::now(), level_name(*event.metadata().level()), &Parts::of(event));
-        writer.write_str(&line)
-    }
 }
 
 fn json_line(now: Timestamp, level: &str, parts: &Parts) -> String {

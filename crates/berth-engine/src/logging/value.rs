@@ -49,36 +49,7 @@ fn size(text: &str, base: u64) -> Result<u64, String> {
 
 /// Go's `time.ParseDuration`, in nanoseconds.
 pub(super) fn duration(text: &str) -> Result<i64, String> {
-    let invalid = || format!("time: invalid duration {text:?}");
-    let (sign, mut rest) = match text.strip_prefix('-') {
-        Some(rest) => (-1.0, rest),
-        None => (1.0, text.strip_prefix('+').unwrap_or(text)),
-    };
-    if rest == "0" {
-        return Ok(0);
-    }
-    let mut total = 0.0;
-    if rest.is_empty() {
-        return Err(invalid());
-    }
-    while !rest.is_empty() {
-        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(invalid)?;
-        let (number, after) = rest.split_at(end);
-        let end = after.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(after.len());
-        let (unit, after) = after.split_at(end);
-        let nanos = match unit {
-            "ns" => 1.0,
-            "us" | "µs" | "μs" => 1e3,
-            "ms" => 1e6,
-            "s" => 1e9,
-            "m" => 60e9,
-            "h" => 3_600e9,
-            _ => return Err(invalid()),
-        };
-        total += number.parse::<f64>().map_err(|_| invalid())? * nanos;
-        rest = after;
-    }
-    (total < i64::MAX as f64).then_some((sign * total) as i64).ok_or_else(invalid)
+    berth_api::duration::signed_nanoseconds(text).map_err(|_| format!("time: invalid duration {text:?}"))
 }
 
 #[cfg(test)]
