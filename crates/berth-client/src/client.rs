@@ -432,8 +432,12 @@ fn json(path: &str, body: &impl Serialize) -> Result<Payload, Error> {
         .map_err(|source| Error::Decode { operation: format!("POST {path}"), source })
 }
 
+/// Reads an answer. Servers write names as they are documented; only what does not read so (a `null` for an empty list)
+/// takes the longer way that a request takes.
 fn decode<T: DeserializeOwned>(bytes: &[u8], operation: impl Fn() -> String) -> Result<T, Error> {
-    berth_api::json::from_slice(bytes).map_err(|source| Error::Decode { operation: operation(), source })
+    serde_json::from_slice(bytes)
+        .or_else(|_| berth_api::json::from_slice(bytes))
+        .map_err(|source| Error::Decode { operation: operation(), source })
 }
 
 async fn checked(response: Response<Incoming>, operation: &str) -> Result<Response<Incoming>, Error> {

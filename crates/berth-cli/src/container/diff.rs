@@ -25,9 +25,9 @@ pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
     let name = flags::text(matches, "container").unwrap_or_default();
     let path = format!("/containers/{}/changes", segment(name));
     let found: Option<Vec<Change>> = context.client().await?.get(&path).await?;
-    let rows: Vec<_> = found.unwrap_or_default().iter().map(row).collect();
+    let found = found.unwrap_or_default();
     let format = flags::text(matches, "format").unwrap_or("{{.Type}} {{.Path}}");
-    out!("{}", template::rows(format, &COLUMNS, &rows)?);
+    out!("{}", template::rows(format, &COLUMNS, found.iter().map(row))?);
     Ok(())
 }
 

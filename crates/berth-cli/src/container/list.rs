@@ -79,7 +79,7 @@ pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
         }
         return Ok(());
     }
-    let rows: Vec<Map<String, Value>> = found.iter().map(|container| row(container, whole)).collect();
+    let rows = found.iter().map(|container| row(container, whole));
     let mut columns = COLUMNS.to_vec();
     if with_size {
         columns.push(("Size", "SIZE"));
@@ -88,7 +88,7 @@ pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
     if format != "table" {
         columns.extend(FURTHER.iter().filter(|column| column.0 != "Size" || !with_size));
     }
-    out!("{}", template::rows(format, &columns, &rows)?);
+    out!("{}", template::rows(format, &columns, rows)?);
     Ok(())
 }
 

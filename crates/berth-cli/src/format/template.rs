@@ -110,10 +110,14 @@ pub fn fields(row: Json) -> Map<String, Json> {
     }
 }
 
-/// Rows by a template: each by itself, or with `table ` before it, under headings.
-pub fn rows(format: &str, columns: &[Column], rows: &[Map<String, Json>]) -> Outcome<String> {
+/// Rows by a template: each by itself, or with `table ` before it, under headings. Each row is dropped once it is text.
+pub fn rows(
+    format: &str,
+    columns: &[Column],
+    rows: impl IntoIterator<Item = Map<String, Json>>,
+) -> Outcome<String> {
     if format == "json" {
-        return Ok(rows.iter().map(|row| Json::Object(row.clone()).to_string() + "\n").collect());
+        return Ok(rows.into_iter().map(|row| Json::Object(row).to_string() + "\n").collect());
     }
     let (body, headed) = match format.strip_prefix("table") {
         Some(rest) if rest.is_empty() || rest.starts_with([' ', '\t', '{']) => (rest.trim_start(), true),
@@ -125,14 +129,14 @@ pub fn rows(format: &str, columns: &[Column], rows: &[Map<String, Json>]) -> Out
         body.to_owned()
     };
     let template = parse(&body)?;
-    let mut lines = Vec::with_capacity(rows.len() + 1);
+    let mut lines = Vec::new();
     if headed {
         let headings =
             columns.iter().map(|(name, heading)| ((*name).to_owned(), Json::from(*heading))).collect();
         lines.push(execute(&template, &Json::Object(headings))?);
     }
     for row in rows {
-        lines.push(execute(&template, &Json::Object(row.clone()))?);
+        lines.push(execute(&template, &Json::Object(row))?);
     }
     if headed { Ok(table::align(&lines)) } else { Ok(lines.iter().map(|line| format!("{line}\n")).collect()) }
 }
@@ -168,12 +172,12 @@ mod tests {
         let columns: [Column; 2] = [("ID", "IMAGE ID"), ("Size", "SIZE")];
         let row = json!({"ID": "abc", "Size": "5MB", "Other": 1});
         let list = [row.as_object().unwrap().clone()];
-        assert_eq!(rows("{{.ID}}", &columns, &list).unwrap(), "abc\n");
+        assert_eq!(rows("{{.ID}}", &columns, list.clone()).unwrap(), "abc\n");
         assert_eq!(
-            rows("table {{.Size}}\\t{{.ID}}", &columns, &list).unwrap(),
+            rows("table {{.Size}}\\t{{.ID}}", &columns, list.clone()).unwrap(),
             "SIZE      IMAGE ID\n5MB       abc\n"
         );
-        assert_eq!(rows("table", &columns, &list).unwrap(), "IMAGE ID   SIZE\nabc        5MB\n");
-        assert!(rows("json", &columns, &list).unwrap().starts_with("{\"ID\":\"abc\""));
+        assert_eq!(rows("table", &columns, list.clone()).unwrap(), "IMAGE ID   SIZE\nabc        5MB\n");
+        assert!(rows("json", &columns, list).unwrap().starts_with("{\"ID\":\"abc\""));
     }
 }

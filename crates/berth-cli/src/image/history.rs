@@ -43,9 +43,9 @@ pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
         }
         return Ok(());
     }
-    let rows: Vec<Map<String, Value>> = found.iter().map(|item| row(item, whole, people)).collect();
+    let rows = found.iter().map(|item| row(item, whole, people));
     let format = flags::text(matches, "format").unwrap_or("table");
-    out!("{}", template::rows(format, &COLUMNS, &rows)?);
+    out!("{}", template::rows(format, &COLUMNS, rows)?);
     Ok(())
 }
 

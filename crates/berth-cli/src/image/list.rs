@@ -66,8 +66,7 @@ pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
         return Ok(());
     }
     let format = format.unwrap_or("table");
-    let rows: Vec<_> =
-        found.iter().flat_map(|image| rows(image, whole, digests || format.contains(".Digest"))).collect();
+    let rows = found.iter().flat_map(|image| rows(image, whole, digests || format.contains(".Digest")));
     let mut columns = COLUMNS.to_vec();
     if digests {
         columns.insert(2, FURTHER[0]);
@@ -75,7 +74,7 @@ pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
     if format != "table" {
         columns.extend(FURTHER.iter().filter(|column| column.0 != "Digest" || !digests));
     }
-    out!("{}", template::rows(format, &columns, &rows)?);
+    out!("{}", template::rows(format, &columns, rows)?);
     Ok(())
 }
 

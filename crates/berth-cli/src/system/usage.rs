@@ -52,7 +52,7 @@ pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
     match (verbose, format) {
         (true, None) => out!("{}", detail::table(&usage)?),
         (true, Some(format)) => outln!("{}", template::object(format, &detail::object(&usage))?),
-        (false, format) => out!("{}", template::rows(format.unwrap_or("table"), &COLUMNS, &rows(&usage))?),
+        (false, format) => out!("{}", template::rows(format.unwrap_or("table"), &COLUMNS, rows(&usage))?),
     }
     Ok(())
 }

@@ -54,9 +54,8 @@ pub struct View {
 impl View {
     /// The text for containers with their last samples.
     fn show(&self, samples: &[(&str, Option<&Stats>)]) -> Outcome<String> {
-        let rows: Vec<_> =
-            samples.iter().map(|(container, sample)| row::row(container, *sample, self.whole)).collect();
-        template::rows(&self.format, &row::COLUMNS, &rows)
+        let rows = samples.iter().map(|(container, sample)| row::row(container, *sample, self.whole));
+        template::rows(&self.format, &row::COLUMNS, rows)
     }
 }
 

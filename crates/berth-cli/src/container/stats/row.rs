@@ -177,7 +177,7 @@ mod tests {
 
     #[test]
     fn the_table_has_dockers_headings() {
-        let table = template::rows(DEFAULT, &COLUMNS, &[]).unwrap();
+        let table = template::rows(DEFAULT, &COLUMNS, []).unwrap();
         assert_eq!(
             table,
             "CONTAINER ID   NAME      CPU %     MEM USAGE / LIMIT   MEM %     NET I/O   BLOCK I/O   PIDS\n"

@@ -67,14 +67,14 @@ fn parts(usage: &DiskUsage) -> Parts {
 pub fn table(usage: &DiskUsage) -> Outcome<String> {
     let parts = parts(usage);
     let kept: i64 = usage.build_cache_usage.iter().flat_map(|usage| &usage.items).map(|item| item.size).sum();
-    let of = |columns: &[Column], rows: &Rows| template::rows("table", columns, rows);
+    let of = |columns: &[Column], rows: Rows| template::rows("table", columns, rows);
     Ok(format!(
         "Images space usage:\n\n{}\nContainers space usage:\n\n{}\nLocal Volumes space usage:\n\n{}\nBuild cache usage: {}\n\n{}",
-        of(&IMAGES, &parts.images)?,
-        of(&CONTAINERS, &parts.containers)?,
-        of(&VOLUMES, &parts.volumes)?,
+        of(&IMAGES, parts.images)?,
+        of(&CONTAINERS, parts.containers)?,
+        of(&VOLUMES, parts.volumes)?,
         long_size(kept),
-        of(&RECORDS, &parts.records)?,
+        of(&RECORDS, parts.records)?,
     ))
 }
 
