@@ -74,8 +74,8 @@ pub enum ShimEvent {
         pid: i32,
         /// Descriptor of init.
         pidfd: OwnedFd,
-        /// The container's network namespace.
-        netns: OwnedFd,
+        /// The container's network namespace, if its network is awaited.
+        netns: Option<OwnedFd>,
     },
     /// The container's program runs.
     Started {
@@ -390,7 +390,7 @@ impl ShimControl {
 fn with_descriptors(event: Event, fds: Vec<OwnedFd>) -> Option<ShimEvent> {
     let mut fds = fds.into_iter();
     Some(match event {
-        Event::Cloned { pid } => ShimEvent::Cloned { pid, pidfd: fds.next()?, netns: fds.next()? },
+        Event::Cloned { pid } => ShimEvent::Cloned { pid, pidfd: fds.next()?, netns: fds.next() },
         Event::Started { pid, at } => ShimEvent::Started { pid, at, pidfd: fds.next() },
         Event::Failed(error) => ShimEvent::Failed(error),
         Event::Exited(status) => ShimEvent::Exited(status),

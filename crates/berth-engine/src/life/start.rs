@@ -222,7 +222,7 @@ impl Owner {
         loop {
             match control.next_event().await.ok_or_else(lost)? {
                 ShimEvent::Cloned { netns, .. } => {
-                    let Some(endpoint) = endpoint else { continue };
+                    let (Some(endpoint), Some(netns)) = (endpoint, netns) else { continue };
                     let connected = self.parts.networks.connect(std::os::fd::AsFd::as_fd(&netns), endpoint);
                     connected.await.map_err(|error| self.network_error(error))?;
                     control.release(Release { links: vec![endpoint.link_config()] }).await?;

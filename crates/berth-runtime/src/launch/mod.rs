@@ -202,11 +202,16 @@ fn state(launch: &Launch, status: &str, pid: Option<i32>) -> String {
 }
 
 impl Init {
-    /// The network namespace of the container.
-    pub fn netns(&self) -> Result<OwnedFd, StartError> {
+    /// The network namespace of the container, if init waits for its network ([`NetworkMode::Await`]); otherwise it may
+    /// have run its program to the end by now.
+    pub fn netns(&self) -> Result<Option<OwnedFd>, StartError> {
+        if !self.awaits {
+            return Ok(None);
+        }
         let path = format!("/proc/{}/ns/net", self.pid);
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-        rustix::fs::open(&path, flags, Mode::empty()).context(Stage::Network, || format!("open {path}"))
+        let opened = rustix::fs::open(&path, flags, Mode::empty());
+        opened.map(Some).context(Stage::Network, || format!("open {path}"))
     }
 
     /// Kills init, and gives the reason if it had failed by itself before. Reap it then.

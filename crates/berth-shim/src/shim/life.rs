@@ -21,7 +21,8 @@ const DRAIN: Duration = Duration::from_secs(2);
 
 /// Tells the daemon on its first connection that the namespaces exist.
 pub(super) fn tell_cloned(control: &OwnedFd, init: &Init) -> Result<(), StartError> {
-    let fds = vec![init.pidfd.try_clone().map_err(failed("copy a descriptor"))?, init.netns()?];
+    let pidfd = init.pidfd.try_clone().map_err(failed("copy a descriptor"))?;
+    let fds = [Some(pidfd), init.netns()?].into_iter().flatten().collect();
     let event = Event::Cloned { pid: init.pid };
     Packed::new(&Outgoing::Event(&event), fds)
         .and_then(|packed| packed.send(control))
@@ -43,7 +44,8 @@ impl Shim {
         match &self.phase {
             Phase::Cloned(init) => {
                 if let (Ok(pidfd), Ok(netns)) = (init.pidfd.try_clone(), init.netns()) {
-                    client.tell(&Event::Cloned { pid: init.pid }, vec![pidfd, netns]);
+                    let fds = [Some(pidfd), netns].into_iter().flatten().collect();
+                    client.tell(&Event::Cloned { pid: init.pid }, fds);
                 }
             }
             Phase::Running { pid, at, process } => {

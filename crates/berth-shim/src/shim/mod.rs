@@ -158,7 +158,11 @@ impl Shim {
             if shares_pids {
                 return Ok(());
             }
-            berth_sys::process::setns(&init.pidfd, flags::NEWPID).map_err(failed("join the PID namespace"))
+            match berth_sys::process::setns(&init.pidfd, flags::NEWPID) {
+                // It has ended already: no process will be added.
+                Err(error) if error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()) => Ok(()),
+                joined => joined.map_err(failed("join the PID namespace")),
+            }
         });
         if let Err(error) = joined {
             // An init that has failed by now is the reason for that, and knows its own.
