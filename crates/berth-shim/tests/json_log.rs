@@ -54,6 +54,24 @@ fn rotated_files_are_bounded_numbered_and_read_in_order() {
 }
 
 #[test]
+fn reading_ends_where_the_log_ended_when_it_began() {
+    for query in [Query::default(), Query { tail: Some(2), ..Query::default() }] {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x-json.log");
+        let mut log = writer(&path, 1_000, 3, false);
+        log.write(Stream::Stdout, b"before\nbefore\n");
+        let mut count = 0;
+        // Each line that is read brings two more.
+        for record in Reader::JsonFile(path).records(query).unwrap() {
+            assert_eq!(text(&record.unwrap()), "before");
+            log.write(Stream::Stdout, b"after\nafter\n");
+            count += 1;
+        }
+        assert_eq!(count, 2);
+    }
+}
+
+#[test]
 fn compressed_files_are_read_like_the_others() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("x-json.log");

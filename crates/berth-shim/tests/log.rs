@@ -129,6 +129,23 @@ fn damage_is_reported_and_the_next_segment_is_read() {
 }
 
 #[test]
+fn reading_ends_where_the_log_ended_when_it_began() {
+    for query in [Query::default(), Query { tail: Some(2), ..Query::default() }] {
+        let directory = tempfile::tempdir().unwrap();
+        let mut writer = Writer::open(directory.path(), small()).unwrap();
+        writer.write(Stream::Stdout, b"before\nbefore\n");
+        let mut count = 0;
+        // Each line that is read brings two more.
+        for record in Reader::open(directory.path()).records(query).unwrap() {
+            assert_eq!(text(&record.unwrap()), "before");
+            writer.write(Stream::Stdout, b"after\nafter\n");
+            count += 1;
+        }
+        assert_eq!(count, 2);
+    }
+}
+
+#[test]
 fn tail_counts_lines_and_not_pieces() {
     let directory = tempfile::tempdir().unwrap();
     let mut writer = Writer::open(directory.path(), LogSettings::default()).unwrap();

@@ -27,11 +27,19 @@ impl Reader {
         Self::Segments(directory.into())
     }
 
-    /// The records that match, as far as they are written. Reads block on the disk.
+    /// The records that match, as far as they are written now: it ends also if the writer never rests. Reads block on
+    /// the disk.
     ///
     /// # Errors
     /// When the directory or a segment cannot be read.
     pub fn records(&self, query: Query) -> Result<Records, LogError> {
+        let mut records = self.endless(query)?;
+        records.cursor.end_here()?;
+        Ok(records)
+    }
+
+    /// The records that match. After `None`, more may follow if the writer has gone on.
+    fn endless(&self, query: Query) -> Result<Records, LogError> {
         let cursor = match (self, query.tail) {
             (Self::Segments(directory), Some(lines)) => {
                 AnyCursor::Segments(Cursor::at(directory.clone(), tail_start(directory, lines)?))
@@ -55,11 +63,11 @@ impl Reader {
             Self::Segments(directory) => directory,
             Self::JsonFile(path) => path.parent().unwrap_or(path),
         };
-        Follow::new(directory, || self.records(query), ended)
+        Follow::new(directory, || self.endless(query), ended)
     }
 }
 
-/// An iterator over records. After `None`, more records may follow if a writer has gone on.
+/// An iterator over records.
 #[derive(Debug)]
 pub struct Records {
     cursor: AnyCursor,
@@ -106,6 +114,14 @@ impl AnyCursor {
             Self::Json(cursor) => cursor.next(),
         }
     }
+
+    /// What is written from now on is not read.
+    fn end_here(&mut self) -> Result<(), LogError> {
+        match self {
+            Self::Segments(cursor) => cursor.end_here(),
+            Self::Json(cursor) => cursor.end_here(),
+        }
+    }
 }
 
 /// A place in a log.
@@ -123,6 +139,8 @@ struct Cursor {
     directory: PathBuf,
     start: Position,
     segment: Option<Open>,
+    /// Records from here on are not read.
+    end: Option<Position>,
 }
 
 #[derive(Debug)]
@@ -178,11 +196,31 @@ impl Open {
 
 impl Cursor {
     fn at(directory: PathBuf, start: Position) -> Self {
-        Self { directory, start, segment: None }
+        Self { directory, start, segment: None, end: None }
+    }
+
+    /// Sets the end to what is written now.
+    fn end_here(&mut self) -> Result<(), LogError> {
+        self.end = Some(BEGINNING);
+        if let Some(first) = segment::list(&self.directory)?.pop() {
+            // A segment that was rotated away by now is not read either.
+            let length =
+                std::fs::metadata(segment::path(&self.directory, first)).map_or(0, |data| data.len());
+            self.end = Some(Position { first, offset: length });
+        }
+        Ok(())
+    }
+
+    fn is_at_end(&self) -> bool {
+        let at = self.segment.as_ref().map(|open| (open.first, open.offset));
+        matches!((at, self.end), (Some(at), Some(end)) if at >= (end.first, end.offset))
     }
 
     fn next(&mut self) -> Option<Result<Record, LogError>> {
         loop {
+            if self.is_at_end() {
+                return None;
+            }
             if let Some(open) = &mut self.segment
                 && let Some(result) = open.next(&self.directory)
             {
@@ -199,7 +237,9 @@ impl Cursor {
     /// Moves on to the next segment, if there is one and nothing was added to this one in the meantime.
     fn advance(&mut self) -> Result<bool, LogError> {
         let after = self.segment.as_ref().map(|open| open.first);
-        let wanted = |first: &u64| after.map_or(*first >= self.start.first, |after| *first > after);
+        let last = self.end.map_or(u64::MAX, |end| end.first);
+        let wanted =
+            |first: &u64| *first <= last && after.map_or(*first >= self.start.first, |after| *first > after);
         let Some(first) = segment::list(&self.directory)?.into_iter().find(wanted) else { return Ok(false) };
         // The writer makes a segment only after its last write to the one before: one more look finds everything.
         if let Some(open) = &mut self.segment

@@ -32,7 +32,15 @@ fn everything_else_works(daemon: &Daemon) {
 fn clients_that_stop_reading_delay_nobody() {
     let daemon = Daemon::start();
     daemon.background(&["--name", "other", "busybox", "sh", "-c", "echo ready; exec sleep 1000"]);
-    daemon.background(&["--name", "flood", "--log-opt", "max-size=1m", "busybox", "yes", "a line of the flood"]);
+    daemon.background(&[
+        "--name",
+        "flood",
+        "--log-opt",
+        "max-size=1m",
+        "busybox",
+        "yes",
+        "a line of the flood",
+    ]);
     let upgrade = "Connection: Upgrade\r\nUpgrade: tcp\r\nContent-Length: 0\r\n";
     let mut deaf = Vec::new();
     for _ in 0..4 {
@@ -60,7 +68,9 @@ fn a_flooded_log_delays_nobody_and_stays_bounded() {
     let drivers = ["json-file", "local"];
     for driver in drivers {
         let bound = ["--log-driver", driver, "--log-opt", "max-size=1m", "--log-opt", "max-file=2"];
-        daemon.background(&[&["--name", driver], &bound[..], &["busybox", "yes", "a line of the flood"]].concat());
+        daemon.background(
+            &[&["--name", driver], &bound[..], &["busybox", "yes", "a line of the flood"]].concat(),
+        );
     }
     for _ in 0..3 {
         everything_else_works(&daemon);
@@ -81,7 +91,9 @@ fn a_health_check_that_hangs_delays_nobody() {
     daemon.background(&["--name", "other", "busybox", "sh", "-c", "echo ready; exec sleep 1000"]);
     let hangs = ["--health-cmd", "sleep 1000", "--health-interval", "10ms", "--health-timeout", "1h"];
     daemon.background(&[&["--name", "hangs"], &hangs[..], &["busybox", "sleep", "1000"]].concat());
-    eventually("its check runs", || daemon.berth(&["top", "hangs"]).ok().contains("sleep 1000").then_some(()));
+    eventually("its check runs", || {
+        daemon.berth(&["top", "hangs"]).ok().contains("sleep 1000").then_some(())
+    });
     let passes = ["--health-cmd", "true", "--health-interval", "10ms"];
     daemon.background(&[&["--name", "passes"], &passes[..], &["busybox", "sleep", "1000"]].concat());
     eventually("the other's check", || {

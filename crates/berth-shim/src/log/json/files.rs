@@ -53,6 +53,11 @@ pub(super) struct LogFile {
 }
 
 impl LogFile {
+    /// Bytes of lines that it holds now; a compressed file does not tell, and does not grow either.
+    pub(super) fn length(&self) -> io::Result<u64> {
+        if self.compressed { Ok(u64::MAX) } else { Ok(self.file.metadata()?.len()) }
+    }
+
     /// Opens the file with this number in whichever form it has; `None` if there is neither.
     pub(super) fn open(path: &Path, number: u32) -> io::Result<Option<Self>> {
         let plain = rotated(path, number);

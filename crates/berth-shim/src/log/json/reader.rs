@@ -19,6 +19,8 @@ pub struct Cursor {
     /// Files still to be read that were there at the beginning, the oldest first.
     waiting: VecDeque<LogFile>,
     current: Option<Open>,
+    /// How much of the newest file that was there at the beginning is read, if nothing behind it is to be.
+    end: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -36,13 +38,18 @@ impl Cursor {
     /// Before the first record.
     pub(in crate::log) fn first(path: &Path) -> Result<Self, LogError> {
         let files = files::open_all(path).map_err(|error| LogError::io("open", path, error))?;
-        Ok(Self { path: path.to_owned(), waiting: files.into_iter().rev().collect(), current: None })
+        Ok(Self {
+            path: path.to_owned(),
+            waiting: files.into_iter().rev().collect(),
+            current: None,
+            end: None,
+        })
     }
 
     /// Before the last `lines` lines.
     pub(in crate::log) fn last(path: &Path, lines: u64) -> Result<Self, LogError> {
         let files = files::open_all(path).map_err(|error| LogError::io("open", path, error))?;
-        let mut cursor = Self { path: path.to_owned(), waiting: VecDeque::new(), current: None };
+        let mut cursor = Self { path: path.to_owned(), waiting: VecDeque::new(), current: None, end: None };
         let mut seen = 0;
         for file in files {
             let failed = |error| LogError::io("read", path, error);
@@ -58,9 +65,25 @@ impl Cursor {
         Ok(cursor)
     }
 
+    /// Reads nothing that is written from now on.
+    pub(in crate::log) fn end_here(&mut self) -> Result<(), LogError> {
+        let newest = self.waiting.back().or(self.current.as_ref().map(|open| &open.log_file));
+        let length = newest.map_or(Ok(0), LogFile::length);
+        self.end = Some(length.map_err(|error| LogError::io("read", &self.path, error))?);
+        Ok(())
+    }
+
+    fn is_at_end(&self) -> bool {
+        let offset = self.current.as_ref().map_or(0, |open| open.offset);
+        self.waiting.is_empty() && self.end.is_some_and(|end| offset >= end)
+    }
+
     /// The next record, if it is there.
     pub(in crate::log) fn next(&mut self) -> Option<Result<Record, LogError>> {
         loop {
+            if self.is_at_end() {
+                return None;
+            }
             if let Some(open) = &mut self.current
                 && let Some(result) = open.next()
             {
@@ -79,6 +102,7 @@ impl Cursor {
         let failed = |error| LogError::io("open", &self.path, error);
         let next = match (self.waiting.pop_front(), &mut self.current) {
             (Some(file), _) => file,
+            (None, _) if self.end.is_some() => return Ok(false),
             (None, Some(open)) => match files::after(&self.path, &open.log_file).map_err(failed)? {
                 Next::NotYet => return Ok(false),
                 // The writer goes on to a new file only after its last write to this one: one more look finds
