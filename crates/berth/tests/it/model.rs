@@ -302,7 +302,7 @@ fn run(seed: u64) {
     eprintln!("BERTH_MODEL_SEED={seed}");
     let states = NAMES.iter().map(|name| (*name, Absent)).collect();
     let mut run = Run { daemon: Daemon::start(), random: Random(seed), states, history: Vec::new() };
-    for _ in 0..number("BERTH_MODEL_OPERATIONS", 250) {
+    for _ in 0..number("BERTH_MODEL_OPERATIONS", 500) {
         run.step();
     }
     run.end();
