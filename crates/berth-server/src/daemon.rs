@@ -179,6 +179,9 @@ impl Daemon {
         let hosts: Vec<String> = resolved.hosts.iter().map(Host::to_string).collect();
         tracing::info!(hosts = hosts.join(" "), "API listens");
         systemd::ready();
+        if let Err(error) = berth_sys::memory::release_code() {
+            tracing::debug!(%error, "pages that only the start needed stay");
+        }
 
         let name = loop {
             match signals.next().await {

@@ -5,6 +5,7 @@
 pub mod beneath;
 pub mod bpf;
 pub mod inherited;
+pub mod memory;
 pub mod mount;
 pub mod netns;
 pub mod payload;

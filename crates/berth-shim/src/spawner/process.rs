@@ -58,6 +58,8 @@ fn run() -> io::Result<Option<Vec<OwnedFd>>> {
     }
     drop(setup);
     seccomp::prepare(&seccomp::default_profile(&capability::DEFAULT));
+    // Pages that only the start needed; without /proc they stay.
+    let _ = berth_sys::memory::release_code();
     berth_sys::process::block_signals(&[CHILD])?;
     serve(&control)
 }
