@@ -8,7 +8,9 @@ use berth_api::system::Ping;
 use berth_api::version::ApiVersion;
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, TryStreamExt as _};
-use http::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderMap, UPGRADE, USER_AGENT};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, TRANSFER_ENCODING, UPGRADE, USER_AGENT,
+};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full, StreamBody};
@@ -41,6 +43,8 @@ pub struct Client {
     host: Host,
     idle: Mutex<Vec<Sender>>,
     version: Mutex<Version>,
+    /// Sent with every request.
+    headers: HeaderMap,
 }
 
 /// What is known about the version to speak.
@@ -68,6 +72,7 @@ impl Client {
             host: host.clone(),
             idle: Mutex::default(),
             version: Mutex::new(Version { value: ApiVersion::NEWEST, pinned: false, settled: false }),
+            headers: HeaderMap::new(),
         };
         let sender = client.open().await?;
         client.put_back(sender);
@@ -79,6 +84,24 @@ impl Client {
     pub fn pin_version(self, version: ApiVersion) -> Self {
         *lock(&self.version) = Version { value: version, pinned: true, settled: true };
         self
+    }
+
+    /// Sends these headers with every request, except those that HTTP or this client sets itself.
+    #[must_use]
+    pub fn with_headers(mut self, mut headers: HeaderMap) -> Self {
+        for reserved in [HOST, USER_AGENT, CONNECTION, UPGRADE, CONTENT_TYPE, CONTENT_LENGTH, TRANSFER_ENCODING] {
+            headers.remove(reserved);
+        }
+        self.headers = headers;
+        self
+    }
+
+    /// A connection to `host` without HTTP: whatever the caller makes of it.
+    pub async fn dial(host: &Host) -> Result<Hijacked, Error> {
+        let transport = Transport::connect(host)
+            .await
+            .map_err(|source| Error::Connect { host: host.clone(), source })?;
+        Ok(Hijacked { transport, prefix: Bytes::new(), content_type: String::new() })
     }
 
     /// The server.
@@ -268,11 +291,15 @@ impl Client {
 
     fn builder(&self, method: &Method, path: &str, versioned: bool) -> http::request::Builder {
         let uri = if versioned { format!("/v{}{path}", self.version()) } else { path.to_owned() };
-        Request::builder()
+        let mut builder = Request::builder()
             .method(method)
             .uri(uri)
             .header(HOST, self.host.authority())
-            .header(USER_AGENT, AGENT)
+            .header(USER_AGENT, AGENT);
+        for (name, value) in &self.headers {
+            builder = builder.header(name, value);
+        }
+        builder
     }
 
     fn request(
