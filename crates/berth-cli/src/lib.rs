@@ -7,12 +7,15 @@
 #[macro_use]
 mod output;
 
+mod config;
 mod confirm;
 mod container;
 mod context;
+mod contexts;
 mod failure;
 mod flags;
 mod format;
+mod headers;
 mod image;
 mod on_demand;
 mod session;
@@ -89,6 +92,10 @@ fn command_line() -> clap::Command {
             group("system", "Shows what the daemon is and does")
                 .defer(|group| group.subcommands(system::group_commands())),
         )
+        .subcommand(
+            group("context", "Manages contexts: daemons that have names")
+                .defer(|group| group.subcommands(contexts::group_commands())),
+        )
         // Other faces of the program, which are chosen before this is read.
         .subcommand(clap::Command::new("daemon").about("Runs the daemon (see berth daemon --help)"))
         .subcommand(clap::Command::new("runtime").about("Is an OCI runtime (see berth runtime --help)"));
@@ -105,11 +112,12 @@ fn group(name: &'static str, about: &'static str) -> clap::Command {
 }
 
 async fn run(arguments: &[OsString], matches: &ArgMatches) -> Outcome {
-    let context = Context::new(arguments, matches)?;
+    let mut context = Context::new(arguments, matches)?;
     let Some((name, matches)) = matches.subcommand() else { return Ok(()) };
     match (name, matches.subcommand()) {
         ("container", Some((name, matches))) => container::run(&context, name, matches).await,
         ("image", Some((name, matches))) => image::run(&context, image::of_group(name), matches).await,
+        ("context", Some((name, matches))) => contexts::run(&mut context, name, matches),
         ("system", Some((name, matches))) => system::run(&context, name, matches).await,
         _ if image::has(name) => image::run(&context, name, matches).await,
         _ if system::has(name) => system::run(&context, name, matches).await,

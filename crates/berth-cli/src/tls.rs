@@ -56,6 +56,9 @@ mod tests {
         assert_eq!(files.trust, Trust::Authority("/certs/ca.pem".into()));
         assert_eq!(files.identity, None, "there is no such file");
         let files = chosen("berth --tlsverify --tlscacert=/ca --tlscert /c --tlskey /k", &[]).unwrap();
-        assert_eq!((files.trust, files.identity), (Trust::Authority("/ca".into()), Some(("/c".into(), "/k".into()))));
+        assert_eq!(
+            (files.trust, files.identity),
+            (Trust::Authority("/ca".into()), Some(("/c".into(), "/k".into())))
+        );
     }
 }

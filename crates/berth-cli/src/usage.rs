@@ -88,7 +88,7 @@ fn command_path(arguments: &[OsString]) -> String {
                 words.next();
             }
             _ if word.starts_with('-') => {}
-            "container" | "image" | "system" if path == "berth" => {
+            "container" | "context" | "image" | "system" if path == "berth" => {
                 path.push(' ');
                 path.push_str(word);
             }

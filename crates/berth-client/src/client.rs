@@ -89,7 +89,9 @@ impl Client {
     /// Sends these headers with every request, except those that HTTP or this client sets itself.
     #[must_use]
     pub fn with_headers(mut self, mut headers: HeaderMap) -> Self {
-        for reserved in [HOST, USER_AGENT, CONNECTION, UPGRADE, CONTENT_TYPE, CONTENT_LENGTH, TRANSFER_ENCODING] {
+        for reserved in
+            [HOST, USER_AGENT, CONNECTION, UPGRADE, CONTENT_TYPE, CONTENT_LENGTH, TRANSFER_ENCODING]
+        {
             headers.remove(reserved);
         }
         self.headers = headers;
@@ -98,9 +100,8 @@ impl Client {
 
     /// A connection to `host` without HTTP: whatever the caller makes of it.
     pub async fn dial(host: &Host) -> Result<Hijacked, Error> {
-        let transport = Transport::connect(host)
-            .await
-            .map_err(|source| Error::Connect { host: host.clone(), source })?;
+        let transport =
+            Transport::connect(host).await.map_err(|source| Error::Connect { host: host.clone(), source })?;
         Ok(Hijacked { transport, prefix: Bytes::new(), content_type: String::new() })
     }
 

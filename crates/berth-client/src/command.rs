@@ -37,12 +37,13 @@ impl CommandStream {
         let mut command = Command::new(program);
         command.args(&arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         berth_sys::command::detach_from_terminal(&mut command);
-        let mut child = tokio::process::Command::from(command).spawn().map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => {
-                io::Error::other(format!("exec: {program:?}: executable file not found in $PATH"))
-            }
-            _ => error,
-        })?;
+        let mut child =
+            tokio::process::Command::from(command).spawn().map_err(|error| match error.kind() {
+                io::ErrorKind::NotFound => {
+                    io::Error::other(format!("exec: {program:?}: executable file not found in $PATH"))
+                }
+                _ => error,
+            })?;
         let pipe = || io::Error::other("a pipe is missing");
         let input = child.stdin.take().ok_or_else(pipe)?;
         let output = child.stdout.take().ok_or_else(pipe)?;
@@ -66,11 +67,7 @@ impl CommandStream {
     }
 
     /// What a write came to; a program that reads no more is asked why.
-    fn written(
-        &mut self,
-        cx: &mut Context<'_>,
-        outcome: Poll<io::Result<usize>>,
-    ) -> Poll<io::Result<usize>> {
+    fn written(&mut self, cx: &mut Context<'_>, outcome: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         match outcome {
             Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
                 ready!(self.poll_end(cx))?;

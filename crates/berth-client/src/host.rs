@@ -49,7 +49,9 @@ impl Host {
         match text.split_once("://") {
             Some(("unix", path)) if !path.is_empty() => Ok(Self::Unix(path.into())),
             Some(("tcp" | "http" | "https", address)) => tcp(address, text),
-            Some(("ssh", rest)) => Ssh::parse(rest).map(|ssh| Self::Ssh(Arc::new(ssh))).map_err(HostError::Ssh),
+            Some(("ssh", rest)) => {
+                Ssh::parse(rest).map(|ssh| Self::Ssh(Arc::new(ssh))).map_err(HostError::Ssh)
+            }
             Some(("unix", _)) => Err(HostError::Address(text.to_owned())),
             Some((scheme, _)) => Err(HostError::Scheme { scheme: scheme.to_owned(), host: text.to_owned() }),
             None if text.starts_with('/') => Ok(Self::Unix(text.into())),

@@ -14,6 +14,7 @@ Client:
  Version:           {{.Client.Version}}
  API version:       {{.Client.APIVersion}}
  OS/Arch:           {{.Client.Os}}/{{.Client.Arch}}
+ Context:           {{.Client.Context}}
 ";
 const SERVER: &str = "
 Server: {{.Server.Platform.Name}}
@@ -51,6 +52,7 @@ pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
             "Version": env!("CARGO_PKG_VERSION"),
             "APIVersion": ApiVersion::NEWEST.to_string(),
             "DefaultAPIVersion": ApiVersion::NEWEST.to_string(),
+            "Context": context.name(),
             "Os": std::env::consts::OS,
             "Arch": berth_oci::Platform::host().architecture,
         },

@@ -21,6 +21,7 @@ macro_rules! with_both_clients {
 mod api;
 mod attach;
 mod content;
+mod contexts;
 mod daemon;
 mod daemon_config;
 mod daemon_process;
@@ -54,6 +55,7 @@ mod registry;
 mod run;
 mod runtime;
 mod security;
+mod ssh;
 mod states;
 mod terminal;
 mod update;
