@@ -72,7 +72,7 @@ impl Context {
         if chosen.is_some() && !hosts.is_empty() {
             return Err(Failure::new("conflicting options: cannot specify both --host and --context"));
         }
-        let config = ConfigFile::read(directory(matches));
+        let config = ConfigFile::read(directory(flags::text(matches, "config")));
         if let Some(fault) = config.fault() {
             errln!("WARNING: Error {fault}");
         }
@@ -175,6 +175,13 @@ impl Context {
         })
     }
 
+    /// The daemon as plugins have to be told of it; none if they read from the command line or the environment
+    /// where it is.
+    pub fn host_for_plugins(&self) -> Outcome<Option<Host>> {
+        let theirs = self.program == "docker" || self.name != DEFAULT || !self.hosts.is_empty();
+        if theirs { Ok(None) } else { self.default_host().map(Some) }
+    }
+
     /// Nobody chose the daemon: one is started when none runs.
     fn may_start(&self) -> bool {
         self.program != "docker" && self.name == DEFAULT && self.hosts.is_empty() && overriding().is_none()
@@ -242,9 +249,9 @@ fn parse(text: &str) -> Outcome<Host> {
     Host::parse(text).map_err(|error| Failure::new(error.to_string()))
 }
 
-/// The directory of the user's settings.
-fn directory(matches: &ArgMatches) -> PathBuf {
-    match flags::text(matches, "config").filter(|path| !path.is_empty()) {
+/// The directory of the user's settings, which a flag may name.
+pub fn directory(given: Option<&str>) -> PathBuf {
+    match given.filter(|path| !path.is_empty()) {
         Some(path) => path.into(),
         None => environment("DOCKER_CONFIG").map_or_else(home, PathBuf::from),
     }
@@ -264,7 +271,7 @@ fn overriding() -> Option<&'static str> {
 }
 
 /// The version of the API that the user insists on.
-fn version() -> Outcome<Option<ApiVersion>> {
+pub fn version() -> Outcome<Option<ApiVersion>> {
     let Some(text) = environment("DOCKER_API_VERSION") else { return Ok(None) };
     match text.strip_prefix('v').unwrap_or(&text).parse() {
         Ok(version) => Ok(Some(version)),

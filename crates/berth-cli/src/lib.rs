@@ -18,6 +18,7 @@ mod format;
 mod headers;
 mod image;
 mod on_demand;
+mod plugins;
 mod session;
 mod system;
 mod tls;
@@ -76,6 +77,8 @@ fn command_line() -> clap::Command {
         .disable_help_subcommand(true)
         .subcommand_required(true)
         .arg_required_else_help(true)
+        // What is no command here may be a plugin.
+        .allow_external_subcommands(true)
         .max_term_width(100)
         .args(context::flags())
         .subcommands(container::commands())
@@ -119,6 +122,10 @@ async fn run(arguments: &[OsString], matches: &ArgMatches) -> Outcome {
         ("image", Some((name, matches))) => image::run(&context, image::of_group(name), matches).await,
         ("context", Some((name, matches))) => contexts::run(&mut context, name, matches),
         ("system", Some((name, matches))) => system::run(&context, name, matches).await,
+        // What clap does not know has its arguments under this name.
+        _ if matches.try_get_many::<OsString>("").ok().flatten().is_some() => {
+            plugins::run(&context, arguments, name)
+        }
         _ if image::has(name) => image::run(&context, name, matches).await,
         _ if system::has(name) => system::run(&context, name, matches).await,
         _ => container::run(&context, name, matches).await,

@@ -48,6 +48,7 @@ mod model;
 mod network;
 mod output;
 mod packaging;
+mod plugins;
 mod policies;
 mod prune;
 mod pulls;

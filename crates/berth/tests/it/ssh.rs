@@ -1,8 +1,9 @@
 //! Daemons at the other end of an `ssh` connection, for which a script of that name stands.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
@@ -182,8 +183,15 @@ fn failures_say_what_ssh_says_and_what_helps() {
 fn a_stream_on_standard_input_and_output_is_the_api() {
     let daemon = Daemon::start();
     for client in CLIENTS {
+        // It ends with the daemon's side, while its input stays open.
         let mut command = daemon.client(client, &["system", "dial-stdio"]);
-        let answer = feed(&mut command, b"GET /_ping HTTP/1.0\r\nHost: x\r\n\r\n").ok();
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut input = child.stdin.take().unwrap();
+        input.write_all(b"GET /_ping HTTP/1.0\r\nHost: x\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        child.stdout.take().unwrap().read_to_string(&mut answer).unwrap();
+        assert!(child.wait().unwrap().success());
+        drop(input);
         assert!(answer.starts_with("HTTP/1.") && answer.ends_with("OK"), "{client:?}: {answer}");
     }
     let mut command = Command::new(binary());
