@@ -343,13 +343,17 @@ impl Client {
     async fn open(&self) -> Result<Sender, Error> {
         let refused = |source| Error::Connect { host: self.host.clone(), source };
         let transport = Transport::connect(&self.host).await.map_err(refused)?;
-        let (sender, connection) = http1::handshake(TokioIo::new(transport))
+        let (mut sender, connection) = http1::handshake(TokioIo::new(transport))
             .await
             .map_err(|source| Error::Http { operation: format!("connect to {}", self.host), source })?;
-        tokio::spawn(async move {
-            // Whoever waits for an answer is told what went wrong; nobody else needs to know.
-            let _ = connection.with_upgrades().await;
-        });
+        // Whoever waits for an answer is told what goes wrong later; nobody else needs to know.
+        let task = tokio::spawn(connection.with_upgrades());
+        // Only a sender that is ready is taken for the next request: otherwise each command would connect twice.
+        if sender.ready().await.is_err()
+            && let Ok(Err(source)) = task.await
+        {
+            return Err(Error::Http { operation: format!("connect to {}", self.host), source });
+        }
         Ok(sender)
     }
 

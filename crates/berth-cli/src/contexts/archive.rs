@@ -8,6 +8,8 @@ use crate::failure::{Failure, Outcome};
 
 /// Longest archive, and most that all its files may hold together, in bytes.
 const LONGEST: u64 = 10 << 20;
+/// What a tar archive consists of, in bytes.
+const BLOCK: usize = 512;
 /// Most entries of an archive.
 const MOST: usize = 4096;
 /// The folder of the certificates.
@@ -63,6 +65,12 @@ pub fn unpack(reader: impl Read) -> Outcome<Bundle> {
             }
         }
     } else {
+        if (1..BLOCK).contains(&bytes.len()) {
+            return Err(Failure::new("unexpected EOF"));
+        }
+        // Docker's client leaves out what follows the last file's content.
+        let end = bytes.len() as u64;
+        bytes.resize(bytes.len().next_multiple_of(BLOCK) + 2 * BLOCK, 0);
         for entry in tar::Archive::new(bytes.as_slice()).entries().map_err(wrong)? {
             let mut entry = entry.map_err(wrong)?;
             if files.len() > MOST {
@@ -74,6 +82,9 @@ pub fn unpack(reader: impl Read) -> Outcome<Bundle> {
             let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
             check(&name)?;
             let mut content = Vec::new();
+            if entry.raw_file_position().saturating_add(entry.size()) > end {
+                return Err(Failure::new("unexpected EOF"));
+            }
             entry.read_to_end(&mut content).map_err(wrong)?;
             files.push((name, content));
         }
@@ -119,10 +130,9 @@ fn too_long() -> Failure {
 
 fn wrong(error: io::Error) -> Failure {
     // What the library says of nonsense is about its own buffers.
-    match error.kind() {
-        _ if error.to_string().contains("failed to read entire block") => Failure::new("unexpected EOF"),
-        io::ErrorKind::UnexpectedEof => Failure::new("unexpected EOF"),
-        _ => Failure::new(format!("archive/tar: invalid tar header: {error}")),
+    match error.to_string() {
+        text if text.contains("unexpected EOF") => Failure::new("unexpected EOF"),
+        text => Failure::new(format!("archive/tar: invalid tar header: {text}")),
     }
 }
 
@@ -160,7 +170,13 @@ mod tests {
 
     #[test]
     fn what_is_packed_can_be_unpacked() {
-        assert_eq!(unpack(pack(&bundle()).unwrap().as_slice()).unwrap(), bundle());
+        let packed = pack(&bundle()).unwrap();
+        assert_eq!(unpack(packed.as_slice()).unwrap(), bundle());
+        // The last file has 9000 bytes, which fill no block; the two at the end are empty.
+        let cut = packed.len() - 2 * BLOCK - (9000_usize.next_multiple_of(BLOCK) - 9000);
+        assert_eq!(unpack(&packed[..cut]).unwrap(), bundle());
+        let outcome = unpack(&packed[..cut - 1]).map_err(|failure| failure.message);
+        assert!(outcome.is_err_and(|message| message == "unexpected EOF"));
     }
 
     #[test]
