@@ -195,7 +195,7 @@ impl Store {
                 Err(error) => return Err(error),
             }
         }
-        all.sort_by(|a, b| natural(&a.name).cmp(&natural(&b.name)));
+        all.sort_by_key(|found| natural(&found.name));
         Ok(all)
     }
 

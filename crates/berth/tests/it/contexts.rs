@@ -297,7 +297,8 @@ with_both_clients! {
         let proxies: Vec<&str> = variables.lines().filter(|line| line.to_lowercase().contains("_proxy=")).collect();
         let mut expected = vec!["HTTP_PROXY=mine", "NO_PROXY=localhost", "http_proxy=http://p:1"];
         let mut found = proxies.clone();
-        (found.sort_unstable(), expected.sort_unstable());
+        found.sort_unstable();
+        expected.sort_unstable();
         assert_eq!(found, expected, "{variables}");
         run(&["create", "--name", "made", "busybox"]);
         let variables = daemon.inspect("made", "{{json .Config.Env}}");
