@@ -56,6 +56,9 @@ impl std::error::Error for Failure {}
 impl From<berth_client::Error> for Failure {
     fn from(error: berth_client::Error) -> Self {
         if let berth_client::Error::Connect { host, source } = &error {
+            if matches!(host, berth_client::Host::Ssh(_)) {
+                return Self::new(format!("error during connect: {}", plain(source)));
+            }
             let reason = match source.kind() {
                 io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => String::new(),
                 _ => format!(" ({})", plain(source)),

@@ -66,6 +66,20 @@ pub fn text<'a>(matches: &'a ArgMatches, name: &str) -> Option<&'a str> {
     matches.get_one::<String>(name).map(String::as_str)
 }
 
+/// The platform that `--platform` or else `DOCKER_DEFAULT_PLATFORM` names.
+pub fn platform(matches: &ArgMatches) -> Option<String> {
+    let usual = || std::env::var("DOCKER_DEFAULT_PLATFORM").ok();
+    text(matches, "platform").map(str::to_owned).or_else(usual).filter(|platform| !platform.is_empty())
+}
+
+/// The template that `--format` gives, or else the user's settings, whose template is `configured`.
+pub fn format<'a>(matches: &'a ArgMatches, configured: &'a str) -> Option<&'a str> {
+    // Settings do not change what `-q` shows.
+    let quiet = matches.try_get_one::<bool>("quiet").ok().flatten().is_some_and(|quiet| *quiet);
+    let configured = Some(configured).filter(|format| !quiet && !format.is_empty());
+    text(matches, "format").filter(|format| !format.is_empty()).or(configured)
+}
+
 /// The moment that a flag gives, as the API takes it.
 pub fn moment(matches: &ArgMatches, name: &str) -> Outcome<Option<String>> {
     text(matches, name)

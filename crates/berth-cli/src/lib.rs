@@ -7,14 +7,18 @@
 #[macro_use]
 mod output;
 
+mod config;
 mod confirm;
 mod container;
 mod context;
+mod contexts;
 mod failure;
 mod flags;
 mod format;
+mod headers;
 mod image;
 mod on_demand;
+mod plugins;
 mod session;
 mod system;
 mod tls;
@@ -73,6 +77,8 @@ fn command_line() -> clap::Command {
         .disable_help_subcommand(true)
         .subcommand_required(true)
         .arg_required_else_help(true)
+        // What is no command here may be a plugin.
+        .allow_external_subcommands(true)
         .max_term_width(100)
         .args(context::flags())
         .subcommands(container::commands())
@@ -88,6 +94,10 @@ fn command_line() -> clap::Command {
         .subcommand(
             group("system", "Shows what the daemon is and does")
                 .defer(|group| group.subcommands(system::group_commands())),
+        )
+        .subcommand(
+            group("context", "Manages contexts: daemons that have names")
+                .defer(|group| group.subcommands(contexts::group_commands())),
         )
         // Other faces of the program, which are chosen before this is read.
         .subcommand(clap::Command::new("daemon").about("Runs the daemon (see berth daemon --help)"))
@@ -105,12 +115,17 @@ fn group(name: &'static str, about: &'static str) -> clap::Command {
 }
 
 async fn run(arguments: &[OsString], matches: &ArgMatches) -> Outcome {
-    let context = Context::new(arguments, matches)?;
+    let mut context = Context::new(arguments, matches)?;
     let Some((name, matches)) = matches.subcommand() else { return Ok(()) };
     match (name, matches.subcommand()) {
         ("container", Some((name, matches))) => container::run(&context, name, matches).await,
         ("image", Some((name, matches))) => image::run(&context, image::of_group(name), matches).await,
+        ("context", Some((name, matches))) => contexts::run(&mut context, name, matches),
         ("system", Some((name, matches))) => system::run(&context, name, matches).await,
+        // What clap does not know has its arguments under this name.
+        _ if matches.try_get_many::<OsString>("").ok().flatten().is_some() => {
+            plugins::run(&context, arguments, name)
+        }
         _ if image::has(name) => image::run(&context, name, matches).await,
         _ if system::has(name) => system::run(&context, name, matches).await,
         _ => container::run(&context, name, matches).await,

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use berth_client::TlsFiles;
+use berth_client::{TlsFiles, Trust};
 use clap::ArgMatches;
 
 use crate::flags;
@@ -32,7 +32,7 @@ fn choose(matches: &ArgMatches, environment: impl Fn(&str) -> Option<PathBuf>) -
     let (key, _) = path("tlskey", "key.pem");
     // A server that asks for no certificate can be reached without one.
     let identity = (chosen || certificate.exists()).then_some((certificate, key));
-    Some(TlsFiles { authority: verify.then_some(authority), identity })
+    Some(TlsFiles { trust: if verify { Trust::Authority(authority) } else { Trust::Anyone }, identity })
 }
 
 #[cfg(test)]
@@ -53,9 +53,12 @@ mod tests {
         assert_eq!(chosen("berth --tls", &[]), Some(TlsFiles::default()));
         assert_eq!(chosen("berth --tlsverify=false", &[]), Some(TlsFiles::default()));
         let files = chosen("berth", &[("DOCKER_TLS_VERIFY", "1"), ("DOCKER_CERT_PATH", "/certs")]).unwrap();
-        assert_eq!(files.authority, Some("/certs/ca.pem".into()));
+        assert_eq!(files.trust, Trust::Authority("/certs/ca.pem".into()));
         assert_eq!(files.identity, None, "there is no such file");
         let files = chosen("berth --tlsverify --tlscacert=/ca --tlscert /c --tlskey /k", &[]).unwrap();
-        assert_eq!((files.authority, files.identity), (Some("/ca".into()), Some(("/c".into(), "/k".into()))));
+        assert_eq!(
+            (files.trust, files.identity),
+            (Trust::Authority("/ca".into()), Some(("/c".into(), "/k".into())))
+        );
     }
 }

@@ -14,6 +14,9 @@ pub fn report(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
     if !error.use_stderr() {
         // A closed output is no failure.
         let _ = error.print();
+        if error.kind() == ErrorKind::DisplayHelp && command_path(arguments) == "berth" {
+            out!("{}", crate::plugins::help(arguments));
+        }
         return ExitCode::SUCCESS;
     }
     if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
@@ -48,7 +51,7 @@ fn message(error: &clap::Error, path: &str) -> (String, u8) {
         }
         ErrorKind::InvalidSubcommand => {
             let name = context(ContextKind::InvalidSubcommand).unwrap_or_default();
-            (format!("{path}: '{name}' is not a berth command"), 1)
+            (unknown_command(path, &name), 1)
         }
         ErrorKind::ValueValidation | ErrorKind::InvalidValue if !value.is_empty() => {
             let reason =
@@ -65,6 +68,11 @@ fn message(error: &clap::Error, path: &str) -> (String, u8) {
     }
 }
 
+/// What is said about a command that nobody knows.
+pub fn unknown_command(path: &str, name: &str) -> String {
+    format!("{path}: '{name}' is not a berth command")
+}
+
 /// `-m, --memory` for what clap calls `--memory <BYTES>`.
 fn shown(flag: &str) -> String {
     flag.split([' ', '=', '[']).next().unwrap_or_default().to_owned()
@@ -79,7 +87,7 @@ fn missing(error: &clap::Error) -> String {
 }
 
 /// The command that was meant, as far as it can be told: `berth container run`.
-fn command_path(arguments: &[OsString]) -> String {
+pub fn command_path(arguments: &[OsString]) -> String {
     let mut path = "berth".to_owned();
     let mut words = arguments.iter().skip(1).filter_map(|word| word.to_str());
     while let Some(word) = words.next() {
@@ -88,7 +96,7 @@ fn command_path(arguments: &[OsString]) -> String {
                 words.next();
             }
             _ if word.starts_with('-') => {}
-            "container" | "image" | "system" if path == "berth" => {
+            "container" | "context" | "image" | "system" if path == "berth" => {
                 path.push(' ');
                 path.push_str(word);
             }
@@ -116,7 +124,7 @@ mod tests {
     fn mistakes_are_told_as_docker_does() {
         assert_eq!(told("berth run --no-such-flag x"), ("unknown flag: --no-such-flag".to_owned(), 125));
         assert_eq!(told("berth ps -Z"), ("unknown shorthand flag: 'Z' in -Z".to_owned(), 125));
-        assert_eq!(told("berth -H x flarp").0, "berth flarp: 'flarp' is not a berth command");
+        assert_eq!(told("berth system flarp").0, "berth system flarp: 'flarp' is not a berth command");
         let (text, code) = told("berth run --memory 12q x");
         assert!(text.contains("invalid size: '12q'") && text.contains("--memory"), "{text}");
         assert_eq!(code, 125);

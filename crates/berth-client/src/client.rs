@@ -8,7 +8,9 @@ use berth_api::system::Ping;
 use berth_api::version::ApiVersion;
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, TryStreamExt as _};
-use http::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderMap, UPGRADE, USER_AGENT};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, TRANSFER_ENCODING, UPGRADE, USER_AGENT,
+};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full, StreamBody};
@@ -41,6 +43,8 @@ pub struct Client {
     host: Host,
     idle: Mutex<Vec<Sender>>,
     version: Mutex<Version>,
+    /// Sent with every request.
+    headers: HeaderMap,
 }
 
 /// What is known about the version to speak.
@@ -68,6 +72,7 @@ impl Client {
             host: host.clone(),
             idle: Mutex::default(),
             version: Mutex::new(Version { value: ApiVersion::NEWEST, pinned: false, settled: false }),
+            headers: HeaderMap::new(),
         };
         let sender = client.open().await?;
         client.put_back(sender);
@@ -79,6 +84,25 @@ impl Client {
     pub fn pin_version(self, version: ApiVersion) -> Self {
         *lock(&self.version) = Version { value: version, pinned: true, settled: true };
         self
+    }
+
+    /// Sends these headers with every request, except those that HTTP or this client sets itself.
+    #[must_use]
+    pub fn with_headers(mut self, mut headers: HeaderMap) -> Self {
+        for reserved in
+            [HOST, USER_AGENT, CONNECTION, UPGRADE, CONTENT_TYPE, CONTENT_LENGTH, TRANSFER_ENCODING]
+        {
+            headers.remove(reserved);
+        }
+        self.headers = headers;
+        self
+    }
+
+    /// A connection to `host` without HTTP: whatever the caller makes of it.
+    pub async fn dial(host: &Host) -> Result<Hijacked, Error> {
+        let transport =
+            Transport::connect(host).await.map_err(|source| Error::Connect { host: host.clone(), source })?;
+        Ok(Hijacked { transport, prefix: Bytes::new(), content_type: String::new() })
     }
 
     /// The server.
@@ -268,11 +292,15 @@ impl Client {
 
     fn builder(&self, method: &Method, path: &str, versioned: bool) -> http::request::Builder {
         let uri = if versioned { format!("/v{}{path}", self.version()) } else { path.to_owned() };
-        Request::builder()
+        let mut builder = Request::builder()
             .method(method)
             .uri(uri)
             .header(HOST, self.host.authority())
-            .header(USER_AGENT, AGENT)
+            .header(USER_AGENT, AGENT);
+        for (name, value) in &self.headers {
+            builder = builder.header(name, value);
+        }
+        builder
     }
 
     fn request(
@@ -315,13 +343,17 @@ impl Client {
     async fn open(&self) -> Result<Sender, Error> {
         let refused = |source| Error::Connect { host: self.host.clone(), source };
         let transport = Transport::connect(&self.host).await.map_err(refused)?;
-        let (sender, connection) = http1::handshake(TokioIo::new(transport))
+        let (mut sender, connection) = http1::handshake(TokioIo::new(transport))
             .await
             .map_err(|source| Error::Http { operation: format!("connect to {}", self.host), source })?;
-        tokio::spawn(async move {
-            // Whoever waits for an answer is told what went wrong; nobody else needs to know.
-            let _ = connection.with_upgrades().await;
-        });
+        // Whoever waits for an answer is told what goes wrong later; nobody else needs to know.
+        let task = tokio::spawn(connection.with_upgrades());
+        // Only a sender that is ready is taken for the next request: otherwise each command would connect twice.
+        if sender.ready().await.is_err()
+            && let Ok(Err(source)) = task.await
+        {
+            return Err(Error::Http { operation: format!("connect to {}", self.host), source });
+        }
         Ok(sender)
     }
 

@@ -26,7 +26,7 @@ pub enum Error {
         message: String,
     },
     /// The conversation broke off.
-    #[error("error during connect: {operation}: {source}")]
+    #[error("error during connect: {operation}: {}", causes(.source))]
     Http {
         /// Method and path.
         operation: String,
@@ -71,6 +71,20 @@ pub enum Error {
         /// What the system says.
         source: io::Error,
     },
+}
+
+/// An error with what caused it, where the cause says more.
+fn causes(error: &hyper::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        let reason = error.to_string();
+        if !text.contains(&reason) {
+            text = format!("{text}: {reason}");
+        }
+        cause = error.source();
+    }
+    text
 }
 
 impl Error {

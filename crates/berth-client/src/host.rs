@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::ssh::Ssh;
 use crate::tls::TlsFiles;
 
 /// The port of `tcp://` hosts that name none.
@@ -18,13 +19,15 @@ pub enum Host {
     Tcp(String),
     /// `host:port` as for TCP, encrypted.
     Tls(String, Arc<TlsFiles>),
+    /// Whatever answers at the other end of an `ssh` connection.
+    Ssh(Arc<Ssh>),
 }
 
 /// The text names no server that can be reached.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HostError {
     /// A scheme that is not spoken here.
-    #[error("unsupported protocol {scheme} in host {host:?}: use unix:// or tcp://")]
+    #[error("unsupported protocol {scheme} in host {host:?}: use unix://, tcp:// or ssh://")]
     Scheme {
         /// The scheme.
         scheme: String,
@@ -34,15 +37,21 @@ pub enum HostError {
     /// The address after the scheme makes no sense.
     #[error("invalid bind address format: {0}")]
     Address(String),
+    /// An `ssh://` address that makes no sense.
+    #[error("ssh host connection is not valid: invalid SSH URL: {0}")]
+    Ssh(String),
 }
 
 impl Host {
-    /// Reads `unix://PATH`, `tcp://HOST[:PORT]`, an absolute path or `HOST:PORT`.
+    /// Reads `unix://PATH`, `tcp://HOST[:PORT]`, `ssh://[USER@]HOST[:PORT][/PATH]`, an absolute path or `HOST:PORT`.
     pub fn parse(text: &str) -> Result<Self, HostError> {
         let text = text.trim();
         match text.split_once("://") {
             Some(("unix", path)) if !path.is_empty() => Ok(Self::Unix(path.into())),
             Some(("tcp" | "http" | "https", address)) => tcp(address, text),
+            Some(("ssh", rest)) => {
+                Ssh::parse(rest).map(|ssh| Self::Ssh(Arc::new(ssh))).map_err(HostError::Ssh)
+            }
             Some(("unix", _)) => Err(HostError::Address(text.to_owned())),
             Some((scheme, _)) => Err(HostError::Scheme { scheme: scheme.to_owned(), host: text.to_owned() }),
             None if text.starts_with('/') => Ok(Self::Unix(text.into())),
@@ -59,12 +68,23 @@ impl Host {
         }
     }
 
+    /// The same server; if it is reached by ssh, a `berth` there is preferred to a `docker`.
+    #[must_use]
+    pub fn preferring_berth(self) -> Self {
+        match self {
+            Self::Ssh(ssh) => Self::Ssh(Arc::new(Ssh { berth_first: true, ..(*ssh).clone() })),
+            other => other,
+        }
+    }
+
     /// What the `Host` header says.
     pub(crate) fn authority(&self) -> &str {
         match self {
             // As Docker's clients: the path itself is not a valid host name.
             Self::Unix(_) => "api.moby.localhost",
             Self::Tcp(address) | Self::Tls(address, _) => address,
+            // As Docker's clients.
+            Self::Ssh(_) => "docker.example.com",
         }
     }
 }
@@ -100,6 +120,7 @@ impl fmt::Display for Host {
         match self {
             Self::Unix(path) => write!(formatter, "unix://{}", path.display()),
             Self::Tcp(address) | Self::Tls(address, _) => write!(formatter, "tcp://{address}"),
+            Self::Ssh(ssh) => write!(formatter, "{ssh}"),
         }
     }
 }
@@ -119,6 +140,7 @@ mod tests {
             ("tcp://example.org", "tcp://example.org:2375"),
             ("localhost:1", "tcp://localhost:1"),
             ("tcp://h:5/", "tcp://h:5"),
+            ("ssh://me@h:33/run/x.sock", "ssh://me@h:33/run/x.sock"),
         ] {
             assert_eq!(Host::parse(text).unwrap().to_string(), shown, "{text}");
         }
@@ -129,7 +151,8 @@ mod tests {
         for text in [
             "",
             "unix://",
-            "ssh://x",
+            "ssh://",
+            "gopher://x",
             "tcp://",
             "tcp://[::1",
             "tcp://[x]:1",

@@ -1,14 +1,16 @@
-//! The Engine API's client: HTTP over unix and TCP, hijacked streams.
+//! The Engine API's client: HTTP over unix, TCP and ssh, hijacked streams.
 //!
 //! The API's version is settled without a round trip: requests ask for the newest version, and a server that is older
 //! says so in its refusal, upon which the request is sent again. Only requests whose body cannot be sent twice ask first.
 #![forbid(unsafe_code)]
 
 mod client;
+mod command;
 mod error;
 mod hijack;
 mod host;
 mod query;
+mod ssh;
 mod tls;
 mod transport;
 
@@ -16,6 +18,7 @@ pub use client::{Client, Lines, ResponseBody};
 pub use error::Error;
 pub use hijack::Hijacked;
 pub use host::{Host, HostError};
-pub use http::StatusCode;
+pub use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 pub use query::{Query, segment};
-pub use tls::TlsFiles;
+pub use ssh::Ssh;
+pub use tls::{TlsFiles, Trust};

@@ -13,16 +13,36 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+/// Which servers a client believes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Trust {
+    /// Any at all.
+    #[default]
+    Anyone,
+    /// Those that an authority of this host's own list vouches for.
+    System,
+    /// Those that the authorities in this PEM file vouch for.
+    Authority(PathBuf),
+}
+
 /// Certificates of a client, as PEM files.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TlsFiles {
-    /// Authority of the server's certificate; none believes any server.
-    pub authority: Option<PathBuf>,
+    /// Which servers are believed.
+    pub trust: Trust,
     /// The client's certificate and its key; none if the server asks for none.
     pub identity: Option<(PathBuf, PathBuf)>,
 }
 
 impl TlsFiles {
+    /// Reads the files, so that what is wrong with them is known before anything is connected.
+    ///
+    /// # Errors
+    /// A file cannot be read or holds no certificate or key; the file is named.
+    pub fn check(&self) -> io::Result<()> {
+        self.config().map(drop)
+    }
+
     /// Agrees on TLS with the server at the other end of `stream`, which is to be `address` (`host:port`).
     pub(crate) async fn connect(&self, stream: TcpStream, address: &str) -> io::Result<TlsStream<TcpStream>> {
         let host = address.rsplit_once(':').map_or(address, |(host, _)| host).trim_matches(['[', ']']);
@@ -36,15 +56,23 @@ impl TlsFiles {
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
             .map_err(io::Error::other)?;
-        let builder = match &self.authority {
-            Some(path) => {
+        let builder = match &self.trust {
+            Trust::Authority(path) => {
                 let mut roots = RootCertStore::empty();
                 for certificate in certificates(path)? {
                     roots.add(certificate).map_err(|error| failed(path, &error))?;
                 }
                 builder.with_root_certificates(roots)
             }
-            None => builder.dangerous().with_custom_certificate_verifier(Arc::new(Unverified(provider))),
+            Trust::System => {
+                let mut roots = RootCertStore::empty();
+                // What this host's list holds beside usable certificates does not matter.
+                roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+                builder.with_root_certificates(roots)
+            }
+            Trust::Anyone => {
+                builder.dangerous().with_custom_certificate_verifier(Arc::new(Unverified(provider)))
+            }
         };
         let mut config = match &self.identity {
             Some((certificate, key)) => {
@@ -115,10 +143,11 @@ mod tests {
 
     #[test]
     fn files_that_are_missing_are_named() {
-        let files = TlsFiles { authority: Some("/nonexistent/ca.pem".into()), identity: None };
+        let files = TlsFiles { trust: Trust::Authority("/nonexistent/ca.pem".into()), identity: None };
         assert!(files.config().unwrap_err().to_string().contains("/nonexistent/ca.pem"));
-        let files = TlsFiles { authority: None, identity: Some(("/none/c".into(), "/none/k".into())) };
+        let files = TlsFiles { trust: Trust::Anyone, identity: Some(("/none/c".into(), "/none/k".into())) };
         assert!(files.config().unwrap_err().to_string().contains("/none/k"));
         assert!(TlsFiles::default().config().is_ok());
+        assert!(TlsFiles { trust: Trust::System, identity: None }.config().is_ok());
     }
 }

@@ -11,17 +11,19 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::client::TlsStream;
 
+use crate::command::CommandStream;
 use crate::host::Host;
 
 /// Longest path that fits a socket address (`sun_path`, with its terminating zero).
 const LONGEST: usize = 107;
 
-/// A connection of either kind.
+/// A connection of any kind.
 #[derive(Debug)]
 pub(crate) enum Transport {
     Unix(UnixStream),
     Tcp(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
+    Command(Box<CommandStream>),
 }
 
 impl Transport {
@@ -33,6 +35,7 @@ impl Transport {
                 let stream = connect_tcp(address).await?;
                 Ok(Self::Tls(Box::new(files.connect(stream, address).await?)))
             }
+            Host::Ssh(ssh) => Ok(Self::Command(Box::new(CommandStream::start("ssh", ssh.arguments())?))),
         }
     }
 }
@@ -62,6 +65,7 @@ impl AsyncRead for Transport {
             Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Command(stream) => Pin::new(stream).poll_read(cx, buf),
         }
     }
 }
@@ -72,6 +76,7 @@ impl AsyncWrite for Transport {
             Self::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
             Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Command(stream) => Pin::new(stream).poll_write(cx, buf),
         }
     }
 
@@ -84,6 +89,7 @@ impl AsyncWrite for Transport {
             Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Self::Command(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
         }
     }
 
@@ -96,6 +102,7 @@ impl AsyncWrite for Transport {
             Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
             Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
             Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Command(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
@@ -104,6 +111,7 @@ impl AsyncWrite for Transport {
             Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Command(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

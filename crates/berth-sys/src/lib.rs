@@ -4,6 +4,7 @@
 //! needs an idiom that must be right everywhere. Nothing here holds state or spawns a thread.
 pub mod beneath;
 pub mod bpf;
+pub mod command;
 pub mod inherited;
 pub mod memory;
 pub mod mount;

@@ -43,7 +43,7 @@ pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
     let caught = join::catch(flags::on(matches, "sig-proxy") && !tty)?;
     let wait = Wait::begin(&client, &found.id, "").await?;
     let streams = Attached { stdin, stdout: true, stderr: true };
-    let connection = join::attach(&client, matches, &found.id, streams).await?;
-    let session = Session { stdin, tty, detach_keys: join::keys_of(matches)? };
+    let connection = join::attach((context, &client), matches, &found.id, streams).await?;
+    let session = Session { stdin, tty, detach_keys: join::keys_of(context, matches)? };
     join::follow((context, &client), &found.id, Some(connection), session, caught, wait).await
 }

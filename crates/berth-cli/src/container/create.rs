@@ -7,7 +7,7 @@ use berth_api::container::{CreateRequest, CreateResponse};
 use berth_client::{Client, Query};
 use clap::{ArgMatches, Command};
 
-use super::{options, request};
+use super::{options, proxies, request};
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
 use crate::flags;
@@ -23,8 +23,9 @@ pub fn command() -> Command {
 /// Runs it.
 pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
     let attached = request::attached(matches, true).map_err(|failure| complain(context, failure))?;
-    let request = request::read(matches, attached).map_err(|failure| complain(context, failure))?;
+    let mut request = request::read(matches, attached).map_err(|failure| complain(context, failure))?;
     let client = context.client().await?;
+    proxies::add(&context.config.settings, client.host(), &flags::list(matches, "env"), &mut request);
     let id = create(&client, matches, &request).await?;
     outln!("{id}");
     Ok(())
@@ -53,7 +54,8 @@ pub async fn create(client: &Client, matches: &ArgMatches, request: &CreateReque
             "container ID file found, make sure the other container isn't running or delete {path}"
         )));
     }
-    let platform = flags::text(matches, "platform");
+    let platform = flags::platform(matches);
+    let platform = platform.as_deref();
     let quiet = flags::on(matches, "quiet");
     let image = &request.config.image;
     if pull == "always" {

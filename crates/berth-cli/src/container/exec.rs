@@ -36,7 +36,7 @@ pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
     join::require_terminal(stdin, tty)?;
     let console_size =
         if tty { terminal::size().map(|(rows, columns)| [rows.into(), columns.into()]) } else { None };
-    let keys = join::keys_of(matches)?;
+    let keys = join::keys_of(context, matches)?;
     let request = CreateRequest {
         user: flags::or_empty(matches, "user"),
         privileged: on(matches, "privileged"),
@@ -45,7 +45,7 @@ pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
         attach_stdin: stdin,
         attach_stdout: !detach,
         attach_stderr: !detach,
-        detach_keys: flags::or_empty(matches, "detach-keys"),
+        detach_keys: join::chosen_keys(context, matches).unwrap_or_default().to_owned(),
         env: Some(environment::variables(&flags::list(matches, "env-file"), &flags::list(matches, "env"))?),
         working_dir: flags::or_empty(matches, "workdir"),
         cmd: flags::some(matches, "command"),

@@ -27,7 +27,7 @@ impl Wait {
     }
 
     /// The container's exit code. A daemon that goes away is waited for: the container goes on without it.
-    pub async fn code(self, context: &Context, id: &str) -> Outcome<u8> {
+    pub async fn code(self, (context, client): (&Context, &Client), id: &str) -> Outcome<u8> {
         let mut last = match self.body.all().await {
             Ok(bytes) => return read(&bytes),
             Err(error) => error,
@@ -36,7 +36,7 @@ impl Wait {
         while Instant::now() < deadline {
             tokio::time::sleep(PAUSE).await;
             let outcome = async {
-                let client = context.reconnect().await?;
+                let client = context.reconnect(client).await?;
                 Self::begin(&client, id, "").await?.body.all().await
             };
             match outcome.await {

@@ -24,11 +24,17 @@ pub fn require_terminal(stdin: bool, tty: bool) -> Outcome {
 }
 
 /// The keys that detach.
-pub fn keys_of(matches: &ArgMatches) -> Outcome<Vec<u8>> {
-    match flags::text(matches, "detach-keys") {
+pub fn keys_of(context: &Context, matches: &ArgMatches) -> Outcome<Vec<u8>> {
+    match chosen_keys(context, matches) {
         None => Ok(keys::DEFAULT.to_vec()),
         Some(text) => keys::sequence(text).map_err(Failure::new),
     }
+}
+
+/// The keys that detach, as a flag or the user's settings name them.
+pub fn chosen_keys<'a>(context: &'a Context, matches: &'a ArgMatches) -> Option<&'a str> {
+    let configured = Some(context.config.settings.detach_keys.as_str());
+    flags::text(matches, "detach-keys").or(configured).filter(|keys| !keys.is_empty())
 }
 
 /// Catches signals, before there is anything to pass them to, so that none is lost.
@@ -41,7 +47,7 @@ pub fn catch(wanted: bool) -> Outcome<Caught> {
 
 /// Attaches to streams of a container.
 pub async fn attach(
-    client: &Client,
+    (context, client): (&Context, &Client),
     matches: &ArgMatches,
     id: &str,
     attached: Attached,
@@ -51,7 +57,7 @@ pub async fn attach(
         .flag("stdin", attached.stdin)
         .flag("stdout", attached.stdout)
         .flag("stderr", attached.stderr)
-        .set_some("detachKeys", flags::text(matches, "detach-keys"))
+        .set_some("detachKeys", chosen_keys(context, matches))
         .on(&format!("/containers/{}/attach", segment(id)));
     Ok(client.hijack(&path, None::<&()>).await?)
 }
@@ -98,6 +104,6 @@ pub async fn follow(
 ) -> Outcome {
     match carry(client, &format!("/containers/{}", segment(id)), connection, session, caught).await? {
         End::Detached => Ok(()),
-        End::Closed => exit::with(wait.code(context, id).await?),
+        End::Closed => exit::with(wait.code((context, client), id).await?),
     }
 }

@@ -72,7 +72,7 @@ pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
     let client = context.client().await?;
     let found: Vec<Summary> = client.get(&path).await?;
     let whole = on(matches, "no-trunc");
-    let format = flags::text(matches, "format");
+    let format = flags::format(matches, &context.config.settings.ps_format);
     if on(matches, "quiet") && format.is_none() {
         for container in &found {
             outln!("{}", if whole { &container.id } else { short_id(&container.id) });

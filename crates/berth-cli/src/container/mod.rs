@@ -17,6 +17,7 @@ mod network;
 mod options;
 mod ports;
 mod process;
+mod proxies;
 mod prune;
 mod remove;
 mod request;

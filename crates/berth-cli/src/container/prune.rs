@@ -30,7 +30,8 @@ pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
     if !on(matches, "force") && !confirm("WARNING! This will remove all stopped containers.")? {
         return Ok(());
     }
-    let path = Query::new().filters(&filter::filters(&filter::given(matches))).on("/containers/prune");
+    let pairs = filter::with_configured(filter::given(matches), &context.config.settings.prune_filters);
+    let path = Query::new().filters(&filter::filters(&pairs)).on("/containers/prune");
     let report: PruneResponse = context.client().await?.post_for_stream(&path).await?.json().await?;
     out!("{}", shown(&report));
     Ok(())

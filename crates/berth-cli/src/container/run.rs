@@ -6,7 +6,7 @@ use clap::{ArgMatches, Command};
 
 use super::exit::{self, Wait};
 use super::request::Attached;
-use super::{create, join, options, request};
+use super::{create, join, options, proxies, request};
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
 use crate::flags;
@@ -28,9 +28,11 @@ pub fn command() -> Command {
 /// Runs it.
 pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
     let detach = flags::on(matches, "detach");
-    let (request, attached) = plan(matches, detach).map_err(|failure| create::complain(context, failure))?;
+    let (mut request, attached) =
+        plan(context, matches, detach).map_err(|failure| create::complain(context, failure))?;
     join::require_terminal(attached.stdin, request.config.tty)?;
     let client = context.client().await.map_err(|failure| create::complain(context, failure))?;
+    proxies::add(&context.config.settings, client.host(), &flags::list(matches, "env"), &mut request);
     let id = create::create(&client, matches, &request)
         .await
         .map_err(|failure| create::complain(context, failure))?;
@@ -42,12 +44,12 @@ pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
     foreground((context, &client), matches, &id, &request, attached).await
 }
 
-fn plan(matches: &ArgMatches, detach: bool) -> Outcome<(CreateRequest, Attached)> {
+fn plan(context: &Context, matches: &ArgMatches, detach: bool) -> Outcome<(CreateRequest, Attached)> {
     let attached = request::attached(matches, !detach)?;
     if detach && (attached.stdin || attached.stdout || attached.stderr) {
         return Err(Failure::new("conflicting options: cannot specify both --attach and --detach"));
     }
-    join::keys_of(matches)?;
+    join::keys_of(context, matches)?;
     Ok((request::read(matches, attached)?, attached))
 }
 
@@ -74,11 +76,11 @@ async fn foreground(
     let caught = join::catch(flags::on(matches, "sig-proxy") && !tty)?;
     let connection = match attached {
         Attached { stdin: false, stdout: false, stderr: false } => None,
-        attached => Some(join::attach(client, matches, id, attached).await?),
+        attached => Some(join::attach((context, client), matches, id, attached).await?),
     };
     let removed = request.host_config.as_ref().is_some_and(|host| host.auto_remove);
     let wait = Wait::begin(client, id, if removed { "removed" } else { "next-exit" }).await?;
     start(context, client, id).await?;
-    let session = Session { stdin: attached.stdin, tty, detach_keys: join::keys_of(matches)? };
+    let session = Session { stdin: attached.stdin, tty, detach_keys: join::keys_of(context, matches)? };
     join::follow((context, client), id, connection, session, caught, wait).await
 }

@@ -50,10 +50,10 @@ async fn attached(context: &Context, client: &Client, matches: &ArgMatches, name
     join::require_terminal(stdin, tty)?;
     let caught = join::catch(!tty)?;
     let streams = Attached { stdin, stdout: true, stderr: true };
-    let connection = join::attach(client, matches, &found.id, streams).await?;
+    let connection = join::attach((context, client), matches, &found.id, streams).await?;
     let condition = if found.host_config.auto_remove { "removed" } else { "next-exit" };
     let wait = Wait::begin(client, &found.id, condition).await?;
     client.post_empty(&format!("/containers/{}/start", segment(&found.id))).await?;
-    let session = Session { stdin, tty, detach_keys: join::keys_of(matches)? };
+    let session = Session { stdin, tty, detach_keys: join::keys_of(context, matches)? };
     join::follow((context, client), &found.id, Some(connection), session, caught, wait).await
 }

@@ -56,7 +56,7 @@ pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
     let client = context.client().await?;
     let found: Vec<Summary> = client.get(&path).await?;
     let (whole, digests) = (on(matches, "no-trunc"), on(matches, "digests"));
-    let format = flags::text(matches, "format");
+    let format = flags::format(matches, &context.config.settings.images_format);
     if on(matches, "quiet") && format.is_none() {
         for image in &found {
             for _ in rows(image, whole, digests) {

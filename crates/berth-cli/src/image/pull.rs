@@ -33,7 +33,7 @@ pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
         outln!("Using default tag: latest");
     }
     let client = context.client().await?;
-    pull(&client, image, flags::text(matches, "platform"), quiet, false).await?;
+    pull(&client, image, flags::platform(matches).as_deref(), quiet, false).await?;
     outln!("{}", reference.with_default_tag().canonical());
     Ok(())
 }

@@ -25,16 +25,16 @@ pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
     }
     let info: Info = serde_json::from_value(data)
         .map_err(|error| Failure::new(format!("Error reading the answer: {error}")))?;
-    out!("{}", text(&info));
+    out!("{}", text(context.name(), &info));
     for warning in info.warnings.iter().flatten() {
         errln!("{warning}");
     }
     Ok(())
 }
 
-fn text(info: &Info) -> String {
+fn text(context: &str, info: &Info) -> String {
     let mut lines = vec![
-        format!("Client:\n Version:    {}", env!("CARGO_PKG_VERSION")),
+        format!("Client:\n Version:    {}\n Context:    {context}", env!("CARGO_PKG_VERSION")),
         "\nServer:".to_owned(),
         format!(" Containers: {}", info.containers),
         format!("  Running: {}", info.containers_running),

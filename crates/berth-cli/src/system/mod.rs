@@ -1,5 +1,6 @@
 //! Commands about the daemon.
 
+mod dial;
 mod events;
 mod info;
 mod usage;
@@ -17,7 +18,7 @@ pub fn commands() -> Vec<Command> {
 
 /// Those of them in the group `system`.
 pub fn group_commands() -> Vec<Command> {
-    vec![info::command(), events::command(), usage::command()]
+    vec![info::command(), events::command(), usage::command(), dial::command()]
 }
 
 /// Whether a command without a group is about the daemon.
@@ -29,6 +30,7 @@ pub fn has(name: &str) -> bool {
 pub async fn run(context: &Context, name: &str, matches: &ArgMatches) -> Outcome {
     match name {
         "version" => version::run(context, matches).await,
+        "dial-stdio" => dial::run(context).await,
         "df" => usage::run(context, matches).await,
         "info" => info::run(context, matches).await,
         _ => events::run(context, matches).await,

@@ -12,8 +12,10 @@ use crate::format::template;
 const CLIENT: &str = "\
 Client:
  Version:           {{.Client.Version}}
- API version:       {{.Client.APIVersion}}
+ API version:       {{.Client.APIVersion}}{{if ne .Client.APIVersion .Client.DefaultAPIVersion}} (downgraded from \
+{{.Client.DefaultAPIVersion}}){{end}}
  OS/Arch:           {{.Client.Os}}/{{.Client.Arch}}
+ Context:           {{.Client.Context}}
 ";
 const SERVER: &str = "
 Server: {{.Server.Platform.Name}}
@@ -34,8 +36,11 @@ pub fn command() -> Command {
 /// Runs it.
 pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
     // The client's version is known without a daemon.
+    let mut spoken = crate::context::version()?.unwrap_or(ApiVersion::NEWEST);
     let server: Result<Value, Failure> = async {
-        let mut server: Value = context.client().await?.get("/version").await?;
+        let client = context.client().await?;
+        let mut server: Value = client.get("/version").await?;
+        spoken = client.version();
         // Docker's client calls them so.
         for (name, wire) in [("APIVersion", "ApiVersion"), ("MinAPIVersion", "MinAPIVersion")] {
             let value = server.get(wire).cloned().unwrap_or_default();
@@ -49,8 +54,9 @@ pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
     let data = json!({
         "Client": {
             "Version": env!("CARGO_PKG_VERSION"),
-            "APIVersion": ApiVersion::NEWEST.to_string(),
+            "APIVersion": spoken.to_string(),
             "DefaultAPIVersion": ApiVersion::NEWEST.to_string(),
+            "Context": context.name(),
             "Os": std::env::consts::OS,
             "Arch": berth_oci::Platform::host().architecture,
         },

@@ -1,5 +1,6 @@
 //! Values of flags, as Docker reads them. Parsing has no effects; messages are Docker's.
 
+pub mod csv;
 pub mod filter;
 pub mod keys;
 pub mod size;

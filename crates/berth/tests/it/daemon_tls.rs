@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -160,6 +161,46 @@ fn a_client_believes_only_its_authority() {
         command.env_remove("BERTH_HOST").env("DOCKER_HOST", format!("tcp://{ADDRESS}"));
         command.env("DOCKER_TLS_VERIFY", "1").env("DOCKER_CERT_PATH", certificates.path(""));
         run(command.arg("ps")).ok();
+    }
+}
+
+#[test]
+fn contexts_bring_their_certificates() {
+    let certificates = Certificates::make();
+    let _daemon = certificates.daemon(&["--tlsverify"]);
+    let path = |name: &str| certificates.path(name).display().to_string();
+    let endpoint = |authority: &str| {
+        let (certificate, key) = (path("client.pem"), path("client-key.pem"));
+        format!("host=tcp://{ADDRESS},ca={},cert={certificate},key={key}", path(authority))
+    };
+    let plain = |client: Client, home: &tempfile::TempDir, arguments: &[&str]| {
+        let program: PathBuf = if client == Client::Berth { binary() } else { "docker".into() };
+        let mut command = Command::new(program);
+        command.env_remove("DOCKER_HOST").env_remove("BERTH_HOST").env("DOCKER_CONFIG", home.path());
+        run(command.current_dir(home.path()).args(arguments))
+    };
+    for (maker, user) in [(Client::Berth, Client::Docker), (Client::Docker, Client::Berth)] {
+        let home = tempfile::tempdir().unwrap();
+        plain(maker, &home, &["context", "create", "good", "--docker", &endpoint("ca.pem")]).ok();
+        plain(maker, &home, &["context", "create", "bad", "--docker", &endpoint("other.pem")]).ok();
+        for client in [maker, user] {
+            assert_eq!(plain(client, &home, &["-c", "good", "ps", "-q"]).ok(), "", "{client:?}");
+            assert_ne!(plain(client, &home, &["-c", "bad", "ps", "-q"]).code, 0, "{client:?}");
+        }
+        let shown = plain(maker, &home, &["context", "inspect", "good"]).ok();
+        assert!(shown.contains("\"ca.pem\"") && shown.contains("\"key.pem\""), "{shown}");
+        assert_eq!(plain(user, &home, &["context", "inspect", "good"]).ok(), shown);
+        // Archives and copies bring them too; certificates stay private.
+        plain(maker, &home, &["context", "export", "good", "archive"]).ok();
+        plain(user, &home, &["context", "import", "moved", "archive"]).ok();
+        plain(user, &home, &["context", "create", "copied", "--from", "moved"]).ok();
+        assert_eq!(plain(maker, &home, &["-c", "copied", "ps", "-q"]).ok(), "");
+        let folders = fs::read_dir(home.path().join("contexts/tls")).unwrap();
+        for folder in folders {
+            let folder = folder.unwrap().path().join("docker");
+            let mode = |path: PathBuf| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+            assert_eq!((mode(folder.clone()), mode(folder.join("key.pem"))), (0o700, 0o600));
+        }
     }
 }
 

@@ -27,8 +27,8 @@ pub fn command() -> Command {
 /// Runs it.
 pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
     let view = View {
-        format: match flags::text(matches, "format") {
-            None | Some("" | "table") => row::DEFAULT.to_owned(),
+        format: match flags::format(matches, &context.config.settings.stats_format) {
+            None | Some("table") => row::DEFAULT.to_owned(),
             Some(format) => format.to_owned(),
         },
         whole: on(matches, "no-trunc"),
