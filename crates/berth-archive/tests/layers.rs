@@ -276,6 +276,7 @@ fn a_recorded_layer_is_rebuilt_byte_for_byte() {
         .file("d/file", b"content")
         .link(EntryType::Link, "d/hard", "d/file")
         .file("d/.wh.gone", b"")
+        .file("d/file", b"which replaces the first")
         .end();
     let record = place.work.path().join("record");
     let directory = File::open(place.root()).unwrap().into();
@@ -283,8 +284,10 @@ fn a_recorded_layer_is_rebuilt_byte_for_byte() {
     Extractor::new(directory, Options::default()).record(file).layer(tar.as_slice()).unwrap();
     let mut rebuilt = Vec::new();
     let directory = File::open(place.root()).unwrap();
-    meta::rebuild(&mut File::open(&record).unwrap(), directory.as_fd(), &mut rebuilt).unwrap();
+    let mut record = File::open(&record).unwrap();
+    meta::rebuild(&mut record, directory.as_fd(), place.work.path(), &mut rebuilt).unwrap();
     assert!(rebuilt == tar, "{} and {} bytes", rebuilt.len(), tar.len());
+    assert_eq!(meta::length(&mut record).unwrap(), tar.len() as u64);
 }
 
 #[test]
