@@ -87,7 +87,10 @@ impl<W: Write> Writer<W> {
 
     fn header(&mut self, name: &str, kind: EntryType, mode: u32, size: u64) -> io::Result<()> {
         if name.len() > NAME_MAX {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("the name {name:?} is too long")));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("the name {name:?} is too long"),
+            ));
         }
         let mut header = tar::Header::new_ustar();
         header.set_entry_type(kind);

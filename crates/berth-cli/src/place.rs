@@ -95,8 +95,13 @@ mod tests {
     fn places_are_checked_first() {
         let temp = std::env::temp_dir();
         check(&temp.join("new.tar"), "failed to save image").unwrap();
-        assert!(check(&temp, "failed to save image").unwrap_err().message.contains("must not be a directory"));
+        assert!(
+            check(&temp, "failed to save image").unwrap_err().message.contains("must not be a directory")
+        );
         let missing = check(&temp.join("absent/new.tar"), "failed to save image").unwrap_err();
-        assert!(missing.message.starts_with("failed to save image: invalid output path: directory"), "{missing}");
+        assert!(
+            missing.message.starts_with("failed to save image: invalid output path: directory"),
+            "{missing}"
+        );
     }
 }

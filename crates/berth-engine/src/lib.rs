@@ -33,7 +33,7 @@ mod spec;
 mod system;
 mod usage;
 
-pub use berth_registry::Proxies;
+pub use berth_registry::{Proxies, without_credentials};
 pub use defaults::{ContainerDefaults, SeccompDefault};
 pub use engine::Engine;
 pub use error::{Error, ErrorKind};

@@ -78,7 +78,9 @@ impl Images {
         sources.sort_by(|a, b| a.manifest.cmp(&b.manifest));
         let Some(source) = sources.into_iter().next() else { return Ok(None) };
         let bytes = self.storage().blobs().read(&source.manifest)?;
-        let Document::Manifest(manifest) = Document::read(&bytes, Some(OCI_MANIFEST))? else { return Ok(None) };
+        let Document::Manifest(manifest) = Document::read(&bytes, Some(OCI_MANIFEST))? else {
+            return Ok(None);
+        };
         let kind = if manifest.media_type.is_empty() { OCI_MANIFEST } else { &manifest.media_type };
         let mut found = Descriptor::new(kind, source.manifest, bytes.len() as u64);
         found.platform = Some(image.config.platform());

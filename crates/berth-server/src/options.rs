@@ -58,6 +58,8 @@ pub struct Resolved {
     pub on_demand: bool,
     /// Descriptor that gets one byte once requests are answered.
     pub ready_fd: Option<i32>,
+    /// All options that were given, for the log.
+    pub shown: String,
     /// Variables of the environment that options overrule.
     pub overridden: Vec<String>,
     /// Options that were given and do nothing here.
@@ -227,6 +229,7 @@ impl Options {
             on_demand: self.on_demand,
             ready_fd: self.ready_fd,
             overridden: registries::overridden(given),
+            shown: given.shown(),
             without_effect: given.without_effect().into_iter().map(str::to_owned).collect(),
             settings: self.settings(given, exec_root, log_level)?,
         })

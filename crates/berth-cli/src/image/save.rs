@@ -11,14 +11,14 @@ use crate::place::Place;
 
 /// The command.
 pub fn command() -> Command {
-    Command::new("save").about("Writes images as an archive that docker load takes and that is an OCI layout").defer(
-        |command| {
+    Command::new("save")
+        .about("Writes images as an archive that docker load takes and that is an OCI layout")
+        .defer(|command| {
             command
                 .arg(one("output", "FILE").short('o').help("Write to a file (standard output)"))
                 .arg(one("platform", "OS/ARCH").help("Only if the images are for this platform"))
                 .arg(flags::operands("image"))
-        },
-    )
+        })
 }
 
 /// Runs it.
@@ -46,7 +46,10 @@ mod tests {
 
     #[test]
     fn a_platform_is_sent_as_an_object() {
-        assert_eq!(as_json("linux/arm64/v8").unwrap(), r#"{"architecture":"arm64","os":"linux","variant":"v8"}"#);
+        assert_eq!(
+            as_json("linux/arm64/v8").unwrap(),
+            r#"{"architecture":"arm64","os":"linux","variant":"v8"}"#
+        );
         assert!(as_json("linux/").unwrap_err().message.starts_with("invalid platform: "));
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use berth_api::container::{CreateResponse, HostConfig};
 use berth_api::descriptor::{self, Descriptor};
+use berth_image::ResolvedImage;
 use berth_oci::Platform;
 
 use super::owner::Owner;
@@ -36,7 +37,7 @@ fn create(parts: &Arc<Parts>, mut op: op::CreateContainer) -> Result<CreateRespo
     parts.current.get().defaults.settle(&mut op.host_config);
     let (mut definition, warnings) =
         create::define(op, image.record.id.to_string(), &defaults, parts.cpus, &parts.settings.log)?;
-    definition.image_manifest = parts.images.manifest(&image)?.map(described);
+    definition.image_manifest = manifest(parts, &image);
     create::mounts::inherit(&mut definition.mounts, inherited);
     sources::check(&definition)?;
     // Composed again at each start; what cannot be is refused now.
@@ -50,6 +51,17 @@ fn create(parts: &Arc<Parts>, mut op: op::CreateContainer) -> Result<CreateRespo
     }
     outcome?;
     Ok(CreateResponse { id, warnings })
+}
+
+/// What stands for the image's manifest. That it cannot be read is no reason to do without the container.
+fn manifest(parts: &Parts, image: &ResolvedImage) -> Option<Descriptor> {
+    match parts.images.manifest(image) {
+        Ok(found) => found.map(described),
+        Err(error) => {
+            tracing::warn!(image = %image.record.id, %error, "the image's manifest could not be read");
+            None
+        }
+    }
 }
 
 /// A descriptor as the API shows it.

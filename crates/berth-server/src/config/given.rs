@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::Path;
 
+use berth_engine::without_credentials;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
@@ -170,6 +171,14 @@ impl Given {
         found
     }
 
+    /// All options with their values in JSON, without passwords, for the log.
+    pub fn shown(&self) -> String {
+        let mask = |values: &Vec<String>| values.iter().map(|value| without_credentials(value)).collect();
+        let values: BTreeMap<&str, Vec<String>> =
+            self.values.iter().map(|(flag, values)| (*flag, mask(values))).collect();
+        serde_json::to_string(&values).unwrap_or_default()
+    }
+
     /// The last value of an option.
     pub fn text(&self, flag: &'static str) -> Option<&str> {
         self.values.get(flag)?.last().map(String::as_str)
@@ -220,18 +229,6 @@ impl Given {
             };
         }
         Ok(())
-    }
-}
-
-/// A text without user and password of a URL in it.
-fn without_credentials(text: &str) -> String {
-    match url::Url::parse(text) {
-        Ok(mut url) if !url.username().is_empty() || url.password().is_some() => {
-            // Both succeed for a URL that has a user.
-            let _ = url.set_username("xxxxx").and_then(|()| url.set_password(Some("xxxxx")));
-            url.to_string()
-        }
-        _ => text.to_owned(),
     }
 }
 

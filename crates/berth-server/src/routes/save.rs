@@ -9,7 +9,8 @@ use crate::call::{Call, Query};
 use crate::failure::Failure;
 
 pub async fn images(call: Call) -> Outcome {
-    let names: Vec<String> = call.query.all("names").filter(|name| !name.is_empty()).map(str::to_owned).collect();
+    let names: Vec<String> =
+        call.query.all("names").filter(|name| !name.is_empty()).map(str::to_owned).collect();
     if names.is_empty() {
         return Err(Failure::invalid("no image is named"));
     }

@@ -20,6 +20,7 @@ macro_rules! with_both_clients {
 
 mod api;
 mod attach;
+mod awkward;
 mod content;
 mod daemon;
 mod daemon_config;
@@ -53,6 +54,7 @@ mod pulls;
 mod registry;
 mod run;
 mod runtime;
+mod save;
 mod security;
 mod states;
 mod terminal;
