@@ -34,7 +34,7 @@ mod system;
 mod usage;
 
 pub use berth_registry::{Proxies, without_credentials};
-pub use defaults::{ContainerDefaults, SeccompDefault};
+pub use defaults::{ContainerDefaults, SeccompDefault, has_unified_cgroups};
 pub use engine::Engine;
 pub use error::{Error, ErrorKind};
 pub use event::EventStream;

@@ -270,10 +270,8 @@ impl Options {
         let parent = given.text("cgroup-parent").filter(|parent| !parent.is_empty());
         settings.cgroup_parent = parent.unwrap_or(defaults.cgroup_parent).to_owned();
         settings.labels = labels(given.list("label"))?;
-        if !given.list("cdi-spec-dir").is_empty() {
-            // As in Docker, one empty directory turns the interface off.
-            let directories = given.list("cdi-spec-dir").iter().filter(|path| !path.is_empty());
-            settings.cdi_dirs = directories.map(PathBuf::from).collect();
+        if let Some(directories) = containers::cdi_directories(given) {
+            settings.cdi_dirs = directories;
         }
         settings.debug = given.switch("debug")?.unwrap_or(level == LogLevel::Debug);
         registries::registries(&mut settings, given)?;

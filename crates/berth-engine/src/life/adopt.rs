@@ -221,6 +221,10 @@ impl Owner {
                 by_client: false,
             };
             self.end(stop, None).await;
+            if let Some(ending) = &mut self.ending {
+                ending.survivor = true;
+            }
+            self.see_it_end().await;
         }
     }
 
@@ -237,7 +241,7 @@ impl Owner {
     }
 
     /// `always` starts with the engine even what its client had stopped.
-    fn apply_policy_after_adoption(&mut self) {
+    pub(super) fn apply_policy_after_adoption(&mut self) {
         if let State::Exited(exited) = self.container.state()
             && !self.removed
         {

@@ -189,6 +189,11 @@ impl Given {
         self.values.get(flag).map(Vec::as_slice).unwrap_or_default()
     }
 
+    /// All values of an option that was given, even if there are none.
+    pub fn list_if_given(&self, flag: &'static str) -> Option<&[String]> {
+        self.values.get(flag).map(Vec::as_slice)
+    }
+
     /// A switch.
     pub fn switch(&self, flag: &'static str) -> Result<Option<bool>, ConfigError> {
         self.parsed(flag, "true or false", values::switch)
@@ -208,12 +213,26 @@ impl Given {
             .transpose()
     }
 
+    /// Whether a feature is switched on or off: `name`, `name=true` or `name=false` of a flag, or the file's object.
+    pub fn feature(&self, name: &str) -> Option<bool> {
+        self.list("feature").iter().rev().find_map(|text| match serde_json::from_str(text) {
+            Ok(serde_json::Value::Object(features)) => features.get(name)?.as_bool(),
+            _ => match text.split_once('=') {
+                Some((own, value)) if own == name => value.parse().ok(),
+                None if text == name => Some(true),
+                _ => None,
+            },
+        })
+    }
+
     /// Options that were given and have no effect here, in the words of the user.
     pub fn without_effect(&self) -> Vec<&str> {
         let ignored = |flag: &&str| {
             OPTIONS.iter().any(|option| option.flag == *flag && option.effect == Effect::Ignored)
         };
-        let flags = self.values.keys().copied().filter(ignored);
+        // One of the features is known.
+        let unknown = |flag: &&str| *flag != "feature" || self.feature("cdi").is_none();
+        let flags = self.values.keys().copied().filter(ignored).filter(unknown);
         flags.chain(self.extra.keys().map(String::as_str)).collect()
     }
 
