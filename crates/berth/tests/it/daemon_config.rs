@@ -210,12 +210,17 @@ fn without_live_restore_survivors_end_before_policies_apply() {
     let always = daemon.background(&["--restart=always", "busybox", "sleep", "1000"]);
     let pids: Vec<i32> = [&plain, &deaf, &always].map(|id| daemon.init_pid(id)).into();
     daemon.kill();
-    assert!(pids.iter().all(|pid| fs::metadata(format!("/proc/{pid}")).is_ok()), "they go on without a daemon");
+    assert!(
+        pids.iter().all(|pid| fs::metadata(format!("/proc/{pid}")).is_ok()),
+        "they go on without a daemon"
+    );
     daemon.launch();
     for id in [&plain, &deaf] {
         assert_eq!(daemon.inspect(id, "{{.State.Status}} {{.NetworkSettings.SandboxID}}").trim(), "exited");
     }
-    eventually("its policy starts it", || (daemon.inspect(&always, "{{.State.Running}}") == "true").then_some(()));
+    eventually("its policy starts it", || {
+        (daemon.inspect(&always, "{{.State.Running}}") == "true").then_some(())
+    });
     assert!(!pids.contains(&daemon.init_pid(&always)));
     assert!(pids.iter().all(|pid| fs::metadata(format!("/proc/{pid}")).is_err()));
 }
