@@ -301,6 +301,20 @@ fn the_extended_headers_of_one_entry_are_bounded_together() {
 }
 
 #[test]
+fn a_link_leaves_the_time_of_its_directory() {
+    let (below, above) = (Place::new(), Place::new());
+    below.unpack(&Tar::new().directory("d", 0o755).file("d/file", b"content").end()).unwrap();
+    let of = |place: &Place| fs::metadata(place.root().join("d")).unwrap().mtime();
+    for explicit in [true, false] {
+        let above = if explicit { &above } else { &Place::new() };
+        let tar = if explicit { Tar::new().directory("d", 0o755) } else { Tar::new() };
+        let made = above.unpack(&tar.link(EntryType::Link, "d/again", "d/file").end()).unwrap();
+        fixup(File::open(above.root()).unwrap().as_fd(), &made.fixups, &[below.root()]).unwrap();
+        assert_eq!(of(above), of(&below), "explicit: {explicit}");
+    }
+}
+
+#[test]
 fn a_whiteout_does_not_hide_a_link_of_its_own_layer() {
     let (below, above) = (Place::new(), Place::new());
     below.unpack(&Tar::new().file("file", b"content").end()).unwrap();

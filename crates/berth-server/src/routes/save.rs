@@ -60,7 +60,7 @@ fn platform(version: ApiVersion, query: &Query) -> Result<Option<Platform>, Fail
 mod tests {
     use super::*;
 
-    fn parse(minor: u32, values: &[&str]) -> Result<Option<Platform>, String> {
+    fn parse(minor: u16, values: &[&str]) -> Result<Option<Platform>, String> {
         let mut query = url::form_urlencoded::Serializer::new(String::new());
         for value in values {
             query.append_pair("platform", value);
