@@ -59,9 +59,14 @@ pub enum Error {
 /// An empty specification is root. The user's memberships become additional groups unless a group was given, as in
 /// Docker. The primary group is the first of them: a file that refuses it (mode 0604) is not opened by dropping it.
 pub fn resolve(root: BorrowedFd<'_>, spec: &str, extra_groups: &[String]) -> Result<User, Error> {
-    let passwd = read(root, "/etc/passwd")?;
+    // Damaged files are no reason not to run as root, for whom nothing has to be found in them.
+    let needed = !spec.is_empty() || !extra_groups.is_empty();
+    let file = |path| match read(root, path) {
+        Err(_) if !needed => Ok(String::new()),
+        other => other,
+    };
+    let (passwd, group_file) = (file("/etc/passwd")?, file("/etc/group")?);
     let (user, group) = spec.split_once(':').unwrap_or((spec, ""));
-    let group_file = read(root, "/etc/group")?;
     resolve_in(&passwd, &group_file, user, group, extra_groups)
 }
 
