@@ -7,6 +7,7 @@
 
 pub mod auth;
 pub mod container;
+pub mod descriptor;
 pub mod duration;
 pub mod error;
 pub mod event;

@@ -18,5 +18,6 @@ pub mod meta;
 pub mod overlay;
 pub mod pack;
 pub mod tree;
+pub mod writer;
 
 pub use error::{Error, Result};

@@ -14,6 +14,7 @@ use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 
@@ -126,12 +127,13 @@ fn write_failed(error: io::Error) -> Error {
 }
 
 /// Writes the exact tar stream that was extracted: `meta` is the record made then, `dir` the directory filled then, in
-/// which nothing of the layer's own files may have changed since. Blocks.
+/// which nothing of the layer's own files may have changed since. Contents that later entries replaced wait in an unnamed
+/// file in the folder `spill`, if there are any. Blocks.
 ///
 /// # Errors
 /// A record that is malformed, a file that is missing or too short, a failed write.
-pub fn rebuild(meta: &mut File, dir: BorrowedFd<'_>, out: &mut impl Write) -> Result<()> {
-    let mut orphans = Orphans::collect(meta)?;
+pub fn rebuild(meta: &mut File, dir: BorrowedFd<'_>, spill: &Path, out: &mut impl Write) -> Result<()> {
+    let mut orphans = Orphans::collect(meta, spill)?;
     let mut records = Records::new(meta)?;
     let mut number = 0;
     let mut open: Option<(Vec<u8>, File)> = None;
@@ -156,6 +158,25 @@ pub fn rebuild(meta: &mut File, dir: BorrowedFd<'_>, out: &mut impl Write) -> Re
         }
     }
     Ok(())
+}
+
+/// The length in bytes of the stream that [`rebuild`] writes, from the record alone. Blocks.
+///
+/// # Errors
+/// A record that is malformed.
+pub fn length(meta: &mut File) -> Result<u64> {
+    let mut records = Records::new(meta)?;
+    let mut total = 0u64;
+    while let Some(record) = records.next()? {
+        let (counted, skipped) = match record {
+            Record::Raw(length) => (length, length),
+            Record::Content(_, _, length) => (length, 0),
+            Record::Orphan(_, length) => (0, length),
+        };
+        total = total.checked_add(counted).ok_or_else(|| malformed("its lengths are too large"))?;
+        records.copy(skipped, &mut io::sink())?;
+    }
+    Ok(total)
 }
 
 fn open_file(dir: BorrowedFd<'_>, path: &[u8]) -> Result<OwnedFd> {
@@ -192,7 +213,7 @@ struct Orphan {
 }
 
 impl Orphans {
-    fn collect(meta: &mut File) -> Result<Self> {
+    fn collect(meta: &mut File, folder: &Path) -> Result<Self> {
         let mut orphans = Self { spill: None, by_path: HashMap::new() };
         let mut records = Records::new(meta)?;
         let mut number = 0;
@@ -205,7 +226,7 @@ impl Orphans {
                 Record::Orphan(path, length) => {
                     let spill = match &mut orphans.spill {
                         Some(spill) => spill,
-                        empty => empty.insert(unnamed_file()?),
+                        empty => empty.insert(unnamed_file(folder)?),
                     };
                     records.copy(length, spill)?;
                     orphans.by_path.entry(path).or_default().push(Orphan {
@@ -234,16 +255,10 @@ impl Orphans {
     }
 }
 
-fn unnamed_file() -> Result<File> {
-    rustix::fs::open(
-        std::env::temp_dir(),
-        OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC,
-        Mode::RUSR | Mode::WUSR,
-    )
-    .map(File::from)
-    .map_err(|error| {
-        Error::file("creating a temporary file in", std::env::temp_dir().as_os_str().as_bytes(), error)
-    })
+fn unnamed_file(folder: &Path) -> Result<File> {
+    rustix::fs::open(folder, OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC, Mode::RUSR | Mode::WUSR)
+        .map(File::from)
+        .map_err(|error| Error::file("creating a temporary file in", folder.as_os_str().as_bytes(), error))
 }
 
 enum Record {

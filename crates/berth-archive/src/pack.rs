@@ -210,7 +210,7 @@ fn records(path: &[u8], head: &Head, stat: &rustix::fs::Stat, capability: Option
 }
 
 /// Adds one record; its length counts itself.
-fn record(records: &mut Vec<u8>, name: &str, value: &[u8]) {
+pub(crate) fn record(records: &mut Vec<u8>, name: &str, value: &[u8]) {
     let rest = name.len() + value.len() + 3;
     let mut length = rest + 1;
     while rest + length.to_string().len() != length {

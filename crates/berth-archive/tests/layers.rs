@@ -276,6 +276,7 @@ fn a_recorded_layer_is_rebuilt_byte_for_byte() {
         .file("d/file", b"content")
         .link(EntryType::Link, "d/hard", "d/file")
         .file("d/.wh.gone", b"")
+        .file("d/file", b"which replaces the first")
         .end();
     let record = place.work.path().join("record");
     let directory = File::open(place.root()).unwrap().into();
@@ -283,8 +284,10 @@ fn a_recorded_layer_is_rebuilt_byte_for_byte() {
     Extractor::new(directory, Options::default()).record(file).layer(tar.as_slice()).unwrap();
     let mut rebuilt = Vec::new();
     let directory = File::open(place.root()).unwrap();
-    meta::rebuild(&mut File::open(&record).unwrap(), directory.as_fd(), &mut rebuilt).unwrap();
+    let mut record = File::open(&record).unwrap();
+    meta::rebuild(&mut record, directory.as_fd(), place.work.path(), &mut rebuilt).unwrap();
     assert!(rebuilt == tar, "{} and {} bytes", rebuilt.len(), tar.len());
+    assert_eq!(meta::length(&mut record).unwrap(), tar.len() as u64);
 }
 
 #[test]
@@ -295,6 +298,20 @@ fn the_extended_headers_of_one_entry_are_bounded_together() {
         tar = tar.pax(&[(&format!("SCHILY.xattr.user.n{n}"), &value)]);
     }
     Place::new().refuses(&tar.file("f", b"").end(), "extended headers");
+}
+
+#[test]
+fn a_link_leaves_the_time_of_its_directory() {
+    let (below, above) = (Place::new(), Place::new());
+    below.unpack(&Tar::new().directory("d", 0o755).file("d/file", b"content").end()).unwrap();
+    let of = |place: &Place| fs::metadata(place.root().join("d")).unwrap().mtime();
+    for explicit in [true, false] {
+        let above = if explicit { &above } else { &Place::new() };
+        let tar = if explicit { Tar::new().directory("d", 0o755) } else { Tar::new() };
+        let made = above.unpack(&tar.link(EntryType::Link, "d/again", "d/file").end()).unwrap();
+        fixup(File::open(above.root()).unwrap().as_fd(), &made.fixups, &[below.root()]).unwrap();
+        assert_eq!(of(above), of(&below), "explicit: {explicit}");
+    }
 }
 
 #[test]

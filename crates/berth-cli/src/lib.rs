@@ -6,6 +6,7 @@
 
 #[macro_use]
 mod output;
+mod place;
 
 mod config;
 mod confirm;

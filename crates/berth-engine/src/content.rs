@@ -4,14 +4,12 @@
 //! is mounted inside it.
 
 use std::collections::HashSet;
-use std::io::{self, Write};
+use std::io;
 use std::sync::Arc;
 
 use berth_api::container::Change;
 use berth_archive::changes::{self, Kind};
 use berth_archive::overlay::Overlay;
-use bytes::Bytes;
-use tokio::sync::mpsc;
 
 use crate::blocking::blocking;
 use crate::container::Container;
@@ -19,11 +17,9 @@ use crate::container::state::State;
 use crate::create::Definition;
 use crate::engine::Parts;
 use crate::event::ContainerEvent;
+use crate::pieces::{self, ArchiveStream, Pieces};
 use crate::{Engine, Error};
 
-/// Bytes of an archive that are sent at once, and how many such pieces wait for a slow client.
-const PIECE: usize = 64 * 1024;
-const AHEAD: usize = 4;
 /// What is always mounted or made by the engine, beside the runtime's own mounts.
 const FURNITURE: [&str; 6] =
     ["/.dockerenv", "/dev", "/etc/hostname", "/etc/hosts", "/etc/mtab", "/etc/resolv.conf"];
@@ -48,7 +44,7 @@ impl Engine {
     }
 
     /// All of a container's file system as a tar, without what is mounted in it.
-    pub async fn export(&self, name: &str) -> Result<ExportStream, Error> {
+    pub async fn export(&self, name: &str) -> Result<ArchiveStream, Error> {
         let container = self.parts.containers.find(name)?;
         if matches!(container.state(), State::Removing) {
             return Err(Error::Conflict(format!(
@@ -60,22 +56,15 @@ impl Engine {
         blocking(move || {
             let snapshot = parts.storage.snapshots().mounts(container.id())?;
             let layers = Overlay::open([&snapshot.upper].into_iter().chain(&snapshot.lower))?;
-            let (sender, pieces) = mpsc::channel(AHEAD);
-            tokio::task::spawn_blocking(move || export(&parts, &container, &layers, sender));
-            Ok(ExportStream { pieces })
+            let (out, stream) = pieces::channel();
+            tokio::task::spawn_blocking(move || export(&parts, &container, &layers, out));
+            Ok(stream)
         })
         .await
     }
 }
 
-/// A tar, as it is made.
-pub struct ExportStream {
-    /// Its bytes. After an error nothing comes any more, and the archive has no end.
-    pub pieces: mpsc::Receiver<io::Result<Bytes>>,
-}
-
-fn export(parts: &Parts, container: &Container, layers: &Overlay, sender: mpsc::Sender<io::Result<Bytes>>) {
-    let mut out = Pieces { sender, buffer: Vec::with_capacity(PIECE) };
+fn export(parts: &Parts, container: &Container, layers: &Overlay, mut out: Pieces) {
     let packed = berth_archive::pack::pack(layers, &mut out).map_err(io::Error::other);
     // Its files may have gone while they were read.
     let whole = match parts.containers.find(container.id()) {
@@ -86,42 +75,8 @@ fn export(parts: &Parts, container: &Container, layers: &Overlay, sender: mpsc::
         Ok(()) => parts.events.publish(container.event(ContainerEvent::Export)),
         Err(error) => {
             tracing::debug!(container = container.id(), %error, "the export ended early");
-            // A client that has gone is not told.
-            let _ = out.sender.blocking_send(Err(error));
+            out.fail(error);
         }
-    }
-}
-
-/// Sends what is written in pieces; waits while the client is slow.
-struct Pieces {
-    sender: mpsc::Sender<io::Result<Bytes>>,
-    buffer: Vec<u8>,
-}
-
-impl Pieces {
-    fn send(&mut self) -> io::Result<()> {
-        if self.buffer.is_empty() {
-            return Ok(());
-        }
-        let piece = std::mem::replace(&mut self.buffer, Vec::with_capacity(PIECE));
-        let gone = |_| io::Error::from(io::ErrorKind::BrokenPipe);
-        self.sender.blocking_send(Ok(piece.into())).map_err(gone)
-    }
-}
-
-impl Write for Pieces {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.buffer.len() == PIECE {
-            self.send()?;
-        }
-        let length = bytes.len().min(PIECE - self.buffer.len());
-        self.buffer.extend_from_slice(&bytes[..length]);
-        Ok(length)
-    }
-
-    /// The last piece is sent once it is known that nothing is missing.
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
 
@@ -155,33 +110,6 @@ fn mounted(root: &Overlay, definition: &Definition) -> HashSet<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[tokio::test]
-    async fn an_archive_comes_in_pieces_of_one_size() {
-        let (sender, mut pieces) = mpsc::channel(AHEAD);
-        let writer = tokio::task::spawn_blocking(move || {
-            let mut out = Pieces { sender, buffer: Vec::with_capacity(PIECE) };
-            out.write_all(&vec![1; 2 * PIECE + 5]).unwrap();
-            out.flush().unwrap();
-            out.send().unwrap();
-            out.send().unwrap();
-        });
-        let mut sizes = Vec::new();
-        while let Some(piece) = pieces.recv().await {
-            sizes.push(piece.unwrap().len());
-        }
-        writer.await.unwrap();
-        assert_eq!(sizes, [PIECE, PIECE, 5]);
-    }
-
-    #[test]
-    fn writing_ends_when_nobody_reads() {
-        let (sender, pieces) = mpsc::channel(AHEAD);
-        drop(pieces);
-        let mut out = Pieces { sender, buffer: Vec::with_capacity(PIECE) };
-        let error = out.write_all(&vec![1; 2 * PIECE]).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
-    }
 
     #[test]
     fn mounts_are_found_behind_links() {

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use berth_api::container::{HostConfig, Ulimit};
+use berth_runtime::cgroup::{Layout, Mode};
 
 use crate::create::Definition;
 
@@ -67,6 +68,12 @@ impl SeccompDefault {
     }
 }
 
+/// Whether the host has cgroups of version 2 and no others.
+pub fn has_unified_cgroups() -> bool {
+    // Nothing is done without a layout, whatever is said here.
+    Layout::current().is_ok_and(|layout| layout.mode() == Mode::Unified)
+}
+
 impl Default for ContainerDefaults {
     fn default() -> Self {
         Self {
@@ -93,6 +100,10 @@ impl ContainerDefaults {
     pub(crate) fn settle(&self, host: &mut HostConfig) {
         if host.shm_size == 0 {
             host.shm_size = self.shm_size;
+        }
+        // As in Docker: what may do everything sees the host's hierarchies of version 1.
+        if host.cgroupns_mode.is_empty() && host.privileged && !has_unified_cgroups() {
+            host.cgroupns_mode = "host".into();
         }
         for (mode, default) in [
             (&mut host.ipc_mode, &self.ipc_mode),
@@ -198,5 +209,8 @@ mod tests {
         defaults.settle(&mut host);
         assert_eq!((host.shm_size, host.ipc_mode.as_str()), (5, "shareable"));
         assert_eq!((host.cgroupns_mode.as_str(), host.runtime.as_str()), ("host", "berth"));
+        let mut host = HostConfig { privileged: true, ..Default::default() };
+        defaults.settle(&mut host);
+        assert_eq!(host.cgroupns_mode, if has_unified_cgroups() { "private" } else { "host" });
     }
 }

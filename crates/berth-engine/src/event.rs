@@ -96,6 +96,8 @@ pub enum ImageEvent {
     Pull,
     /// It came from an archive.
     Load,
+    /// It was written to an archive.
+    Save,
     /// It got a name.
     Tag,
     /// It lost a name.
@@ -233,6 +235,7 @@ impl Event {
                 let action = match event {
                     ImageEvent::Pull => "pull",
                     ImageEvent::Load => "load",
+                    ImageEvent::Save => "save",
                     ImageEvent::Tag => "tag",
                     ImageEvent::Untag => "untag",
                     ImageEvent::Delete => "delete",

@@ -1,7 +1,8 @@
-//! Images, as clients list, fetch, name and remove them.
+//! Images, as clients list, fetch, name, save and remove them.
 
 mod list;
 mod messages;
+mod save;
 
 use std::sync::Arc;
 

@@ -65,6 +65,7 @@ fn summary(
         names: vec![format!("/{}", kept.name)],
         image: names.shown(parts, &definition.config.image, &definition.image),
         image_id: definition.image.clone(),
+        image_manifest_descriptor: definition.image_manifest.clone(),
         command: command(&definition.path, &definition.args),
         created: definition.created.as_second(),
         ports: match running {

@@ -51,9 +51,11 @@ fn count(number: usize) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-fn containers(items: Vec<Summary>) -> Usage<Summary> {
+fn containers(mut items: Vec<Summary>) -> Usage<Summary> {
     let mut usage = Usage { total_count: count(items.len()), ..Usage::default() };
-    for container in &items {
+    for container in &mut items {
+        // As in Docker, this is shown elsewhere.
+        container.image_manifest_descriptor = None;
         let written = container.size_rw.unwrap_or_default();
         usage.total_size += written;
         match container.state {

@@ -60,6 +60,12 @@ pub enum Error {
         /// The platform asked for.
         platform: Platform,
     },
+    /// The image that is to be saved is for another platform than the one asked for.
+    #[error("no suitable export target found for platform {platform}")]
+    NoExport {
+        /// The platform asked for.
+        platform: Platform,
+    },
     /// A manifest or index that cannot be used.
     #[error(transparent)]
     Document(#[from] berth_oci::manifest::DocumentError),
@@ -119,6 +125,14 @@ pub enum Error {
         /// Why.
         source: berth_archive::Error,
     },
+    /// The tar of a stored layer could not be made again.
+    #[error("failed to pack layer {layer}: {}", chain(source))]
+    Pack {
+        /// The layer.
+        layer: String,
+        /// Why.
+        source: berth_archive::Error,
+    },
     /// The registry failed or refused.
     #[error(transparent)]
     Registry(#[from] berth_registry::Error),
@@ -140,7 +154,10 @@ impl Error {
     /// What the error means to whoever asked.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::NotFound(_) | Self::NoPlatform { .. } | Self::WrongPlatform { .. } => ErrorKind::NotFound,
+            Self::NotFound(_)
+            | Self::NoPlatform { .. }
+            | Self::WrongPlatform { .. }
+            | Self::NoExport { .. } => ErrorKind::NotFound,
             Self::Reference(_) | Self::Ambiguous(_) => ErrorKind::Invalid,
             Self::Conflict { .. } => ErrorKind::Conflict,
             Self::Registry(error) if error.is_not_found() => ErrorKind::NotFound,

@@ -1,12 +1,12 @@
 //! The image `hello`, which needs no network: its only program is part of this one.
 
 use berth_oci::{Digest, ImageConfig};
-use berth_storage::{Storage, Tag};
+use berth_storage::{Source, Storage, Tag};
 use serde_json::json;
 
 use crate::assemble::{self, Plan};
 use crate::unpack::unpack;
-use crate::{Error, Result};
+use crate::{Error, Result, made};
 
 /// Its name.
 const NAME: &str = "docker.io/library/hello:latest";
@@ -43,8 +43,11 @@ pub(crate) fn make(storage: &Storage) -> Result<()> {
         assemble::place(storage, &plan, vec![unpacked], &mut lease)?;
     }
     storage.blobs().put(&id, &config, &mut lease)?;
+    let made = made::manifest(storage, &id, config.len() as u64, plan.diffs.iter().zip(&plan.chains))?;
+    storage.blobs().put(&made.descriptor.digest, &made.bytes, &mut lease)?;
+    let source = Source { manifest: made.descriptor.digest, index: None };
     let name = Tag { name: NAME.to_owned(), target: id.clone() };
-    assemble::record(storage, &id, &parsed, &plan, &[], &[name])
+    assemble::record(storage, &id, &parsed, &plan, &[source], &[name])
 }
 
 fn layer() -> std::io::Result<Vec<u8>> {

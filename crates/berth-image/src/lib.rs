@@ -1,4 +1,4 @@
-//! What an image is to a user: pull, load, names, removal.
+//! What an image is to a user: pull, load, save, names, removal.
 //!
 //! An image is identified by the digest of its configuration. Its layers are unpacked as they come, in parallel, into
 //! staging directories; only when all are there and verified are they put in place from the bottom upwards, and only
@@ -11,16 +11,19 @@ mod bundle;
 mod error;
 mod hello;
 mod load;
+mod made;
 mod names;
 mod progress;
 mod pull;
+mod save;
 mod stream;
 mod unpack;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use berth_oci::{Digest, ImageConfig};
+use berth_oci::media_type::OCI_MANIFEST;
+use berth_oci::{Descriptor, Digest, Document, ImageConfig};
 use berth_storage::Storage;
 
 pub use error::{Error, ErrorKind, Result};
@@ -28,6 +31,7 @@ pub use load::Loaded;
 pub use names::{InUse, Removed, ResolvedImage};
 pub use progress::Progress;
 pub use pull::{PullLimits, Pulled};
+pub use save::Saving;
 
 /// All images of one data root.
 #[derive(Debug, Clone)]
@@ -63,6 +67,24 @@ impl Images {
 
     fn storage(&self) -> &Arc<Storage> {
         &self.inner.storage
+    }
+
+    /// The manifest of a stored image, with its platform; none if the image has none.
+    ///
+    /// # Errors
+    /// Database and file errors.
+    pub fn manifest(&self, image: &ResolvedImage) -> Result<Option<Descriptor>> {
+        let mut sources = self.storage().images().sources(&image.record.id)?;
+        sources.sort_by(|a, b| a.manifest.cmp(&b.manifest));
+        let Some(source) = sources.into_iter().next() else { return Ok(None) };
+        let bytes = self.storage().blobs().read(&source.manifest)?;
+        let Document::Manifest(manifest) = Document::read(&bytes, Some(OCI_MANIFEST))? else {
+            return Ok(None);
+        };
+        let kind = if manifest.media_type.is_empty() { OCI_MANIFEST } else { &manifest.media_type };
+        let mut found = Descriptor::new(kind, source.manifest, bytes.len() as u64);
+        found.platform = Some(image.config.platform());
+        Ok(Some(found))
     }
 
     /// The configuration of a stored image.

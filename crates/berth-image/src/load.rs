@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 
 use crate::assemble::{self, Plan};
 use crate::bundle::{Bundle, Part};
+use crate::made;
 use crate::progress::Reporter;
 use crate::unpack::{Unpacked, unpack};
 use crate::{Error, Images, Progress, Result};
@@ -90,18 +91,22 @@ impl Images {
             unpacked.push(self.load_layer(bundle, place, diff, reporter)?);
         }
         assemble::place(storage, &plan, unpacked, &mut lease)?;
-        for (digest, bytes) in image.manifest.iter().chain([&image.config]) {
+        let id = image.config.0.clone();
+        let target = image.manifest.as_ref().map_or(&id, |(digest, _)| digest).clone();
+        let manifest = match image.manifest {
+            Some(manifest) => manifest,
+            None => {
+                let size = image.config.1.len() as u64;
+                let made = made::manifest(storage, &id, size, plan.diffs.iter().zip(&plan.chains))?;
+                (made.descriptor.digest, made.bytes)
+            }
+        };
+        for (digest, bytes) in [&manifest, &image.config] {
             storage.blobs().put(digest, bytes, &mut lease)?;
         }
-        let id = image.config.0;
-        let target = image.manifest.as_ref().map_or(&id, |(digest, _)| digest).clone();
         let names: Vec<Tag> =
             image.names.iter().map(|name| Tag { name: name.canonical(), target: target.clone() }).collect();
-        let sources: Vec<Source> = image
-            .manifest
-            .iter()
-            .map(|(digest, _)| Source { manifest: digest.clone(), index: None })
-            .collect();
+        let sources = [Source { manifest: manifest.0, index: None }];
         assemble::record(storage, &id, &image.parsed, &plan, &sources, &names)?;
         Ok(Loaded { id, names: image.names.iter().map(Reference::familiar).collect() })
     }

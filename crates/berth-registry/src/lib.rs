@@ -22,7 +22,7 @@ pub use client::Client;
 pub use config::RegistryConfig;
 pub use error::Error;
 pub use manifest::ManifestAnswer;
-pub use proxy::Proxies;
+pub use proxy::{Proxies, without_credentials};
 
 /// A result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

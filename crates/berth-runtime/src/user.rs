@@ -56,15 +56,17 @@ pub enum Error {
 
 /// Resolves `user`, `uid`, `user:group` and so on, and the names or numbers of `extra_groups`, inside `root`.
 ///
-/// An empty specification is 0:0. The user's memberships become additional groups unless a group was given, as in Docker.
+/// An empty specification is root. The user's memberships become additional groups unless a group was given, as in
+/// Docker. The primary group is the first of them: a file that refuses it (mode 0604) is not opened by dropping it.
 pub fn resolve(root: BorrowedFd<'_>, spec: &str, extra_groups: &[String]) -> Result<User, Error> {
-    let passwd = read(root, "/etc/passwd")?;
-    let (user, group) = spec.split_once(':').unwrap_or((spec, ""));
-    let group_file = if group.is_empty() && user.is_empty() && extra_groups.is_empty() {
-        String::new()
-    } else {
-        read(root, "/etc/group")?
+    // Damaged files are no reason not to run as root, for whom nothing has to be found in them.
+    let needed = !spec.is_empty() || !extra_groups.is_empty();
+    let file = |path| match read(root, path) {
+        Err(_) if !needed => Ok(String::new()),
+        other => other,
     };
+    let (passwd, group_file) = (file("/etc/passwd")?, file("/etc/group")?);
+    let (user, group) = spec.split_once(':').unwrap_or((spec, ""));
     resolve_in(&passwd, &group_file, user, group, extra_groups)
 }
 
@@ -89,7 +91,7 @@ fn resolve_in(passwd: &str, groups: &str, user: &str, group: &str, extra: &[Stri
     };
     if !group.is_empty() {
         resolved.gid = find_group(groups, group)?;
-    } else if let Some(entry) = entry.filter(|_| !user.is_empty()) {
+    } else if let Some(entry) = entry {
         resolved.groups = group_lines(groups)
             .filter(|line| line.members.split(',').any(|member| member == entry.name))
             .map(|line| line.gid)
@@ -101,6 +103,8 @@ fn resolve_in(passwd: &str, groups: &str, user: &str, group: &str, extra: &[Stri
             resolved.groups.push(gid);
         }
     }
+    resolved.groups.retain(|gid| *gid != resolved.gid);
+    resolved.groups.insert(0, resolved.gid);
     Ok(resolved)
 }
 
@@ -203,7 +207,7 @@ mod tests {
         bad:x:4294967296:0::/:/bin/sh\n\
         alice:x:1000:1001:Alice:/home/alice:/bin/sh\n\
         short:x\n";
-    const GROUP: &str = "root:x:0:\nusers:x:100:alice,bob\naudio:x:29:alice\nhuge:x:99999999999:alice\n";
+    const GROUP: &str = "root:x:0:\nusers:x:100:alice,bob\naudio:x:29:alice,root\nhuge:x:99999999999:alice\n";
 
     fn resolve(spec: &str, extra: &[&str]) -> Result<User, Error> {
         let (user, group) = spec.split_once(':').unwrap_or((spec, ""));
@@ -214,20 +218,21 @@ mod tests {
     #[test]
     fn names_and_numbers_find_the_entry() {
         let alice = resolve("alice", &[]).unwrap();
-        assert_eq!((alice.uid, alice.gid, alice.groups.as_slice()), (1000, 1001, &[100, 29][..]));
+        assert_eq!((alice.uid, alice.gid, alice.groups.as_slice()), (1000, 1001, &[1001, 100, 29][..]));
         assert_eq!(alice.home, "/home/alice");
         assert_eq!(resolve("1000", &[]).unwrap(), alice);
-        assert_eq!(resolve("", &[]).unwrap().home, "/root");
+        let root = resolve("", &[]).unwrap();
+        assert_eq!((root.home.as_str(), root.groups), ("/root", vec![0, 29]));
     }
 
     #[test]
     fn a_given_group_replaces_the_memberships() {
         let alice = resolve("alice:audio", &[]).unwrap();
-        assert_eq!((alice.gid, alice.groups.len()), (29, 0));
-        assert_eq!(resolve("alice:77", &["users"]).unwrap().groups, [100]);
+        assert_eq!((alice.gid, alice.groups), (29, vec![29]));
+        assert_eq!(resolve("alice:77", &["users", "77"]).unwrap().groups, [77, 100]);
         assert_eq!(
             resolve("4711:users", &[]).unwrap(),
-            User { uid: 4711, gid: 100, groups: vec![], home: "/".into() }
+            User { uid: 4711, gid: 100, groups: vec![100], home: "/".into() }
         );
     }
 

@@ -220,7 +220,7 @@ impl Daemon {
                 tracing::debug!("Reset Max Concurrent Downloads: {}", registry.concurrent_downloads);
                 tracing::debug!("Reset Max Concurrent Uploads: {}", registry.concurrent_uploads);
                 tracing::debug!("Reset Max Download Attempts: {}", registry.download_attempts);
-                tracing::info!("Reloaded configuration");
+                tracing::info!(config = resolved.shown, "Reloaded configuration");
             }
             Err(error) => tracing::error!(%error, "Error reloading configuration"),
         }

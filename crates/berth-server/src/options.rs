@@ -58,6 +58,8 @@ pub struct Resolved {
     pub on_demand: bool,
     /// Descriptor that gets one byte once requests are answered.
     pub ready_fd: Option<i32>,
+    /// All options that were given, for the log.
+    pub shown: String,
     /// Variables of the environment that options overrule.
     pub overridden: Vec<String>,
     /// Options that were given and do nothing here.
@@ -227,6 +229,7 @@ impl Options {
             on_demand: self.on_demand,
             ready_fd: self.ready_fd,
             overridden: registries::overridden(given),
+            shown: given.shown(),
             without_effect: given.without_effect().into_iter().map(str::to_owned).collect(),
             settings: self.settings(given, exec_root, log_level)?,
         })
@@ -267,10 +270,8 @@ impl Options {
         let parent = given.text("cgroup-parent").filter(|parent| !parent.is_empty());
         settings.cgroup_parent = parent.unwrap_or(defaults.cgroup_parent).to_owned();
         settings.labels = labels(given.list("label"))?;
-        if !given.list("cdi-spec-dir").is_empty() {
-            // As in Docker, one empty directory turns the interface off.
-            let directories = given.list("cdi-spec-dir").iter().filter(|path| !path.is_empty());
-            settings.cdi_dirs = directories.map(PathBuf::from).collect();
+        if let Some(directories) = containers::cdi_directories(given) {
+            settings.cdi_dirs = directories;
         }
         settings.debug = given.switch("debug")?.unwrap_or(level == LogLevel::Debug);
         registries::registries(&mut settings, given)?;

@@ -8,6 +8,7 @@ mod images;
 mod legacy;
 mod networks;
 mod requests;
+mod save;
 mod stats;
 mod streams;
 mod swarm;
@@ -119,11 +120,13 @@ async fn image_route(call: Call, segments: &[&str]) -> Outcome {
         (&Method::GET, ["json"]) => images::list(call).await,
         (&Method::POST, ["create"]) => images::create(call).await,
         (&Method::POST, ["load"]) => images::load(call).await,
-        (&Method::POST, ["prune"]) | (&Method::GET, ["search" | "get"]) => unsupported(call).await,
+        (&Method::GET, ["get"]) => save::images(call).await,
+        (&Method::POST, ["prune"]) | (&Method::GET, ["search"]) => unsupported(call).await,
         (&Method::GET, [name @ .., "json"]) => images::inspect(call, &name.join("/")).await,
+        (&Method::GET, [name @ .., "get"]) => save::image(call, &name.join("/")).await,
         (&Method::GET, [name @ .., "history"]) => images::history(call, &name.join("/")).await,
         (&Method::POST, [name @ .., "tag"]) => images::tag(call, &name.join("/")).await,
-        (&Method::POST, [_, .., "push"]) | (&Method::GET, [_, .., "get"]) => unsupported(call).await,
+        (&Method::POST, [_, .., "push"]) => unsupported(call).await,
         (&Method::DELETE, name @ [_, ..]) => images::remove(call, &name.join("/")).await,
         _ => Err(Failure::page_not_found()),
     }

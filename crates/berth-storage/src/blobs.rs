@@ -197,6 +197,28 @@ impl<'a> Blobs<'a> {
         Ok(found)
     }
 
+    /// Throws away a compressed layer that turned out to be damaged, whoever holds it; documents stay.
+    ///
+    /// # Errors
+    /// Database and file errors.
+    pub fn discard(&self, damaged: &Digest) -> Result<()> {
+        let _structure = self.shared.structure();
+        let deleted = self.shared.write(|transaction| {
+            transaction
+                .execute("DELETE FROM blobs WHERE digest = ? AND kind = 'layer'", [damaged.to_string()])
+                .map_err(failed("removing a blob"))
+        })?;
+        if deleted == 0 {
+            return Ok(());
+        }
+        match std::fs::remove_file(path(self.shared, damaged)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(Error::file("removing", path(self.shared, damaged), error))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// All blobs of a kind.
     ///
     /// # Errors

@@ -176,6 +176,23 @@ impl<'a> Images<'a> {
         rows.into_iter().map(|(name, target)| Ok(Tag { name, target: digest(&target)? })).collect()
     }
 
+    /// The tags of a repository, as canonical names, with their images; in alphabetical order.
+    ///
+    /// # Errors
+    /// Database errors.
+    pub fn tags_of(&self, repository: &str) -> Result<Vec<(String, Digest)>> {
+        let first = format!("{repository}:");
+        let rows: Vec<(String, String)> = self.shared.database.read(|connection| {
+            let mut statement = connection
+                .prepare_cached("SELECT name, image FROM tags WHERE name >= ?1 AND name < ?2 ORDER BY name")
+                .map_err(failed("listing names"))?;
+            let rows =
+                statement.query_map([&first, &prefix_end(&first)], |row| Ok((row.get(0)?, row.get(1)?)));
+            rows.and_then(Iterator::collect).map_err(failed("listing names"))
+        })?;
+        rows.into_iter().map(|(name, id)| Ok((name, digest(&id)?))).collect()
+    }
+
     /// What an image came from.
     ///
     /// # Errors

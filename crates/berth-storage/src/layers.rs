@@ -270,4 +270,14 @@ impl Layers<'_> {
         let path = meta(self.shared, chain);
         File::open(&path).map_err(|error| Error::file("opening", path, error))
     }
+    /// Opens the directory of a layer's files.
+    ///
+    /// # Errors
+    /// File errors.
+    pub fn open(&self, chain: &Digest) -> Result<OwnedFd> {
+        let path = format!("{}/fs", relative(chain));
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        rustix::fs::openat(self.shared.root.fd(), &path, flags, Mode::empty())
+            .map_err(|error| Error::file("opening", path, error))
+    }
 }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Config, HostConfig, MountPoint};
 use crate::StringMap;
+use crate::descriptor::Descriptor;
 use crate::network::{EndpointSettings, PortMap};
 use crate::time::Time;
 
@@ -26,6 +27,9 @@ pub struct Inspect {
     pub state: State,
     /// Image ID.
     pub image: String,
+    /// The manifest of the image, since version 1.48.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image_manifest_descriptor: Option<Descriptor>,
     /// Generated `/etc/resolv.conf` on the host.
     pub resolv_conf_path: String,
     /// Generated `/etc/hostname` on the host.

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{MountPoint, Status};
 use crate::StringMap;
+use crate::descriptor::Descriptor;
 use crate::network::{EndpointSettings, PortSummary};
 
 /// An element of `GET /containers/json`.
@@ -21,6 +22,9 @@ pub struct Summary {
     /// Image ID.
     #[serde(rename = "ImageID")]
     pub image_id: String,
+    /// The manifest of the image, since version 1.48.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image_manifest_descriptor: Option<Descriptor>,
     /// Program and arguments as one line.
     pub command: String,
     /// Seconds since 1970.

@@ -42,9 +42,15 @@ pub fn fixup(dir: BorrowedFd<'_>, fixups: &Fixups, lower: &[impl AsRef<Path>]) -
         }
     }
     let mut copied: HashMap<&[u8], &[u8]> = HashMap::new();
+    // A link changes the time of its directory, which the archive or a lower layer said.
+    let mut touched: HashMap<&[u8], Timestamps> = HashMap::new();
     for link in &fixups.links {
-        let (parent, last) = name::split(&link.path);
-        let parent = directory(&layers[0], parent)?;
+        let (folder, last) = name::split(&link.path);
+        let parent = directory(&layers[0], folder)?;
+        if !touched.contains_key(folder) {
+            let stat = rustix::fs::fstat(&parent).map_err(|error| Error::file("examining", folder, error))?;
+            touched.insert(folder, times(&stat));
+        }
         let last = OsStr::from_bytes(last);
         if let Some(&twin) = copied.get(link.target.as_slice()) {
             let (twin_parent, twin_last) = name::split(twin);
@@ -71,7 +77,10 @@ pub fn fixup(dir: BorrowedFd<'_>, fixups: &Fixups, lower: &[impl AsRef<Path>]) -
         }
         copied.insert(&link.target, &link.path);
     }
-    // Links have changed the times of the directories they were put into; the archive did not say those times.
+    for (folder, times) in touched {
+        rustix::fs::futimens(directory(&layers[0], folder)?, &times)
+            .map_err(|error| Error::file("setting the times of", folder, error))?;
+    }
     Ok(())
 }
 

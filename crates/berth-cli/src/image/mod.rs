@@ -6,6 +6,7 @@ mod load;
 mod progress;
 pub mod pull;
 mod remove;
+mod save;
 mod tag;
 
 use clap::{ArgMatches, Command};
@@ -20,6 +21,7 @@ pub fn commands() -> Vec<Command> {
         list::command().name("images"),
         pull::command(),
         load::command(),
+        save::command(),
         remove::command().name("rmi"),
         tag::command(),
         history::command(),
@@ -33,6 +35,7 @@ pub fn group_commands() -> Vec<Command> {
         list::command().name("ls").alias("list"),
         pull::command(),
         load::command(),
+        save::command(),
         remove::command().name("rm").aliases(["remove", "rmi"]),
         tag::command(),
         history::command(),
@@ -44,7 +47,7 @@ pub fn group_commands() -> Vec<Command> {
 
 /// Whether a command without a group is about images.
 pub fn has(name: &str) -> bool {
-    matches!(name, "images" | "pull" | "load" | "rmi" | "tag" | "history")
+    matches!(name, "images" | "pull" | "load" | "save" | "rmi" | "tag" | "history")
 }
 
 /// What a command of the group is called without it.
@@ -62,6 +65,7 @@ pub async fn run(context: &Context, name: &str, matches: &ArgMatches) -> Outcome
         "images" => list::run(context, matches).await,
         "pull" => pull::run(context, matches).await,
         "load" => load::run(context, matches).await,
+        "save" => save::run(context, matches).await,
         "rmi" => remove::run(context, matches).await,
         "tag" => tag::run(context, matches).await,
         "history" => history::run(context, matches).await,

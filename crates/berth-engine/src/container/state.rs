@@ -23,6 +23,9 @@ pub enum State {
         endpoint: Option<Endpoint>,
         /// How it ended before.
         before: Option<Exited>,
+        /// Its policy starts it: it is shown as restarting until it runs.
+        #[serde(default)]
+        again: bool,
     },
     /// Its program runs.
     Running(Running),
@@ -78,10 +81,10 @@ impl State {
     /// Docker's word.
     pub fn status(&self) -> Status {
         match self {
+            State::Restarting(_) | State::Starting { again: true, .. } => Status::Restarting,
             State::Created { .. } | State::Starting { before: None, .. } => Status::Created,
             State::Running(Running { paused: true, .. }) => Status::Paused,
             State::Running(_) => Status::Running,
-            State::Restarting(_) => Status::Restarting,
             State::Starting { before: Some(_), .. } | State::Exited(_) => Status::Exited,
             State::Removing => Status::Removing,
         }
@@ -172,7 +175,7 @@ impl State {
             }
             State::Removing => "Removal In Progress".into(),
             State::Created { .. } => "Created".into(),
-            State::Restarting(exited) => {
+            State::Restarting(exited) | State::Starting { again: true, before: Some(exited), .. } => {
                 let ago = words(now.duration_since(exited.finished_at).as_secs());
                 format!("Restarting ({}) {ago} ago", exited.code)
             }
@@ -212,14 +215,16 @@ mod tests {
     #[test]
     fn each_state_has_its_word_and_description() {
         let now = at(200 + 7200);
+        let starting = |again| State::Starting { endpoint: None, before: Some(exited(1)), again };
         for (state, word, text) in [
             (State::NEW, "created", "Created"),
-            (State::Starting { endpoint: None, before: None }, "created", "Created"),
+            (State::Starting { endpoint: None, before: None, again: false }, "created", "Created"),
             (running(false), "running", "Up 2 hours"),
             (running(true), "paused", "Up 2 hours (Paused)"),
             (State::Exited(exited(3)), "exited", "Exited (3) 2 hours ago"),
             (State::Restarting(exited(3)), "restarting", "Restarting (3) 2 hours ago"),
-            (State::Starting { endpoint: None, before: Some(exited(1)) }, "exited", "Exited (1) 2 hours ago"),
+            (starting(false), "exited", "Exited (1) 2 hours ago"),
+            (starting(true), "restarting", "Restarting (1) 2 hours ago"),
             (State::Removing, "removing", "Removal In Progress"),
         ] {
             assert_eq!((state.status().as_str(), state.describe(now, None).as_str()), (word, text));

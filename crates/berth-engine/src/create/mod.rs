@@ -10,6 +10,7 @@ mod sysctls;
 pub mod validate;
 
 use berth_api::container::{Config, CreateRequest, HostConfig};
+use berth_api::descriptor::Descriptor;
 use berth_api::image::ImageConfig;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -28,6 +29,9 @@ pub struct Definition {
     pub created: Timestamp,
     /// ID of the image, `sha256:…`.
     pub image: String,
+    /// The manifest of the image, if it had one.
+    #[serde(default)]
+    pub image_manifest: Option<Descriptor>,
     /// The program.
     pub path: String,
     /// Its arguments.
@@ -124,7 +128,19 @@ pub fn define(
     let mounts = mounts::plan(&config, &host, name::new_id)?;
     let (path, args) = merge::program(&config);
     let created = Timestamp::now();
-    Ok((Definition { id, created, image: image_id, path, args, config, host, network, mounts }, warnings))
+    let definition = Definition {
+        id,
+        created,
+        image: image_id,
+        image_manifest: None,
+        path,
+        args,
+        config,
+        host,
+        network,
+        mounts,
+    };
+    Ok((definition, warnings))
 }
 
 /// Docker's defaults, as `inspect` shows them.

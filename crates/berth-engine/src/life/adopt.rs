@@ -125,9 +125,12 @@ impl Owner {
     /// Finds out what its container is doing, and goes on from there.
     pub(super) async fn take_over(&mut self, found: Found) {
         match self.container.state() {
-            State::Starting { before, endpoint } => {
+            State::Starting { before, endpoint, again } => {
                 // Until something else is known: the engine ended between the row and the release.
                 self.take_over_run(found, None, before, endpoint).await;
+                if let (true, State::Exited(exited)) = (again, self.container.state()) {
+                    self.start_with_engine(&exited);
+                }
             }
             State::Running(running) => {
                 let endpoint = running.endpoint.clone();
@@ -221,6 +224,10 @@ impl Owner {
                 by_client: false,
             };
             self.end(stop, None).await;
+            if let Some(ending) = &mut self.ending {
+                ending.survivor = true;
+            }
+            self.see_it_end().await;
         }
     }
 
@@ -237,7 +244,7 @@ impl Owner {
     }
 
     /// `always` starts with the engine even what its client had stopped.
-    fn apply_policy_after_adoption(&mut self) {
+    pub(super) fn apply_policy_after_adoption(&mut self) {
         if let State::Exited(exited) = self.container.state()
             && !self.removed
         {

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use berth_api::container::{CreateResponse, HostConfig};
+use berth_api::descriptor::{self, Descriptor};
+use berth_image::ResolvedImage;
 use berth_oci::Platform;
 
 use super::owner::Owner;
@@ -35,6 +37,7 @@ fn create(parts: &Arc<Parts>, mut op: op::CreateContainer) -> Result<CreateRespo
     parts.current.get().defaults.settle(&mut op.host_config);
     let (mut definition, warnings) =
         create::define(op, image.record.id.to_string(), &defaults, parts.cpus, &parts.settings.log)?;
+    definition.image_manifest = manifest(parts, &image);
     create::mounts::inherit(&mut definition.mounts, inherited);
     sources::check(&definition)?;
     // Composed again at each start; what cannot be is refused now.
@@ -48,6 +51,32 @@ fn create(parts: &Arc<Parts>, mut op: op::CreateContainer) -> Result<CreateRespo
     }
     outcome?;
     Ok(CreateResponse { id, warnings })
+}
+
+/// What stands for the image's manifest. That it cannot be read is no reason to do without the container.
+fn manifest(parts: &Parts, image: &ResolvedImage) -> Option<Descriptor> {
+    match parts.images.manifest(image) {
+        Ok(found) => found.map(described),
+        Err(error) => {
+            tracing::warn!(image = %image.record.id, %error, "the image's manifest could not be read");
+            None
+        }
+    }
+}
+
+/// A descriptor as the API shows it.
+fn described(descriptor: berth_oci::Descriptor) -> Descriptor {
+    Descriptor {
+        media_type: descriptor.media_type,
+        digest: descriptor.digest.to_string(),
+        size: i64::try_from(descriptor.size).unwrap_or(i64::MAX),
+        platform: descriptor.platform.map(|platform| descriptor::Platform {
+            architecture: platform.architecture,
+            os: platform.os,
+            os_version: platform.os_version.unwrap_or_default(),
+            variant: platform.variant.unwrap_or_default(),
+        }),
+    }
 }
 
 fn check_platform(op: &op::CreateContainer, image: &berth_oci::ImageConfig) -> Result<(), Error> {

@@ -73,7 +73,11 @@ impl Owner {
         self.tell_end(&running, &end, delay.is_some());
         self.clear_run().await;
         self.restart_at = delay.map(|delay| Instant::now() + delay);
+        let survivor = ending.as_ref().is_some_and(|ending| ending.survivor && ending.after.is_empty());
         self.follow_up(ending).await;
+        if survivor {
+            self.apply_policy_after_adoption();
+        }
     }
 
     /// After which delay its policy starts it again.

@@ -135,6 +135,19 @@ impl Owner {
         }
     }
 
+    /// Waits until an end that is under way is over, or has been given up.
+    pub(super) async fn see_it_end(&mut self) {
+        while let Some(ending) = &self.ending {
+            let kill_at = ending.due();
+            tokio::select! {
+                biased;
+                () = self.parts.ending.cancelled() => return,
+                event = next_event(&mut self.shim) => self.on_event(event).await,
+                () = until(kill_at) => self.on_impatience().await,
+            }
+        }
+    }
+
     async fn on_request(&mut self, request: Request) {
         match request {
             Request::Start(answer) => {

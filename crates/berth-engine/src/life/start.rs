@@ -143,9 +143,10 @@ impl Owner {
         let (joined, shm) = self.joined()?;
         self.lease = Some(parts.storage.snapshots().acquire(id)?);
         let endpoint = self.take_endpoint().await?;
+        let again = matches!(container.state(), State::Restarting(_));
         self.change(|kept| {
             kept.restarts = restarts;
-            kept.state = State::Starting { endpoint: endpoint.clone(), before };
+            kept.state = State::Starting { endpoint: endpoint.clone(), before, again };
         })?;
         let generated = self.generated(endpoint.as_ref())?;
         let cgroup = spec::cgroup_path(definition, &parts.settings.cgroup_parent);

@@ -21,6 +21,8 @@ pub struct Ending {
     killed: bool,
     /// Whether a client asked for it.
     pub by_client: bool,
+    /// It outlived another engine, and is ended for that: its policy applies then as when an engine opens.
+    pub survivor: bool,
     /// What happens then.
     pub after: Vec<After>,
 }
@@ -155,6 +157,7 @@ impl Owner {
             due,
             killed,
             by_client: stop.by_client,
+            survivor: false,
             after: Vec::new(),
         });
         ending.by_client |= stop.by_client;

@@ -120,11 +120,10 @@ fn annotations(definition: &Definition) -> HashMap<String, String> {
         definition.host.annotations.clone().unwrap_or_default().into_iter().collect();
     // What the user writes can never stand in for the engine's own.
     found.retain(|key, _| !key.starts_with("dev.berth."));
+    // Root has its memberships too.
     let groups = definition.host.group_add.clone().unwrap_or_default();
-    if !definition.config.user.is_empty() || !groups.is_empty() {
-        found.insert(USER_ANNOTATION.into(), definition.config.user.clone());
-        found.insert(GROUPS_ANNOTATION.into(), groups.join(","));
-    }
+    found.insert(USER_ANNOTATION.into(), definition.config.user.clone());
+    found.insert(GROUPS_ANNOTATION.into(), groups.join(","));
     found
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::Path;
 
+use berth_engine::without_credentials;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
@@ -170,6 +171,14 @@ impl Given {
         found
     }
 
+    /// All options with their values in JSON, without passwords, for the log.
+    pub fn shown(&self) -> String {
+        let mask = |values: &Vec<String>| values.iter().map(|value| without_credentials(value)).collect();
+        let values: BTreeMap<&str, Vec<String>> =
+            self.values.iter().map(|(flag, values)| (*flag, mask(values))).collect();
+        serde_json::to_string(&values).unwrap_or_default()
+    }
+
     /// The last value of an option.
     pub fn text(&self, flag: &'static str) -> Option<&str> {
         self.values.get(flag)?.last().map(String::as_str)
@@ -178,6 +187,11 @@ impl Given {
     /// All values of an option.
     pub fn list(&self, flag: &'static str) -> &[String] {
         self.values.get(flag).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// All values of an option that was given, even if there are none.
+    pub fn list_if_given(&self, flag: &'static str) -> Option<&[String]> {
+        self.values.get(flag).map(Vec::as_slice)
     }
 
     /// A switch.
@@ -199,12 +213,26 @@ impl Given {
             .transpose()
     }
 
+    /// Whether a feature is switched on or off: `name`, `name=true` or `name=false` of a flag, or the file's object.
+    pub fn feature(&self, name: &str) -> Option<bool> {
+        self.list("feature").iter().rev().find_map(|text| match serde_json::from_str(text) {
+            Ok(serde_json::Value::Object(features)) => features.get(name)?.as_bool(),
+            _ => match text.split_once('=') {
+                Some((own, value)) if own == name => value.parse().ok(),
+                None if text == name => Some(true),
+                _ => None,
+            },
+        })
+    }
+
     /// Options that were given and have no effect here, in the words of the user.
     pub fn without_effect(&self) -> Vec<&str> {
         let ignored = |flag: &&str| {
             OPTIONS.iter().any(|option| option.flag == *flag && option.effect == Effect::Ignored)
         };
-        let flags = self.values.keys().copied().filter(ignored);
+        // One of the features is known.
+        let unknown = |flag: &&str| *flag != "feature" || self.feature("cdi").is_none();
+        let flags = self.values.keys().copied().filter(ignored).filter(unknown);
         flags.chain(self.extra.keys().map(String::as_str)).collect()
     }
 
@@ -220,18 +248,6 @@ impl Given {
             };
         }
         Ok(())
-    }
-}
-
-/// A text without user and password of a URL in it.
-fn without_credentials(text: &str) -> String {
-    match url::Url::parse(text) {
-        Ok(mut url) if !url.username().is_empty() || url.password().is_some() => {
-            // Both succeed for a URL that has a user.
-            let _ = url.set_username("xxxxx").and_then(|()| url.set_password(Some("xxxxx")));
-            url.to_string()
-        }
-        _ => text.to_owned(),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Options that are about containers.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use berth_engine::{SeccompDefault, Settings};
@@ -118,4 +119,14 @@ fn exec_options(options: &[String]) -> Result<(), OptionError> {
         }
     }
     Ok(())
+}
+
+/// Where files of the Container Device Interface are looked for, if the options say it. As in Docker, one empty
+/// directory or an empty list turns the interface off, and so does `cdi` among the features.
+pub fn cdi_directories(given: &Given) -> Option<Vec<PathBuf>> {
+    if given.feature("cdi") == Some(false) {
+        return Some(Vec::new());
+    }
+    let directories = given.list_if_given("cdi-spec-dir")?.iter().filter(|path| !path.is_empty());
+    Some(directories.map(PathBuf::from).collect())
 }

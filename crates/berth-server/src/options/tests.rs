@@ -219,3 +219,19 @@ fn every_flag_of_dockerd_is_known() {
     let missing: Vec<&str> = FLAGS.lines().filter(|flag| !known.contains(flag)).collect();
     assert!(missing.is_empty(), "{missing:?}");
 }
+
+#[test]
+fn directories_of_devices_can_be_none() {
+    let of = |json: &str, args: &[&str]| resolve_file(json, args).unwrap().settings.cdi_dirs;
+    assert_eq!(of("{}", &[]).len(), 2);
+    assert_eq!(of("{}", &["--cdi-spec-dir=/a", "--cdi-spec-dir=/b"]), [Path::new("/a"), Path::new("/b")]);
+    for (json, args) in [
+        ("{}", &["--cdi-spec-dir="][..]),
+        (r#"{"cdi-spec-dirs": []}"#, &[]),
+        (r#"{"features": {"cdi": false}}"#, &["--cdi-spec-dir=/a"]),
+        ("{}", &["--feature", "cdi=false"]),
+    ] {
+        assert!(of(json, args).is_empty(), "{json} {args:?}");
+    }
+    assert_eq!(of(r#"{"features": {"cdi": true}}"#, &[]).len(), 2);
+}

@@ -33,12 +33,17 @@ fn extend(target: Option<&mut Value>, fields: Value) {
     }
 }
 
-/// A container's inspection. Before 1.52 the default bridge's endpoint is repeated in `NetworkSettings`.
+/// A container's inspection. The image's manifest came with 1.48. Before 1.52 the default bridge's endpoint is repeated in `NetworkSettings`.
 pub fn container(version: ApiVersion, container: &Inspect) -> Response<Body> {
     if version >= ApiVersion::new(1, 52) {
         return answer::ok(container);
     }
     changed(container, |value| {
+        if version < ApiVersion::new(1, 48)
+            && let Some(fields) = value.as_object_mut()
+        {
+            fields.remove("ImageManifestDescriptor");
+        }
         let settings = value.get_mut("NetworkSettings");
         let bridge = settings.as_ref().and_then(|settings| settings.pointer("/Networks/bridge")).cloned();
         let bridge = bridge.unwrap_or_else(|| Value::Object(Map::new()));
@@ -66,11 +71,14 @@ pub fn container(version: ApiVersion, container: &Inspect) -> Response<Body> {
     })
 }
 
-/// The list of containers. Annotations came with 1.46, health with 1.52.
+/// The list of containers. Annotations came with 1.46, the image's manifest with 1.48, health with 1.52.
 pub fn containers(version: ApiVersion, mut containers: Vec<Summary>) -> Response<Body> {
     for container in &mut containers {
         if version < ApiVersion::new(1, 46) {
             container.host_config.annotations = None;
+        }
+        if version < ApiVersion::new(1, 48) {
+            container.image_manifest_descriptor = None;
         }
         if version < ApiVersion::new(1, 52) {
             container.health = None;

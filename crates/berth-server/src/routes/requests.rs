@@ -12,6 +12,9 @@ pub fn create(version: ApiVersion, request: &mut CreateRequest) -> Result<(), Fa
     if before(40) && host.ipc_mode.is_empty() {
         host.ipc_mode = "shareable".into();
     }
+    if before(40) && host.cgroupns_mode.is_empty() && !berth_engine::has_unified_cgroups() {
+        host.cgroupns_mode = "host".into();
+    }
     if before(42) {
         host.console_size = [0, 0];
     }
@@ -109,6 +112,8 @@ mod tests {
         let mut old = request(json.clone());
         create(ApiVersion::new(1, 39), &mut old).unwrap();
         let host = old.host_config.unwrap();
+        let cgroup = if berth_engine::has_unified_cgroups() { "" } else { "host" };
+        assert_eq!(host.cgroupns_mode, cgroup);
         assert_eq!(
             (host.ipc_mode.as_str(), host.annotations, host.console_size),
             ("shareable", None, [0, 0])

@@ -2,9 +2,10 @@
 
 use berth_api::stream::{Stream, encode};
 use berth_api::version::ApiVersion;
-use berth_engine::{LogStream, op};
+use berth_engine::{ArchiveStream, LogStream, op};
 use bytes::{Bytes, BytesMut};
 use futures_util::stream::unfold;
+use http::Response;
 
 use super::{Outcome, legacy};
 use crate::answer;
@@ -59,9 +60,13 @@ async fn next_piece(log: &mut LogStream) -> Option<Bytes> {
 }
 
 pub async fn export(call: Call, name: &str) -> Outcome {
-    let export = call.engine.export(name).await?;
-    let body = unfold(export.pieces, |mut pieces| async move { Some((pieces.recv().await?, pieces)) });
-    Ok(answer::stream("application/octet-stream", Body::fallible(body)))
+    Ok(archive("application/octet-stream", call.engine.export(name).await?))
+}
+
+/// An archive as it is made; an error cuts the answer off, so that nobody takes a part for the whole.
+pub fn archive(content_type: &'static str, archive: ArchiveStream) -> Response<Body> {
+    let body = unfold(archive.pieces, |mut pieces| async move { Some((pieces.recv().await?, pieces)) });
+    answer::stream(content_type, Body::fallible(body))
 }
 
 /// Media types of one JSON document per line, which clients from API 1.52 on ask for.

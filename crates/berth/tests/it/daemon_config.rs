@@ -202,6 +202,30 @@ fn live_restore_can_be_turned_off_while_the_daemon_runs() {
 }
 
 #[test]
+fn without_live_restore_survivors_end_before_policies_apply() {
+    let mut configured = Configured::start("{}", &["--live-restore=false", "--default-stop-timeout=2"]);
+    let daemon = &mut configured.daemon;
+    let plain = daemon.background(&["busybox", "sleep", "1000"]);
+    let deaf = daemon.background(&["busybox", "sh", "-c", "trap '' TERM; while :; do sleep 1; done"]);
+    let always = daemon.background(&["--restart=always", "busybox", "sleep", "1000"]);
+    let pids: Vec<i32> = [&plain, &deaf, &always].map(|id| daemon.init_pid(id)).into();
+    daemon.kill();
+    assert!(
+        pids.iter().all(|pid| fs::metadata(format!("/proc/{pid}")).is_ok()),
+        "they go on without a daemon"
+    );
+    daemon.launch();
+    for id in [&plain, &deaf] {
+        assert_eq!(daemon.inspect(id, "{{.State.Status}} {{.NetworkSettings.SandboxID}}").trim(), "exited");
+    }
+    eventually("its policy starts it", || {
+        (daemon.inspect(&always, "{{.State.Running}}") == "true").then_some(())
+    });
+    assert!(!pids.contains(&daemon.init_pid(&always)));
+    assert!(pids.iter().all(|pid| fs::metadata(format!("/proc/{pid}")).is_err()));
+}
+
+#[test]
 fn containers_stop_side_by_side_and_a_second_signal_does_not_wait() {
     let configured = Configured::start("{}", &["--live-restore=false", "--default-stop-timeout=2"]);
     let daemon = &configured.daemon;

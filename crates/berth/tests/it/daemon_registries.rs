@@ -65,7 +65,7 @@ fn proxies_are_used_and_their_passwords_kept() {
     assert!(heads.try_recv().is_err(), "this one goes without");
     let info =
         daemon.with(Client::Docker, &["info", "-f", "{{.HTTPProxy}} {{.HTTPSProxy}} {{.NoProxy}}"]).ok();
-    let masked = "http://xxxxx:xxxxx@127.0.0.1:3128/";
+    let masked = "http://xxxxx:xxxxx@127.0.0.1:3128";
     assert_eq!(info, format!("{masked} {masked} spared.example"));
     assert!(!daemon.log().contains("secret"), "{}", daemon.log());
 }

@@ -20,6 +20,7 @@ macro_rules! with_both_clients {
 
 mod api;
 mod attach;
+mod awkward;
 mod content;
 mod contexts;
 mod daemon;
@@ -56,6 +57,7 @@ mod registry;
 mod run;
 mod runtime;
 mod scale;
+mod save;
 mod security;
 mod slow;
 mod ssh;
