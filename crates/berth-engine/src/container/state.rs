@@ -23,6 +23,9 @@ pub enum State {
         endpoint: Option<Endpoint>,
         /// How it ended before.
         before: Option<Exited>,
+        /// Whether its restart policy starts it, which clients see as part of the restart.
+        #[serde(default)]
+        by_policy: bool,
     },
     /// Its program runs.
     Running(Running),
@@ -81,7 +84,7 @@ impl State {
             State::Created { .. } | State::Starting { before: None, .. } => Status::Created,
             State::Running(Running { paused: true, .. }) => Status::Paused,
             State::Running(_) => Status::Running,
-            State::Restarting(_) => Status::Restarting,
+            State::Restarting(_) | State::Starting { before: Some(_), by_policy: true, .. } => Status::Restarting,
             State::Starting { before: Some(_), .. } | State::Exited(_) => Status::Exited,
             State::Removing => Status::Removing,
         }
@@ -172,7 +175,7 @@ impl State {
             }
             State::Removing => "Removal In Progress".into(),
             State::Created { .. } => "Created".into(),
-            State::Restarting(exited) => {
+            State::Restarting(exited) | State::Starting { before: Some(exited), by_policy: true, .. } => {
                 let ago = words(now.duration_since(exited.finished_at).as_secs());
                 format!("Restarting ({}) {ago} ago", exited.code)
             }
@@ -209,17 +212,30 @@ mod tests {
         State::Running(Running { pid: 7, started_at: at(100), paused, endpoint: None })
     }
 
+    fn starting(by_policy: bool) -> State {
+        State::Starting { endpoint: None, before: Some(exited(1)), by_policy }
+    }
+
+    #[test]
+    fn a_start_by_the_policy_is_part_of_the_restart() {
+        let shown = starting(true).to_api();
+        assert!(shown.restarting && shown.running && shown.exit_code == 1);
+        let shown = starting(false).to_api();
+        assert!(!shown.restarting && !shown.running);
+    }
+
     #[test]
     fn each_state_has_its_word_and_description() {
         let now = at(200 + 7200);
         for (state, word, text) in [
             (State::NEW, "created", "Created"),
-            (State::Starting { endpoint: None, before: None }, "created", "Created"),
+            (State::Starting { endpoint: None, before: None, by_policy: false }, "created", "Created"),
             (running(false), "running", "Up 2 hours"),
             (running(true), "paused", "Up 2 hours (Paused)"),
             (State::Exited(exited(3)), "exited", "Exited (3) 2 hours ago"),
             (State::Restarting(exited(3)), "restarting", "Restarting (3) 2 hours ago"),
-            (State::Starting { endpoint: None, before: Some(exited(1)) }, "exited", "Exited (1) 2 hours ago"),
+            (starting(false), "exited", "Exited (1) 2 hours ago"),
+            (starting(true), "restarting", "Restarting (1) 2 hours ago"),
             (State::Removing, "removing", "Removal In Progress"),
         ] {
             assert_eq!((state.status().as_str(), state.describe(now, None).as_str()), (word, text));
@@ -262,6 +278,7 @@ mod tests {
             State::Exited(exited(1)),
             State::Restarting(exited(1)),
             State::Removing,
+            starting(true),
         ];
         for state in states {
             let text = serde_json::to_string(&state).unwrap();

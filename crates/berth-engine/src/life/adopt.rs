@@ -103,16 +103,15 @@ async fn sweep(parts: &Arc<Parts>) -> Result<(), Error> {
         for id in snapshots.list()?.iter().filter(|id| parts.containers.find(id).is_err()) {
             snapshots.remove(id)?;
         }
+        let runs = |id: &str| parts.containers.find(id).is_ok_and(|found| found.life().borrow().up);
+        parts.sweep_shm(runs);
         let Ok(entries) = std::fs::read_dir(parts.settings.exec_root.join("containers")) else {
             return Ok(());
         };
         for entry in entries.flatten() {
             let id = entry.file_name().to_string_lossy().into_owned();
-            let stale = match parts.containers.find(&id) {
-                Ok(container) => !container.life().borrow().up,
-                Err(_) => true,
-            };
-            if stale && let Err(error) = remove_tree(&entry.path()) {
+            if !runs(&id)
+                && let Err(error) = remove_tree(&entry.path()) {
                 tracing::warn!(%error, "a shim's directory stays");
             }
         }
@@ -125,7 +124,7 @@ impl Owner {
     /// Finds out what its container is doing, and goes on from there.
     pub(super) async fn take_over(&mut self, found: Found) {
         match self.container.state() {
-            State::Starting { before, endpoint } => {
+            State::Starting { before, endpoint, .. } => {
                 // Until something else is known: the engine ended between the row and the release.
                 self.take_over_run(found, None, before, endpoint).await;
             }

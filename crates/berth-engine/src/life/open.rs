@@ -173,7 +173,13 @@ fn open_roots(settings: &Settings) -> Result<Arc<Storage>, Error> {
     private_directory(&settings.exec_root.join("containers"))?;
     let options =
         Options { keep_free_bytes: settings.keep_free_bytes, blob_cache_bytes: settings.blob_cache_bytes };
-    Ok(Storage::open(&settings.data_root, options)?)
+    let storage = Storage::open(&settings.data_root, options)?;
+    if settings.storage_limit.is_some_and(|bytes| bytes != 0) && !storage.enforces_quotas() {
+        return Err(Error::InvalidParameter(
+            "Storage option overlay2.size not supported. Filesystem does not support Project Quota".into(),
+        ));
+    }
+    Ok(storage)
 }
 
 /// A directory that only its owner can enter (R20).

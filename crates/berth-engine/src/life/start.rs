@@ -19,7 +19,7 @@ use berth_shim::protocol::Target;
 use berth_shim::spawner::LaunchRequest;
 
 use super::owner::Owner;
-use super::sources;
+use super::{shm, sources};
 use crate::container::state::{Exited, Failure, Running, State};
 use crate::create::{Definition, NetworkPlan, ports};
 use crate::event::{ContainerEvent, Event, NetworkEvent};
@@ -145,7 +145,7 @@ impl Owner {
         let endpoint = self.take_endpoint().await?;
         self.change(|kept| {
             kept.restarts = restarts;
-            kept.state = State::Starting { endpoint: endpoint.clone(), before };
+            kept.state = State::Starting { endpoint: endpoint.clone(), before, by_policy: restarts > 0 };
         })?;
         let generated = self.generated(endpoint.as_ref())?;
         let cgroup = spec::cgroup_path(definition, &parts.settings.cgroup_parent);
@@ -352,9 +352,12 @@ impl Owner {
         self.lease = None;
         let cgroup = self.cgroup();
         let exec_dir = self.parts.exec_dir(self.container.id());
+        let definition = &self.container.definition;
+        let shm = shm::is_shareable(definition).then(|| self.parts.shm_path(self.container.id()));
         let cleared = crate::blocking::blocking(move || {
             let removed = cgroup.and_then(|cgroup| Ok(cgroup.remove()?));
             remove_tree(&exec_dir)?;
+            shm.map_or(Ok(()), |path| shm::remove(&path))?;
             removed
         });
         if let Err(error) = cleared.await {

@@ -6,7 +6,7 @@ mod options;
 mod plan;
 mod remote;
 mod remote_options;
-mod value;
+pub(crate) mod value;
 
 use std::collections::BTreeMap;
 

@@ -180,6 +180,22 @@ impl Given {
         self.values.get(flag).map(Vec::as_slice).unwrap_or_default()
     }
 
+    /// Whether an option was given, if only as an empty list.
+    pub fn is_given(&self, flag: &'static str) -> bool {
+        self.values.contains_key(flag)
+    }
+
+    /// What was said of a feature: `--feature NAME[=BOOL]`, or an entry of `features` in the file.
+    pub fn feature(&self, name: &str) -> Option<bool> {
+        self.list("feature").iter().rev().find_map(|text| {
+            if let Ok(object) = serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(text) {
+                return object.get(name)?.as_bool();
+            }
+            let (key, value) = text.split_once('=').unwrap_or((text, "true"));
+            (key == name).then(|| values::switch(value)).flatten()
+        })
+    }
+
     /// A switch.
     pub fn switch(&self, flag: &'static str) -> Result<Option<bool>, ConfigError> {
         self.parsed(flag, "true or false", values::switch)
@@ -325,6 +341,16 @@ mod tests {
             with(&["--containerd=/x", "--debug"], r#"{"features": {"buildkit": true}, "builder": {}}"#)
                 .unwrap();
         assert_eq!(given.without_effect(), ["containerd", "feature", "builder"]);
+    }
+
+    #[test]
+    fn features_are_read_from_both() {
+        assert_eq!(flags(&["--feature", "cdi=false"]).feature("cdi"), Some(false));
+        assert_eq!(flags(&["--feature", "cdi"]).feature("cdi"), Some(true));
+        assert_eq!(flags(&[]).feature("cdi"), None);
+        let given = with(&[], r#"{"features": {"cdi": false}, "cdi-spec-dirs": []}"#).unwrap();
+        assert_eq!((given.feature("cdi"), given.feature("other")), (Some(false), None));
+        assert!(given.is_given("cdi-spec-dir") && given.list("cdi-spec-dir").is_empty());
     }
 
     #[test]

@@ -84,6 +84,21 @@ fn files_are_validated_as_dockerd_does() {
 }
 
 #[test]
+fn devices_by_name_can_be_turned_off() {
+    for (json, flags, expected) in [
+        ("{}", &[][..], "[/etc/cdi /var/run/cdi]"),
+        (r#"{"features": {"cdi": true}}"#, &[], "[/etc/cdi /var/run/cdi]"),
+        (r#"{"features": {"cdi": true}}"#, &["--cdi-spec-dir=/foo", "--cdi-spec-dir=/bar"], "[/foo /bar]"),
+        (r#"{"features": {"cdi": false}}"#, &[], "[]"),
+        (r#"{"cdi-spec-dirs": []}"#, &[], "[]"),
+        ("{}", &["--cdi-spec-dir="], "[]"),
+    ] {
+        let configured = Configured::start(json, flags);
+        assert_eq!(configured.info("{{.CDISpecDirs}}"), expected, "{json} {flags:?}");
+    }
+}
+
+#[test]
 fn defaults_of_the_file_reach_containers() {
     let json = r#"{
         "default-ulimits": {"nofile": {"Name": "nofile", "Soft": 123, "Hard": 456}},

@@ -59,6 +59,7 @@ mod terminal;
 mod update;
 mod usage;
 mod vm;
+mod vm_quota;
 mod websocket;
 
 use std::path::Path;

@@ -12,16 +12,19 @@ use crate::daemon::binary;
 use crate::files;
 
 /// Modules that the engine's work needs, beside those that the kernel loads itself when asked.
-const MODULES: &str = "overlay veth bridge nf_tables nft_chain_nat nft_masq nft_nat nft_ct";
+const MODULES: &str = "overlay veth bridge nf_tables nft_chain_nat nft_masq nft_nat nft_ct loop quota_v2";
 
 /// The first program: mounts, loads modules, and leaves the initial RAM file system, from which nothing can pivot.
 const INIT: &str = "#!/bin/sh
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev
+mount -t securityfs securityfs /sys/kernel/security
 for module in $MODULES; do modprobe $module || echo \"no module $module\"; done
 mount -t tmpfs -o size=900m tmpfs /new
-cp -a /bin /sbin /etc /lib /test /busybox.tar /usr /new/
+for top in /*; do
+    case $top in /proc|/sys|/dev|/new|/init|/root) ;; *) cp -a $top /new/ ;; esac
+done
 mkdir -p /new/proc /new/sys /new/dev /new/tmp /new/run /new/var/lib
 mount --move /proc /new/proc; mount --move /sys /new/sys; mount --move /dev /new/dev
 mount -t cgroup2 cgroup2 /new/sys/fs/cgroup
@@ -29,11 +32,26 @@ exec switch_root /new /bin/sh /test
 ";
 
 /// What a script inside printed between its markers, one text for each `step`.
-struct Steps(String);
+pub struct Steps(String);
+
+/// What a machine has beside what every one has.
+#[derive(Default)]
+pub struct Extras<'a> {
+    /// Arguments of the kernel.
+    pub append: &'a str,
+    /// Files of the host and their paths in the machine.
+    pub files: Vec<(PathBuf, String)>,
+}
 
 impl Steps {
+    /// Everything that was printed.
+    pub fn whole(&self) -> &str {
+        &self.0
+    }
+
     /// The output of the step, with `code N` as its last line.
-    fn step(&self, name: &str) -> &str {
+    #[track_caller]
+    pub fn step(&self, name: &str) -> &str {
         let begin = format!("<<<{name}\n");
         let Some(at) = self.0.find(&begin) else { panic!("step {name} did not run:\n{}", self.0) };
         let text = &self.0[at + begin.len()..];
@@ -42,13 +60,13 @@ impl Steps {
 }
 
 /// Boots a machine that runs `script` with a running daemon, and returns what its steps printed.
-fn boot(script: &str) -> Steps {
+pub fn boot(script: &str, extras: &Extras<'_>) -> Steps {
     let kernel = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/vm/kernel");
     let output = Command::new(kernel).output().unwrap();
     assert!(output.status.success(), "{output:?}");
     let kernel = PathBuf::from(String::from_utf8(output.stdout).unwrap().trim());
     let work = tempfile::tempdir().unwrap();
-    let image = initramfs(&work, &kernel, script);
+    let image = initramfs(&work, &kernel, script, extras);
     let machine = Command::new("timeout")
         .args([
             "180",
@@ -62,7 +80,7 @@ fn boot(script: &str) -> Steps {
             "-nographic",
             "-no-reboot",
         ])
-        .args(["-nic", "none", "-append", "console=ttyS0 loglevel=1 panic=-1"])
+        .args(["-nic", "none", "-append", &format!("console=ttyS0 loglevel=1 panic=-1 {}", extras.append)])
         .arg("-kernel")
         .arg(kernel.join("vmlinuz"))
         .arg("-initrd")
@@ -77,7 +95,7 @@ fn boot(script: &str) -> Steps {
     Steps(text)
 }
 
-fn initramfs(work: &TempDir, kernel: &Path, script: &str) -> PathBuf {
+fn initramfs(work: &TempDir, kernel: &Path, script: &str, extras: &Extras<'_>) -> PathBuf {
     let root = work.path().join("root");
     for directory in ["bin", "sbin", "etc", "lib", "proc", "sys", "dev", "new", "usr/bin"] {
         fs::create_dir_all(root.join(directory)).unwrap();
@@ -90,6 +108,11 @@ fn initramfs(work: &TempDir, kernel: &Path, script: &str) -> PathBuf {
     symlink("../bin/busybox", root.join("sbin/modprobe")).unwrap();
     fs::copy(binary(), root.join("usr/bin/berth")).unwrap();
     fs::copy(files::busybox_archive(), root.join("busybox.tar")).unwrap();
+    for (from, to) in &extras.files {
+        let to = root.join(to.trim_start_matches('/'));
+        fs::create_dir_all(to.parent().unwrap()).unwrap();
+        fs::copy(from, to).unwrap();
+    }
     copy_modules(&kernel.join("lib/modules"), &root.join("lib/modules"));
     fs::write(root.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\n").unwrap();
     fs::write(root.join("init"), INIT.replace("$MODULES", MODULES)).unwrap();
@@ -109,8 +132,8 @@ fn initramfs(work: &TempDir, kernel: &Path, script: &str) -> PathBuf {
 /// Copies the modules of networks and file systems, and the lists by which they are found.
 fn copy_modules(from: &Path, to: &Path) {
     let pack = format!(
-        "cd {} && mkdir -p {to} && tar -cf - */modules.* */kernel/net */kernel/fs/overlayfs */kernel/drivers/net/veth.ko \
-         */kernel/lib | tar -xf - -C {to}",
+        "cd {} && mkdir -p {to} && tar -cf - */modules.* */kernel/net */kernel/fs/overlayfs */kernel/fs/quota \
+         */kernel/drivers/net/veth.ko */kernel/drivers/block/loop.ko */kernel/lib | tar -xf - -C {to}",
         from.display(),
         to = to.display()
     );
@@ -140,6 +163,7 @@ fn containers_run_on_cgroup_v2() {
          step state berth inspect --format '{{.State.Status}} {{.State.ExitCode}}' cc
          step remove berth rm cc
          step left sh -c 'find /sys/fs/cgroup -name \"*[0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f]*\" -type d | wc -l'",
+        &Extras::default(),
     );
     assert!(steps.step("info").contains("Cgroup Version: 2"), "{}", steps.step("info"));
     let run = steps.step("run");
