@@ -289,7 +289,7 @@ impl Client {
     fn tls(&self, authority: &str) -> Result<Arc<ClientConfig>> {
         tls::settings(&self.config(), authority).map_err(|error| Error::Tls {
             authority: authority.to_owned(),
-            source: std::io::Error::other(error),
+            source: error,
         })
     }
 

@@ -247,6 +247,11 @@ pub enum Event {
     Failed(StartError),
     /// The container has ended, and its log is complete.
     Exited(ExitStatus),
+    /// Log messages found no room, where the container does not wait for it.
+    LogLost {
+        /// So many since the container started.
+        messages: u64,
+    },
     /// An added process has ended.
     ExecExited {
         /// Its ID.

@@ -229,6 +229,7 @@ impl Owner {
                 }
                 ShimEvent::Started { pid, at, .. } => return Ok((pid, at)),
                 ShimEvent::Failed(error) => return Err(error.into()),
+                ShimEvent::LogLost { .. } => {}
                 ShimEvent::Exited(_) | ShimEvent::ExecExited { .. } => return Err(lost().into()),
             }
         }

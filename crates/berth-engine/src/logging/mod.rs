@@ -6,6 +6,7 @@ mod options;
 mod plan;
 mod remote;
 mod remote_options;
+mod secure;
 pub(crate) mod value;
 
 use std::collections::BTreeMap;

@@ -121,6 +121,14 @@ impl Writer {
         self.flush();
     }
 
+    /// So many lines never came here: what has begun of a line ends, and a record tells of the loss.
+    pub fn lose(&mut self, records: u64, bytes: u64) {
+        self.finish(Stream::Stdout);
+        self.finish(Stream::Stderr);
+        self.lost.records += records;
+        self.lost.bytes += bytes;
+    }
+
     /// Records that could not be written and that no record in the log tells of yet, with their payload bytes.
     pub fn unreported_loss(&self) -> (u64, u64) {
         (self.lost.records, self.lost.bytes)

@@ -117,6 +117,18 @@ impl Streams {
         self.delivery.is_some()
     }
 
+    /// All outputs have ended: returns when the log's files are complete, or it is given up.
+    pub(super) fn complete_log(&mut self) {
+        if let Some(log) = &mut self.log {
+            log.complete();
+        }
+    }
+
+    /// Log messages that found no room or could not be sent, in all.
+    pub(super) fn lost(&self) -> u64 {
+        self.log.as_ref().map_or(0, Sink::lost) + self.delivery.as_ref().map_or(0, Delivery::lost)
+    }
+
     /// Something is still to be sent elsewhere.
     pub(super) fn is_delivering(&self) -> bool {
         self.delivery.as_ref().is_some_and(Delivery::is_delivering)

@@ -92,6 +92,13 @@ impl JsonWriter {
         self.complete_compression();
     }
 
+    /// So many lines never came here: what has begun of a line ends, and a line tells of the loss.
+    pub fn lose(&mut self, records: u64, bytes: u64) {
+        self.finish(Stream::Stdout);
+        self.finish(Stream::Stderr);
+        self.lost = (self.lost.0 + records, self.lost.1 + bytes);
+    }
+
     /// Records that could not be written and that no line in the log tells of yet, with their payload bytes.
     pub fn unreported_loss(&self) -> (u64, u64) {
         self.lost
