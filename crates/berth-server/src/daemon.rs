@@ -180,12 +180,17 @@ impl Daemon {
         tracing::info!(hosts = hosts.join(" "), "API listens");
         systemd::ready();
 
+        let mut host_goes_down = false;
         let name = loop {
             match signals.next().await {
                 Asked::End(name) => break name,
                 // It reads files.
                 Asked::Reload => tokio::task::block_in_place(|| self.reload(&engine)),
                 Asked::Report => report(),
+                Asked::HostGoesDown => {
+                    tracing::info!("the host goes down: containers will be stopped with the daemon");
+                    host_goes_down = true;
+                }
             }
         };
         tracing::info!(signal = name, "stopping");
@@ -196,7 +201,7 @@ impl Daemon {
             acceptors.wait().await;
             // Streams may last for ever; they end with the process.
             let _ = tokio::time::timeout(DRAIN, conversations.wait()).await;
-            engine.shutdown().await;
+            engine.shutdown(host_goes_down).await;
         };
         tokio::select! {
             () = end => {}

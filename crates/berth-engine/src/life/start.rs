@@ -151,6 +151,9 @@ impl Owner {
         let cgroup = spec::cgroup_path(definition, &parts.settings.cgroup_parent);
         let mut composed = spec::compose(definition, &cgroup, &joined)?;
         spec::add_named_devices(&mut composed, definition, &parts.settings.cdi_dirs)?;
+        if let Some(process) = composed.spec.process_mut() {
+            parts.apparmor.confine(process, &definition.host);
+        }
         let (mut mount_fds, mut fds) = sources::open(&parts, definition, &composed.sources).await?;
         for (index, path, recursive) in &composed.paths {
             mount_fds.insert(*index, fds.len());

@@ -15,7 +15,7 @@ use super::value::{binary_size, boolean, duration, integer};
 use super::{Options, Subject, attributes, options, secure};
 
 /// How long a connection may take when a container starts.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// Bytes that wait where the container waits for them.
 const BLOCKING_QUEUE: usize = 256 << 10;
 /// Docker's default for `max-buffer-size`, in bytes.
@@ -219,7 +219,7 @@ async fn reach(address: &Address, plan: &mut RemotePlan, connect: bool) -> Resul
             }
             let stream = timely(host, TcpStream::connect(&addresses[..])).await?;
             if let Some(tls) = &plan.tls {
-                timely(host, secure::agree(stream, tls)).await?;
+                secure::agree(stream, tls).await?;
                 return Ok(Vec::new());
             }
             plan.connected = true;

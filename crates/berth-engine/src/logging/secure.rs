@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use berth_shim::log::TlsPlan;
 use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
+use tokio_rustls::{TlsConnector, rustls};
 
 use super::Options;
+use super::remote::PATIENCE;
 
 /// What the shim needs to speak TLS with `host:port`, by the options of the driver `syslog`. As in Docker the mere presence
 /// of `syslog-tls-skip-verify` counts.
@@ -59,11 +60,32 @@ fn name(host: &str) -> String {
     name.trim_matches(['[', ']']).to_owned()
 }
 
+/// What failed, in Go's words where clients know them.
+fn told(error: &io::Error) -> String {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    match inner {
+        Some(rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer)) => {
+            "tls: failed to verify certificate: x509: certificate signed by unknown authority".into()
+        }
+        Some(rustls::Error::InvalidCertificate(reason)) => {
+            format!("tls: failed to verify certificate: {reason}")
+        }
+        _ => format!("tls: {error}"),
+    }
+}
+
 /// Agrees on TLS once, so that a container whose log could never be sent does not start. The shim does it again for
 /// itself: such a connection cannot be handed over.
-pub(super) async fn agree(stream: TcpStream, plan: &TlsPlan) -> io::Result<()> {
-    let (config, name) = plan.client()?;
-    TlsConnector::from(Arc::new(config)).connect(name, stream).await.map(drop)
+///
+/// # Errors
+/// Why that cannot be, beginning with `tls`.
+pub(super) async fn agree(stream: TcpStream, plan: &TlsPlan) -> Result<(), String> {
+    let (config, name) = plan.client().map_err(|error| told(&error))?;
+    let agreed = TlsConnector::from(Arc::new(config)).connect(name, stream);
+    match tokio::time::timeout(PATIENCE, agreed).await {
+        Ok(outcome) => outcome.map(drop).map_err(|error| told(&error)),
+        Err(_) => Err("tls: handshake timed out".into()),
+    }
 }
 
 #[cfg(test)]

@@ -118,6 +118,8 @@ impl Writer {
         self.with_splitter(stream, |splitter, writer| {
             splitter.finish(|stream, partial, payload| writer.add(nanos, stream, partial, payload));
         });
+        // Nothing may come after it that would tell of a loss.
+        self.begin_batch(nanos);
         self.flush();
     }
 

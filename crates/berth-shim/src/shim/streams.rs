@@ -212,8 +212,12 @@ impl Streams {
 
     /// Drops the connections that waited for too long, and goes on with what is sent elsewhere.
     pub(super) fn expire(&mut self, now: Instant) {
+        let ended = !self.has_output();
         if let Some(delivery) = &mut self.delivery {
             delivery.expire(now);
+            if ended {
+                delivery.end();
+            }
         }
         self.attachments.retain(|_, attachment| attachment.deadline().is_none_or(|deadline| deadline > now));
     }

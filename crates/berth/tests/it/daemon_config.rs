@@ -217,6 +217,33 @@ fn live_restore_can_be_turned_off_while_the_daemon_runs() {
 }
 
 #[test]
+fn containers_end_in_order_with_the_host() {
+    let mut configured = Configured::start("{}", &[]);
+    let script = "trap 'echo bye; exit 7' TERM; echo ready; while :; do sleep 0.05; done";
+    let flags = ["--name", "cc", "--restart", "unless-stopped", "busybox", "sh", "-c", script];
+    configured.daemon.background(&flags);
+    let ready = |daemon: &Daemon, times| {
+        let logs = || daemon.berth(&["logs", "cc"]).stdout;
+        eventually("it is ready", || (logs().matches("ready").count() == times).then_some(()));
+    };
+    ready(&configured.daemon, 1);
+    let pid = configured.daemon.init_pid("cc");
+    assert_eq!(configured.daemon.stop(), 0);
+    assert!(fs::metadata(format!("/proc/{pid}")).is_ok(), "the daemon's end is not the container's");
+    configured.daemon.launch();
+    configured.signal(Signal::POWER);
+    eventually("it is understood", || configured.daemon.log().contains("the host goes down").then_some(()));
+    assert_eq!(configured.daemon.inspect("cc", "{{.State.Running}}"), "true");
+    assert_eq!(configured.daemon.stop(), 0);
+    assert!(fs::metadata(format!("/proc/{pid}")).is_err(), "the container was stopped");
+    configured.daemon.launch();
+    // No client has stopped it: with the host it starts again.
+    ready(&configured.daemon, 2);
+    let logs = configured.daemon.berth(&["logs", "cc"]).ok();
+    assert_eq!(logs, "ready\nbye\nready");
+}
+
+#[test]
 fn containers_stop_side_by_side_and_a_second_signal_does_not_wait() {
     let configured = Configured::start("{}", &["--live-restore=false", "--default-stop-timeout=2"]);
     let daemon = &configured.daemon;

@@ -12,7 +12,7 @@ use crate::daemon::binary;
 use crate::files;
 
 /// Modules that the engine's work needs, beside those that the kernel loads itself when asked.
-const MODULES: &str = "overlay veth bridge nf_tables nft_chain_nat nft_masq nft_nat nft_ct loop quota_v2";
+pub const MODULES: &str = "overlay veth bridge nf_tables nft_chain_nat nft_masq nft_nat nft_ct loop quota_v2";
 
 /// The first program: mounts, loads modules, and leaves the initial RAM file system, from which nothing can pivot.
 const INIT: &str = "#!/bin/sh
@@ -59,28 +59,30 @@ impl Steps {
     }
 }
 
-/// Boots a machine that runs `script` with a running daemon, and returns what its steps printed.
-pub fn boot(script: &str, extras: &Extras<'_>) -> Steps {
+/// Debian's kernel: `vmlinuz` and `lib/modules` in a folder.
+pub fn kernel() -> PathBuf {
     let kernel = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/vm/kernel");
     let output = Command::new(kernel).output().unwrap();
     assert!(output.status.success(), "{output:?}");
-    let kernel = PathBuf::from(String::from_utf8(output.stdout).unwrap().trim());
+    PathBuf::from(String::from_utf8(output.stdout).unwrap().trim())
+}
+
+/// Boots a machine that runs `script` with a running daemon, and returns what its steps printed.
+pub fn boot(script: &str, extras: &Extras<'_>) -> Steps {
+    let kernel = kernel();
     let work = tempfile::tempdir().unwrap();
     let image = initramfs(&work, &kernel, script, extras);
+    let text = run(&kernel, &image, extras.append);
+    assert!(text.contains("<<<end"), "the machine did not come to its end:\n{text}");
+    Steps(text)
+}
+
+/// Runs a machine until it switches itself off, and returns what it printed.
+pub fn run(kernel: &Path, image: &Path, append: &str) -> String {
+    let append = format!("console=ttyS0 loglevel=1 panic=-1 {append}");
     let machine = Command::new("timeout")
-        .args([
-            "180",
-            "qemu-system-x86_64",
-            "-accel",
-            "tcg",
-            "-cpu",
-            "max",
-            "-m",
-            "1800",
-            "-nographic",
-            "-no-reboot",
-        ])
-        .args(["-nic", "none", "-append", &format!("console=ttyS0 loglevel=1 panic=-1 {}", extras.append)])
+        .args(["300", "qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-m", "1800"])
+        .args(["-nographic", "-no-reboot", "-nic", "none", "-append", &append])
         .arg("-kernel")
         .arg(kernel.join("vmlinuz"))
         .arg("-initrd")
@@ -89,10 +91,9 @@ pub fn boot(script: &str, extras: &Extras<'_>) -> Steps {
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&machine.stdout).replace('\r', "");
-    assert!(text.contains("<<<end"), "the machine did not come to its end:\n{text}");
     // Shown when an assertion fails.
     eprintln!("{text}");
-    Steps(text)
+    text
 }
 
 fn initramfs(work: &TempDir, kernel: &Path, script: &str, extras: &Extras<'_>) -> PathBuf {
@@ -123,14 +124,19 @@ fn initramfs(work: &TempDir, kernel: &Path, script: &str, extras: &Extras<'_>) -
     let epilogue = "\necho '<<<end'\npoweroff -f\n";
     fs::write(root.join("test"), format!("{prologue}{script}{epilogue}")).unwrap();
     let image = work.path().join("initramfs");
-    let pack = format!("find . | cpio --quiet -o -H newc > {}", image.display());
-    let status = Command::new("sh").arg("-c").arg(pack).current_dir(&root).status().unwrap();
-    assert!(status.success());
+    pack(&root, &image);
     image
 }
 
+/// Makes an initial RAM file system of a folder.
+pub fn pack(root: &Path, image: &Path) {
+    let pack = format!("find . | cpio --quiet -o -H newc > {}", image.display());
+    let status = Command::new("sh").arg("-c").arg(pack).current_dir(root).status().unwrap();
+    assert!(status.success());
+}
+
 /// Copies the modules of networks and file systems, and the lists by which they are found.
-fn copy_modules(from: &Path, to: &Path) {
+pub fn copy_modules(from: &Path, to: &Path) {
     let pack = format!(
         "cd {} && mkdir -p {to} && tar -cf - */modules.* */kernel/net */kernel/fs/overlayfs */kernel/fs/quota \
          */kernel/drivers/net/veth.ko */kernel/drivers/block/loop.ko */kernel/lib | tar -xf - -C {to}",

@@ -88,6 +88,10 @@ impl JsonWriter {
     pub fn finish(&mut self, stream: Stream) {
         self.with_splitter(stream, |splitter, writer| {
             splitter.finish(|stream, partial, payload| writer.add(stream, payload, partial));
+            // Nothing may come after it that would tell of a loss.
+            if writer.batch.is_empty() && writer.lost.0 > 0 {
+                writer.tell_loss();
+            }
         });
         self.complete_compression();
     }

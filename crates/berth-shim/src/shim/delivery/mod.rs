@@ -22,6 +22,9 @@ const TOGETHER: usize = 64;
 const CONNECTING: Duration = Duration::from_secs(10);
 /// `retry_wait` is doubled this many times at most.
 const DOUBLINGS: u32 = 5;
+/// How long the other side of a TLS connection may take to close it. Closed before that, what it has not read yet could
+/// be lost: it may still be sending, which the kernel would answer with a reset.
+const CLOSING: Duration = Duration::from_secs(5);
 
 /// See the module.
 #[derive(Debug)]
@@ -34,6 +37,8 @@ pub(super) struct Delivery {
     state: State,
     /// TLS on the connection, if that is wanted and there is one.
     session: Option<Box<Session>>,
+    /// Everything is sent, and the other side is waited for until then.
+    closing: Option<Instant>,
     /// Attempts that failed since something was last sent.
     failures: u32,
     /// Bytes of the packet at the front that are sent already.
@@ -68,6 +73,7 @@ impl Delivery {
             directory,
             state,
             session: None,
+            closing: None,
             failures: 0,
             sent: 0,
             received: Vec::new(),
@@ -99,13 +105,27 @@ impl Delivery {
 
     /// There is still something to be sent, and some hope.
     pub(super) fn is_delivering(&self) -> bool {
-        !self.queue.is_empty() && !self.is_given_up()
+        (!self.queue.is_empty() && !self.is_given_up())
+            || (self.session.is_some() && self.closing.is_some_and(|until| until > Instant::now()))
+    }
+
+    /// The outputs have ended: closes a TLS connection once everything is sent.
+    pub(super) fn end(&mut self) {
+        if self.queue.is_empty()
+            && self.closing.is_none()
+            && !self.is_agreeing()
+            && let Some(session) = &mut self.session
+        {
+            session.close();
+            self.closing = Some(Instant::now() + CLOSING);
+            self.go_on();
+        }
     }
 
     /// When to look again without an event.
     pub(super) fn deadline(&self) -> Option<Instant> {
         if self.queue.is_empty() {
-            return None;
+            return self.closing.filter(|_| self.session.is_some());
         }
         match &self.state {
             State::Down(at) => Some(*at),

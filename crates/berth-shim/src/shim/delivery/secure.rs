@@ -49,6 +49,11 @@ impl Session {
         Ok(true)
     }
 
+    /// Says that nothing more comes; [`Session::flush`] sends it.
+    pub(super) fn close(&mut self) {
+        self.0.send_close_notify();
+    }
+
     /// Takes what has come; 0 is the end of the connection, `WouldBlock` that nothing came for us.
     pub(super) fn read(&mut self, socket: impl AsFd, buffer: &mut [u8]) -> io::Result<usize> {
         let ended = match self.0.read_tls(&mut Socket(socket.as_fd())) {

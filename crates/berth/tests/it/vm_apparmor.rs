@@ -1,0 +1,94 @@
+//! AppArmor: the default profile and those asked for, in a virtual machine with Debian's kernel; the kernel here may have
+//! none.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::vm::{Extras, boot};
+
+/// A profile that a user would write: everything but one file.
+const MINE: &str = "profile mine flags=(attach_disconnected) {\n  file,\n  capability,\n  network,\n  signal,\n  \
+                    ptrace,\n  deny /secret w,\n}\n";
+
+/// What Debian's compiler assumes of the kernel if a profile does not say.
+const FEATURES: &str = "usr/share/apparmor-features/features";
+
+/// Debian's compiler of profiles, with what it needs to run.
+fn compiler(work: &Path) -> Vec<(PathBuf, String)> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/vm/apparmor");
+    let output = Command::new(script).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let package = PathBuf::from(String::from_utf8(output.stdout).unwrap().trim());
+    let program = package.join("sbin/apparmor_parser");
+    let mut files = vec![
+        (package.join("etc/apparmor.d/abi/3.0"), "/etc/apparmor.d/abi/3.0".to_owned()),
+        (package.join("etc/apparmor/parser.conf"), "/etc/apparmor/parser.conf".to_owned()),
+        (package.join(FEATURES), FEATURES.to_owned()),
+        (program.clone(), "/sbin/apparmor_parser".to_owned()),
+    ];
+    let libraries = Command::new("ldd").arg(program).output().unwrap();
+    let libraries = String::from_utf8(libraries.stdout).unwrap();
+    files.extend(
+        libraries
+            .split_whitespace()
+            .filter(|word| word.starts_with('/'))
+            .map(|path| (PathBuf::from(path), path.to_owned())),
+    );
+    let mine = work.join("mine");
+    std::fs::write(&mine, MINE).unwrap();
+    files.push((mine, "/mine".to_owned()));
+    files
+}
+
+#[test]
+fn containers_are_confined() {
+    let work = tempfile::tempdir().unwrap();
+    let script = r#"
+        current='cat /proc/self/attr/current'
+        step info sh -c 'berth info | grep -i apparmor'
+        step default berth run --rm busybox $current
+        step cat berth run -d --name cc busybox sleep 1000
+        step exec berth exec cc $current
+        step user berth exec -u 1000 cc $current
+        step inspect berth inspect -f '{{.AppArmorProfile}}' cc
+        step privileged berth run --rm --privileged busybox $current
+        step unconfined berth run --rm --security-opt apparmor=unconfined busybox $current
+        step absent berth run --rm --security-opt apparmor=absent busybox true
+        sysctl='cat /proc/sys/kernel/hostname > /dev/null && echo read; echo changed > /proc/sys/kernel/domainname; cat /proc/sys/kernel/domainname'
+        step free berth run --rm --security-opt systempaths=unconfined --security-opt apparmor=unconfined --cap-add SYS_ADMIN busybox sh -c "$sysctl"
+        step write berth run --rm --security-opt systempaths=unconfined --cap-add SYS_ADMIN busybox sh -c "$sysctl"
+        step mount berth run --rm --cap-add SYS_ADMIN --security-opt seccomp=unconfined busybox mount -t tmpfs none /tmp
+        step mountfree berth run --rm --cap-add SYS_ADMIN --security-opt seccomp=unconfined --security-opt apparmor=unconfined busybox mount -t tmpfs none /tmp
+        step work berth run --rm busybox sh -c 'mkdir /a && echo x > /a/b && ln /a/b /a/c && mv /a/c /a/d && rm -r /a && mknod /n p && kill -0 1 && nc -w 1 127.0.0.1 1; ls /proc/1/fd > /dev/null && echo fine'
+        step stop berth stop -t 5 cc
+        step mine /sbin/apparmor_parser -r /mine
+        step own berth run --rm --security-opt apparmor=mine busybox sh -c "$current; echo x > /other && echo y > /secret"
+        step ownexec sh -c 'berth run -d --name own --security-opt apparmor=mine busybox sleep 100 > /dev/null && berth exec own cat /proc/self/attr/current; berth inspect -f "{{.AppArmorProfile}}" own'
+        step profiles cat /sys/kernel/security/apparmor/profiles
+    "#;
+    let extras = Extras { append: "apparmor=1 security=apparmor", files: compiler(work.path()) };
+    let steps = boot(script, &extras);
+    assert!(steps.step("profiles").contains("docker-default (enforce)"), "{}", steps.step("profiles"));
+    assert!(steps.step("info").contains("apparmor"), "{}", steps.step("info"));
+    let confined = "docker-default (enforce)\ncode 0";
+    for step in ["default", "exec", "user"] {
+        assert_eq!(steps.step(step), confined, "{step}");
+    }
+    assert_eq!(steps.step("inspect"), "docker-default\ncode 0");
+    for step in ["privileged", "unconfined"] {
+        assert_eq!(steps.step(step), "unconfined\ncode 0", "{step}");
+    }
+    let absent = steps.step("absent");
+    assert!(absent.contains("unable to apply apparmor profile") && !absent.ends_with("code 0"), "{absent}");
+    let free = steps.step("free");
+    assert!(free.contains("read") && free.contains("changed\n"), "{free}");
+    let write = steps.step("write");
+    assert!(write.contains("read") && write.contains("Permission denied"), "{write}");
+    assert!(steps.step("mount").contains("ermission denied"), "{}", steps.step("mount"));
+    assert_eq!(steps.step("mountfree"), "code 0");
+    assert!(steps.step("work").ends_with("fine\ncode 0"), "{}", steps.step("work"));
+    assert_eq!(steps.step("stop"), "cc\ncode 0");
+    let own = steps.step("own");
+    assert!(own.starts_with("mine (enforce)") && own.contains("/secret: Permission denied"), "{own}");
+    assert_eq!(steps.step("ownexec"), "mine (enforce)\nmine\ncode 0");
+}
