@@ -266,7 +266,9 @@ mod tests {
     #[test]
     fn counters_of_throttling_are_found_in_order() {
         let directory = tempfile::tempdir().unwrap();
-        for name in ["cpu10/thermal_throttle", "cpu2/thermal_throttle", "cpu3/cache", "cpufreq/thermal_throttle"] {
+        for name in
+            ["cpu10/thermal_throttle", "cpu2/thermal_throttle", "cpu3/cache", "cpufreq/thermal_throttle"]
+        {
             std::fs::create_dir_all(directory.path().join(name)).unwrap();
         }
         let found = throttle_counters(directory.path());

@@ -273,14 +273,6 @@ impl ShimClient {
         self.perform(&Request::Kill { target, signal }, Vec::new()).await
     }
 
-    /// Ends a process's standard input.
-    ///
-    /// # Errors
-    /// A fault if it has ended.
-    pub async fn close_stdin(&self, target: Target) -> Result<(), ClientError> {
-        self.perform(&Request::CloseStdin { target }, Vec::new()).await
-    }
-
     async fn perform(&self, request: &Request, fds: Vec<OwnedFd>) -> Result<(), ClientError> {
         match self.ask(request, fds).await? {
             Reply::Done => Ok(()),

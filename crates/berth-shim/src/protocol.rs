@@ -158,11 +158,6 @@ pub enum Request {
         /// Which signal, by number.
         signal: i32,
     },
-    /// Close the write end of a process's standard input, once what is buffered has been written.
-    CloseStdin {
-        /// Of which process.
-        target: Target,
-    },
 }
 
 /// What a shim answers.

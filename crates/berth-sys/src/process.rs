@@ -358,17 +358,6 @@ pub fn personality(domain: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// Sets the I/O class (0–3) and priority (0–7) of the calling thread (ioprio_set(2)).
-pub fn set_io_priority(class: u8, priority: u8) -> io::Result<()> {
-    const IOPRIO_WHO_PROCESS: libc::c_int = 1;
-    let value = libc::c_int::from(class) << 13 | libc::c_int::from(priority);
-    // SAFETY: no memory is touched.
-    if unsafe { libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, value) } < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

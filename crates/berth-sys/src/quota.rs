@@ -117,8 +117,7 @@ pub fn assign(directory: impl AsFd, project: u32) -> io::Result<()> {
 /// Limits a project to so many bytes, rounded up to the kernel's unit of 1,024; 0 takes the limit away.
 pub fn limit(file: impl AsFd, project: u32, bytes: u64) -> io::Result<()> {
     let blocks = bytes.div_ceil(LIMIT_UNIT);
-    let mut block =
-        Block { hard_limit: blocks, soft_limit: blocks, valid: BLOCK_LIMITS, ..Block::default() };
+    let mut block = Block { hard_limit: blocks, soft_limit: blocks, valid: BLOCK_LIMITS, ..Block::default() };
     // SAFETY: the structure is the one that this command reads.
     unsafe { control(&file, Q_SETQUOTA, project, (&raw mut block).cast()) }
 }
@@ -144,17 +143,11 @@ pub fn usage(file: impl AsFd, project: u32) -> io::Result<Usage> {
 ///
 /// # Safety
 /// `data` points to what the command reads or writes.
-unsafe fn control(
-    file: &impl AsFd,
-    command: u32,
-    project: u32,
-    data: *mut libc::c_void,
-) -> io::Result<()> {
+unsafe fn control(file: &impl AsFd, command: u32, project: u32, data: *mut libc::c_void) -> io::Result<()> {
     let command = command << 8 | PROJECT;
     // SAFETY: the caller vouches for `data`.
-    let result = unsafe {
-        libc::syscall(libc::SYS_quotactl_fd, file.as_fd().as_raw_fd(), command, project, data)
-    };
+    let result =
+        unsafe { libc::syscall(libc::SYS_quotactl_fd, file.as_fd().as_raw_fd(), command, project, data) };
     if result != 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 

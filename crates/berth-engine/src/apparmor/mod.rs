@@ -47,7 +47,10 @@ impl AppArmor {
             // An earlier engine's, or Docker's own.
             Err(_) if is_loaded() => Self::Present,
             Err(why) => {
-                tracing::warn!(why, "AppArmor: the profile {DEFAULT} is not loaded, containers run unconfined");
+                tracing::warn!(
+                    why,
+                    "AppArmor: the profile {DEFAULT} is not loaded, containers run unconfined"
+                );
                 Self::WithoutDefault
             }
         }

@@ -84,7 +84,9 @@ impl State {
             State::Created { .. } | State::Starting { before: None, .. } => Status::Created,
             State::Running(Running { paused: true, .. }) => Status::Paused,
             State::Running(_) => Status::Running,
-            State::Restarting(_) | State::Starting { before: Some(_), by_policy: true, .. } => Status::Restarting,
+            State::Restarting(_) | State::Starting { before: Some(_), by_policy: true, .. } => {
+                Status::Restarting
+            }
             State::Starting { before: Some(_), .. } | State::Exited(_) => Status::Exited,
             State::Removing => Status::Removing,
         }

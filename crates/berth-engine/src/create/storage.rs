@@ -2,11 +2,12 @@
 
 use berth_api::container::HostConfig;
 
-use crate::logging::value::binary_size;
 use crate::Error;
+use crate::logging::value::binary_size;
 
 /// Docker's answer where the file system keeps no limits.
-pub const UNSUPPORTED: &str = "--storage-opt is supported only for overlay over xfs with 'pquota' mount option";
+pub const UNSUPPORTED: &str =
+    "--storage-opt is supported only for overlay over xfs with 'pquota' mount option";
 
 /// The limit of a container's writable layer in bytes, if it was given one; 0 for none.
 pub fn limit(host: &HostConfig) -> Result<Option<u64>, Error> {

@@ -111,7 +111,8 @@ async fn sweep(parts: &Arc<Parts>) -> Result<(), Error> {
         for entry in entries.flatten() {
             let id = entry.file_name().to_string_lossy().into_owned();
             if !runs(&id)
-                && let Err(error) = remove_tree(&entry.path()) {
+                && let Err(error) = remove_tree(&entry.path())
+            {
                 tracing::warn!(%error, "a shim's directory stays");
             }
         }

@@ -94,8 +94,7 @@ impl Owner {
         }
         if let Some(name) = definition.host.pid_mode.strip_prefix("container:") {
             let other = self.other(name, "PID namespace").map_err(|error| Error::JoinPid(Box::new(error)))?;
-            let pid = running(&other, name)
-                .map_err(|error| Error::JoinPid(Box::new(error)))?;
+            let pid = running(&other, name).map_err(|error| Error::JoinPid(Box::new(error)))?;
             joined.pid = Some(namespace(pid, "pid"));
         }
         let shm = match definition.host.ipc_mode.as_str() {

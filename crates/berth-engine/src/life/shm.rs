@@ -52,8 +52,7 @@ pub fn make(path: &Path, bytes: u64) -> Result<OwnedFd, Error> {
 fn attach(path: &Path, bytes: u64) -> io::Result<OwnedFd> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
     let parameters = [Parameter::value("size", bytes.to_string())?, Parameter::value("mode", "1777")?];
-    let made =
-        mount::new_filesystem("tmpfs", &parameters, attr::NOSUID | attr::NODEV | attr::NOEXEC)?;
+    let made = mount::new_filesystem("tmpfs", &parameters, attr::NOSUID | attr::NODEV | attr::NOEXEC)?;
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     mount::attach(&made, rustix::fs::openat(CWD, path, flags, Mode::empty())?)?;
     mount::clone_tree(&made, false)

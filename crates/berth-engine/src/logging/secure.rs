@@ -40,11 +40,7 @@ pub(super) fn syslog(host: &str, given: &Options) -> Result<TlsPlan, String> {
 
 /// What the shim needs to speak TLS with an endpoint that the system's authorities vouch for.
 pub(super) fn by_system(host: &str) -> TlsPlan {
-    TlsPlan {
-        server: name(host),
-        authorities: Some(berth_tls::system_authorities_text()),
-        identity: None,
-    }
+    TlsPlan { server: name(host), authorities: Some(berth_tls::system_authorities_text()), identity: None }
 }
 
 fn read(path: &str) -> Result<String, String> {

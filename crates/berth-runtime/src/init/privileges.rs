@@ -69,7 +69,10 @@ pub(super) fn restrict(plan: &ProcessPlan) -> Result<(), StartError> {
         write_label(&names, &format!("exec {profile}")).map_err(|error| {
             let reason = describe(&error);
             let what = "unable to apply apparmor profile: apparmor failed to apply profile";
-            StartError::new(Stage::Privileges, format!("{what} {profile:?}: write /proc/{}: {reason}", names[0]))
+            StartError::new(
+                Stage::Privileges,
+                format!("{what} {profile:?}: write /proc/{}: {reason}", names[0]),
+            )
         })?;
     }
     if let Some(label) = &plan.selinux {
@@ -101,7 +104,10 @@ fn write_label(names: &[&str], value: &str) -> std::io::Result<()> {
     let proc = rustix::fs::open("/proc", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     berth_sys::mount::verify_magic(&proc, PROC_MAGIC)?;
     if rustix::fs::fstat(&proc)?.st_ino != ROOT {
-        return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, "/proc is not the root of a procfs"));
+        return Err(std::io::Error::new(
+            std::io::ErrorKind::InvalidData,
+            "/proc is not the root of a procfs",
+        ));
     }
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_XDEV | ResolveFlags::NO_MAGICLINKS;
     let flags = OFlags::WRONLY | OFlags::CLOEXEC;

@@ -131,11 +131,6 @@ impl Writer {
         self.lost.bytes += bytes;
     }
 
-    /// Records that could not be written and that no record in the log tells of yet, with their payload bytes.
-    pub fn unreported_loss(&self) -> (u64, u64) {
-        (self.lost.records, self.lost.bytes)
-    }
-
     fn with_splitter(&mut self, stream: Stream, work: impl FnOnce(&mut Splitter, &mut Self)) {
         let index = stream as usize;
         let mut splitter = std::mem::replace(&mut self.splitters[index], Splitter::new(stream));

@@ -222,15 +222,6 @@ impl Streams {
         self.attachments.retain(|_, attachment| attachment.deadline().is_none_or(|deadline| deadline > now));
     }
 
-    /// Asks that standard input be closed once everything is written. A terminal has no end of input.
-    pub(super) fn close_input(&mut self) -> io::Result<()> {
-        if !self.terminal {
-            self.input.closing = true;
-            self.input.flush();
-        }
-        self.watch()
-    }
-
     /// Standard input takes more.
     pub(super) fn on_input(&mut self) -> io::Result<()> {
         self.input.flush();

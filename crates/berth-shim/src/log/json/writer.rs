@@ -103,11 +103,6 @@ impl JsonWriter {
         self.lost = (self.lost.0 + records, self.lost.1 + bytes);
     }
 
-    /// Records that could not be written and that no line in the log tells of yet, with their payload bytes.
-    pub fn unreported_loss(&self) -> (u64, u64) {
-        self.lost
-    }
-
     fn with_splitter(&mut self, stream: Stream, work: impl FnOnce(&mut Splitter, &mut Self)) {
         let index = stream as usize;
         self.tick(stream);

@@ -99,7 +99,7 @@ mod tests {
         }
         syslog.counted = true;
         let bytes = syslog.encode(&super::super::message(b"hi")).unwrap();
-        assert_eq!(bytes, b"48 <30>1 2023-11-14T22:13:20.123456Z h t 7 t - hi\n");
+        assert_eq!(bytes, b"47 <30>1 2023-11-14T22:13:20.123456Z h t 7 t - hi\n");
         syslog.counted = false;
         let error = Message { stream: Stream::Stderr, ..super::super::message(b"x") };
         assert!(syslog.encode(&error).unwrap().starts_with(b"<27>"));

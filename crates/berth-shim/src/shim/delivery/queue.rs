@@ -163,7 +163,15 @@ mod tests {
 
     fn queue(bound: usize) -> Queue {
         let form = SyslogForm::Rfc5424;
-        let syslog = Syslog { form, facility: 3, tag: "t".into(), host: "h".into(), pid: 1, counted: false, zone: vec![] };
+        let syslog = Syslog {
+            form,
+            facility: 3,
+            tag: "t".into(),
+            host: "h".into(),
+            pid: 1,
+            counted: false,
+            zone: vec![],
+        };
         Queue::new(Protocol::Syslog(syslog), bound)
     }
 
