@@ -8,7 +8,7 @@ use crate::vm::{Extras, boot};
 
 /// A profile that a user would write: everything but one file.
 const MINE: &str = "profile mine flags=(attach_disconnected) {\n  file,\n  capability,\n  network,\n  signal,\n  \
-                    ptrace,\n  deny /secret w,\n}\n";
+                    ptrace,\n  mount,\n  deny /secret w,\n}\n";
 
 /// What Debian's compiler assumes of the kernel if a profile does not say.
 const FEATURES: &str = "usr/share/apparmor-features/features";
@@ -41,7 +41,7 @@ fn compiler(work: &Path) -> Vec<(PathBuf, String)> {
 }
 
 #[test]
-fn containers_are_confined() {
+fn containers_are_confined_r5_r27() {
     let work = tempfile::tempdir().unwrap();
     let script = r#"
         current='cat /proc/self/attr/current'
@@ -64,6 +64,11 @@ fn containers_are_confined() {
         step mine /sbin/apparmor_parser -r /mine
         step own berth run --rm --security-opt apparmor=mine busybox sh -c "$current; echo x > /other && echo y > /secret"
         step ownexec sh -c 'berth run -d --name own --security-opt apparmor=mine busybox sleep 100 > /dev/null && berth exec own cat /proc/self/attr/current; berth inspect -f "{{.AppArmorProfile}}" own'
+        fake='mount -t tmpfs none /proc; for task in self thread-self; do mkdir -p /proc/$task/attr/apparmor; touch /proc/$task/attr/exec /proc/$task/attr/apparmor/exec; done; touch /proc/ready; sleep 100'
+        step swallow berth run -d --name fake --cap-add SYS_ADMIN --security-opt seccomp=unconfined --security-opt apparmor=mine busybox sh -c "$fake"
+        pid=$(berth inspect -f '{{.State.Pid}}' fake)
+        n=0; until [ -e /proc/$pid/root/proc/ready ] || [ $n -gt 100 ]; do n=$((n + 1)); sleep 0.1; done
+        step swallowed berth exec fake echo unconfined
         step profiles cat /sys/kernel/security/apparmor/profiles
     "#;
     let extras = Extras { append: "apparmor=1 security=apparmor", files: compiler(work.path()) };
@@ -90,5 +95,9 @@ fn containers_are_confined() {
     assert_eq!(steps.step("stop"), "cc\ncode 0");
     let own = steps.step("own");
     assert!(own.starts_with("mine (enforce)") && own.contains("/secret: Permission denied"), "{own}");
+    // R5, R27: a procfs that the container has replaced does not take the label in the kernel's place.
+    let swallowed = steps.step("swallowed");
+    assert!(swallowed.contains("unable to apply apparmor profile"), "{swallowed}");
+    assert!(!swallowed.contains("\nunconfined") && !swallowed.ends_with("code 0"), "{swallowed}");
     assert_eq!(steps.step("ownexec"), "mine (enforce)\nmine\ncode 0");
 }
