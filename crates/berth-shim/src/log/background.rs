@@ -18,6 +18,10 @@ use super::{FilePlan, LogError, Stream};
 
 /// The least that may wait: one frame always has room.
 const LEAST: usize = 64 * 1024;
+/// The most that may wait.
+const MOST: usize = 1 << 30;
+/// How soon it is tried again to pass on what waits, if nothing more comes.
+const AGAIN: Duration = Duration::from_millis(100);
 /// How long the end of the log waits for a writer that does not get on.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Bytes before each frame: its kind and its length.
@@ -50,8 +54,11 @@ impl Background {
         let failed = |source: io::Error| LogError::io("start the writer of", plan.path(), source);
         let (read, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|e| failed(e.into()))?;
         rustix::io::ioctl_fionbio(&write, true).map_err(|e| failed(e.into()))?;
-        // What the kernel refuses to make larger stays as large as it is.
-        let _ = rustix::pipe::fcntl_setpipe_size(&write, bytes.max(LEAST));
+        // As large as the kernel permits, if not as large as was asked for.
+        let mut size = bytes.clamp(LEAST, MOST);
+        while rustix::pipe::fcntl_setpipe_size(&write, size).is_err() && size > LEAST {
+            size /= 2;
+        }
         let argument = serde_json::to_string(plan).map_err(|error| failed(error.into()))?;
         let writer = fork_with(read, write_all, &argument).map_err(failed)?;
         Ok(Self {
@@ -67,6 +74,17 @@ impl Background {
     /// Lines that were lost, in all.
     pub(super) fn total_lost(&self) -> u64 {
         self.total_lost
+    }
+
+    /// When to try again.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let waits = self.pipe.is_some() && (!self.rest.is_empty() || self.lost.1 > 0);
+        waits.then(|| Instant::now() + AGAIN)
+    }
+
+    /// Passes on what waits, as far as there is room.
+    pub(super) fn retry(&mut self) {
+        self.has_room();
     }
 
     pub(super) fn write(&mut self, stream: Stream, chunk: &[u8]) {

@@ -1,5 +1,7 @@
 //! Where the shim puts what it reads.
 
+use std::time::Instant;
+
 use super::background::Background;
 use super::{FilePlan, JsonWriter, LogError, Plan, Stream, Writer};
 
@@ -44,6 +46,21 @@ impl Sink {
     pub(crate) fn finish(&mut self, stream: Stream) {
         if let Some(Way::Direct(sink)) = &mut self.file {
             sink.finish(stream);
+        }
+    }
+
+    /// When to look again without a chunk, see [`Sink::expire`].
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        match &self.file {
+            Some(Way::Background(background)) => background.deadline(),
+            _ => None,
+        }
+    }
+
+    /// Goes on with what waits.
+    pub(crate) fn expire(&mut self) {
+        if let Some(Way::Background(background)) = &mut self.file {
+            background.retry();
         }
     }
 

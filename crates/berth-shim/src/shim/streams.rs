@@ -207,12 +207,16 @@ impl Streams {
     /// When to look at connections again that do not take their last output.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let delivery = self.delivery.as_ref().and_then(Delivery::deadline);
-        self.attachments.values().filter_map(Attachment::deadline).chain(delivery).min()
+        let log = self.log.as_ref().and_then(Sink::deadline);
+        self.attachments.values().filter_map(Attachment::deadline).chain(delivery).chain(log).min()
     }
 
     /// Drops the connections that waited for too long, and goes on with what is sent elsewhere.
     pub(super) fn expire(&mut self, now: Instant) {
         let ended = !self.has_output();
+        if let Some(log) = &mut self.log {
+            log.expire();
+        }
         if let Some(delivery) = &mut self.delivery {
             delivery.expire(now);
             if ended {

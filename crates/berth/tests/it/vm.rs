@@ -67,6 +67,27 @@ pub fn kernel() -> PathBuf {
     PathBuf::from(String::from_utf8(output.stdout).unwrap().trim())
 }
 
+/// Debian's packages of these names, unpacked together in a folder.
+pub fn packages(names: &[&str]) -> PathBuf {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/vm/packages");
+    let output = Command::new(script).args(names).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    PathBuf::from(String::from_utf8(output.stdout).unwrap().trim())
+}
+
+/// A program of such a folder and the libraries that it needs, with their places in a machine.
+pub fn program(folder: &Path, name: &str) -> Vec<(PathBuf, String)> {
+    let program = folder.join(name);
+    let own = ["usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu"].map(|path| folder.join(path));
+    let path = format!("{}:{}", own[0].display(), own[1].display());
+    let libraries = Command::new("ldd").arg(&program).env("LD_LIBRARY_PATH", path).output().unwrap();
+    let libraries = String::from_utf8(libraries.stdout).unwrap();
+    let place = |path: &str| path.strip_prefix(folder.to_str().unwrap()).unwrap_or(path).to_owned();
+    let libraries = libraries.split_whitespace().filter(|word| word.starts_with('/'));
+    let libraries = libraries.map(|path| (PathBuf::from(path), place(path)));
+    std::iter::once((program.clone(), format!("/{name}"))).chain(libraries).collect()
+}
+
 /// Boots a machine that runs `script` with a running daemon, and returns what its steps printed.
 pub fn boot(script: &str, extras: &Extras<'_>) -> Steps {
     let kernel = kernel();
@@ -138,7 +159,7 @@ pub fn pack(root: &Path, image: &Path) {
 /// Copies the modules of networks and file systems, and the lists by which they are found.
 pub fn copy_modules(from: &Path, to: &Path) {
     let pack = format!(
-        "cd {} && mkdir -p {to} && tar -cf - */modules.* */kernel/net */kernel/fs/overlayfs */kernel/fs/quota \
+        "cd {} && mkdir -p {to} && tar -cf - */modules.* */kernel/net */kernel/fs/overlayfs */kernel/fs/quota */kernel/fs/xfs \
          */kernel/drivers/net/veth.ko */kernel/drivers/block/loop.ko */kernel/lib | tar -xf - -C {to}",
         from.display(),
         to = to.display()

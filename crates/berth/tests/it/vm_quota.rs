@@ -1,10 +1,10 @@
-//! `--storage-opt size`: limits of what containers write, on an ext4 with project quotas.
+//! `--storage-opt size`: limits of what containers write, on file systems with project quotas.
 //!
 //! In a virtual machine with Debian's kernel: the kernel here may have no quotas.
 
 use std::process::Command;
 
-use crate::vm::{Extras, boot};
+use crate::vm::{Extras, boot, packages, program};
 
 #[test]
 fn writable_layers_have_limits() {
@@ -72,4 +72,30 @@ fn writable_layers_have_limits() {
     let text = "--storage-opt is supported only for overlay over xfs with 'pquota' mount option";
     assert!(unsupported.contains(text), "{unsupported}");
     assert!(steps.step("refused").contains("Storage option overlay2.size not supported"));
+}
+
+#[test]
+fn xfs_has_limits_too() {
+    let folder = packages(&["xfsprogs", "libinih1", "liburcu8"]);
+    let script = r#"
+        step make sh -c 'truncate -s 400M /xfs.img && LD_LIBRARY_PATH=/usr/lib/x86_64-linux-gnu:/lib/x86_64-linux-gnu /sbin/mkfs.xfs -q /xfs.img'
+        modprobe xfs
+        mkdir /q
+        step mount mount -t xfs -o loop,pquota /xfs.img /q
+        berth daemon --data-root /q/data --exec-root /run/q -H unix:///run/q.sock --pidfile /run/q.pid --bip 172.30.0.1/24 --bridge q0 > /q.log 2>&1 &
+        q() { berth -H unix:///run/q.sock "$@"; }
+        n=0; until q version > /dev/null 2>&1 || [ $n -gt 200 ]; do n=$((n + 1)); sleep 0.1; done
+        q load -q -i /busybox.tar
+        write='dd if=/dev/zero of=/big bs=1M count=12; echo $?; rm /big; dd if=/dev/zero of=/small bs=1M count=6 2> /dev/null; echo $?'
+        step limited q run --rm --storage-opt size=8M busybox sh -c "$write"
+        step free q run --rm busybox sh -c "$write"
+        for i in 1 2 3; do q run --rm --storage-opt size=4M busybox sh -c 'dd if=/dev/zero of=/x bs=1M count=3' > /dev/null 2>&1 || echo refused $i; done
+    "#;
+    let extras = Extras { files: program(&folder, "sbin/mkfs.xfs"), ..Extras::default() };
+    let steps = boot(script, &extras);
+    assert_eq!((steps.step("make"), steps.step("mount")), ("code 0", "code 0"));
+    let limited = steps.step("limited");
+    assert!(limited.contains("o space left") && limited.ends_with("\n1\n0\ncode 0"), "{limited}");
+    assert!(steps.step("free").ends_with("\n0\n0\ncode 0"), "{}", steps.step("free"));
+    assert!(!steps.whole().contains("\nrefused "), "each container has its own limit");
 }
