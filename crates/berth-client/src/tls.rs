@@ -1,14 +1,11 @@
 //! TLS below HTTP: which server is believed, and who the client is.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use berth_tls::{Identity, ServerName};
+use rustls::ClientConfig;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -52,88 +49,16 @@ impl TlsFiles {
     }
 
     fn config(&self) -> io::Result<ClientConfig> {
-        let provider = Arc::new(ring::default_provider());
-        let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
-            .with_safe_default_protocol_versions()
-            .map_err(io::Error::other)?;
-        let builder = match &self.trust {
-            Trust::Authority(path) => {
-                let mut roots = RootCertStore::empty();
-                for certificate in certificates(path)? {
-                    roots.add(certificate).map_err(|error| failed(path, &error))?;
-                }
-                builder.with_root_certificates(roots)
-            }
-            Trust::System => {
-                let mut roots = RootCertStore::empty();
-                // What this host's list holds beside usable certificates does not matter.
-                roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-                builder.with_root_certificates(roots)
-            }
-            Trust::Anyone => {
-                builder.dangerous().with_custom_certificate_verifier(Arc::new(Unverified(provider)))
-            }
+        let trust = match &self.trust {
+            Trust::Authority(path) => berth_tls::Trust::Authorities(berth_tls::authorities(path)?),
+            // What this host's list holds beside usable certificates does not matter.
+            Trust::System => berth_tls::Trust::Authorities(berth_tls::system_authorities(drop)),
+            Trust::Anyone => berth_tls::Trust::Anyone,
         };
-        let mut config = match &self.identity {
-            Some((certificate, key)) => {
-                let private = PrivateKeyDer::from_pem_file(key).map_err(|error| failed(key, &error))?;
-                builder
-                    .with_client_auth_cert(certificates(certificate)?, private)
-                    .map_err(|error| failed(certificate, &error))?
-            }
-            None => builder.with_no_client_auth(),
-        };
+        let identity = self.identity.as_ref().map(|(certificate, key)| Identity::read(certificate, key));
+        let mut config = berth_tls::client(trust, identity.transpose()?)?;
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(config)
-    }
-}
-
-fn failed(path: &Path, error: &dyn std::fmt::Display) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("cannot use {}: {error}", path.display()))
-}
-
-fn certificates(path: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
-    let found = CertificateDer::pem_file_iter(path).map_err(|error| failed(path, &error))?;
-    let found: Vec<_> = found.collect::<Result<_, _>>().map_err(|error| failed(path, &error))?;
-    if found.is_empty() { Err(failed(path, &"no certificate in it")) } else { Ok(found) }
-}
-
-/// Believes any server: `--tls` without `--tlsverify`.
-#[derive(Debug)]
-struct Unverified(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Unverified {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
     }
 }
 

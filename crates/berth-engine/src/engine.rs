@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::apparmor::AppArmor;
 use crate::container::Index;
 use crate::event::Bus;
 use crate::life::exec::Execs;
@@ -28,6 +29,8 @@ pub(crate) struct Parts {
     pub settings: Settings,
     /// The settings as they are now.
     pub current: Current,
+    /// Whether and how AppArmor confines containers.
+    pub apparmor: AppArmor,
     /// The ID of this installation.
     pub installation: String,
     /// The data root.
@@ -69,12 +72,14 @@ impl Parts {
         storage: Arc<Storage>,
         networks: Networks,
         spawner: Spawner,
+        apparmor: AppArmor,
     ) -> Result<Parts, Error> {
         Ok(Parts {
             images: images(&settings, &storage),
             current: Current::new(settings.clone()),
             installation: crate::installation::id(&settings.data_root)?,
             settings,
+            apparmor,
             networks,
             spawner,
             containers: Index::default(),

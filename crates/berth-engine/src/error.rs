@@ -116,6 +116,9 @@ pub enum Error {
     /// A container's network could not be set up.
     #[error("failed to set up container networking: {0}")]
     Connect(#[source] Box<Error>),
+    /// The PID namespace of another container could not be joined; what is wrong is not the request to start.
+    #[error("failed to join PID namespace: {0}")]
+    JoinPid(#[source] Box<Error>),
     /// A cgroup could not be changed or read.
     #[error(transparent)]
     Cgroup(#[from] berth_runtime::cgroup::Error),
@@ -183,6 +186,7 @@ impl Error {
             | Error::Archive(_)
             | Error::Network(_)
             | Error::Connect(_)
+            | Error::JoinPid(_)
             | Error::Cgroup(_)
             | Error::Spawner(_)
             | Error::Shim(_)

@@ -137,7 +137,7 @@ fn info(parts: &Parts) -> Result<system::Info, Error> {
         no_proxy: proxies.none,
         live_restore_enabled: settings.live_restore,
         init_binary: "docker-init".into(),
-        security_options: host::security_options(&settings.defaults),
+        security_options: host::security_options(&settings.defaults, parts.apparmor.is_present()),
         firewall_backend: Some(Firewall { driver: "nftables".into(), info: None }),
         ..system::Info::default()
     };

@@ -5,6 +5,7 @@
 //! `berth-api`. No byte of a container's output passes through here unless a client reads its log.
 #![forbid(unsafe_code)]
 
+mod apparmor;
 mod blocking;
 mod cdi;
 mod container;

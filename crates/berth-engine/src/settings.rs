@@ -34,6 +34,8 @@ pub struct Settings {
     pub keep_free_bytes: Option<u64>,
     /// Bytes that compressed layers may take; `None` for a tenth of the file system.
     pub blob_cache_bytes: Option<u64>,
+    /// Bytes that a container may write that has no limit of its own; `None` for any number.
+    pub storage_limit: Option<u64>,
     /// Parent of containers' cgroups below each hierarchy: `/berth`, and `/docker` under Docker's name.
     pub cgroup_parent: String,
     /// Where files of the Container Device Interface lie; the last directory outranks the others.
@@ -60,6 +62,7 @@ impl Settings {
             registry: RegistrySettings::default(),
             keep_free_bytes: None,
             blob_cache_bytes: None,
+            storage_limit: None,
             cgroup_parent: "/berth".into(),
             cdi_dirs: vec!["/etc/cdi".into(), "/var/run/cdi".into()],
             labels: Vec::new(),

@@ -18,7 +18,6 @@ use crate::{Error, PortMapping, sysctl};
 /// `NLM_F_CREATE | NLM_F_EXCL` (netlink(7)).
 const CREATE: u16 = 0x400 | 0x200;
 const EEXIST: i32 = 17;
-const ENODEV: i32 = 19;
 
 /// A bridge of the host that containers join.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -132,21 +131,6 @@ impl Host {
         sysctl::set("net/ipv4/ip_forward", "1")?;
         // Published ports on 127.0.0.1 are translated on output; the raw chain drops what abuses it.
         sysctl::set(&format!("net/ipv4/conf/{}/route_localnet", bridge.name), "1")
-    }
-
-    /// Deletes a bridge; one that is not there is no error.
-    pub fn remove_bridge(&self, name: &str) -> Result<(), Error> {
-        let mut message = LinkMessage::default();
-        message.attributes.push(LinkAttribute::IfName(name.into()));
-        let describe = format!("delete bridge {name}");
-        match self.request(vec![Request {
-            message: RouteNetlinkMessage::DelLink(message),
-            flags: 0,
-            describe,
-        }]) {
-            Err(error) if error.errno() == Some(ENODEV) => Ok(()),
-            other => Ok(other?),
-        }
     }
 
     /// Makes a veth pair, one end on the bridge and up, the other named in the namespace `netns`, in a single

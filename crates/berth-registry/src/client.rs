@@ -287,10 +287,8 @@ impl Client {
     }
 
     fn tls(&self, authority: &str) -> Result<Arc<ClientConfig>> {
-        tls::settings(&self.config(), authority).map_err(|error| Error::Tls {
-            authority: authority.to_owned(),
-            source: std::io::Error::other(error),
-        })
+        tls::settings(&self.config(), authority)
+            .map_err(|error| Error::Tls { authority: authority.to_owned(), source: error })
     }
 
     /// The address of a registry. One that may do without TLS is asked once whether it has it.

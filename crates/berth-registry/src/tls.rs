@@ -1,40 +1,30 @@
 //! TLS: which certificates are believed.
 
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use berth_tls::Trust;
+use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{ClientConfig, RootCertStore};
 
 use crate::RegistryConfig;
 
 /// The TLS settings for one registry.
-pub(crate) fn settings(config: &RegistryConfig, authority: &str) -> Result<Arc<ClientConfig>, rustls::Error> {
-    let provider = Arc::new(ring::default_provider());
-    let builder =
-        ClientConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
-    let settings = if config.is_insecure(authority) {
-        builder
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Unverified(provider)))
-            .with_no_client_auth()
-    } else {
-        builder.with_root_certificates(roots(config, authority)).with_no_client_auth()
+pub(crate) fn settings(config: &RegistryConfig, authority: &str) -> io::Result<Arc<ClientConfig>> {
+    let trust = match config.is_insecure(authority) {
+        true => Trust::Anyone,
+        false => Trust::Authorities(roots(config, authority)),
     };
-    Ok(Arc::new(settings))
+    berth_tls::client(trust, None).map(Arc::new)
 }
 
 /// The system's authorities, and those for this registry.
 fn roots(config: &RegistryConfig, authority: &str) -> RootCertStore {
-    let mut store = RootCertStore::empty();
-    let found = rustls_native_certs::load_native_certs();
-    for error in found.errors {
-        tracing::debug!(%error, "a certificate of the system is left out");
-    }
-    store.add_parsable_certificates(found.certs);
+    let mut store = berth_tls::system_authorities(|error| {
+        tracing::debug!(error, "a certificate of the system is left out");
+    });
     // The authority is a host and port: it cannot name another directory.
     if !authority.contains('/') && !authority.starts_with('.') {
         for directory in &config.certificates {
@@ -57,44 +47,5 @@ fn add_directory(store: &mut RootCertStore, directory: &Path) {
             }
             Err(error) => tracing::warn!(path = %path.display(), %error, "cannot read a certificate"),
         }
-    }
-}
-
-/// Believes anyone: for registries that the user calls insecure.
-#[derive(Debug)]
-struct Unverified(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Unverified {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
     }
 }

@@ -3,7 +3,8 @@
 //! The engine composes a configuration from these pieces; [`spec`] is the whole default.
 
 use std::collections::{HashMap, HashSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use oci_spec::runtime::{
     Capability, Linux, LinuxCapabilities, LinuxDevice, LinuxDeviceCgroup, LinuxDeviceType, LinuxNamespace,
@@ -15,8 +16,8 @@ use crate::capability;
 /// `PATH` of a container whose image sets none.
 pub const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Paths hidden behind an empty file or directory.
-pub const MASKED_PATHS: [&str; 13] = [
+/// Paths hidden behind an empty file or directory, beside those of [`masked_paths`] that depend on the machine.
+pub const MASKED_PATHS: [&str; 12] = [
     "/proc/acpi",
     "/proc/asound",
     "/proc/interrupts",
@@ -29,8 +30,11 @@ pub const MASKED_PATHS: [&str; 13] = [
     "/proc/timer_stats",
     "/sys/devices/virtual/powercap",
     "/sys/firmware",
-    "/proc/pressure",
 ];
+
+/// Paths hidden beyond Docker's list, which clients see and compare, from containers that have that list:
+/// the pressure of the whole host tells one container of the others.
+pub const MASKED_BESIDE: [&str; 1] = ["/proc/pressure"];
 
 /// Paths that are bound read-only onto themselves.
 pub const READONLY_PATHS: [&str; 5] =
@@ -43,9 +47,43 @@ pub const SYSCTLS: [(&str, &str); 2] =
 /// Size of `/dev/shm` in bytes.
 pub const SHM_BYTES: u64 = 64 << 20;
 
-/// [`MASKED_PATHS`], owned.
+/// [`MASKED_PATHS`], and the processors' counters of thermal throttling, as far as this machine has them: with
+/// them a container can watch what others do.
 pub fn masked_paths() -> Vec<String> {
-    MASKED_PATHS.iter().map(|path| (*path).to_owned()).collect()
+    static PATHS: LazyLock<Vec<String>> = LazyLock::new(|| {
+        let mut paths: Vec<String> = MASKED_PATHS.iter().map(|path| (*path).to_owned()).collect();
+        paths.extend(throttle_counters(Path::new("/sys/devices/system/cpu")));
+        paths
+    });
+    PATHS.clone()
+}
+
+/// `cpu<number>/thermal_throttle` beneath a directory, in the order of their numbers.
+fn throttle_counters(directory: &Path) -> Vec<String> {
+    let mut found: Vec<(u32, String)> = std::fs::read_dir(directory)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| {
+            let number = entry.file_name().to_str()?.strip_prefix("cpu")?.parse().ok()?;
+            let path = entry.path().join("thermal_throttle");
+            path.exists().then(|| (number, path.to_string_lossy().into_owned()))
+        })
+        .collect();
+    found.sort_unstable();
+    found.into_iter().map(|(_, path)| path).collect()
+}
+
+/// A container's masked paths with those of [`MASKED_BESIDE`], if its list has everything that Docker's has: who
+/// chose another list gets exactly that.
+pub fn with_masked_beside(mut paths: Vec<String>) -> Vec<String> {
+    let defaults = MASKED_PATHS.iter().all(|default| paths.iter().any(|path| path == default));
+    if defaults {
+        let missing = MASKED_BESIDE.iter().filter(|path| !paths.iter().any(|have| have == *path));
+        let missing: Vec<String> = missing.map(|path| (*path).to_owned()).collect();
+        paths.extend(missing);
+    }
+    paths
 }
 
 /// [`READONLY_PATHS`], owned.
@@ -213,6 +251,30 @@ pub fn spec(args: &[&str]) -> Spec {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_has_dockers_masked_paths_gets_more() {
+        let more = with_masked_beside(masked_paths());
+        assert_eq!(more.len(), masked_paths().len() + 1);
+        assert!(more.iter().any(|path| path == "/proc/pressure"));
+        assert_eq!(with_masked_beside(more.clone()), more);
+        let chosen = vec!["/proc/kcore".to_owned()];
+        assert_eq!(with_masked_beside(chosen.clone()), chosen);
+        assert!(with_masked_beside(Vec::new()).is_empty());
+    }
+
+    #[test]
+    fn counters_of_throttling_are_found_in_order() {
+        let directory = tempfile::tempdir().unwrap();
+        for name in
+            ["cpu10/thermal_throttle", "cpu2/thermal_throttle", "cpu3/cache", "cpufreq/thermal_throttle"]
+        {
+            std::fs::create_dir_all(directory.path().join(name)).unwrap();
+        }
+        let found = throttle_counters(directory.path());
+        let names: Vec<&str> = found.iter().map(|path| path.rsplit('/').nth(1).unwrap()).collect();
+        assert_eq!(names, ["cpu2", "cpu10"]);
+    }
 
     #[test]
     fn the_default_round_trips_and_has_no_inheritable_capability() {

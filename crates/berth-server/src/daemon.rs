@@ -183,12 +183,17 @@ impl Daemon {
             tracing::debug!(%error, "pages that only the start needed stay");
         }
 
+        let mut host_goes_down = false;
         let name = loop {
             match signals.next().await {
                 Asked::End(name) => break name,
                 // It reads files.
                 Asked::Reload => tokio::task::block_in_place(|| self.reload(&engine)),
                 Asked::Report => report(),
+                Asked::HostGoesDown => {
+                    tracing::info!("the host goes down: containers will be stopped with the daemon");
+                    host_goes_down = true;
+                }
             }
         };
         tracing::info!(signal = name, "stopping");
@@ -199,7 +204,7 @@ impl Daemon {
             acceptors.wait().await;
             // Streams may last for ever; they end with the process.
             let _ = tokio::time::timeout(DRAIN, conversations.wait()).await;
-            engine.shutdown().await;
+            engine.shutdown(host_goes_down).await;
         };
         tokio::select! {
             () = end => {}

@@ -267,6 +267,7 @@ impl Options {
             // As in Docker, a negative number waits for ever.
             settings.shutdown_timeout = u64::try_from(seconds).map_or(Duration::MAX, Duration::from_secs);
         }
+        settings.storage_limit = storage_limit(given.list("storage-opt"))?;
         let parent = given.text("cgroup-parent").filter(|parent| !parent.is_empty());
         settings.cgroup_parent = parent.unwrap_or(defaults.cgroup_parent).to_owned();
         settings.labels = labels(given.list("label"))?;
@@ -297,6 +298,21 @@ impl Options {
         }
         Ok(())
     }
+}
+
+/// The one option of storage that means something here; as in Docker, any other is a mistake.
+fn storage_limit(given: &[String]) -> Result<Option<u64>, OptionError> {
+    let mut limit = None;
+    for option in given {
+        let (key, text) = option
+            .split_once('=')
+            .ok_or_else(|| value(format!("unable to parse storage-opt key/value: {option}")))?;
+        match key.trim().to_ascii_lowercase().as_str() {
+            "overlay2.size" => limit = Some(size(text).ok_or_else(|| OptionError::Size(text.to_owned()))?),
+            other => return Err(value(format!("overlay2: unknown option {other}"))),
+        }
+    }
+    Ok(limit)
 }
 
 fn number(given: &Given, flag: &'static str) -> Result<Option<i64>, ConfigError> {

@@ -13,6 +13,8 @@ pub enum Asked {
     Reload,
     /// A line in the log.
     Report,
+    /// The host goes down: the end that follows is that of the containers too.
+    HostGoesDown,
 }
 
 /// The signals that a daemon understands.
@@ -21,7 +23,11 @@ pub struct Signals {
     interrupt: Signal,
     hangup: Signal,
     user: Signal,
+    power: Signal,
 }
+
+/// `SIGPWR`.
+const POWER: i32 = 30;
 
 impl Signals {
     /// From here on, they do nothing by themselves.
@@ -31,12 +37,16 @@ impl Signals {
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
             user: signal(SignalKind::user_defined1())?,
+            power: signal(SignalKind::from_raw(POWER))?,
         })
     }
 
     /// What the next signal asks for.
     pub async fn next(&mut self) -> Asked {
         tokio::select! {
+            biased;
+            // Before the end, which service managers ask for right after it.
+            _ = self.power.recv() => Asked::HostGoesDown,
             _ = self.terminate.recv() => Asked::End("SIGTERM"),
             _ = self.interrupt.recv() => Asked::End("SIGINT"),
             _ = self.hangup.recv() => Asked::Reload,

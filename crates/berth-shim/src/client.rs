@@ -90,6 +90,11 @@ pub enum ShimEvent {
     Failed(StartError),
     /// The container has ended, and its log is complete.
     Exited(ExitStatus),
+    /// Log messages were lost.
+    LogLost {
+        /// So many since the container started.
+        messages: u64,
+    },
     /// An added process has ended.
     ExecExited {
         /// Its ID.
@@ -268,14 +273,6 @@ impl ShimClient {
         self.perform(&Request::Kill { target, signal }, Vec::new()).await
     }
 
-    /// Ends a process's standard input.
-    ///
-    /// # Errors
-    /// A fault if it has ended.
-    pub async fn close_stdin(&self, target: Target) -> Result<(), ClientError> {
-        self.perform(&Request::CloseStdin { target }, Vec::new()).await
-    }
-
     async fn perform(&self, request: &Request, fds: Vec<OwnedFd>) -> Result<(), ClientError> {
         match self.ask(request, fds).await? {
             Reply::Done => Ok(()),
@@ -394,6 +391,7 @@ fn with_descriptors(event: Event, fds: Vec<OwnedFd>) -> Option<ShimEvent> {
         Event::Started { pid, at } => ShimEvent::Started { pid, at, pidfd: fds.next() },
         Event::Failed(error) => ShimEvent::Failed(error),
         Event::Exited(status) => ShimEvent::Exited(status),
+        Event::LogLost { messages } => ShimEvent::LogLost { messages },
         Event::ExecExited { exec, code } => ShimEvent::ExecExited { exec, code },
     })
 }

@@ -158,11 +158,6 @@ pub enum Request {
         /// Which signal, by number.
         signal: i32,
     },
-    /// Close the write end of a process's standard input, once what is buffered has been written.
-    CloseStdin {
-        /// Of which process.
-        target: Target,
-    },
 }
 
 /// What a shim answers.
@@ -247,6 +242,11 @@ pub enum Event {
     Failed(StartError),
     /// The container has ended, and its log is complete.
     Exited(ExitStatus),
+    /// Log messages found no room, where the container does not wait for it.
+    LogLost {
+        /// So many since the container started.
+        messages: u64,
+    },
     /// An added process has ended.
     ExecExited {
         /// Its ID.

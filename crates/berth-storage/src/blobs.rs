@@ -364,9 +364,4 @@ impl BlobWriter {
         }
         adopt(&self.shared, &self.file, &self.path, self.kind, &digest, self.offset, lease)
     }
-
-    /// Throws away what has come.
-    pub fn discard(self) {
-        let _ = std::fs::remove_file(&self.path);
-    }
 }

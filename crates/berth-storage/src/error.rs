@@ -131,6 +131,9 @@ pub enum Error {
         /// What came (so far).
         actual: u64,
     },
+    /// The file system keeps no limits of directories.
+    #[error("the data root's file system has no project quotas, or does not enforce them")]
+    NoQuotas,
     /// An identifier that cannot be a directory's name.
     #[error("identifier {0:?} is not allowed")]
     BadIdentifier(String),

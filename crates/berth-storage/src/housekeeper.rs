@@ -4,7 +4,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use crate::{Result, Shared, database};
+use crate::{Result, Shared, database, projects};
 
 /// Wakes the housekeeper; a wake that is pending already is enough.
 #[derive(Clone, Debug)]
@@ -46,6 +46,9 @@ impl Housekeeper {
             while wake.recv().is_ok() && is_open() {
                 if let Err(error) = shared_of_thread.root.empty_trash(is_open) {
                     tracing::warn!(%error, "emptying the trash");
+                }
+                if let Err(error) = projects::release(&shared_of_thread) {
+                    tracing::warn!(%error, "numbers of projects were not freed");
                 }
                 if shared_of_thread.database.wants_checkpoint()
                     && let Err(error) = database::checkpoint(&connection)

@@ -24,6 +24,7 @@ mod images;
 mod kv;
 mod layers;
 mod leases;
+mod projects;
 mod root;
 mod snapshots;
 mod sweep;
@@ -82,6 +83,8 @@ pub(crate) struct Shared {
     structure: Mutex<()>,
     pub(crate) options: Options,
     pub(crate) keep_free_bytes: u64,
+    /// Whether the file system keeps limits of writable layers.
+    pub(crate) enforces_quotas: bool,
     pub(crate) waker: housekeeper::Waker,
 }
 
@@ -113,6 +116,8 @@ impl Storage {
             Some(bytes) => bytes,
             None => (root.file_system_size()? / KEPT_SHARE).min(KEPT_MOST),
         };
+        let enforces_quotas = berth_sys::quota::is_enforced(root.fd())
+            .map_err(|error| Error::file("looking for quotas of", root.path(), error))?;
         let shared = Arc::new(Shared {
             root,
             database,
@@ -120,6 +125,7 @@ impl Storage {
             structure: Mutex::default(),
             options,
             keep_free_bytes,
+            enforces_quotas,
             waker,
         });
         sweep::sweep(&shared)?;
@@ -222,6 +228,12 @@ impl Storage {
             }
             other => other,
         }
+    }
+
+    /// Whether writable layers can be limited: the file system has project quotas, and enforces them.
+    #[must_use]
+    pub fn enforces_quotas(&self) -> bool {
+        self.shared.enforces_quotas
     }
 
     /// Bytes that stay free on the file system.

@@ -11,7 +11,7 @@ use rustix::fs::Mode;
 
 use crate::database::{digest, failed};
 use crate::root::EMPTY_LAYER;
-use crate::{Error, Result, Shared, SnapshotLease, garbage, layers};
+use crate::{Error, Result, Shared, SnapshotLease, garbage, layers, projects};
 
 /// What an overlay of a container is made of.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +40,14 @@ impl<'a> Snapshots<'a> {
     /// # Errors
     /// [`Error::Exists`]; [`Error::NotFound`] for the layer; file and database errors.
     pub fn create(&self, id: &str, chain: Option<&Digest>) -> Result<()> {
+        self.create_limited(id, chain, None)
+    }
+
+    /// As [`Snapshots::create`]; the container can write so many bytes at most, if a limit is given.
+    ///
+    /// # Errors
+    /// As [`Snapshots::create`]; [`Error::NoQuotas`] for a limit on a file system that cannot keep it.
+    pub fn create_limited(&self, id: &str, chain: Option<&Digest>, limit: Option<u64>) -> Result<()> {
         check(id)?;
         let path = relative(id);
         let root = self.shared.root.fd();
@@ -49,16 +57,18 @@ impl<'a> Snapshots<'a> {
             }
             other => other.map_err(|error| Error::file("creating", &path, error))?,
         }
-        let result = self.fill(id, chain);
-        if result.is_err()
-            && let Err(error) = self.shared.root.trash(&path)
-        {
-            tracing::warn!(%error, "a half-made snapshot stays until the next start");
+        let result = self.fill(id, chain, limit);
+        if result.is_err() {
+            let abandoned = self.shared.write(|transaction| projects::abandon(transaction, id));
+            if let Err(error) = abandoned.and_then(|()| self.shared.root.trash(&path)) {
+                tracing::warn!(%error, "a half-made snapshot stays until the next start");
+            }
+            self.shared.waker.wake();
         }
         result
     }
 
-    fn fill(&self, id: &str, chain: Option<&Digest>) -> Result<()> {
+    fn fill(&self, id: &str, chain: Option<&Digest>, limit: Option<u64>) -> Result<()> {
         let path = relative(id);
         for (name, mode) in [("upper", 0o755), ("work", 0o700), ("log", 0o700)] {
             let path = format!("{path}/{name}");
@@ -66,6 +76,11 @@ impl<'a> Snapshots<'a> {
                 .map_err(|error| Error::file("creating", path, error))?;
         }
         self.like_image(&self.directory(id).join("upper"), chain)?;
+        if let Some(bytes) = limit {
+            // Both: files are moved from the one to the other, which the kernel refuses between projects.
+            let directories = [format!("{path}/upper"), format!("{path}/work")];
+            projects::limit(self.shared, id, &directories, bytes)?;
+        }
         let _structure = self.shared.structure();
         self.shared.write(|transaction| {
             let missing = match chain {
@@ -158,7 +173,8 @@ impl<'a> Snapshots<'a> {
                 .prepare_cached("DELETE FROM snapshots WHERE id = ?")
                 .and_then(|mut statement| statement.execute([id]))
                 .map(drop)
-                .map_err(failed("removing a snapshot"))
+                .map_err(failed("removing a snapshot"))?;
+            projects::abandon(transaction, id)
         })?;
         self.shared.root.trash(&relative(id))?;
         self.shared.waker.wake();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::root::{EMPTY_LAYER, PARTIAL};
-use crate::{Error, Result, Shared, garbage};
+use crate::{Error, Result, Shared, garbage, projects};
 
 /// How long a partly received blob waits for somebody to go on with it.
 const PARTIAL_AGE: Duration = Duration::from_secs(24 * 3600);
@@ -30,7 +30,7 @@ pub(crate) fn sweep(shared: &Arc<Shared>) -> Result<()> {
     trash_unknown(shared, "containers", &known("SELECT id FROM snapshots", 0)?)?;
     trash_unknown(shared, "blobs/sha256", &known("SELECT digest FROM blobs", algorithm)?)?;
     garbage::collect(shared)?;
-    Ok(())
+    projects::abandon_unknown(shared)
 }
 
 fn trash_unknown(shared: &Shared, directory: &str, known: &HashSet<String>) -> Result<()> {

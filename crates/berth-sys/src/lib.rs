@@ -11,6 +11,7 @@ pub mod mount;
 pub mod netns;
 pub mod payload;
 pub mod process;
+pub mod quota;
 pub mod rtnetlink;
 pub mod sealed;
 pub mod seccomp;

@@ -104,6 +104,41 @@ pub fn fork() -> io::Result<Fork> {
     clone3(0, None)
 }
 
+/// A child that runs a function.
+#[derive(Debug)]
+pub struct Child {
+    pidfd: OwnedFd,
+}
+
+impl Child {
+    /// Readable when the child has ended.
+    pub fn pidfd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+
+    /// Waits for the child's end and forgets it.
+    pub fn reap(&self) {
+        let id = rustix::process::WaitId::PidFd(self.pidfd.as_fd());
+        // One that somebody else has reaped is as good as reaped.
+        let _ = rustix::process::waitid(id, rustix::process::WaitIdOptions::EXITED);
+    }
+}
+
+/// Copies the calling process; the child runs `work` with `argument` and ends with the code that it returns. Of the
+/// descriptors beyond 2 it has only `keep`, which the parent gives up. Fails with `EBUSY` in a process that has several
+/// threads.
+pub fn fork_with(keep: OwnedFd, work: fn(OwnedFd, &str) -> i32, argument: &str) -> io::Result<Child> {
+    match fork()? {
+        Fork::Parent { pidfd, .. } => Ok(Child { pidfd }),
+        Fork::Child => {
+            // SAFETY: the child ends without returning, and neither a plain function nor a text owns a descriptor: no
+            // owner of a closed one is used or dropped.
+            let closed = unsafe { close_all_but(&[keep.as_fd()]) };
+            exit_now(if closed.is_ok() { work(keep, argument) } else { 1 })
+        }
+    }
+}
+
 /// A NULL-terminated array of C strings, as `execve` takes it; made before a clone, it costs the child nothing.
 #[derive(Debug, Default)]
 pub struct CStrings {
@@ -318,17 +353,6 @@ pub fn new_session_keyring() -> io::Result<()> {
 pub fn personality(domain: u32) -> io::Result<()> {
     // SAFETY: no memory is touched.
     if unsafe { libc::personality(libc::c_ulong::from(domain)) } < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(())
-}
-
-/// Sets the I/O class (0–3) and priority (0–7) of the calling thread (ioprio_set(2)).
-pub fn set_io_priority(class: u8, priority: u8) -> io::Result<()> {
-    const IOPRIO_WHO_PROCESS: libc::c_int = 1;
-    let value = libc::c_int::from(class) << 13 | libc::c_int::from(priority);
-    // SAFETY: no memory is touched.
-    if unsafe { libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, value) } < 0 {
         return Err(io::Error::last_os_error());
     }
     Ok(())

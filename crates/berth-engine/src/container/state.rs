@@ -212,10 +212,21 @@ mod tests {
         State::Running(Running { pid: 7, started_at: at(100), paused, endpoint: None })
     }
 
+    fn starting(again: bool) -> State {
+        State::Starting { endpoint: None, before: Some(exited(1)), again }
+    }
+
+    #[test]
+    fn a_start_by_the_policy_is_part_of_the_restart() {
+        let shown = starting(true).to_api();
+        assert!(shown.restarting && shown.running && shown.exit_code == 1);
+        let shown = starting(false).to_api();
+        assert!(!shown.restarting && !shown.running);
+    }
+
     #[test]
     fn each_state_has_its_word_and_description() {
         let now = at(200 + 7200);
-        let starting = |again| State::Starting { endpoint: None, before: Some(exited(1)), again };
         for (state, word, text) in [
             (State::NEW, "created", "Created"),
             (State::Starting { endpoint: None, before: None, again: false }, "created", "Created"),
@@ -267,6 +278,7 @@ mod tests {
             State::Exited(exited(1)),
             State::Restarting(exited(1)),
             State::Removing,
+            starting(true),
         ];
         for state in states {
             let text = serde_json::to_string(&state).unwrap();

@@ -75,11 +75,6 @@ pub fn validate(host: &mut HostConfig, kernel: Kernel, warnings: &mut Vec<String
     if host.annotations.iter().flatten().any(|(name, _)| name.is_empty()) {
         return Err(invalid("invalid Annotations: the empty string is not permitted as an annotation key"));
     }
-    if host.storage_opt.as_ref().is_some_and(|options| !options.is_empty()) {
-        return Err(invalid(
-            "--storage-opt is supported only for overlay over xfs with 'pquota' mount option, and not here",
-        ));
-    }
     if host.cpu_percent > 0 {
         host.cpu_percent = 0;
         warnings.push("linux does not support CPU percent. Percent discarded.".into());
@@ -272,8 +267,6 @@ mod tests {
         assert!(check(ALL, |host| host.isolation = "Default".into()).is_ok());
         assert!(check(ALL, |host| host.io_maximum_iops = 1).is_err());
         assert!(check(ALL, |host| host.cpuset_mems = "512".into()).unwrap_err().contains("memory nodes"));
-        let sized = Some([("size".to_owned(), "1g".to_owned())].into());
-        assert!(check(ALL, |host| host.storage_opt = sized).unwrap_err().contains("--storage-opt"));
     }
 
     #[test]

@@ -6,6 +6,7 @@ pub mod merge;
 pub mod mounts;
 pub mod ports;
 pub mod security;
+pub mod storage;
 mod sysctls;
 pub mod validate;
 

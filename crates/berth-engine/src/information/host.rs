@@ -145,9 +145,12 @@ pub fn open_descriptors() -> i64 {
 }
 
 /// What protects the host from containers, in Docker's words.
-pub fn security_options(defaults: &ContainerDefaults) -> Vec<String> {
+pub fn security_options(defaults: &ContainerDefaults, apparmor: bool) -> Vec<String> {
     let there = |path: &str| Path::new(path).exists();
     let mut options = Vec::new();
+    if apparmor {
+        options.push("name=apparmor".to_owned());
+    }
     if there("/proc/sys/kernel/seccomp/actions_avail") {
         options.push(format!("name=seccomp,profile={}", defaults.seccomp.name()));
     }

@@ -103,16 +103,16 @@ async fn sweep(parts: &Arc<Parts>) -> Result<(), Error> {
         for id in snapshots.list()?.iter().filter(|id| parts.containers.find(id).is_err()) {
             snapshots.remove(id)?;
         }
+        let runs = |id: &str| parts.containers.find(id).is_ok_and(|found| found.life().borrow().up);
+        parts.sweep_shm(runs);
         let Ok(entries) = std::fs::read_dir(parts.settings.exec_root.join("containers")) else {
             return Ok(());
         };
         for entry in entries.flatten() {
             let id = entry.file_name().to_string_lossy().into_owned();
-            let stale = match parts.containers.find(&id) {
-                Ok(container) => !container.life().borrow().up,
-                Err(_) => true,
-            };
-            if stale && let Err(error) = remove_tree(&entry.path()) {
+            if !runs(&id)
+                && let Err(error) = remove_tree(&entry.path())
+            {
                 tracing::warn!(%error, "a shim's directory stays");
             }
         }
@@ -297,7 +297,7 @@ async fn first_word(directory: &Path) -> Option<Told> {
             ShimEvent::Exited(status) => return Some(Told::Ended(status.into(), Some(control))),
             // Nobody releases it any more; without this connection the shim gives up.
             ShimEvent::Cloned { .. } | ShimEvent::Failed(_) => return Some(Told::NeverStarted),
-            ShimEvent::ExecExited { .. } => {}
+            ShimEvent::ExecExited { .. } | ShimEvent::LogLost { .. } => {}
         }
     }
 }

@@ -32,7 +32,7 @@ fn create(parts: &Arc<Parts>, mut op: op::CreateContainer) -> Result<CreateRespo
     let image = parts.images.resolve(&op.config.image)?;
     check_platform(&op, &image.config)?;
     let inherited = inherited(parts, &op.host_config)?;
-    check_named(parts, &op.host_config)?;
+    settle_named(parts, &mut op.host_config)?;
     let defaults = create::image_defaults(&image.config);
     parts.current.get().defaults.settle(&mut op.host_config);
     let (mut definition, warnings) =
@@ -43,9 +43,10 @@ fn create(parts: &Arc<Parts>, mut op: op::CreateContainer) -> Result<CreateRespo
     // Composed again at each start; what cannot be is refused now.
     let cgroup = crate::spec::cgroup_path(&definition, &parts.settings.cgroup_parent);
     crate::spec::compose(&without_devices(&definition), &cgroup, &Default::default())?;
+    let limit = storage_limit(parts, &definition.host)?;
     let id = definition.id.clone();
     let name = take_name(parts, wanted, &id)?;
-    let outcome = make(parts, definition, &name, image.record.chain.as_ref());
+    let outcome = make(parts, definition, &name, image.record.chain.as_ref(), limit);
     if outcome.is_err() {
         parts.containers.release(&name, &id);
     }
@@ -110,12 +111,19 @@ fn inherited(parts: &Parts, host: &HostConfig) -> Result<Vec<MountPlan>, Error> 
     Ok(all)
 }
 
-/// Other containers that it names have to be there.
-fn check_named(parts: &Parts, host: &HostConfig) -> Result<(), Error> {
-    for name in
-        [&host.pid_mode, &host.ipc_mode].into_iter().filter_map(|mode| mode.strip_prefix("container:"))
+/// Other containers that it names have to be there. Whose namespaces it joins is kept by ID: names change.
+fn settle_named(parts: &Parts, host: &mut HostConfig) -> Result<(), Error> {
+    for mode in [&mut host.pid_mode, &mut host.ipc_mode] {
+        let Some(name) = mode.strip_prefix("container:") else { continue };
+        let found =
+            parts.containers.find(name).map_err(|error| Error::InvalidParameter(error.to_string()))?;
+        *mode = format!("container:{}", found.id());
+    }
+    if let Some(name) = host.network_mode.strip_prefix("container:")
+        // One that is not there is missed where its network is looked for.
+        && let Ok(found) = parts.containers.find(name)
     {
-        parts.containers.find(name).map_err(|error| Error::InvalidParameter(error.to_string()))?;
+        host.network_mode = format!("container:{}", found.id());
     }
     for link in host.links.iter().flatten() {
         let name = link.split(':').next().unwrap_or_default();
@@ -134,6 +142,15 @@ fn without_devices(definition: &Definition) -> Definition {
     (host.blkio_device_read_bps, host.blkio_device_write_bps) = (None, None);
     (host.blkio_device_read_iops, host.blkio_device_write_iops) = (None, None);
     definition
+}
+
+/// Bytes that the container may write, by its own option or the daemon's.
+fn storage_limit(parts: &Parts, host: &HostConfig) -> Result<Option<u64>, Error> {
+    let limit = create::storage::limit(host)?.or(parts.settings.storage_limit);
+    if limit.is_some() && !parts.storage.enforces_quotas() {
+        return Err(Error::InvalidParameter(create::storage::UNSUPPORTED.to_owned()));
+    }
+    Ok(limit.filter(|bytes| *bytes != 0))
 }
 
 fn take_name(parts: &Parts, wanted: Option<String>, id: &str) -> Result<String, Error> {
@@ -158,12 +175,13 @@ fn make(
     definition: Definition,
     name: &str,
     chain: Option<&berth_oci::Digest>,
+    limit: Option<u64>,
 ) -> Result<(), Error> {
     let id = definition.id.clone();
     let kept = Kept::new(name.to_owned());
     let (container, mailbox) = Container::new(definition, kept.clone());
     let record = container.record(&kept)?;
-    parts.storage.snapshots().create(&id, chain)?;
+    parts.storage.snapshots().create_limited(&id, chain, limit)?;
     if let Err(first) = parts.storage.containers().put(&record) {
         return Err(match parts.storage.snapshots().remove(&id) {
             Ok(()) => first.into(),

@@ -287,8 +287,10 @@ impl PendingExec {
         };
         let user = op.user.clone().unwrap_or_else(|| definition.config.user.clone());
         let groups = definition.host.group_add.clone().unwrap_or_default();
+        let mut process = process::process(wanted, &definition.config, &definition.host, &security)?;
+        self.parts.apparmor.confine(&mut process, &definition.host);
         Ok(ExecLaunch {
-            process: process::process(wanted, &definition.config, &definition.host, &security)?,
+            process,
             cgroups_path: Some(spec::cgroup_path(definition, &self.parts.settings.cgroup_parent)),
             seccomp: spec::seccomp(definition, &security)?,
             terminal: size,

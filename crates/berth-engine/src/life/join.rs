@@ -10,6 +10,7 @@ use berth_sys::process::enter_mount_namespace;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 
 use super::owner::Owner;
+use super::shm;
 use crate::Error;
 use crate::container::Container;
 use crate::container::state::State;
@@ -18,20 +19,28 @@ use crate::engine::Parts;
 use crate::spec::Joined;
 
 /// Whose shared memory is mounted at `/dev/shm`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Shm {
     /// The host's.
     Host,
     /// That of the container with this init.
     Of(i32),
+    /// Its own, mounted at a path of the host so that others may join it.
+    Shareable {
+        /// Where.
+        path: PathBuf,
+        /// Its size.
+        bytes: u64,
+    },
 }
 
 impl Shm {
-    /// A detached copy of the mount. Blocks.
+    /// A detached copy of the mount, which is made first if it is the container's own. Blocks.
     pub fn open(self) -> Result<OwnedFd, Error> {
         let failed = |source| Error::Io { operation: "open the shared memory of another".into(), source };
         match self {
             Shm::Host => mount::clone_at(CWD, Path::new("/dev/shm"), false).map_err(failed),
+            Shm::Shareable { path, bytes } => shm::make(&path, bytes),
             Shm::Of(pid) => {
                 // A thread that changes its mount namespace is of no use to anyone else afterwards.
                 let opened = std::thread::spawn(move || shm_inside(pid)).join();
@@ -84,12 +93,16 @@ impl Owner {
             joined.network = Some(namespace(running.pid, "net"));
         }
         if let Some(name) = definition.host.pid_mode.strip_prefix("container:") {
-            let pid = running(&*self.other(name, "PID namespace")?, name)
-                .map_err(|error| wrapped("failed to join PID namespace", &error))?;
+            let other = self.other(name, "PID namespace").map_err(|error| Error::JoinPid(Box::new(error)))?;
+            let pid = running(&other, name).map_err(|error| Error::JoinPid(Box::new(error)))?;
             joined.pid = Some(namespace(pid, "pid"));
         }
         let shm = match definition.host.ipc_mode.as_str() {
             "host" => Some(Shm::Host),
+            "shareable" => Some(Shm::Shareable {
+                path: self.parts.shm_path(self.container.id()),
+                bytes: u64::try_from(definition.host.shm_size).unwrap_or(berth_runtime::defaults::SHM_BYTES),
+            }),
             mode => match mode.strip_prefix("container:") {
                 Some(name) => {
                     let pid = self

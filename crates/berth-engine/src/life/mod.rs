@@ -17,6 +17,7 @@ mod processes;
 mod prune;
 mod remove;
 mod sample;
+mod shm;
 mod sources;
 mod start;
 pub mod stats;

@@ -14,6 +14,7 @@ use ipnet::Ipv4Net;
 use super::adopt;
 use super::owner::{Request, StopRequest, ask};
 use super::stop::{stop_signal, stop_timeout};
+use crate::apparmor::AppArmor;
 use crate::blocking::blocking;
 use crate::container::Container;
 use crate::engine::Parts;
@@ -48,7 +49,7 @@ impl Engine {
             &settings.data_root,
             Some(format!("{parent}/shims")),
         )?;
-        let parts = Arc::new(Parts::new(settings, storage, networks, spawner)?);
+        let parts = Arc::new(Parts::new(settings, storage, networks, spawner, AppArmor::prepare().await)?);
         let engine = Arc::new(Engine { parts: Arc::clone(&parts) });
         let keeper = Arc::clone(&parts);
         tokio::spawn(async move {
@@ -69,12 +70,13 @@ impl Engine {
         Ok(engine)
     }
 
-    /// Ends gracefully: containers are stopped unless live restore is on.
-    pub async fn shutdown(&self) {
+    /// Ends gracefully: containers are stopped unless live restore is on. If the host goes down they are in any case:
+    /// nothing could take them over, and they would be killed without a word.
+    pub async fn shutdown(&self, host_goes_down: bool) {
         let parts = &self.parts;
         parts.closing.store(true, Ordering::SeqCst);
         let settings = parts.current.get();
-        if !settings.live_restore {
+        if host_goes_down || !settings.live_restore {
             let all = parts.containers.all();
             let default = settings.defaults.stop_timeout;
             let patience = all.iter().filter_map(|c| stop_timeout(c, default)).max().unwrap_or_default();
@@ -173,7 +175,13 @@ fn open_roots(settings: &Settings) -> Result<Arc<Storage>, Error> {
     private_directory(&settings.exec_root.join("containers"))?;
     let options =
         Options { keep_free_bytes: settings.keep_free_bytes, blob_cache_bytes: settings.blob_cache_bytes };
-    Ok(Storage::open(&settings.data_root, options)?)
+    let storage = Storage::open(&settings.data_root, options)?;
+    if settings.storage_limit.is_some_and(|bytes| bytes != 0) && !storage.enforces_quotas() {
+        return Err(Error::InvalidParameter(
+            "Storage option overlay2.size not supported. Filesystem does not support Project Quota".into(),
+        ));
+    }
+    Ok(storage)
 }
 
 /// A directory that only its owner can enter (R20).

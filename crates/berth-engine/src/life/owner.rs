@@ -186,10 +186,19 @@ impl Owner {
                     self.tell(ContainerEvent::ExecDie { id: exec.id.clone(), code });
                 }
             }
+            Some(ShimEvent::LogLost { messages }) => self.warn_of_lost_log(messages),
             // What happens before a program runs is awaited where it is started.
             Some(ShimEvent::Cloned { .. } | ShimEvent::Started { .. } | ShimEvent::Failed(_)) => {}
             None => self.on_shim_lost().await,
         }
+    }
+
+    fn warn_of_lost_log(&self, messages: u64) {
+        tracing::warn!(
+            container = self.container.id(),
+            messages,
+            "log messages were lost since the container started: whoever takes them was too slow"
+        );
     }
 
     /// Takes the new name, on the disk before in memory.

@@ -19,7 +19,7 @@ use berth_shim::protocol::Target;
 use berth_shim::spawner::LaunchRequest;
 
 use super::owner::Owner;
-use super::sources;
+use super::{shm, sources};
 use crate::container::state::{Exited, Failure, Running, State};
 use crate::create::{Definition, NetworkPlan, ports};
 use crate::event::{ContainerEvent, Event, NetworkEvent};
@@ -152,6 +152,9 @@ impl Owner {
         let cgroup = spec::cgroup_path(definition, &parts.settings.cgroup_parent);
         let mut composed = spec::compose(definition, &cgroup, &joined)?;
         spec::add_named_devices(&mut composed, definition, &parts.settings.cdi_dirs)?;
+        if let Some(process) = composed.spec.process_mut() {
+            parts.apparmor.confine(process, &definition.host);
+        }
         let (mut mount_fds, mut fds) = sources::open(&parts, definition, &composed.sources).await?;
         for (index, path, recursive) in &composed.paths {
             mount_fds.insert(*index, fds.len());
@@ -230,6 +233,7 @@ impl Owner {
                 }
                 ShimEvent::Started { pid, at, .. } => return Ok((pid, at)),
                 ShimEvent::Failed(error) => return Err(error.into()),
+                ShimEvent::LogLost { .. } => {}
                 ShimEvent::Exited(_) | ShimEvent::ExecExited { .. } => return Err(lost().into()),
             }
         }
@@ -353,9 +357,12 @@ impl Owner {
         self.lease = None;
         let cgroup = self.cgroup();
         let exec_dir = self.parts.exec_dir(self.container.id());
+        let definition = &self.container.definition;
+        let shm = shm::is_shareable(definition).then(|| self.parts.shm_path(self.container.id()));
         let cleared = crate::blocking::blocking(move || {
             let removed = cgroup.and_then(|cgroup| Ok(cgroup.remove()?));
             remove_tree(&exec_dir)?;
+            shm.map_or(Ok(()), |path| shm::remove(&path))?;
             removed
         });
         if let Err(error) = cleared.await {

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 pub(super) enum Address {
     /// `host:port`.
     Tcp(String),
+    /// `host:port`, with TLS.
+    Tls(String),
     /// `host:port`.
     Udp(String),
     /// A socket of this host; `datagrams` is `None` if that has to be found out.
@@ -31,6 +33,7 @@ pub(super) fn syslog(text: &str) -> Result<Address, String> {
             }
         }
         "tcp" => Ok(Address::Tcp(with_port(rest, 514)?)),
+        "tcp+tls" => Ok(Address::Tls(with_port(rest, 514)?)),
         "udp" => Ok(Address::Udp(with_port(rest, 514)?)),
         _ => Err(format!("unsupported scheme: '{scheme}'")),
     }
@@ -60,14 +63,15 @@ pub(super) fn fluentd(text: &str) -> Result<Address, String> {
     match scheme {
         "unix" if rest.trim_matches('/').is_empty() => invalid("path is empty"),
         "unix" => Ok(Address::Unix { path: rest.into(), datagrams: Some(false) }),
-        "tcp" if rest.contains('/') => invalid("should not contain a path element"),
-        "tcp" => {
+        "tcp" | "tls" if rest.contains('/') => invalid("should not contain a path element"),
+        "tcp" | "tls" => {
+            let address = if scheme == "tls" { Address::Tls } else { Address::Tcp };
             let host = if rest.is_empty() || rest.starts_with(':') {
                 format!("127.0.0.1{rest}")
             } else {
                 rest.into()
             };
-            with_port(&host, PORT).map(Address::Tcp).or_else(|reason| invalid(&reason))
+            with_port(&host, PORT).map(address).or_else(|reason| invalid(&reason))
         }
         _ => invalid(&format!("unsupported scheme: '{scheme}'")),
     }
@@ -101,6 +105,8 @@ mod tests {
     fn addresses_are_read_as_docker_reads_them() {
         let tcp = |text: &str| Ok(Address::Tcp(text.into()));
         assert_eq!(syslog("tcp://1.2.3.4"), tcp("1.2.3.4:514"));
+        assert_eq!(syslog("tcp+tls://h:6514"), Ok(Address::Tls("h:6514".into())));
+        assert_eq!(fluentd("tls://h"), Ok(Address::Tls("h:24224".into())));
         assert_eq!(syslog("udp://h:99"), Ok(Address::Udp("h:99".into())));
         assert_eq!(syslog("tcp://[::1]:7"), tcp("[::1]:7"));
         assert_eq!(syslog("corge://a"), Err("unsupported scheme: 'corge'".into()));

@@ -6,7 +6,8 @@ mod options;
 mod plan;
 mod remote;
 mod remote_options;
-mod value;
+mod secure;
+pub(crate) mod value;
 
 use std::collections::BTreeMap;
 

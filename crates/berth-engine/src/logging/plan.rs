@@ -84,10 +84,13 @@ pub(crate) async fn plan(subject: Subject<'_>, directory: &Path) -> Result<(Plan
         _ => Some(FilePlan::Segments { directory: segments(directory), settings: bounds(options, CACHE) }),
     };
     match config.driver.as_str() {
-        "none" | "json-file" | "local" => Ok((Plan { file, remote: None }, Vec::new())),
+        "none" | "json-file" | "local" => {
+            Ok((Plan { file, remote: None, file_buffer: remote::buffer(options) }, Vec::new()))
+        }
         driver => {
             let (remote, descriptors) = remote::plan(driver, subject, options).await?;
-            Ok((Plan { file, remote: Some(remote) }, descriptors))
+            // The copy that is kept here has everything, also what the endpoint was too slow for.
+            Ok((Plan { file, remote: Some(remote), file_buffer: None }, descriptors))
         }
     }
 }

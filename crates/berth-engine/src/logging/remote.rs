@@ -12,10 +12,10 @@ use tokio::net::{TcpStream, UnixStream, lookup_host};
 
 use super::address::{self, Address};
 use super::value::{binary_size, boolean, duration, integer};
-use super::{Options, Subject, attributes, options};
+use super::{Options, Subject, attributes, options, secure};
 
 /// How long a connection may take when a container starts.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// Bytes that wait where the container waits for them.
 const BLOCKING_QUEUE: usize = 256 << 10;
 /// Docker's default for `max-buffer-size`, in bytes.
@@ -32,17 +32,17 @@ pub(super) type Remote = (RemotePlan, Vec<OwnedFd>);
 /// # Errors
 /// Why that cannot be, in Docker's words.
 pub(super) async fn plan(driver: &str, subject: Subject<'_>, given: &Options) -> Result<Remote, String> {
-    let blocking = given.get("mode").is_none_or(|mode| mode != "non-blocking");
-    let buffer = given.get("max-buffer-size").and_then(|text| binary_size(text).ok()).unwrap_or(BUFFER);
+    let buffer = buffer(given);
     let mut plan = RemotePlan {
         endpoint: Endpoint::Udp(Vec::new()),
         connected: false,
         protocol: Protocol::Journald(Journald { fields: BTreeMap::new() }),
-        blocking,
-        queue_bytes: if blocking { BLOCKING_QUEUE } else { usize::try_from(buffer).unwrap_or(usize::MAX) },
+        blocking: buffer.is_none(),
+        queue_bytes: buffer.unwrap_or(BLOCKING_QUEUE),
         retry_wait: Duration::from_secs(1),
         attempts: 1,
         patience: None,
+        tls: None,
     };
     let address = match driver {
         "syslog" => syslog(subject, given, &mut plan)?,
@@ -54,6 +54,13 @@ pub(super) async fn plan(driver: &str, subject: Subject<'_>, given: &Options) ->
         driver == "fluentd" && given.get("fluentd-async").is_some_and(|text| boolean(text) == Ok(true));
     let descriptors = reach(&address, &mut plan, !asynchronous).await?;
     Ok((plan, descriptors))
+}
+
+/// Bytes that may wait where the container does not; `None` where it does.
+pub(super) fn buffer(given: &Options) -> Option<usize> {
+    let waits = given.get("mode").is_none_or(|mode| mode != "non-blocking");
+    let bytes = given.get("max-buffer-size").and_then(|text| binary_size(text).ok()).unwrap_or(BUFFER);
+    (!waits).then(|| usize::try_from(bytes).unwrap_or(usize::MAX))
 }
 
 fn tag(subject: &Subject<'_>, given: &Options) -> Result<String, String> {
@@ -69,10 +76,20 @@ fn syslog(subject: Subject<'_>, given: &Options, plan: &mut RemotePlan) -> Resul
         tag: tag(&subject, given)?,
         host: super::plan::host_name(),
         pid: std::process::id(),
+        counted: false,
         zone: if local_times { std::fs::read("/etc/localtime").unwrap_or_default() } else { Vec::new() },
     });
     match given.get("syslog-address").filter(|text| !text.is_empty()) {
-        Some(text) => address::syslog(text),
+        Some(text) => {
+            let address = address::syslog(text)?;
+            if let Address::Tls(host) = &address {
+                plan.tls = Some(secure::syslog(host, given)?);
+                if let Protocol::Syslog(syslog) = &mut plan.protocol {
+                    syslog.counted = matches!(syslog.form, SyslogForm::Rfc5424 | SyslogForm::Rfc5424Micro);
+                }
+            }
+            Ok(address)
+        }
         None => {
             let found = LOCAL_SYSLOG.iter().map(PathBuf::from).find(|path| path.exists());
             found
@@ -176,7 +193,11 @@ fn fluentd(subject: Subject<'_>, given: &Options, plan: &mut RemotePlan) -> Resu
     if let Some(bytes) = given.get("fluentd-buffer-limit").and_then(|text| binary_size(text).ok()) {
         plan.queue_bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
     }
-    fluentd_address(given)
+    let address = fluentd_address(given)?;
+    if let Address::Tls(host) = &address {
+        plan.tls = Some(secure::by_system(host));
+    }
+    Ok(address)
 }
 
 fn fluentd_address(given: &Options) -> Result<Address, String> {
@@ -190,13 +211,17 @@ async fn reach(address: &Address, plan: &mut RemotePlan, connect: bool) -> Resul
             plan.endpoint = Endpoint::Udp(resolve(host).await?);
             Ok(Vec::new())
         }
-        Address::Tcp(host) => {
+        Address::Tcp(host) | Address::Tls(host) => {
             let addresses = resolve(host).await?;
             plan.endpoint = Endpoint::Tcp(addresses.clone());
             if !connect {
                 return Ok(Vec::new());
             }
             let stream = timely(host, TcpStream::connect(&addresses[..])).await?;
+            if let Some(tls) = &plan.tls {
+                secure::agree(stream, tls).await?;
+                return Ok(Vec::new());
+            }
             plan.connected = true;
             let stream = stream.into_std().map_err(|error| error.to_string())?;
             Ok(vec![stream.into()])

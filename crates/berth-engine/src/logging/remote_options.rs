@@ -5,7 +5,15 @@ use berth_shim::log::remote::SyslogForm;
 use super::value::{binary_size, boolean, duration, integer};
 use super::{Options, address};
 
-const SYSLOG: [&str; 3] = ["syslog-address", "syslog-facility", "syslog-format"];
+const SYSLOG: [&str; 7] = [
+    "syslog-address",
+    "syslog-facility",
+    "syslog-format",
+    "syslog-tls-ca-cert",
+    "syslog-tls-cert",
+    "syslog-tls-key",
+    "syslog-tls-skip-verify",
+];
 const FACILITIES: [&str; 12] =
     ["kern", "user", "mail", "daemon", "auth", "syslog", "lpr", "news", "uucp", "cron", "authpriv", "ftp"];
 const FLUENTD_FLAGS: [&str; 3] = ["fluentd-async", "fluentd-request-ack", "fluentd-sub-second-precision"];

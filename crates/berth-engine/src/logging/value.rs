@@ -20,7 +20,7 @@ pub(super) fn decimal_size(text: &str) -> Result<u64, String> {
 }
 
 /// A size whose units are powers of 1,024, in bytes.
-pub(super) fn binary_size(text: &str) -> Result<u64, String> {
+pub(crate) fn binary_size(text: &str) -> Result<u64, String> {
     size(text, 1_024)
 }
 

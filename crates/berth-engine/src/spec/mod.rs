@@ -42,7 +42,7 @@ pub struct Composed<'a> {
     pub spec: Spec,
     /// Index into the mounts, and what is to be mounted there.
     pub sources: Vec<(usize, &'a MountPlan)>,
-    /// Index of the mount of shared memory that is another's, whose source is passed too.
+    /// Index of the mount of shared memory that is another's or shared with others, whose source is passed too.
     pub shm: Option<usize>,
     /// Paths of the host that are mounted beside those.
     pub paths: Vec<inject::HostPath>,
@@ -64,9 +64,9 @@ pub fn compose<'a>(
     joined: &Joined,
 ) -> Result<Composed<'a>, Error> {
     let security = SecurityOptions::parse(&definition.host)?;
-    let host_ipc = definition.host.ipc_mode == "host" || joined.ipc.is_some();
+    let passed = matches!(definition.host.ipc_mode.as_str(), "host" | "shareable") || joined.ipc.is_some();
     let shared = Shared {
-        ipc: host_ipc,
+        shm: passed,
         no_shm: definition.host.ipc_mode == "none",
         writable_cgroups: security.writable_cgroups.unwrap_or(definition.host.privileged),
     };
@@ -146,7 +146,9 @@ fn linux(
         .resources(resources::resources(host, rules_with_defaults)?)
         .devices(nodes)
         .sysctl(sysctls(definition))
-        .masked_paths(host.masked_paths.clone().unwrap_or_default())
+        .masked_paths(berth_runtime::defaults::with_masked_beside(
+            host.masked_paths.clone().unwrap_or_default(),
+        ))
         .readonly_paths(host.readonly_paths.clone().unwrap_or_default())
         .rootfs_propagation(rootfs_propagation(definition));
     if let Some(seccomp) = seccomp(definition, security)? {

@@ -15,15 +15,15 @@ pub struct Mounts<'a> {
     pub mounts: Vec<Mount>,
     /// Binds and volumes.
     pub sources: Vec<(usize, &'a MountPlan)>,
-    /// Index of `/dev/shm`, if it is another's.
+    /// Index of `/dev/shm`, if it is passed.
     pub shm: Option<usize>,
 }
 
 /// What to leave out or open up.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Shared {
-    /// System V and POSIX IPC are another's: no message queues or shared memory of its own.
-    pub ipc: bool,
+    /// The shared memory is not a mount of its own, but one that is passed.
+    pub shm: bool,
     /// No `/dev/shm` at all.
     pub no_shm: bool,
     /// `/sys/fs/cgroup` can be written.
@@ -38,7 +38,7 @@ pub fn mounts<'a>(definition: &'a Definition, shared: Shared) -> Result<Mounts<'
     for mut mount in berth_runtime::defaults::mounts(definition.host.privileged, shm_bytes) {
         let destination = mount.destination().clone();
         let shm = destination == Path::new("/dev/shm");
-        let unwanted = (shm && (shared.no_shm || shared.ipc))
+        let unwanted = (shm && (shared.no_shm || shared.shm))
             // What the user mounts at the same place takes its place.
             || planned(&destination);
         if destination == Path::new("/sys/fs/cgroup") {
@@ -53,7 +53,7 @@ pub fn mounts<'a>(definition: &'a Definition, shared: Shared) -> Result<Mounts<'
         }
     }
     let mut shm = None;
-    if shared.ipc && !shared.no_shm && !planned(Path::new("/dev/shm")) {
+    if shared.shm && !shared.no_shm && !planned(Path::new("/dev/shm")) {
         shm = Some(mounts.len());
         mounts.push(berth_runtime::defaults::mount("/dev/shm", "bind", "/dev/shm", &["rbind", "rprivate"]));
     }
@@ -121,7 +121,7 @@ mod tests {
         one.host.shm_size = 4096;
         let own = mounts(&one, Shared::default()).unwrap();
         assert!(options(&own, "/dev/shm").contains(&"size=4096".into()));
-        let host = mounts(&one, Shared { ipc: true, ..Shared::default() }).unwrap();
+        let host = mounts(&one, Shared { shm: true, ..Shared::default() }).unwrap();
         assert_eq!(host.mounts[host.shm.unwrap()].destination(), Path::new("/dev/shm"));
         assert!(own.shm.is_none());
         assert_eq!(find(&host, "/dev/shm").unwrap().source().as_deref(), Some(Path::new("/dev/shm")));

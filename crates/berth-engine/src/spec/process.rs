@@ -50,21 +50,11 @@ pub fn process(
         .rlimits(resources::rlimits(host)?)
         .no_new_privileges(security.no_new_privileges)
         .oom_score_adj(oom_score);
-    let named = |profile: &&String| !matches!(profile.as_str(), "" | "unconfined");
-    // As Docker: a kernel without AppArmor has nothing to confine with.
-    if let Some(profile) = security.apparmor.as_ref().filter(named).filter(|_| has_apparmor()) {
-        builder = builder.apparmor_profile(profile.clone());
-    }
     if let Some((rows, columns)) = wanted.size.filter(|_| wanted.tty) {
         let size = BoxBuilder::default().height(u64::from(rows)).width(u64::from(columns));
         builder = builder.console_size(size.build().map_err(spec_error)?);
     }
     builder.build().map_err(spec_error)
-}
-
-/// Whether the kernel confines by AppArmor profiles.
-fn has_apparmor() -> bool {
-    std::fs::read("/sys/module/apparmor/parameters/enabled").is_ok_and(|state| state.starts_with(b"Y"))
 }
 
 /// The environment in Docker's order: search path, host name, terminal, then the container's own; a name

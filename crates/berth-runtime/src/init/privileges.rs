@@ -7,7 +7,7 @@ use std::path::Path;
 
 use berth_sys::beneath;
 use berth_sys::mount::PROC_MAGIC;
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, Signal};
 use rustix::thread::{CapabilitySet, CapabilitySets, CpuSet, Gid, Uid};
@@ -65,21 +65,25 @@ pub(super) fn restrict(plan: &ProcessPlan) -> Result<(), StartError> {
         set_oom_score(score)?;
     }
     if let Some(profile) = &plan.apparmor {
-        write_label(&["self/attr/apparmor/exec", "self/attr/exec"], &format!("exec {profile}"))
-            .map_err(|error| label_error("apparmor profile", profile, error))?;
+        let names = ["thread-self/attr/apparmor/exec", "thread-self/attr/exec"];
+        write_label(&names, &format!("exec {profile}")).map_err(|error| {
+            let reason = describe(&error);
+            let what = "unable to apply apparmor profile: apparmor failed to apply profile";
+            StartError::new(
+                Stage::Privileges,
+                format!("{what} {profile:?}: write /proc/{}: {reason}", names[0]),
+            )
+        })?;
     }
     if let Some(label) = &plan.selinux {
-        write_label(&["self/attr/exec"], label)
-            .map_err(|error| label_error("SELinux label", label, error))?;
+        write_label(&["thread-self/attr/exec"], label).map_err(|error| {
+            StartError::io(Stage::Privileges, format!("unable to apply SELinux label {label:?}"), &error)
+        })?;
     }
     if plan.no_new_privileges {
         rustix::thread::set_no_new_privs(true).context(Stage::Privileges, || "set no_new_privs")?;
     }
     bound(plan.capabilities.bounding)
-}
-
-fn label_error(kind: &str, label: &str, error: std::io::Error) -> StartError {
-    StartError::io(Stage::Privileges, format!("unable to apply {kind} {label:?}"), &error)
 }
 
 fn set_oom_score(score: i32) -> Result<(), StartError> {
@@ -92,22 +96,32 @@ fn set_oom_score(score: i32) -> Result<(), StartError> {
     write_label(&["self/oom_score_adj"], &score.to_string()).context(Stage::Limits, what)
 }
 
-/// Writes to a file of a procfs that is really one (R5), the first of `names` that exists.
+/// Writes to a file of a procfs that is really one, at its root, with nothing mounted over the file or on the way
+/// (R5, R27): the first of `names` that exists.
 fn write_label(names: &[&str], value: &str) -> std::io::Result<()> {
+    /// `PROC_ROOT_INO`.
+    const ROOT: u64 = 1;
     let proc = rustix::fs::open("/proc", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     berth_sys::mount::verify_magic(&proc, PROC_MAGIC)?;
-    let mut last = std::io::Error::from(Errno::NOENT);
+    if rustix::fs::fstat(&proc)?.st_ino != ROOT {
+        return Err(std::io::Error::new(
+            std::io::ErrorKind::InvalidData,
+            "/proc is not the root of a procfs",
+        ));
+    }
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_XDEV | ResolveFlags::NO_MAGICLINKS;
+    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
     for name in names {
-        match rustix::fs::openat(&proc, Path::new(name), OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()) {
+        match rustix::fs::openat2(&proc, Path::new(name), flags, Mode::empty(), resolve) {
             Ok(file) => {
-                berth_sys::mount::verify_magic(&file, PROC_MAGIC)?;
                 rustix::io::write(&file, value.as_bytes())?;
                 return Ok(());
             }
-            Err(error) => last = error.into(),
+            Err(Errno::NOENT) => {}
+            Err(error) => return Err(error.into()),
         }
     }
-    Err(last)
+    Err(Errno::NOENT.into())
 }
 
 /// Reduces the bounding set to `mask`.

@@ -344,6 +344,16 @@ mod tests {
     }
 
     #[test]
+    fn features_are_read_from_both() {
+        assert_eq!(flags(&["--feature", "cdi=false"]).feature("cdi"), Some(false));
+        assert_eq!(flags(&["--feature", "cdi"]).feature("cdi"), Some(true));
+        assert_eq!(flags(&[]).feature("cdi"), None);
+        let given = with(&[], r#"{"features": {"cdi": false}, "cdi-spec-dirs": []}"#).unwrap();
+        assert_eq!((given.feature("cdi"), given.feature("other")), (Some(false), None));
+        assert_eq!(given.list_if_given("cdi-spec-dir"), Some(&[][..]));
+    }
+
+    #[test]
     fn the_last_of_several_counts_and_kinds_are_checked() {
         let given = flags(&["--mtu", "1", "--mtu=2", "-D=false", "--shutdown-timeout", "-1"]);
         assert_eq!(given.text("mtu"), Some("2"));

@@ -181,6 +181,13 @@ pub const OPTIONS: &[Opt] = &[
     )
     .key_is("log-opts"),
     works("keep-free", Text, "SIZE", "Space of the data root's file system that stays free, such as 256m"),
+    works(
+        "storage-opt",
+        List,
+        "NAME=VALUE",
+        "overlay2.size: how much a container may write, such as 10G (repeatable)",
+    )
+    .key_is("storage-opts"),
     works("cgroup-parent", Text, "PATH", "Parent of the containers' cgroups"),
     works("default-shm-size", Size, "SIZE", "Size of containers' /dev/shm; 64m"),
     works("default-ipc-mode", Text, "MODE", "IPC namespace of containers: private or shareable"),
@@ -245,7 +252,6 @@ pub const OPTIONS: &[Opt] = &[
     ignored("rootless", Switch, "Rootless mode"),
     ignored("selinux-enabled", Switch, "SELinux"),
     ignored("storage-driver", Text, "Storage driver").short('s'),
-    ignored("storage-opt", List, "Option of the storage driver").key_is("storage-opts"),
     ignored("swarm-default-advertise-addr", Text, "Swarm's address"),
     ignored("swarm-raft-election-tick", Number, "Swarm's election timing"),
     ignored("swarm-raft-heartbeat-tick", Number, "Swarm's heartbeat timing"),

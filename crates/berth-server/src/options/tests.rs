@@ -53,6 +53,20 @@ fn flags_are_read_as_dockerd_reads_them() {
 }
 
 #[test]
+fn the_limit_of_writable_layers_is_the_one_option_of_storage() {
+    let limit = |options: &[&str]| {
+        resolve(&[&["berth", "daemon"], options].concat()).map(|r| r.settings.storage_limit)
+    };
+    assert_eq!(limit(&[]).unwrap(), None);
+    assert_eq!(limit(&["--storage-opt", "overlay2.size=10G"]).unwrap(), Some(10 << 30));
+    let error = limit(&["--storage-opt", "dm.basesize=1G"]).unwrap_err().to_string();
+    assert_eq!(error, "overlay2: unknown option dm.basesize");
+    assert!(
+        limit(&["--storage-opt", "size"]).is_err() && limit(&["--storage-opt", "overlay2.size=x"]).is_err()
+    );
+}
+
+#[test]
 fn r23_tcp_without_tls_needs_insistence() {
     for host in ["tcp://0.0.0.0:2375", "tcp://[::]:2375", "tcp://192.0.2.1:2375", "tcp://:2375"] {
         let error = resolve(&["berth", "daemon", "-H", host]).unwrap_err();

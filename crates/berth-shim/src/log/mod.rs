@@ -5,6 +5,7 @@
 //! that a reader walks forwards (`logs`) and backwards (`--tail`), and their sequence number, so that a torn tail is
 //! recognised without reading the whole segment. Nothing here syncs: a crash of the machine may lose the last moments.
 
+mod background;
 mod follow;
 mod json;
 mod plan;
@@ -19,7 +20,7 @@ mod writer;
 
 pub use follow::Follow;
 pub use json::JsonWriter;
-pub use plan::{Endpoint, FilePlan, Plan, RemotePlan};
+pub use plan::{Endpoint, FilePlan, Plan, RemotePlan, TlsPlan};
 pub use query::Query;
 pub use reader::{Reader, Records};
 pub use record::{Entry, Record, Stream};

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use berth_tls::{Identity, Trust};
 use serde::{Deserialize, Serialize};
 
 use super::LogSettings;
@@ -18,6 +19,10 @@ pub struct Plan {
     /// Where it is sent as well.
     #[serde(default)]
     pub remote: Option<RemotePlan>,
+    /// The container does not wait for the files: about so many bytes may wait to be written to them, and what finds
+    /// no room is lost, and counted.
+    #[serde(default)]
+    pub file_buffer: Option<usize>,
 }
 
 /// Where a container's output is sent.
@@ -39,6 +44,36 @@ pub struct RemotePlan {
     pub attempts: u32,
     /// A connection that takes nothing for so long, or answers nothing, is given up; `None` for never.
     pub patience: Option<Duration>,
+    /// What is sent over a stream is hidden from others.
+    #[serde(default)]
+    pub tls: Option<TlsPlan>,
+}
+
+/// How an endpoint proves who it is, and the container's host who that is. Shims do not see the host's files.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TlsPlan {
+    /// The name that the endpoint's certificate is for.
+    pub server: String,
+    /// The authorities that are believed, in PEM; `None` believes any endpoint.
+    pub authorities: Option<String>,
+    /// Certificate and key, in PEM.
+    pub identity: Option<(String, String)>,
+}
+
+impl TlsPlan {
+    /// The configuration of the client, and the endpoint's name.
+    ///
+    /// # Errors
+    /// When something of it cannot be used.
+    pub fn client(&self) -> std::io::Result<(rustls::ClientConfig, berth_tls::ServerName<'static>)> {
+        let trust = match &self.authorities {
+            Some(text) => Trust::Authorities(berth_tls::parse_authorities(text)?),
+            None => Trust::Anyone,
+        };
+        let identity = self.identity.as_ref().map(|(certificate, key)| Identity::parse(certificate, key));
+        let name = berth_tls::ServerName::try_from(self.server.clone()).map_err(std::io::Error::other)?;
+        Ok((berth_tls::client(trust, identity.transpose()?)?, name))
+    }
 }
 
 /// Who gets a container's output.
@@ -56,6 +91,16 @@ pub enum Endpoint {
         /// It takes datagrams, not a stream.
         datagrams: bool,
     },
+}
+
+impl FilePlan {
+    /// What names the log in messages.
+    pub(crate) fn path(&self) -> &Path {
+        match self {
+            Self::Segments { directory, .. } => directory,
+            Self::JsonFile { path, .. } => path,
+        }
+    }
 }
 
 /// The files of a log.

@@ -118,12 +118,17 @@ impl Writer {
         self.with_splitter(stream, |splitter, writer| {
             splitter.finish(|stream, partial, payload| writer.add(nanos, stream, partial, payload));
         });
+        // Nothing may come after it that would tell of a loss.
+        self.begin_batch(nanos);
         self.flush();
     }
 
-    /// Records that could not be written and that no record in the log tells of yet, with their payload bytes.
-    pub fn unreported_loss(&self) -> (u64, u64) {
-        (self.lost.records, self.lost.bytes)
+    /// So many lines never came here: what has begun of a line ends, and a record tells of the loss.
+    pub fn lose(&mut self, records: u64, bytes: u64) {
+        self.finish(Stream::Stdout);
+        self.finish(Stream::Stderr);
+        self.lost.records += records;
+        self.lost.bytes += bytes;
     }
 
     fn with_splitter(&mut self, stream: Stream, work: impl FnOnce(&mut Splitter, &mut Self)) {

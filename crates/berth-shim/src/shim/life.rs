@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use super::connection::Connection;
 use super::poller::{Interest, Token};
 use super::streams::{Ends, Streams};
-use super::{LINGER, Phase, Shim, failed, process};
+use super::{LINGER, LOSS_INTERVAL, Phase, Shim, failed, process};
 use crate::channel::Packed;
 use crate::protocol::{EXIT, Event, ExitStatus, Outgoing, SOCKET};
 
@@ -157,11 +157,23 @@ impl Shim {
     fn conclude(&mut self) {
         let Phase::Draining { status, .. } = &self.phase else { return };
         let mut status = status.clone();
+        self.streams.complete_log();
+        self.tell_lost(None);
         if let Err(error) = self.write_status(&status) {
             status.error = Some(format!("write the exit status: {error}"));
         }
         self.phase = Phase::Exited(status.clone());
         self.tell(&Event::Exited(status), &[]);
+    }
+
+    /// Tells how much of the log was lost, if that is news; with `now`, only now and then.
+    fn tell_lost(&mut self, now: Option<Instant>) {
+        let (messages, (told, at)) = (self.streams.lost(), self.told_lost);
+        let due = now.is_none_or(|now| at.is_none_or(|at| now >= at + LOSS_INTERVAL));
+        if messages > told && due {
+            self.told_lost = (messages, now.or(at));
+            self.tell(&Event::LogLost { messages }, &[]);
+        }
     }
 
     fn write_status(&self, status: &ExitStatus) -> io::Result<()> {
@@ -194,6 +206,7 @@ impl Shim {
     pub(super) fn expire(&mut self) {
         let now = Instant::now();
         self.streams.expire(now);
+        self.tell_lost(Some(now));
         if self.streams.is_logged_elsewhere() && !matches!(self.phase, Phase::Cloned(_)) {
             // Output that was not read for want of room may be read again.
             self.with_streams(0, |streams, _| streams.begin());

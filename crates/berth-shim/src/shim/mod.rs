@@ -36,6 +36,8 @@ use streams::{Ends, Streams};
 const CHUNK: usize = 32 * 1024;
 /// How long a shim that may leave waits for those whom it tells the container's end.
 const LINGER: Duration = Duration::from_secs(30);
+/// How often it is told that log messages were lost.
+const LOSS_INTERVAL: Duration = Duration::from_secs(10);
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 64;
 
@@ -73,6 +75,8 @@ struct Shim {
     /// Attached before the program exists.
     waiting: Vec<(OwnedFd, AttachOptions)>,
     streams: Streams,
+    /// Lost log messages that were told of, and when.
+    told_lost: (u64, Option<Instant>),
     execs: BTreeMap<u32, Exec>,
     next_exec: u32,
     /// The last exits of added processes, told again to each new subscriber.
@@ -153,26 +157,30 @@ impl Shim {
         ends: Ends,
     ) -> Result<(Self, bool), StartError> {
         let shares_pids = process::shares_pids(&body.launch.spec);
-        let joined = life::tell_cloned(control, &init).and_then(|()| {
+        let log = life::tell_cloned(control, &init).and_then(|()| {
+            // It may have a process of its own, which is not to be one of the container's.
+            Sink::open(&body.log)
+                .map_err(|error| StartError::new(Stage::Protocol, format!("open the log: {error}")))
+        });
+        let joined = log.and_then(|log| {
             // Added processes are then born in the container's PID namespace, with the shim as parent.
             if shares_pids {
-                return Ok(());
+                return Ok(log);
             }
             match berth_sys::process::setns(&init.pidfd, flags::NEWPID) {
                 // It has ended already: no process will be added.
-                Err(error) if error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()) => Ok(()),
-                joined => joined.map_err(failed("join the PID namespace")),
+                Err(error) if error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()) => Ok(log),
+                joined => joined.map(|()| log).map_err(failed("join the PID namespace")),
             }
         });
-        if let Err(error) = joined {
+        let log = match joined {
+            Ok(log) => log,
             // An init that has failed by now is the reason for that, and knows its own.
-            return Err(init.abandon().unwrap_or(error));
-        }
+            Err(error) => return Err(init.abandon().unwrap_or(error)),
+        };
         process::prepare_directory(&body.exec_dir).map_err(failed("make the shim's directory"))?;
         let poller = Poller::new().map_err(failed("make the poller"))?;
         let listener = listen(&poller, &body.exec_dir).map_err(failed("listen on the shim's socket"))?;
-        let log = Sink::open(&body.log)
-            .map_err(|error| StartError::new(Stage::Protocol, format!("open the log: {error}")))?;
         let mut streams = Streams::new(0, &poller, body.stdin_once, Some(log));
         if let Some(remote) = body.log.remote {
             let delivery =
@@ -192,6 +200,7 @@ impl Shim {
             phase: Phase::Cloned(init),
             waiting: attached.into_iter().zip(body.attach).collect(),
             streams,
+            told_lost: (0, None),
             execs: BTreeMap::new(),
             next_exec: 1,
             exec_exits: VecDeque::new(),

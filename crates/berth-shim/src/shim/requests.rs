@@ -77,10 +77,6 @@ impl Shim {
             Request::Exec(body) => self.exec(id, *body, fds),
             Request::Resize { target, rows, columns } => self.resize(&target, rows, columns),
             Request::Kill { target, signal } => self.kill(&target, signal),
-            Request::CloseStdin { target } => match self.streams_of(&target) {
-                Ok(streams) => outcome(streams.close_input(), "close standard input"),
-                Err(reply) => *reply,
-            },
         }
     }
 

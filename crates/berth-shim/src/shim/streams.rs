@@ -117,6 +117,18 @@ impl Streams {
         self.delivery.is_some()
     }
 
+    /// All outputs have ended: returns when the log's files are complete, or it is given up.
+    pub(super) fn complete_log(&mut self) {
+        if let Some(log) = &mut self.log {
+            log.complete();
+        }
+    }
+
+    /// Log messages that found no room or could not be sent, in all.
+    pub(super) fn lost(&self) -> u64 {
+        self.log.as_ref().map_or(0, Sink::lost) + self.delivery.as_ref().map_or(0, Delivery::lost)
+    }
+
     /// Something is still to be sent elsewhere.
     pub(super) fn is_delivering(&self) -> bool {
         self.delivery.as_ref().is_some_and(Delivery::is_delivering)
@@ -195,24 +207,23 @@ impl Streams {
     /// When to look at connections again that do not take their last output.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let delivery = self.delivery.as_ref().and_then(Delivery::deadline);
-        self.attachments.values().filter_map(Attachment::deadline).chain(delivery).min()
+        let log = self.log.as_ref().and_then(Sink::deadline);
+        self.attachments.values().filter_map(Attachment::deadline).chain(delivery).chain(log).min()
     }
 
     /// Drops the connections that waited for too long, and goes on with what is sent elsewhere.
     pub(super) fn expire(&mut self, now: Instant) {
+        let ended = !self.has_output();
+        if let Some(log) = &mut self.log {
+            log.expire();
+        }
         if let Some(delivery) = &mut self.delivery {
             delivery.expire(now);
+            if ended {
+                delivery.end();
+            }
         }
         self.attachments.retain(|_, attachment| attachment.deadline().is_none_or(|deadline| deadline > now));
-    }
-
-    /// Asks that standard input be closed once everything is written. A terminal has no end of input.
-    pub(super) fn close_input(&mut self) -> io::Result<()> {
-        if !self.terminal {
-            self.input.closing = true;
-            self.input.flush();
-        }
-        self.watch()
     }
 
     /// Standard input takes more.

@@ -84,6 +84,21 @@ fn files_are_validated_as_dockerd_does() {
 }
 
 #[test]
+fn devices_by_name_can_be_turned_off() {
+    for (json, flags, expected) in [
+        ("{}", &[][..], "[/etc/cdi /var/run/cdi]"),
+        (r#"{"features": {"cdi": true}}"#, &[], "[/etc/cdi /var/run/cdi]"),
+        (r#"{"features": {"cdi": true}}"#, &["--cdi-spec-dir=/foo", "--cdi-spec-dir=/bar"], "[/foo /bar]"),
+        (r#"{"features": {"cdi": false}}"#, &[], "[]"),
+        (r#"{"cdi-spec-dirs": []}"#, &[], "[]"),
+        ("{}", &["--cdi-spec-dir="], "[]"),
+    ] {
+        let configured = Configured::start(json, flags);
+        assert_eq!(configured.info("{{.CDISpecDirs}}"), expected, "{json} {flags:?}");
+    }
+}
+
+#[test]
 fn defaults_of_the_file_reach_containers() {
     let json = r#"{
         "default-ulimits": {"nofile": {"Name": "nofile", "Soft": 123, "Hard": 456}},
@@ -223,6 +238,33 @@ fn without_live_restore_survivors_end_before_policies_apply() {
     });
     assert!(!pids.contains(&daemon.init_pid(&always)));
     assert!(pids.iter().all(|pid| fs::metadata(format!("/proc/{pid}")).is_err()));
+}
+
+#[test]
+fn containers_end_in_order_with_the_host() {
+    let mut configured = Configured::start("{}", &[]);
+    let script = "trap 'echo bye; exit 7' TERM; echo ready; while :; do sleep 0.05; done";
+    let flags = ["--name", "cc", "--restart", "unless-stopped", "busybox", "sh", "-c", script];
+    configured.daemon.background(&flags);
+    let ready = |daemon: &Daemon, times| {
+        let logs = || daemon.berth(&["logs", "cc"]).stdout;
+        eventually("it is ready", || (logs().matches("ready").count() == times).then_some(()));
+    };
+    ready(&configured.daemon, 1);
+    let pid = configured.daemon.init_pid("cc");
+    assert_eq!(configured.daemon.stop(), 0);
+    assert!(fs::metadata(format!("/proc/{pid}")).is_ok(), "the daemon's end is not the container's");
+    configured.daemon.launch();
+    configured.signal(Signal::POWER);
+    eventually("it is understood", || configured.daemon.log().contains("the host goes down").then_some(()));
+    assert_eq!(configured.daemon.inspect("cc", "{{.State.Running}}"), "true");
+    assert_eq!(configured.daemon.stop(), 0);
+    assert!(fs::metadata(format!("/proc/{pid}")).is_err(), "the container was stopped");
+    configured.daemon.launch();
+    // No client has stopped it: with the host it starts again.
+    ready(&configured.daemon, 2);
+    let logs = configured.daemon.berth(&["logs", "cc"]).ok();
+    assert_eq!(logs, "ready\nbye\nready");
 }
 
 #[test]

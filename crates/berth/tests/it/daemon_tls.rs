@@ -16,10 +16,10 @@ use crate::output::{Output, feed, run};
 const ADDRESS: &str = "127.0.0.1:23760";
 
 /// An authority, and what it vouches for: `server`, `client`; `stranger` is another authority's.
-struct Certificates(TempDir);
+pub struct Certificates(TempDir);
 
 impl Certificates {
-    fn make() -> Self {
+    pub fn make() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let made = Self(folder);
         made.authority("ca");
@@ -30,7 +30,7 @@ impl Certificates {
         made
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 

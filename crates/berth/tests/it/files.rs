@@ -245,20 +245,7 @@ pub fn debian_archive() -> PathBuf {
         let layer = path.with_extension("layer");
         // An interrupted attempt's; mmdebstrap would refuse it.
         let _ = fs::remove_file(&layer);
-        let mut sources: Vec<PathBuf> = vec!["/etc/apt/sources.list".into()];
-        sources.extend(fs::read_dir("/etc/apt/sources.list.d").unwrap().flatten().map(|e| e.path()));
-        // Others would need keys that only this machine has.
-        sources.retain(|path| {
-            let named = path.extension().is_some_and(|e| e == "list" || e == "sources");
-            named && fs::read_to_string(path).is_ok_and(|text| text.contains("/debian"))
-        });
-        let mut command = Command::new("mmdebstrap");
-        command
-            .args(["--quiet", "--variant=minbase", "--mode=root", "--format=tar", "bookworm"])
-            .arg(&layer)
-            .args(&sources);
-        let made = crate::output::run(&mut command);
-        assert_eq!(made.code, 0, "{made:#?}");
+        debian(&layer, &[]);
         let image = Image {
             layers: vec![fs::read(&layer).unwrap()],
             config: json!({"Env": ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"], "Cmd": ["bash"]}),
@@ -266,6 +253,37 @@ pub fn debian_archive() -> PathBuf {
         fs::write(path, image.docker_archive("debian:latest")).unwrap();
         fs::remove_file(layer).unwrap();
     })
+}
+
+/// Debian with systemd, for a virtual machine, as a tar file.
+pub fn systemd_root() -> PathBuf {
+    once("systemd.tar", |path| {
+        let made = path.with_extension("made");
+        let _ = fs::remove_file(&made);
+        debian(&made, &["--include=systemd-sysv,kmod,busybox-static"]);
+        fs::rename(made, path).unwrap();
+    })
+}
+
+/// Has `mmdebstrap` make a Debian as a tar file.
+fn debian(path: &Path, more: &[&str]) {
+    let mut sources: Vec<PathBuf> = vec!["/etc/apt/sources.list".into()];
+    sources.extend(fs::read_dir("/etc/apt/sources.list.d").unwrap().flatten().map(|e| e.path()));
+    // Others would need keys that only this machine has.
+    sources.retain(|path| {
+        let named = path.extension().is_some_and(|e| e == "list" || e == "sources");
+        named && fs::read_to_string(path).is_ok_and(|text| text.contains("/debian"))
+    });
+    let mut command = Command::new("mmdebstrap");
+    command
+        .args(["--quiet", "--variant=minbase", "--mode=root", "--format=tar"])
+        .args(more)
+        .arg("bookworm")
+        .arg(path)
+        .args(&sources);
+    // It may take minutes.
+    let made = command.output().unwrap();
+    assert!(made.status.success(), "{made:#?}");
 }
 
 /// Writes bytes to a file below a test's folder and returns its path as text.

@@ -48,6 +48,16 @@ with_both_clients! {
         daemon.berth(&["kill", "other"]).ok();
         daemon.wait("other");
         refused(daemon, client, &["--pid", "container:other"], "is not running");
+        // The answer names the other by its ID, and blames the state of things, not the request.
+        let joined = daemon.with(client, &["create", "--pid", "container:other", "busybox", "true"]).ok();
+        assert_eq!(daemon.inspect(&joined, "{{.HostConfig.PidMode}}"), format!("container:{other}"));
+        let (status, answer) = crate::api::request(daemon, "POST", &format!("/containers/{joined}/start"), None);
+        assert_eq!(status, 500, "{answer}");
+        let answer = answer.to_string();
+        assert!(answer.contains("failed to join PID namespace") && answer.contains(&format!("{other} is not running")), "{answer}");
+        daemon.berth(&["rename", "other", "another"]).ok();
+        daemon.berth(&["start", "another"]).ok();
+        daemon.with(client, &["start", &joined]).ok();
     }
 
     fn a_container_in_anothers_pid_namespace_lives_and_dies_alone(daemon: &Daemon, client: Client) {
@@ -73,7 +83,13 @@ with_both_clients! {
         let host = inside(daemon, client, &["--ipc", "host"], "readlink /proc/self/ns/ipc; stat -c %d /dev/shm");
         let device = fs::metadata("/dev/shm").unwrap().dev();
         assert_eq!(host, format!("ipc:[{}]\n{device}", namespace(std::process::id() as i32, "ipc")));
-        // What is shared has the size that its owner gave it, and is gone with it.
+        // What is shared is a mount of the host's too, as in Docker, and gone with its owner.
+        let device = |name| daemon.berth(&["exec", name, "awk", "($5 == \"/dev/shm\") {printf $3}", "/proc/self/mountinfo"]).ok();
+        let mounted = |device: &str| fs::read_to_string("/proc/self/mountinfo").unwrap().lines().any(|line| line.split(' ').nth(2) == Some(device));
+        let (shared, private) = (device("share"), device("own"));
+        assert!(mounted(&shared) && !mounted(&private), "{shared} {private}");
+        daemon.berth(&["restart", "-t", "0", "share"]).ok();
+        assert!(mounted(&device("share")));
         daemon.berth(&["rm", "-f", "share"]).ok();
         let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
         assert!(!mounts.contains(&share), "{mounts}");

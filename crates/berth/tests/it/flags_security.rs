@@ -135,6 +135,16 @@ fn through_api(daemon: &Daemon, host: serde_json::Value, script: &str) -> String
 }
 
 #[test]
+fn the_pressure_of_the_host_is_hidden_beside_dockers_list() {
+    let daemon = Daemon::start();
+    let script = "ls /proc/pressure | wc -l; wc -c < /proc/interrupts";
+    let id = daemon.berth(&["create", "busybox", "sh", "-c", script]).ok();
+    assert_eq!(daemon.berth(&["start", "-a", &id]).ok(), "0\n0");
+    let listed = daemon.inspect(&id, "{{.HostConfig.MaskedPaths}}");
+    assert!(listed.starts_with("[/proc/acpi ") && !listed.contains("/proc/pressure"), "{listed}");
+}
+
+#[test]
 fn masked_and_readonly_paths_are_as_given() {
     let daemon = Daemon::start();
     let script = "for p in /proc/interrupts /proc/sys /proc/version; do grep -c \" $p \" /proc/mounts; done; wc -c < /proc/version";

@@ -40,6 +40,17 @@ with_both_clients! {
         assert_eq!((status(daemon, "well").as_str(), count(daemon, "well")), ("exited", 0));
     }
 
+    fn between_two_runs_it_is_restarting(daemon: &Daemon, client: Client) {
+        daemon.with(client, &["run", "-d", "--name", "cc", "--restart", "always", "busybox", "false"]).ok();
+        eventually("the fourth restart", || {
+            // Also while the policy's start is under way.
+            let seen = daemon.with(client, &["inspect", "-f", "{{.State.Status}} {{.State.Restarting}}", "cc"]).ok();
+            assert!(matches!(seen.as_str(), "running false" | "restarting true"), "{seen}");
+            (count(daemon, "cc") >= 4).then_some(())
+        });
+        assert!(!daemon.with(client, &["ps", "-a", "--format", "{{.Status}}"]).ok().starts_with("Exited"));
+    }
+
     fn delays_grow_and_are_shown(daemon: &Daemon, client: Client) {
         let began = Instant::now();
         daemon.with(client, &["run", "-d", "--name", "cc", "--restart", "always", "busybox", "false"]).ok();

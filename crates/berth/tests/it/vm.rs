@@ -12,16 +12,19 @@ use crate::daemon::binary;
 use crate::files;
 
 /// Modules that the engine's work needs, beside those that the kernel loads itself when asked.
-const MODULES: &str = "overlay veth bridge nf_tables nft_chain_nat nft_masq nft_nat nft_ct";
+pub const MODULES: &str = "overlay veth bridge nf_tables nft_chain_nat nft_masq nft_nat nft_ct loop quota_v2";
 
 /// The first program: mounts, loads modules, and leaves the initial RAM file system, from which nothing can pivot.
 const INIT: &str = "#!/bin/sh
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev
+mount -t securityfs securityfs /sys/kernel/security
 for module in $MODULES; do modprobe $module || echo \"no module $module\"; done
 mount -t tmpfs -o size=900m tmpfs /new
-cp -a /bin /sbin /etc /lib /test /busybox.tar /usr /new/
+for top in /*; do
+    case $top in /proc|/sys|/dev|/new|/init|/root) ;; *) cp -a $top /new/ ;; esac
+done
 mkdir -p /new/proc /new/sys /new/dev /new/tmp /new/run /new/var/lib
 mount --move /proc /new/proc; mount --move /sys /new/sys; mount --move /dev /new/dev
 mount -t cgroup2 cgroup2 /new/sys/fs/cgroup
@@ -29,11 +32,26 @@ exec switch_root /new /bin/sh /test
 ";
 
 /// What a script inside printed between its markers, one text for each `step`.
-struct Steps(String);
+pub struct Steps(String);
+
+/// What a machine has beside what every one has.
+#[derive(Default)]
+pub struct Extras<'a> {
+    /// Arguments of the kernel.
+    pub append: &'a str,
+    /// Files of the host and their paths in the machine.
+    pub files: Vec<(PathBuf, String)>,
+}
 
 impl Steps {
+    /// Everything that was printed.
+    pub fn whole(&self) -> &str {
+        &self.0
+    }
+
     /// The output of the step, with `code N` as its last line.
-    fn step(&self, name: &str) -> &str {
+    #[track_caller]
+    pub fn step(&self, name: &str) -> &str {
         let begin = format!("<<<{name}\n");
         let Some(at) = self.0.find(&begin) else { panic!("step {name} did not run:\n{}", self.0) };
         let text = &self.0[at + begin.len()..];
@@ -41,28 +59,51 @@ impl Steps {
     }
 }
 
-/// Boots a machine that runs `script` with a running daemon, and returns what its steps printed.
-fn boot(script: &str) -> Steps {
+/// Debian's kernel: `vmlinuz` and `lib/modules` in a folder.
+pub fn kernel() -> PathBuf {
     let kernel = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/vm/kernel");
     let output = Command::new(kernel).output().unwrap();
     assert!(output.status.success(), "{output:?}");
-    let kernel = PathBuf::from(String::from_utf8(output.stdout).unwrap().trim());
+    PathBuf::from(String::from_utf8(output.stdout).unwrap().trim())
+}
+
+/// Debian's packages of these names, unpacked together in a folder.
+pub fn packages(names: &[&str]) -> PathBuf {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/vm/packages");
+    let output = Command::new(script).args(names).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    PathBuf::from(String::from_utf8(output.stdout).unwrap().trim())
+}
+
+/// A program of such a folder and the libraries that it needs, with their places in a machine.
+pub fn program(folder: &Path, name: &str) -> Vec<(PathBuf, String)> {
+    let program = folder.join(name);
+    let own = ["usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu"].map(|path| folder.join(path));
+    let path = format!("{}:{}", own[0].display(), own[1].display());
+    let libraries = Command::new("ldd").arg(&program).env("LD_LIBRARY_PATH", path).output().unwrap();
+    let libraries = String::from_utf8(libraries.stdout).unwrap();
+    let place = |path: &str| path.strip_prefix(folder.to_str().unwrap()).unwrap_or(path).to_owned();
+    let libraries = libraries.split_whitespace().filter(|word| word.starts_with('/'));
+    let libraries = libraries.map(|path| (PathBuf::from(path), place(path)));
+    std::iter::once((program.clone(), format!("/{name}"))).chain(libraries).collect()
+}
+
+/// Boots a machine that runs `script` with a running daemon, and returns what its steps printed.
+pub fn boot(script: &str, extras: &Extras<'_>) -> Steps {
+    let kernel = kernel();
     let work = tempfile::tempdir().unwrap();
-    let image = initramfs(&work, &kernel, script);
+    let image = initramfs(&work, &kernel, script, extras);
+    let text = run(&kernel, &image, extras.append);
+    assert!(text.contains("<<<end"), "the machine did not come to its end:\n{text}");
+    Steps(text)
+}
+
+/// Runs a machine until it switches itself off, and returns what it printed.
+pub fn run(kernel: &Path, image: &Path, append: &str) -> String {
+    let append = format!("console=ttyS0 loglevel=1 panic=-1 {append}");
     let machine = Command::new("timeout")
-        .args([
-            "180",
-            "qemu-system-x86_64",
-            "-accel",
-            "tcg",
-            "-cpu",
-            "max",
-            "-m",
-            "1800",
-            "-nographic",
-            "-no-reboot",
-        ])
-        .args(["-nic", "none", "-append", "console=ttyS0 loglevel=1 panic=-1"])
+        .args(["300", "qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-m", "1800"])
+        .args(["-nographic", "-no-reboot", "-nic", "none", "-append", &append])
         .arg("-kernel")
         .arg(kernel.join("vmlinuz"))
         .arg("-initrd")
@@ -71,13 +112,12 @@ fn boot(script: &str) -> Steps {
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&machine.stdout).replace('\r', "");
-    assert!(text.contains("<<<end"), "the machine did not come to its end:\n{text}");
     // Shown when an assertion fails.
     eprintln!("{text}");
-    Steps(text)
+    text
 }
 
-fn initramfs(work: &TempDir, kernel: &Path, script: &str) -> PathBuf {
+fn initramfs(work: &TempDir, kernel: &Path, script: &str, extras: &Extras<'_>) -> PathBuf {
     let root = work.path().join("root");
     for directory in ["bin", "sbin", "etc", "lib", "proc", "sys", "dev", "new", "usr/bin"] {
         fs::create_dir_all(root.join(directory)).unwrap();
@@ -90,6 +130,11 @@ fn initramfs(work: &TempDir, kernel: &Path, script: &str) -> PathBuf {
     symlink("../bin/busybox", root.join("sbin/modprobe")).unwrap();
     fs::copy(binary(), root.join("usr/bin/berth")).unwrap();
     fs::copy(files::busybox_archive(), root.join("busybox.tar")).unwrap();
+    for (from, to) in &extras.files {
+        let to = root.join(to.trim_start_matches('/'));
+        fs::create_dir_all(to.parent().unwrap()).unwrap();
+        fs::copy(from, to).unwrap();
+    }
     copy_modules(&kernel.join("lib/modules"), &root.join("lib/modules"));
     fs::write(root.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\n").unwrap();
     fs::write(root.join("init"), INIT.replace("$MODULES", MODULES)).unwrap();
@@ -100,17 +145,22 @@ fn initramfs(work: &TempDir, kernel: &Path, script: &str) -> PathBuf {
     let epilogue = "\necho '<<<end'\npoweroff -f\n";
     fs::write(root.join("test"), format!("{prologue}{script}{epilogue}")).unwrap();
     let image = work.path().join("initramfs");
-    let pack = format!("find . | cpio --quiet -o -H newc > {}", image.display());
-    let status = Command::new("sh").arg("-c").arg(pack).current_dir(&root).status().unwrap();
-    assert!(status.success());
+    pack(&root, &image);
     image
 }
 
+/// Makes an initial RAM file system of a folder.
+pub fn pack(root: &Path, image: &Path) {
+    let pack = format!("find . | cpio --quiet -o -H newc > {}", image.display());
+    let status = Command::new("sh").arg("-c").arg(pack).current_dir(root).status().unwrap();
+    assert!(status.success());
+}
+
 /// Copies the modules of networks and file systems, and the lists by which they are found.
-fn copy_modules(from: &Path, to: &Path) {
+pub fn copy_modules(from: &Path, to: &Path) {
     let pack = format!(
-        "cd {} && mkdir -p {to} && tar -cf - */modules.* */kernel/net */kernel/fs/overlayfs */kernel/drivers/net/veth.ko \
-         */kernel/lib | tar -xf - -C {to}",
+        "cd {} && mkdir -p {to} && tar -cf - */modules.* */kernel/net */kernel/fs/overlayfs */kernel/fs/quota */kernel/fs/xfs \
+         */kernel/drivers/net/veth.ko */kernel/drivers/block/loop.ko */kernel/lib | tar -xf - -C {to}",
         from.display(),
         to = to.display()
     );
@@ -140,6 +190,7 @@ fn containers_run_on_cgroup_v2() {
          step state berth inspect --format '{{.State.Status}} {{.State.ExitCode}}' cc
          step remove berth rm cc
          step left sh -c 'find /sys/fs/cgroup -name \"*[0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f]*\" -type d | wc -l'",
+        &Extras::default(),
     );
     assert!(steps.step("info").contains("Cgroup Version: 2"), "{}", steps.step("info"));
     let run = steps.step("run");

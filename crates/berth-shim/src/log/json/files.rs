@@ -132,13 +132,17 @@ impl Read for Positioned<'_> {
 /// met twice is dropped.
 pub(super) fn open_all(path: &Path) -> io::Result<Vec<LogFile>> {
     let mut files: Vec<LogFile> = Vec::new();
+    let mut gap = false;
     for number in 0..MOST {
         match LogFile::open(path, number)? {
-            Some(file) if files.iter().any(|other| other.is(&file)) => {}
-            Some(file) => files.push(file),
+            Some(file) if files.iter().any(|other| other.is(&file)) => gap = false,
+            Some(file) => {
+                gap = false;
+                files.push(file);
+            }
+            None if gap && number > 1 => break,
             // In the middle of a rotation, one number may have no file.
-            None if number > 1 => break,
-            None => {}
+            None => gap = true,
         }
     }
     Ok(files)
@@ -159,15 +163,20 @@ pub(super) fn after(path: &Path, read: &LogFile) -> io::Result<Next> {
     for _ in 0..16 {
         let mut place = None;
         let mut oldest = None;
+        let mut gap = false;
         for number in 0..MOST {
             match LogFile::open(path, number)? {
                 Some(file) if file.is(read) => {
                     place = Some(number);
                     break;
                 }
-                Some(file) => oldest = Some((number, file)),
-                None if number > 1 => break,
-                None => {}
+                Some(file) => {
+                    gap = false;
+                    oldest = Some((number, file));
+                }
+                // In the middle of a rotation one number has no file, and older files follow.
+                None if gap && number > 1 => break,
+                None => gap = true,
             }
         }
         match (place, oldest) {
@@ -182,7 +191,7 @@ pub(super) fn after(path: &Path, read: &LogFile) -> io::Result<Next> {
             }
             // It was rotated away altogether: go on with the oldest that is left.
             (None, Some((number, file))) => {
-                if LogFile::open(path, number + 1)?.is_none() {
+                if LogFile::open(path, number + 1)?.is_none() && LogFile::open(path, number + 2)?.is_none() {
                     return Ok(Next::File(file));
                 }
             }
@@ -235,6 +244,13 @@ mod tests {
         out.finish().unwrap();
         std::fs::remove_file(rotated(&path, 1)).unwrap();
         assert_eq!((next(&second), next(&first)), (some("1"), some("0")));
+        // A rotation that has come as far as this leaves a number without a file.
+        std::fs::rename(rotated(&path, 2), rotated(&path, 4)).unwrap();
+        std::fs::write(rotated(&path, 3), "1.5").unwrap();
+        assert_eq!(next(&second), some("1.5"), "older files lie beyond the gap");
+        assert_eq!(open_all(&path).unwrap().len(), 4);
+        std::fs::remove_file(rotated(&path, 3)).unwrap();
+        std::fs::rename(rotated(&path, 4), rotated(&path, 2)).unwrap();
         let gone = LogFile { inode: u64::MAX, ..newest };
         assert_eq!(next(&gone), some("2"), "one that is gone is followed by the oldest");
         // The number of a compressed file belongs to a new one now.

@@ -88,13 +88,19 @@ impl JsonWriter {
     pub fn finish(&mut self, stream: Stream) {
         self.with_splitter(stream, |splitter, writer| {
             splitter.finish(|stream, partial, payload| writer.add(stream, payload, partial));
+            // Nothing may come after it that would tell of a loss.
+            if writer.batch.is_empty() && writer.lost.0 > 0 {
+                writer.tell_loss();
+            }
         });
         self.complete_compression();
     }
 
-    /// Records that could not be written and that no line in the log tells of yet, with their payload bytes.
-    pub fn unreported_loss(&self) -> (u64, u64) {
-        self.lost
+    /// So many lines never came here: what has begun of a line ends, and a line tells of the loss.
+    pub fn lose(&mut self, records: u64, bytes: u64) {
+        self.finish(Stream::Stdout);
+        self.finish(Stream::Stderr);
+        self.lost = (self.lost.0 + records, self.lost.1 + bytes);
     }
 
     fn with_splitter(&mut self, stream: Stream, work: impl FnOnce(&mut Splitter, &mut Self)) {

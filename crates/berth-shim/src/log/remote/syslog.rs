@@ -33,6 +33,9 @@ pub struct Syslog {
     pub host: String,
     /// Which process is said to write.
     pub pid: u32,
+    /// Each message says its length first (RFC 5425), as over TLS.
+    #[serde(default)]
+    pub counted: bool,
     /// The host's time zone as in `/etc/localtime`, for the forms that have local times; empty for UTC.
     pub zone: Vec<u8>,
 }
@@ -59,7 +62,8 @@ impl Syslog {
                 format!("<{priority}>1 {time} {host} {tag} {pid} {tag} - ")
             }
         };
-        Some([head.as_bytes(), message.text, b"\n"].concat())
+        let bytes = [head.as_bytes(), message.text, b"\n"].concat();
+        Some(if self.counted { [bytes.len().to_string().as_bytes(), b" ", &bytes].concat() } else { bytes })
     }
 
     fn local_time(&self, message: &Message<'_>) -> jiff::Zoned {
@@ -80,6 +84,7 @@ mod tests {
             tag: "t".into(),
             host: "h".into(),
             pid: 7,
+            counted: false,
             zone: vec![],
         };
         for (form, expected) in [
@@ -92,6 +97,10 @@ mod tests {
             let bytes = syslog.encode(&super::super::message(b"hi")).unwrap();
             assert_eq!(String::from_utf8(bytes).unwrap(), expected);
         }
+        syslog.counted = true;
+        let bytes = syslog.encode(&super::super::message(b"hi")).unwrap();
+        assert_eq!(bytes, b"47 <30>1 2023-11-14T22:13:20.123456Z h t 7 t - hi\n");
+        syslog.counted = false;
         let error = Message { stream: Stream::Stderr, ..super::super::message(b"x") };
         assert!(syslog.encode(&error).unwrap().starts_with(b"<27>"));
         assert!(syslog.encode(&super::super::message(b"")).is_none());

@@ -1,6 +1,7 @@
 //! Sending a container's output elsewhere, without ever waiting: one socket among those that the shim watches.
 
 mod queue;
+mod secure;
 mod socket;
 
 use std::io::{self, IoSlice};
@@ -12,6 +13,7 @@ use rustix::io::Errno;
 use super::poller::{Interest, Poller, Token, Watched};
 use crate::log::{RemotePlan, Stream};
 use queue::Queue;
+use secure::Session;
 use socket::Connected;
 
 /// Packets that go into one write.
@@ -20,6 +22,9 @@ const TOGETHER: usize = 64;
 const CONNECTING: Duration = Duration::from_secs(10);
 /// `retry_wait` is doubled this many times at most.
 const DOUBLINGS: u32 = 5;
+/// How long the other side of a TLS connection may take to close it. Closed before that, what it has not read yet could
+/// be lost: it may still be sending, which the kernel would answer with a reset.
+const CLOSING: Duration = Duration::from_secs(5);
 
 /// See the module.
 #[derive(Debug)]
@@ -30,6 +35,10 @@ pub(super) struct Delivery {
     directory: Option<OwnedFd>,
     queue: Queue,
     state: State,
+    /// TLS on the connection, if that is wanted and there is one.
+    session: Option<Box<Session>>,
+    /// Everything is sent, and the other side is waited for until then.
+    closing: Option<Instant>,
     /// Attempts that failed since something was last sent.
     failures: u32,
     /// Bytes of the packet at the front that are sent already.
@@ -63,6 +72,8 @@ impl Delivery {
             plan,
             directory,
             state,
+            session: None,
+            closing: None,
             failures: 0,
             sent: 0,
             received: Vec::new(),
@@ -94,17 +105,32 @@ impl Delivery {
 
     /// There is still something to be sent, and some hope.
     pub(super) fn is_delivering(&self) -> bool {
-        !self.queue.is_empty() && !self.is_given_up()
+        (!self.queue.is_empty() && !self.is_given_up())
+            || (self.session.is_some() && self.closing.is_some_and(|until| until > Instant::now()))
+    }
+
+    /// The outputs have ended: closes a TLS connection once everything is sent.
+    pub(super) fn end(&mut self) {
+        if self.queue.is_empty()
+            && self.closing.is_none()
+            && !self.is_agreeing()
+            && let Some(session) = &mut self.session
+        {
+            session.close();
+            self.closing = Some(Instant::now() + CLOSING);
+            self.go_on();
+        }
     }
 
     /// When to look again without an event.
     pub(super) fn deadline(&self) -> Option<Instant> {
         if self.queue.is_empty() {
-            return None;
+            return self.closing.filter(|_| self.session.is_some());
         }
         match &self.state {
             State::Down(at) => Some(*at),
             State::Connecting(_) => Some(self.progress + CONNECTING),
+            State::Up(_) if self.is_agreeing() => Some(self.progress + CONNECTING),
             State::Up(_) => self.plan.patience.map(|patience| self.progress + patience),
         }
     }
@@ -136,8 +162,19 @@ impl Delivery {
         self.go_on();
     }
 
+    /// Messages that found no room or could not be sent, in all.
+    pub(super) fn lost(&self) -> u64 {
+        self.queue.total_lost()
+    }
+
+    /// TLS is not agreed on yet.
+    fn is_agreeing(&self) -> bool {
+        self.session.as_ref().is_some_and(|session| session.is_beginning())
+    }
+
     fn is_given_up(&self) -> bool {
-        self.failures >= self.plan.attempts && !matches!(self.state, State::Up(_))
+        let up = matches!(self.state, State::Up(_)) && !self.is_agreeing();
+        self.failures >= self.plan.attempts && !up
     }
 
     /// Patience is counted from the first packet that waits.
@@ -154,6 +191,13 @@ impl Delivery {
         }
         (self.sent, self.progress) = (0, now);
         self.received.clear();
+        if let Some(tls) = &self.plan.tls {
+            match Session::new(tls) {
+                Ok(session) => self.session = Some(Box::new(session)),
+                // Without it nothing may be sent.
+                Err(_) => self.fail(),
+            }
+        }
     }
 
     fn connect(&mut self) {
@@ -182,6 +226,7 @@ impl Delivery {
         let wait = self.plan.retry_wait * (1 << self.failures.min(DOUBLINGS));
         self.failures = self.failures.saturating_add(1);
         self.state = State::Down(Instant::now() + wait);
+        self.session = None;
         self.sent = 0;
     }
 
@@ -202,6 +247,12 @@ impl Delivery {
 
     /// True if the socket takes no more now.
     fn send(&mut self) -> io::Result<bool> {
+        if let (State::Up(socket), Some(session)) = (&self.state, &mut self.session) {
+            let flushed = session.flush(socket)?;
+            if session.is_beginning() {
+                return Ok(!flushed);
+            }
+        }
         let datagrams = socket::has_datagrams(&self.plan.endpoint);
         while let State::Up(socket) = &self.state
             && let Some(front) = self.queue.first()
@@ -214,7 +265,11 @@ impl Delivery {
             let rest = &front.bytes[self.sent..];
             let others = self.queue.all().skip(1).take(together - 1).map(|packet| &packet.bytes[..]);
             let parts: Vec<_> = std::iter::once(rest).chain(others).map(IoSlice::new).collect();
-            match rustix::io::retry_on_intr(|| rustix::io::writev(socket, &parts)) {
+            let written = match &mut self.session {
+                Some(session) => session.write(socket, &parts).map_err(errno),
+                None => rustix::io::retry_on_intr(|| rustix::io::writev(socket, &parts)),
+            };
+            match written {
                 Ok(_) if datagrams => self.queue.pop(),
                 Ok(count) => self.advance(count, acknowledged),
                 Err(Errno::AGAIN) => return Ok(true),
@@ -223,7 +278,10 @@ impl Delivery {
             }
             (self.failures, self.progress) = (0, Instant::now());
         }
-        Ok(false)
+        match (&self.state, &mut self.session) {
+            (State::Up(socket), Some(session)) => Ok(!session.flush(socket)?),
+            _ => Ok(false),
+        }
     }
 
     /// So many bytes have gone into the stream.
@@ -242,7 +300,11 @@ impl Delivery {
     fn receive(&mut self) -> bool {
         let State::Up(socket) = &self.state else { return true };
         let mut buffer = [0; 512];
-        match rustix::io::retry_on_intr(|| rustix::io::read(socket, &mut buffer)) {
+        let read = match &mut self.session {
+            Some(session) => session.read(socket, &mut buffer).map_err(errno),
+            None => rustix::io::retry_on_intr(|| rustix::io::read(socket, &mut buffer)),
+        };
+        match read {
             Ok(0) => return false,
             Ok(count) => self.received.extend_from_slice(&buffer[..count]),
             Err(Errno::AGAIN) => return true,
@@ -271,5 +333,13 @@ impl Delivery {
         if socket.set(Some(interest)).is_err() {
             self.fail();
         }
+    }
+}
+
+/// An error of TLS itself is as bad as a broken connection.
+fn errno(error: io::Error) -> Errno {
+    match error.kind() {
+        io::ErrorKind::WouldBlock => Errno::AGAIN,
+        _ => Errno::from_io_error(&error).unwrap_or(Errno::PROTO),
     }
 }

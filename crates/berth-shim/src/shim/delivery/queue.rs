@@ -22,6 +22,8 @@ pub(super) struct Queue {
     bound: usize,
     ordinal: u64,
     lost: u64,
+    /// All that was ever lost.
+    total_lost: u64,
 }
 
 impl Queue {
@@ -35,6 +37,7 @@ impl Queue {
             bound,
             ordinal: 0,
             lost: 0,
+            total_lost: 0,
         }
     }
 
@@ -69,7 +72,17 @@ impl Queue {
     /// The packet at the front cannot be sent at all.
     pub(super) fn lose_front(&mut self) {
         self.pop();
+        self.lose();
+    }
+
+    fn lose(&mut self) {
         self.lost += 1;
+        self.total_lost += 1;
+    }
+
+    /// Messages that were lost, in all.
+    pub(super) fn total_lost(&self) -> u64 {
+        self.total_lost
     }
 
     /// Takes a chunk of a stream. With `overflow`, the bound holds only for the next chunk: its reader stops.
@@ -114,7 +127,7 @@ impl Queue {
         let size: usize = packets.iter().map(|packet| packet.bytes.len()).sum();
         let bound = if overflow { self.bound + OVERFLOW } else { self.bound };
         if self.bytes + size > bound {
-            self.lost += 1;
+            self.lose();
             return;
         }
         self.tell_loss(time);
@@ -150,7 +163,15 @@ mod tests {
 
     fn queue(bound: usize) -> Queue {
         let form = SyslogForm::Rfc5424;
-        let syslog = Syslog { form, facility: 3, tag: "t".into(), host: "h".into(), pid: 1, zone: vec![] };
+        let syslog = Syslog {
+            form,
+            facility: 3,
+            tag: "t".into(),
+            host: "h".into(),
+            pid: 1,
+            counted: false,
+            zone: vec![],
+        };
         Queue::new(Protocol::Syslog(syslog), bound)
     }
 
@@ -176,6 +197,7 @@ mod tests {
         queue.write(Stream::Stdout, b"after\n", false);
         let lost = format!("[berth: {} log messages could not be sent]", 20 - kept);
         assert_eq!(texts(&queue), [lost, "after".into()]);
+        assert_eq!(queue.total_lost(), 20 - kept as u64);
     }
 
     #[test]
