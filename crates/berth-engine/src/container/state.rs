@@ -23,6 +23,9 @@ pub enum State {
         endpoint: Option<Endpoint>,
         /// How it ended before.
         before: Option<Exited>,
+        /// Its policy starts it: until it runs, clients see it restarting.
+        #[serde(default)]
+        again: bool,
     },
     /// Its program runs.
     Running(Running),
@@ -81,7 +84,7 @@ impl State {
             State::Created { .. } | State::Starting { before: None, .. } => Status::Created,
             State::Running(Running { paused: true, .. }) => Status::Paused,
             State::Running(_) => Status::Running,
-            State::Restarting(_) => Status::Restarting,
+            State::Restarting(_) | State::Starting { before: Some(_), again: true, .. } => Status::Restarting,
             State::Starting { before: Some(_), .. } | State::Exited(_) => Status::Exited,
             State::Removing => Status::Removing,
         }
@@ -172,14 +175,11 @@ impl State {
             }
             State::Removing => "Removal In Progress".into(),
             State::Created { .. } => "Created".into(),
-            State::Restarting(exited) => {
-                let ago = words(now.duration_since(exited.finished_at).as_secs());
-                format!("Restarting ({}) {ago} ago", exited.code)
-            }
             other => match other.last_exit() {
                 Some(exited) => {
                     let ago = words(now.duration_since(exited.finished_at).as_secs());
-                    format!("Exited ({}) {ago} ago", exited.code)
+                    let word = if other.status() == Status::Restarting { "Restarting" } else { "Exited" };
+                    format!("{word} ({}) {ago} ago", exited.code)
                 }
                 None => "Created".into(),
             },
@@ -209,17 +209,22 @@ mod tests {
         State::Running(Running { pid: 7, started_at: at(100), paused, endpoint: None })
     }
 
+    fn starting_again(again: bool) -> State {
+        State::Starting { endpoint: None, before: Some(exited(1)), again }
+    }
+
     #[test]
     fn each_state_has_its_word_and_description() {
         let now = at(200 + 7200);
         for (state, word, text) in [
             (State::NEW, "created", "Created"),
-            (State::Starting { endpoint: None, before: None }, "created", "Created"),
+            (State::Starting { endpoint: None, before: None, again: false }, "created", "Created"),
             (running(false), "running", "Up 2 hours"),
             (running(true), "paused", "Up 2 hours (Paused)"),
             (State::Exited(exited(3)), "exited", "Exited (3) 2 hours ago"),
             (State::Restarting(exited(3)), "restarting", "Restarting (3) 2 hours ago"),
-            (State::Starting { endpoint: None, before: Some(exited(1)) }, "exited", "Exited (1) 2 hours ago"),
+            (starting_again(false), "exited", "Exited (1) 2 hours ago"),
+            (starting_again(true), "restarting", "Restarting (1) 2 hours ago"),
             (State::Removing, "removing", "Removal In Progress"),
         ] {
             assert_eq!((state.status().as_str(), state.describe(now, None).as_str()), (word, text));

@@ -185,6 +185,10 @@ fn parse_bind(text: &str, anonymous: impl Fn() -> Result<MountSource, Error>) ->
     };
     let propagation = match &source {
         MountSource::Bind { .. } => options.propagation.unwrap_or("rprivate").to_owned(),
+        _ if options.propagation.is_some() => {
+            let why = "invalid mount config for type \"volume\": field BindOptions must not be specified";
+            return Err(refuse(why));
+        }
         _ => String::new(),
     };
     Ok(MountPlan { source, destination, read_only: options.read_only, mode: mode.to_owned(), propagation })

@@ -125,7 +125,7 @@ impl Owner {
     /// Finds out what its container is doing, and goes on from there.
     pub(super) async fn take_over(&mut self, found: Found) {
         match self.container.state() {
-            State::Starting { before, endpoint } => {
+            State::Starting { before, endpoint, .. } => {
                 // Until something else is known: the engine ended between the row and the release.
                 self.take_over_run(found, None, before, endpoint).await;
             }

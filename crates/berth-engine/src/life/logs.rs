@@ -32,7 +32,7 @@ impl Engine {
     pub async fn logs(&self, name: &str, op: op::Logs) -> Result<LogStream, Error> {
         if !op.stdout && !op.stderr {
             return Err(Error::InvalidParameter(
-                "Bad parameters: you must choose at least one stream".into(),
+                "must specify at least one of 'stdout' or 'stderr'".into(),
             ));
         }
         let container = self.parts.containers.find(name)?;
@@ -111,7 +111,10 @@ impl Output {
                         return;
                     }
                 };
-                match follow.next_now().filter(|_| !full) {
+                if full {
+                    break;
+                }
+                match follow.next_now() {
                     Some(record) => next = record,
                     None => break,
                 }

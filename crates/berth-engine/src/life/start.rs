@@ -145,7 +145,8 @@ impl Owner {
         let endpoint = self.take_endpoint().await?;
         self.change(|kept| {
             kept.restarts = restarts;
-            kept.state = State::Starting { endpoint: endpoint.clone(), before };
+            let again = matches!(kept.state, State::Restarting(_));
+            kept.state = State::Starting { endpoint: endpoint.clone(), before, again };
         })?;
         let generated = self.generated(endpoint.as_ref())?;
         let cgroup = spec::cgroup_path(definition, &parts.settings.cgroup_parent);
@@ -277,11 +278,7 @@ impl Owner {
 
     /// Writes the generated files, or names those of the container whose network it shares.
     fn generated(&self, endpoint: Option<&Endpoint>) -> Result<Vec<GeneratedFile>, Error> {
-        let definition = &self.container.definition;
-        let owner = match &definition.network {
-            NetworkPlan::Container(name) => self.parts.containers.find(name)?.id().to_owned(),
-            _ => self.container.id().to_owned(),
-        };
+        let owner = self.network_owner()?;
         let directory = self.parts.storage.container_dir(&owner)?;
         if owner == self.container.id() {
             self.write_generated(&directory, endpoint)?;
@@ -289,8 +286,22 @@ impl Owner {
         let file = |(name, target): (&str, &str)| GeneratedFile {
             source: directory.join(name),
             target: target.into(),
+            read_only: self.container.definition.host.readonly_rootfs,
         };
         Ok(GENERATED.map(file).into())
+    }
+
+    /// The ID of the container whose network it is in. Its owner may have joined another's in its turn.
+    fn network_owner(&self) -> Result<String, Error> {
+        let mut owner = Arc::clone(&self.container);
+        while let NetworkPlan::Container(name) = &owner.definition.network {
+            let next = self.parts.containers.find(name)?;
+            if next.id() == self.container.id() {
+                return Err(Error::InvalidParameter("cannot join own network namespace".into()));
+            }
+            owner = next;
+        }
+        Ok(owner.id().to_owned())
     }
 
     fn write_generated(&self, directory: &Path, endpoint: Option<&Endpoint>) -> Result<(), Error> {

@@ -121,10 +121,9 @@ fn annotations(definition: &Definition) -> HashMap<String, String> {
     // What the user writes can never stand in for the engine's own.
     found.retain(|key, _| !key.starts_with("dev.berth."));
     let groups = definition.host.group_add.clone().unwrap_or_default();
-    if !definition.config.user.is_empty() || !groups.is_empty() {
-        found.insert(USER_ANNOTATION.into(), definition.config.user.clone());
-        found.insert(GROUPS_ANNOTATION.into(), groups.join(","));
-    }
+    // Root, too, gets what groups the image gives it.
+    found.insert(USER_ANNOTATION.into(), definition.config.user.clone());
+    found.insert(GROUPS_ANNOTATION.into(), groups.join(","));
     found
 }
 
