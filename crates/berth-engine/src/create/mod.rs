@@ -2,6 +2,7 @@
 
 mod image;
 mod kernel;
+pub mod mac;
 pub mod merge;
 pub mod mounts;
 pub mod ports;
@@ -97,8 +98,10 @@ impl op::CreateContainer {
         {
             host_config.network_mode.clone_from(only);
         }
-        NetworkPlan::parse(&host_config.network_mode)?;
-        Ok(Self { name, platform: given(platform), config: request.config, host_config })
+        let plan = NetworkPlan::parse(&host_config.network_mode)?;
+        let mut config = request.config;
+        mac::settle(&mut config, &endpoints, &host_config.network_mode, &plan)?;
+        Ok(Self { name, platform: given(platform), config, host_config })
     }
 }
 

@@ -21,7 +21,7 @@ use berth_shim::spawner::LaunchRequest;
 use super::owner::Owner;
 use super::sources;
 use crate::container::state::{Exited, Failure, Running, State};
-use crate::create::{Definition, NetworkPlan, ports};
+use crate::create::{Definition, NetworkPlan, mac, ports};
 use crate::event::{ContainerEvent, Event, NetworkEvent};
 use crate::logging::{self, Subject};
 use crate::spec;
@@ -243,7 +243,8 @@ impl Owner {
         let address = self.parts.settings.bridge.publish_address;
         let publications = ports::publications(&definition.config, &definition.host, address)?;
         let publishes = !publications.is_empty();
-        let attached = self.parts.networks.attach(self.container.id(), publications).await;
+        let mac = mac::parse(&definition.config.mac_address);
+        let attached = self.parts.networks.attach(self.container.id(), mac, publications).await;
         let endpoint = attached.map_err(|error| self.network_error(error))?;
         self.parts.remember_gateway()?;
         if publishes {

@@ -91,6 +91,36 @@ with_both_clients! {
         }
     }
 
+    fn a_hardware_address_is_what_was_asked_for(daemon: &Daemon, client: Client) {
+        let mac = "12:34:56:78:9a:bc";
+        daemon.with(client, &["run", "-d", "--name", "cc", "--mac-address", mac, "busybox", "sleep", "1000"]).ok();
+        let inside = || daemon.with(client, &["exec", "cc", "cat", "/sys/class/net/eth0/address"]).ok();
+        assert_eq!(inside(), mac);
+        assert_eq!(daemon.inspect("cc", "{{.NetworkSettings.Networks.bridge.MacAddress}}"), mac);
+        daemon.with(client, &["restart", "-t", "0", "cc"]).ok();
+        assert_eq!(inside(), mac);
+        let host = ["run", "--rm", "--network", "host", "--mac-address", mac, "busybox", "true"];
+        daemon.with(client, &host).fails(125, "conflicting options: mac-address and the network mode");
+    }
+
+    fn images_are_shown_by_the_names_that_were_asked_for(daemon: &Daemon, client: Client) {
+        for name in ["other:v1", "other:v1v1", "other:v2"] {
+            daemon.with(client, &["tag", "busybox", name]).ok();
+        }
+        let names = |reference: &str| {
+            let format = "{{.Repository}}:{{.Tag}}";
+            let shown = daemon.with(client, &["images", "--format", format, "--filter", reference]).ok();
+            let mut names: Vec<String> = shown.lines().map(str::to_owned).collect();
+            names.sort();
+            names
+        };
+        assert_eq!(names("reference=other:v1"), ["other:v1"]);
+        assert_eq!(names("reference=other"), ["other:v1", "other:v1v1", "other:v2"]);
+        assert_eq!(names("reference=busy*"), ["busybox:latest"]);
+        assert_eq!(names("reference=absent"), [""; 0]);
+        daemon.with(client, &["rmi", " "]).fails(1, "image name cannot be blank");
+    }
+
     fn a_container_without_volumes_has_none(daemon: &Daemon, client: Client) {
         daemon.with(client, &["create", "--name", "cc", "-v", "/tmp:/tmp", "busybox"]).ok();
         let shown = daemon.with(client, &["inspect", "-f", "{{json .Config.Volumes}}", "cc"]).ok();
@@ -107,6 +137,20 @@ fn what_its_policy_starts_again_is_never_seen_as_ended() {
         (shown["State"]["Running"] == false).then(|| shown["RestartCount"].clone())
     });
     assert_eq!(restarts, 3);
+}
+
+#[test]
+fn what_starts_with_the_daemon_runs_when_it_answers() {
+    let mut daemon = Daemon::start();
+    for name in ["one", "two", "three"] {
+        daemon.background(&["--name", name, "--restart", "always", "busybox", "sleep", "1000"]);
+    }
+    daemon.berth(&["stop", "-t", "0", "one"]).ok();
+    daemon.stop();
+    daemon.launch();
+    for name in ["one", "two", "three"] {
+        assert_eq!(daemon.inspect(name, "{{.State.Status}}"), "running", "{name}");
+    }
 }
 
 #[test]
