@@ -155,8 +155,11 @@ fn is_tmpfs_option(option: &str) -> bool {
 
 fn tmpfs(destination: String, options: Vec<String>) -> MountPlan {
     let read_only = options.iter().any(|o| o == "ro");
+    let kinds = ["private", "slave", "shared"];
+    let propagates = |option: &&String| kinds.contains(&option.strip_prefix('r').unwrap_or(option));
+    let propagation = options.iter().rfind(propagates).cloned().unwrap_or_default();
     let source = MountSource::Tmpfs { options };
-    MountPlan { source, destination, read_only, mode: String::new(), propagation: String::new() }
+    MountPlan { source, destination, read_only, mode: String::new(), propagation }
 }
 
 /// `source:destination[:options]`, `volume:destination[:options]` or `destination`.

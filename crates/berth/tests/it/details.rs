@@ -121,6 +121,18 @@ with_both_clients! {
         daemon.with(client, &["rmi", " "]).fails(1, "image name cannot be blank");
     }
 
+    fn a_temporary_file_system_propagates_as_it_was_told(daemon: &Daemon, client: Client) {
+        let optional = |options: &str| {
+            let show = ["busybox", "grep", " /scratch ", "/proc/self/mountinfo"];
+            let line = daemon.with(client, &[&["run", "--rm", "--tmpfs", options][..], &show].concat()).ok();
+            let fields = line.split_whitespace().skip(6).take_while(|field| *field != "-");
+            fields.map(|field| field.split(':').next().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(optional("/scratch"), [""; 0]);
+        assert_eq!(optional("/scratch:size=1m,shared"), ["shared"]);
+        assert_eq!(optional("/scratch:rprivate"), [""; 0]);
+    }
+
     fn a_container_without_volumes_has_none(daemon: &Daemon, client: Client) {
         daemon.with(client, &["create", "--name", "cc", "-v", "/tmp:/tmp", "busybox"]).ok();
         let shown = daemon.with(client, &["inspect", "-f", "{{json .Config.Volumes}}", "cc"]).ok();
