@@ -60,7 +60,8 @@ mod tests {
 
     fn settled(whole: &str, endpoint: Option<(&str, &str)>, plan: &NetworkPlan) -> Result<String, String> {
         let mut config = Config { mac_address: whole.into(), ..Config::default() };
-        let settings = |mac: &str| EndpointSettings { mac_address: mac.into(), ..EndpointSettings::default() };
+        let settings =
+            |mac: &str| EndpointSettings { mac_address: mac.into(), ..EndpointSettings::default() };
         let endpoints =
             endpoint.map(|(name, mac)| (name.to_owned(), Some(settings(mac)))).into_iter().collect();
         settle(&mut config, &endpoints, "host", plan).map_err(|error| error.to_string())?;
@@ -83,7 +84,15 @@ mod tests {
 
     #[test]
     fn only_six_bytes_are_an_address() {
-        for bad in ["", "x", "1:2:3:4:5:6", "12:34:56:78:9a", "12:34:56:78:9a:bc:de", "12:34:56:78:9a:+c", "12-34:56:78:9a:bc"] {
+        for bad in [
+            "",
+            "x",
+            "1:2:3:4:5:6",
+            "12:34:56:78:9a",
+            "12:34:56:78:9a:bc:de",
+            "12:34:56:78:9a:+c",
+            "12-34:56:78:9a:bc",
+        ] {
             assert_eq!(parse(bad), None, "{bad}");
         }
     }

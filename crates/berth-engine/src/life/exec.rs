@@ -160,9 +160,7 @@ impl Execs {
     /// started by then can no longer be.
     pub(super) fn end_all(&self, container: &str, code: i32) -> Vec<Arc<Exec>> {
         let mut all = self.lock();
-        all.retain(|_, exec| {
-            exec.container.id() != container || !matches!(exec.state(), ExecState::Created)
-        });
+        all.retain(|_, exec| exec.container.id() != container || !matches!(exec.state(), ExecState::Created));
         all.values().filter(|e| e.container.id() == container && e.end(code)).cloned().collect()
     }
 

@@ -31,9 +31,7 @@ impl Engine {
     #[expect(clippy::unused_async, reason = "one of the operations, which are async")]
     pub async fn logs(&self, name: &str, op: op::Logs) -> Result<LogStream, Error> {
         if !op.stdout && !op.stderr {
-            return Err(Error::InvalidParameter(
-                "must specify at least one of 'stdout' or 'stderr'".into(),
-            ));
+            return Err(Error::InvalidParameter("must specify at least one of 'stdout' or 'stderr'".into()));
         }
         let container = self.parts.containers.find(name)?;
         let raw = container.definition.config.tty;

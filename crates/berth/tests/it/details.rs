@@ -174,11 +174,15 @@ fn an_exec_that_was_not_started_goes_with_the_run() {
         assert_eq!(code, 201);
         made["Id"].as_str().unwrap().to_owned()
     };
-    let start = |id: &str| request(&daemon, "POST", &format!("/exec/{id}/start"), Some(&json!({"Detach": true})));
+    let start =
+        |id: &str| request(&daemon, "POST", &format!("/exec/{id}/start"), Some(&json!({"Detach": true})));
     let stale = create();
     daemon.berth(&["restart", "-t", "0", "cc"]).ok();
     let (code, answer) = start(&stale);
-    assert_eq!((code, answer["message"].as_str().unwrap()), (404, &*format!("No such exec instance: {stale}")));
+    assert_eq!(
+        (code, answer["message"].as_str().unwrap()),
+        (404, &*format!("No such exec instance: {stale}"))
+    );
     let fresh = create();
     assert_eq!(start(&fresh).0, 200);
     daemon.berth(&["pause", "cc"]).ok();
