@@ -96,8 +96,14 @@ impl Networks {
         *lock(&self.pool) = Some(pool);
     }
 
-    /// Takes an address and the ports for a container that is about to start.
-    pub async fn attach(&self, container: &str, ports: Vec<Publication>) -> Result<Endpoint, Error> {
+    /// Takes an address and the ports for a container that is about to start. Without a hardware address it gets one
+    /// that follows from its IPv4 address.
+    pub async fn attach(
+        &self,
+        container: &str,
+        mac: Option<[u8; 6]>,
+        ports: Vec<Publication>,
+    ) -> Result<Endpoint, Error> {
         let bridge = self.bridge().await?;
         let address = lock(&self.pool)
             .as_mut()
@@ -112,7 +118,7 @@ impl Networks {
         let mut endpoint = Endpoint {
             host_link: Endpoint::host_link_name(),
             name: "eth0".into(),
-            mac: ipam::mac_for(address),
+            mac: mac.unwrap_or_else(|| ipam::mac_for(address)),
             addresses: gateway
                 .and_then(|gateway| Ipv4Net::new(address, gateway.prefix_len()).ok())
                 .map(IpNet::V4)

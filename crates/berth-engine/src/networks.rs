@@ -37,7 +37,7 @@ pub(crate) fn sandbox_id(container: &str) -> String {
 }
 
 /// A hardware address as Docker writes it.
-fn mac_text(mac: [u8; 6]) -> String {
+pub(crate) fn mac_text(mac: [u8; 6]) -> String {
     mac.map(|byte| format!("{byte:02x}")).join(":")
 }
 

@@ -23,7 +23,7 @@ pub struct User {
     pub uid: u32,
     /// Primary group ID.
     pub gid: u32,
-    /// Additional group IDs.
+    /// Supplementary group IDs; the first is the primary one, as in Docker.
     pub groups: Vec<u32>,
     /// Home directory; `/` if no entry gives one.
     pub home: String,
@@ -59,10 +59,10 @@ pub enum Error {
 /// An empty specification is root. The user's memberships become additional groups unless a group was given, as in
 /// Docker. The primary group is the first of them: a file that refuses it (mode 0604) is not opened by dropping it.
 pub fn resolve(root: BorrowedFd<'_>, spec: &str, extra_groups: &[String]) -> Result<User, Error> {
-    // Damaged files are no reason not to run as root, for whom nothing has to be found in them.
-    let needed = !spec.is_empty() || !extra_groups.is_empty();
+    let nothing_asked = spec.is_empty() && extra_groups.is_empty();
     let file = |path| match read(root, path) {
-        Err(_) if !needed => Ok(String::new()),
+        // A damaged file is no reason not to run as root, which needs neither.
+        Err(_) if nothing_asked => Ok(String::new()),
         other => other,
     };
     let (passwd, group_file) = (file("/etc/passwd")?, file("/etc/group")?);
@@ -92,19 +92,18 @@ fn resolve_in(passwd: &str, groups: &str, user: &str, group: &str, extra: &[Stri
     if !group.is_empty() {
         resolved.gid = find_group(groups, group)?;
     } else if let Some(entry) = entry {
-        resolved.groups = group_lines(groups)
+        let mine = group_lines(groups)
             .filter(|line| line.members.split(',').any(|member| member == entry.name))
-            .map(|line| line.gid)
-            .collect();
+            .map(|line| line.gid);
+        resolved.groups.extend(mine);
     }
     for name in extra {
-        let gid = find_group(groups, name)?;
-        if !resolved.groups.contains(&gid) {
-            resolved.groups.push(gid);
-        }
+        resolved.groups.push(find_group(groups, name)?);
     }
-    resolved.groups.retain(|gid| *gid != resolved.gid);
+    // Without the primary group, a program that changes it would leave it altogether, and with it what it is denied.
     resolved.groups.insert(0, resolved.gid);
+    let mut seen = std::collections::BTreeSet::new();
+    resolved.groups.retain(|gid| seen.insert(*gid));
     Ok(resolved)
 }
 
@@ -228,12 +227,21 @@ mod tests {
     #[test]
     fn a_given_group_replaces_the_memberships() {
         let alice = resolve("alice:audio", &[]).unwrap();
-        assert_eq!((alice.gid, alice.groups), (29, vec![29]));
+        assert_eq!((alice.gid, alice.groups.as_slice()), (29, &[29][..]));
         assert_eq!(resolve("alice:77", &["users", "77"]).unwrap().groups, [77, 100]);
         assert_eq!(
             resolve("4711:users", &[]).unwrap(),
             User { uid: 4711, gid: 100, groups: vec![100], home: "/".into() }
         );
+    }
+
+    #[test]
+    fn root_has_its_memberships_too_even_if_nobody_asked_for_it() {
+        let groups = "root:x:0:\nwheel:x:10:root\n";
+        for user in ["", "root", "0"] {
+            assert_eq!(resolve_in(PASSWD, groups, user, "", &[]).unwrap().groups, [0, 10], "{user}");
+        }
+        assert_eq!(resolve_in("", "", "", "", &[]).unwrap().groups, [0]);
     }
 
     #[test]

@@ -160,6 +160,11 @@ impl Daemon {
     async fn serve(self, resolved: Resolved, sockets: Sockets, ready: Option<File>) -> Result<(), AnyError> {
         let mut signals = Signals::new()?;
         // The sockets listen already: clients that come now wait in their queues instead of being refused.
+        let (registry, shutdown) = (&resolved.settings.registry, resolved.settings.shutdown_timeout);
+        tracing::debug!("Max Concurrent Downloads: {}", registry.concurrent_downloads);
+        tracing::debug!("Max Concurrent Uploads: {}", registry.concurrent_uploads);
+        tracing::debug!("Max Download Attempts: {}", registry.download_attempts);
+        tracing::debug!("daemon configured with a {} seconds minimum shutdown timeout", seconds(shutdown));
         let engine = Engine::open(resolved.settings).await?;
         let (stop, stopped) = watch::channel(false);
         let (acceptors, conversations) = (TaskTracker::new(), TaskTracker::new());
@@ -222,6 +227,7 @@ impl Daemon {
                 engine.reload(&resolved.settings);
                 self.verbosity.set(resolved.log_level);
                 let registry = &resolved.settings.registry;
+                tracing::debug!("Reset Shutdown Timeout: {}", seconds(resolved.settings.shutdown_timeout));
                 tracing::debug!("Reset Max Concurrent Downloads: {}", registry.concurrent_downloads);
                 tracing::debug!("Reset Max Concurrent Uploads: {}", registry.concurrent_uploads);
                 tracing::debug!("Reset Max Download Attempts: {}", registry.download_attempts);
@@ -231,6 +237,11 @@ impl Daemon {
         }
         systemd::ready();
     }
+}
+
+/// Seconds as Docker writes them: -1 for ever.
+fn seconds(time: Duration) -> i64 {
+    i64::try_from(time.as_secs()).unwrap_or(-1)
 }
 
 /// What can be told about a daemon that seems to hang.

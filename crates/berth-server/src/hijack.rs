@@ -61,13 +61,9 @@ where
     Ok(response)
 }
 
+/// As in Docker, `Upgrade` alone says it; not all clients send `Connection: Upgrade` with it.
 fn wants_upgrade(request: &http::Request<Incoming>) -> bool {
     request.headers().contains_key(UPGRADE)
-        && request.headers().get_all(CONNECTION).iter().any(|value| {
-            value
-                .to_str()
-                .is_ok_and(|text| text.split(',').any(|word| word.trim().eq_ignore_ascii_case("upgrade")))
-        })
 }
 
 /// Waits until the head of the answer is sent, and takes the connection out of HTTP.

@@ -25,9 +25,9 @@ pub struct TlsFiles {
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A file cannot be read, or holds nothing of the kind.
-    #[error("invalid TLS configuration: could not read {what} {path:?}: {reason}")]
+    #[error("invalid TLS configuration: {what} {path:?}: {reason}")]
     File {
-        /// What should be in it.
+        /// What failed.
         what: &'static str,
         /// The file.
         path: PathBuf,
@@ -57,9 +57,10 @@ impl TlsFiles {
         let pair =
             |source| TlsError::Pair { certificate: self.certificate.clone(), key: self.key.clone(), source };
         let provider = Arc::new(ring::default_provider());
-        let chain = certificates("the certificate", &self.certificate)?;
+        let chain =
+            certificates("could not load X509 key pair: could not read the certificate", &self.certificate)?;
         let key = PrivateKeyDer::from_pem_file(&self.key).map_err(|error| TlsError::File {
-            what: "the key",
+            what: "could not load X509 key pair: could not read the key",
             path: self.key.clone(),
             reason: error.to_string(),
         })?;
@@ -70,7 +71,7 @@ impl TlsFiles {
             None => builder.with_no_client_auth(),
             Some(path) => {
                 let mut roots = RootCertStore::empty();
-                for certificate in certificates("the authority", path)? {
+                for certificate in certificates("could not read the authority", path)? {
                     roots.add(certificate).map_err(|error| TlsError::Authority(error.to_string()))?;
                 }
                 let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
@@ -106,7 +107,9 @@ mod tests {
             let files = TlsFiles { authority: None, certificate: certificate.clone(), key: missing.clone() };
             let error = files.acceptor().err().unwrap().to_string();
             assert!(
-                error.starts_with("invalid TLS configuration: could not read the certificate"),
+                error.starts_with(
+                    "invalid TLS configuration: could not load X509 key pair: could not read the certificate"
+                ),
                 "{error}"
             );
             assert!(error.contains(certificate.to_str().unwrap()), "{error}");

@@ -182,7 +182,8 @@ impl State {
             other => match other.last_exit() {
                 Some(exited) => {
                     let ago = words(now.duration_since(exited.finished_at).as_secs());
-                    format!("Exited ({}) {ago} ago", exited.code)
+                    let word = if other.status() == Status::Restarting { "Restarting" } else { "Exited" };
+                    format!("{word} ({}) {ago} ago", exited.code)
                 }
                 None => "Created".into(),
             },

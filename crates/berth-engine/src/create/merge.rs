@@ -12,6 +12,8 @@ pub fn merge(config: &mut Config, image: &ImageConfig) -> Result<(), Error> {
     inherit(&mut config.stop_signal, &image.stop_signal);
     unite(&mut config.exposed_ports, &image.exposed_ports);
     unite(&mut config.volumes, &image.volumes);
+    // Clients send an empty set where they mean none.
+    config.volumes.take_if(|volumes| volumes.is_empty());
     unite(&mut config.labels, &image.labels);
     environment(&mut config.env, image.env.as_deref().unwrap_or_default());
     command(config, image);

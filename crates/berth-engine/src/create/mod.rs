@@ -2,6 +2,7 @@
 
 mod image;
 mod kernel;
+pub mod mac;
 pub mod merge;
 pub mod mounts;
 pub mod ports;
@@ -75,10 +76,10 @@ impl NetworkPlan {
             "" | "default" | "bridge" => Ok(NetworkPlan::Bridge),
             "host" => Ok(NetworkPlan::Host),
             "none" => Ok(NetworkPlan::None),
+            "container" | "container:" => Err(Error::InvalidParameter(
+                "invalid network mode: invalid container format container:<name|id>".into(),
+            )),
             other => match other.strip_prefix("container:") {
-                Some("") => {
-                    Err(Error::InvalidParameter("invalid container format container:<name|id>".into()))
-                }
                 Some(name) => Ok(NetworkPlan::Container(name.to_owned())),
                 // Not "not found": clients would take the image to be missing, and pull it.
                 None => Err(Error::InvalidParameter(format!("network {other} not found"))),
@@ -102,8 +103,10 @@ impl op::CreateContainer {
         {
             host_config.network_mode.clone_from(only);
         }
-        NetworkPlan::parse(&host_config.network_mode)?;
-        Ok(Self { name, platform: given(platform), config: request.config, host_config })
+        let plan = NetworkPlan::parse(&host_config.network_mode)?;
+        let mut config = request.config;
+        mac::settle(&mut config, &endpoints, &host_config.network_mode, &plan)?;
+        Ok(Self { name, platform: given(platform), config, host_config })
     }
 }
 
@@ -228,7 +231,10 @@ pub(crate) mod tests {
             assert_eq!(NetworkPlan::parse(mode).unwrap(), plan);
         }
         assert_eq!(NetworkPlan::parse("mine").unwrap_err().to_string(), "network mine not found");
-        assert!(NetworkPlan::parse("container:").is_err());
+        for mode in ["container", "container:"] {
+            let message = NetworkPlan::parse(mode).unwrap_err().to_string();
+            assert!(message.ends_with("invalid container format container:<name|id>"), "{message}");
+        }
     }
 
     #[test]

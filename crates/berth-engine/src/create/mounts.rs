@@ -155,8 +155,11 @@ fn is_tmpfs_option(option: &str) -> bool {
 
 fn tmpfs(destination: String, options: Vec<String>) -> MountPlan {
     let read_only = options.iter().any(|o| o == "ro");
+    let kinds = ["private", "slave", "shared"];
+    let propagates = |option: &&String| kinds.contains(&option.strip_prefix('r').unwrap_or(option));
+    let propagation = options.iter().rfind(propagates).cloned().unwrap_or_default();
     let source = MountSource::Tmpfs { options };
-    MountPlan { source, destination, read_only, mode: String::new(), propagation: String::new() }
+    MountPlan { source, destination, read_only, mode: String::new(), propagation }
 }
 
 /// `source:destination[:options]`, `volume:destination[:options]` or `destination`.
@@ -185,6 +188,10 @@ fn parse_bind(text: &str, anonymous: impl Fn() -> Result<MountSource, Error>) ->
     };
     let propagation = match &source {
         MountSource::Bind { .. } => options.propagation.unwrap_or("rprivate").to_owned(),
+        _ if options.propagation.is_some() => {
+            let why = "invalid mount config for type \"volume\": field BindOptions must not be specified";
+            return Err(refuse(why));
+        }
         _ => String::new(),
     };
     Ok(MountPlan { source, destination, read_only: options.read_only, mode: mode.to_owned(), propagation })

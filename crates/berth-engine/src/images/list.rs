@@ -33,10 +33,15 @@ fn list(parts: &Parts, filters: &Filters) -> Result<Vec<image::Summary>, Error> 
     }
     let mut found = Vec::new();
     for record in parts.storage.images().list()? {
-        let (repo_tags, repo_digests) = names(parts, &record.id)?;
+        let (mut repo_tags, mut repo_digests) = names(parts, &record.id)?;
         let config = parts.images.config(&record.id)?;
         let labels = &config.config.labels;
-        if !filter.has(&record, &repo_tags, labels)? {
+        let dangling = repo_tags.is_empty();
+        // As in Docker, an image is shown by those of its names that were asked for.
+        repo_tags.retain(|name| filter.names(name));
+        repo_digests.retain(|name| filter.names(name));
+        let named = !filters.has("reference") || !repo_tags.is_empty() || !repo_digests.is_empty();
+        if !named || !filter.has(&record, dangling, labels) {
             continue;
         }
         let id = record.id.to_string();
@@ -84,21 +89,23 @@ impl<'a> Filter<'a> {
     fn has(
         &self,
         record: &ImageRecord,
-        tags: &[String],
+        dangling: bool,
         labels: &std::collections::BTreeMap<String, String>,
-    ) -> Result<bool, Error> {
+    ) -> bool {
         let created = record.created.unwrap_or(Timestamp::UNIX_EPOCH);
         let labelled = self.filters.get("label").all(|wanted| match wanted.split_once('=') {
             Some((name, value)) => labels.get(name).is_some_and(|found| found == value),
             None => labels.contains_key(wanted),
         });
-        let named = !self.filters.has("reference")
-            || self.filters.get("reference").any(|wanted| tags.iter().any(|tag| is_like(wanted, tag)));
-        Ok(labelled
-            && named
-            && self.dangling.is_none_or(|dangling| dangling == tags.is_empty())
+        labelled
+            && self.dangling.is_none_or(|wanted| wanted == dangling)
             && self.before.is_none_or(|before| created < before)
-            && self.since.is_none_or(|since| created > since))
+            && self.since.is_none_or(|since| created > since)
+    }
+
+    /// Whether a name was asked for.
+    fn names(&self, name: &str) -> bool {
+        !self.filters.has("reference") || self.filters.get("reference").any(|wanted| is_like(wanted, name))
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use berth_shim::client::{ShimClient, ShimControl, ShimEvent};
 use berth_storage::ContainerRecord;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::exit::End;
@@ -27,11 +27,32 @@ use crate::{Error, op};
 /// How long a shim may take to tell its state.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long clients wait at most for the containers that start with the engine.
+const STARTS_PATIENCE: Duration = Duration::from_secs(10);
+
 /// What an owner is to find out when it takes its container over.
 #[derive(Debug, Clone, Copy)]
 pub struct Found {
     /// The host was started anew since: nothing runs.
     pub rebooted: bool,
+}
+
+/// How an owner and the engine that opens wait for each other.
+pub struct Opening {
+    ready: Option<oneshot::Sender<()>>,
+    swept: watch::Receiver<bool>,
+    /// Dropped once its policy has been followed.
+    _settled: oneshot::Sender<()>,
+}
+
+impl Opening {
+    /// Tells the engine that the container's state is known, and waits until what is left of others is cleared away:
+    /// a run must not begin before, for it would look like a leftover.
+    pub(super) async fn state_is_known(&mut self) {
+        // An engine that has given up opening listens no more, and is not waited for.
+        let _ = self.ready.take().map(|ready| ready.send(()));
+        let _ = self.swept.wait_for(|swept| *swept).await;
+    }
 }
 
 /// What a shim said first.
@@ -50,7 +71,8 @@ enum Told {
     Gone,
 }
 
-/// Takes over all containers of the data root; returns when the state of each is known.
+/// Takes over all containers of the data root; returns when the state of each is known and, as in Docker, those that
+/// start with the engine were started, unless that takes long.
 pub async fn all(parts: &Arc<Parts>, rebooted: bool) -> Result<(), Error> {
     let mut mailboxes = Vec::new();
     for record in parts.storage.containers().list()? {
@@ -62,15 +84,24 @@ pub async fn all(parts: &Arc<Parts>, rebooted: bool) -> Result<(), Error> {
             }
         }
     }
-    let mut ready = Vec::new();
+    let (mut all_ready, mut all_settled) = (Vec::new(), Vec::new());
+    let (sweeper, swept) = watch::channel(false);
     for (container, mailbox) in mailboxes {
-        let (sender, receiver) = oneshot::channel();
-        ready.push(receiver);
-        Owner::adopt(parts, &container, mailbox, Found { rebooted }, sender);
+        let (ready, is_ready) = oneshot::channel();
+        let (settled, is_settled) = oneshot::channel();
+        all_ready.push(is_ready);
+        all_settled.push(is_settled);
+        let opening = Opening { ready: Some(ready), swept: swept.clone(), _settled: settled };
+        Owner::adopt(parts, &container, mailbox, Found { rebooted }, opening);
     }
     // An owner that ended early has told why.
-    futures_util::future::join_all(ready).await;
-    sweep(parts).await
+    futures_util::future::join_all(all_ready).await;
+    sweep(parts).await?;
+    sweeper.send_replace(true);
+    if tokio::time::timeout(STARTS_PATIENCE, futures_util::future::join_all(all_settled)).await.is_err() {
+        tracing::warn!("some containers that start with the engine are still being started");
+    }
+    Ok(())
 }
 
 /// Makes a container known, and its endpoint before the bridge is first used.

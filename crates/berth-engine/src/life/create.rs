@@ -100,7 +100,7 @@ fn inherited(parts: &Parts, host: &HostConfig) -> Result<Vec<MountPlan>, Error> 
         let read_only = match mode {
             "" | "rw" | "z" | "Z" => false,
             "ro" => true,
-            _ => return Err(invalid("the mode is neither ro nor rw")),
+            _ => return Err(invalid(&format!("invalid mode: {mode}"))),
         };
         // Not "not found": clients would take the image to be missing.
         let from = parts.containers.find(name).map_err(|error| Error::InvalidParameter(error.to_string()))?;

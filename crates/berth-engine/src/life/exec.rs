@@ -156,9 +156,11 @@ impl Execs {
         exec.end(code).then_some(exec)
     }
 
-    /// The container has ended, and all its processes with it; those that ran until now.
+    /// The container has ended, and all its processes with it; those that ran until now. As in Docker, what was not
+    /// started by then can no longer be.
     pub(super) fn end_all(&self, container: &str, code: i32) -> Vec<Arc<Exec>> {
-        let all = self.lock();
+        let mut all = self.lock();
+        all.retain(|_, exec| exec.container.id() != container || !matches!(exec.state(), ExecState::Created));
         all.values().filter(|e| e.container.id() == container && e.end(code)).cloned().collect()
     }
 
@@ -294,7 +296,7 @@ impl PendingExec {
             cgroups_path: Some(spec::cgroup_path(definition, &self.parts.settings.cgroup_parent)),
             seccomp: spec::seccomp(definition, &security)?,
             terminal: size,
-            user: Some(user).filter(|user| !user.is_empty() || !groups.is_empty()),
+            user: Some(user),
             groups,
             die_with_parent: true,
             preserve_fds: 0,
@@ -326,12 +328,12 @@ async fn latest(exec: &Exec) -> ExecState {
     exec.state()
 }
 
-/// The shim of a running container that can be joined.
-fn joinable(container: &Container) -> Result<Arc<ShimClient>, Error> {
+/// The shim of a running container that can be joined; `called` is what the user calls a paused one.
+fn joinable(container: &Container, called: &str) -> Result<Arc<ShimClient>, Error> {
     let id = container.id();
     match container.state() {
         State::Running(running) if running.paused => {
-            Err(Error::Paused(format!("Container {id} is paused, unpause the container before exec")))
+            Err(Error::Paused(format!("Container {called} is paused, unpause the container before exec")))
         }
         State::Running(_) => container.shim().ok_or_else(|| Error::NotRunning(id.to_owned())),
         State::Restarting(_) => Err(Error::restarting(id)),
@@ -339,14 +341,15 @@ fn joinable(container: &Container) -> Result<Arc<ShimClient>, Error> {
     }
 }
 
-/// Makes an instance for a process in a running container.
+/// Makes an instance for a process in a running container, which the user calls `called`.
 pub(super) fn prepare(
     parts: &Parts,
     container: &Arc<Container>,
+    called: &str,
     op: op::ExecCreate,
     keys: Vec<u8>,
 ) -> Result<Arc<Exec>, Error> {
-    joinable(container)?;
+    joinable(container, called)?;
     let id = name::new_id().map_err(|source| Error::Io { operation: "read random bytes".into(), source })?;
     let command = command_line(&op.command);
     let exec = Arc::new(Exec {
@@ -364,7 +367,7 @@ pub(super) fn prepare(
 
 /// Takes an instance into use, once.
 pub(super) fn begin(parts: &Arc<Parts>, exec: &Arc<Exec>, op: &op::ExecStart) -> Result<PendingExec, Error> {
-    let shim = joinable(&exec.container)?;
+    let shim = joinable(&exec.container, exec.container.id())?;
     {
         let (id, mut state) = (&exec.id, exec.lock());
         match *state {
@@ -405,7 +408,7 @@ impl Engine {
     pub async fn exec_create(&self, name: &str, op: op::ExecCreate) -> Result<exec::CreateResponse, Error> {
         let keys = detach_keys(op.detach_keys.as_deref())?;
         let container = self.parts.containers.find(name)?;
-        Ok(exec::CreateResponse { id: prepare(&self.parts, &container, op, keys)?.id.clone() })
+        Ok(exec::CreateResponse { id: prepare(&self.parts, &container, name, op, keys)?.id.clone() })
     }
 
     /// Checks the start of an exec instance; send the answer's head, then [`PendingExec::start`].

@@ -31,9 +31,7 @@ impl Engine {
     #[expect(clippy::unused_async, reason = "one of the operations, which are async")]
     pub async fn logs(&self, name: &str, op: op::Logs) -> Result<LogStream, Error> {
         if !op.stdout && !op.stderr {
-            return Err(Error::InvalidParameter(
-                "Bad parameters: you must choose at least one stream".into(),
-            ));
+            return Err(Error::InvalidParameter("must specify at least one of 'stdout' or 'stderr'".into()));
         }
         let container = self.parts.containers.find(name)?;
         let raw = container.definition.config.tty;
@@ -111,7 +109,10 @@ impl Output {
                         return;
                     }
                 };
-                match follow.next_now().filter(|_| !full) {
+                if full {
+                    break;
+                }
+                match follow.next_now() {
                     Some(record) => next = record,
                     None => break,
                 }

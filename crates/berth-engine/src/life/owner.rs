@@ -16,7 +16,7 @@ use crate::container::state::State;
 use crate::container::{Container, Kept};
 use crate::engine::Parts;
 use crate::event::ContainerEvent;
-use crate::life::adopt::Found;
+use crate::life::adopt::{Found, Opening};
 use crate::life::health::{self, Monitor};
 use crate::life::policy::BackOff;
 use crate::life::stop::Ending;
@@ -84,19 +84,22 @@ impl Owner {
         parts.owners.spawn(owner.run());
     }
 
-    /// Starts the owner of a container of an earlier engine; `ready` is told once its state is known.
+    /// Starts the owner of a container of an earlier engine.
     pub fn adopt(
         parts: &Arc<Parts>,
         container: &Arc<Container>,
         mailbox: mpsc::Receiver<Request>,
         found: Found,
-        ready: oneshot::Sender<()>,
+        mut opening: Opening,
     ) {
         let mut owner = Owner::new(parts, container, mailbox);
         parts.owners.spawn(async move {
             owner.take_over(found).await;
-            // The engine may have given up opening.
-            let _ = ready.send(());
+            opening.state_is_known().await;
+            if owner.restart_at.is_some_and(|at| at <= Instant::now()) && !owner.parts.is_closing() {
+                owner.restart_by_policy().await;
+            }
+            drop(opening);
             owner.run().await;
         });
     }

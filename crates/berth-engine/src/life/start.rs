@@ -21,7 +21,7 @@ use berth_shim::spawner::LaunchRequest;
 use super::owner::Owner;
 use super::{shm, sources};
 use crate::container::state::{Exited, Failure, Running, State};
-use crate::create::{Definition, NetworkPlan, ports};
+use crate::create::{Definition, NetworkPlan, mac, ports};
 use crate::event::{ContainerEvent, Event, NetworkEvent};
 use crate::logging::{self, Subject};
 use crate::spec;
@@ -247,7 +247,8 @@ impl Owner {
         let address = self.parts.settings.bridge.publish_address;
         let publications = ports::publications(&definition.config, &definition.host, address)?;
         let publishes = !publications.is_empty();
-        let attached = self.parts.networks.attach(self.container.id(), publications).await;
+        let mac = mac::parse(&definition.config.mac_address);
+        let attached = self.parts.networks.attach(self.container.id(), mac, publications).await;
         let endpoint = attached.map_err(|error| self.network_error(error))?;
         self.parts.remember_gateway()?;
         if publishes {
@@ -282,11 +283,7 @@ impl Owner {
 
     /// Writes the generated files, or names those of the container whose network it shares.
     fn generated(&self, endpoint: Option<&Endpoint>) -> Result<Vec<GeneratedFile>, Error> {
-        let definition = &self.container.definition;
-        let owner = match &definition.network {
-            NetworkPlan::Container(name) => self.parts.containers.find(name)?.id().to_owned(),
-            _ => self.container.id().to_owned(),
-        };
+        let owner = self.network_owner()?;
         let directory = self.parts.storage.container_dir(&owner)?;
         if owner == self.container.id() {
             self.write_generated(&directory, endpoint)?;
@@ -294,8 +291,22 @@ impl Owner {
         let file = |(name, target): (&str, &str)| GeneratedFile {
             source: directory.join(name),
             target: target.into(),
+            read_only: self.container.definition.host.readonly_rootfs,
         };
         Ok(GENERATED.map(file).into())
+    }
+
+    /// The ID of the container whose network it is in. Its owner may have joined another's in its turn.
+    fn network_owner(&self) -> Result<String, Error> {
+        let mut owner = Arc::clone(&self.container);
+        while let NetworkPlan::Container(name) = &owner.definition.network {
+            let next = self.parts.containers.find(name)?;
+            if next.id() == self.container.id() {
+                return Err(Error::InvalidParameter("cannot join own network namespace".into()));
+            }
+            owner = next;
+        }
+        Ok(owner.id().to_owned())
     }
 
     fn write_generated(&self, directory: &Path, endpoint: Option<&Endpoint>) -> Result<(), Error> {

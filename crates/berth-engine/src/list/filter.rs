@@ -171,7 +171,7 @@ impl<'a> Filter<'a> {
         let endpoint = kept.state.endpoint();
         let published = || endpoint.iter().flat_map(|endpoint| &endpoint.ports);
         let exposed = ports::exposed(&container.definition.config).unwrap_or_default();
-        let publishes = |range: &PortRange| published().any(|m| range.has(m.container_port, m.protocol));
+        let publishes = |range: &PortRange| published().any(|m| range.has(m.host_port, m.protocol));
         let exposes = |range: &PortRange| exposed.iter().any(|port| range.has(port.port, port.protocol));
         (self.publish.is_empty() || self.publish.iter().any(publishes))
             && (self.expose.is_empty() || self.expose.iter().any(exposes))

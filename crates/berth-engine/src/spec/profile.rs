@@ -77,7 +77,7 @@ pub fn resolve(text: &str, host: &Host<'_>) -> Result<LinuxSeccomp, Error> {
     let profile: Profile = serde_json::from_str(text).map_err(|e| refuse(e.to_string()))?;
     if !profile.architectures.is_empty() && !profile.arch_map.is_empty() {
         return Err(refuse(
-            "both 'architectures' and 'archMap' are specified in the seccomp profile, use either one".into(),
+            "both 'architectures' and 'archMap' are specified in the seccomp profile, use either 'architectures' or 'archMap'".into(),
         ));
     }
     let mut architectures = profile.architectures;
@@ -90,7 +90,8 @@ pub fn resolve(text: &str, host: &Host<'_>) -> Result<LinuxSeccomp, Error> {
     for rule in profile.syscalls.unwrap_or_default() {
         if !rule.name.is_empty() && !rule.names.is_empty() {
             return Err(refuse(
-                "both 'name' and 'names' are specified in the seccomp profile, use either one".into(),
+                "both 'name' and 'names' are specified in the seccomp profile, use either 'name' or 'names'"
+                    .into(),
             ));
         }
         if rule.applies(host) {

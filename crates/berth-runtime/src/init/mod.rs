@@ -181,8 +181,9 @@ fn make_root(plan: &ContainerPlan<'_>) -> Result<Option<Console>, StartError> {
 fn bind_generated(root: BorrowedFd<'_>, file: &GeneratedFile) -> Result<(), StartError> {
     let what = || format!("mount {} at {}", file.source.display(), file.target.display());
     let tree = mount::clone_at(CWD, &file.source, false).context(Stage::Mount, what)?;
-    let private = Attributes { propagation: propagation::PRIVATE, ..Attributes::default() };
-    mount::set_attributes(&tree, private, None).context(Stage::Mount, what)?;
+    let set = if file.read_only { attr::RDONLY } else { 0 };
+    let change = Attributes { set, propagation: propagation::PRIVATE, ..Attributes::default() };
+    mount::set_attributes(&tree, change, None).context(Stage::Mount, what)?;
     let target =
         beneath::make_file(root, &file.target, Mode::from_raw_mode(0o644)).context(Stage::Mount, what)?;
     mount::attach(&tree, &target).context(Stage::Mount, what)

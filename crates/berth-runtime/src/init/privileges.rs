@@ -45,9 +45,8 @@ pub(super) fn resolve(plan: &ProcessPlan) -> Result<User, StartError> {
     match &plan.who {
         Who::Named { spec, groups } => user::resolve(root, spec, groups).map_err(failed),
         Who::Numbers { uid, gid, groups } => {
-            let wants_home = !plan.env.iter().any(|entry| entry.starts_with("HOME="));
             // A damaged passwd file is no reason not to run with numbers.
-            let home = if wants_home { user::home(root, *uid).ok() } else { None };
+            let home = if !has_home(&plan.env) { user::home(root, *uid).ok() } else { None };
             let home = home.unwrap_or_else(|| "/".to_owned());
             Ok(User { uid: *uid, gid: *gid, groups: groups.clone(), home })
         }
@@ -208,13 +207,18 @@ fn set_capabilities(masks: CapabilityMasks) -> Result<(), StartError> {
     Ok(())
 }
 
-/// The environment with `HOME` of the user, unless it has one.
+/// The environment with `HOME` of the user, unless it has one. As in other runtimes, an empty one is none.
 pub(super) fn environment(plan: &ProcessPlan, user: &User) -> Vec<String> {
     let mut env = plan.env.clone();
-    if !env.iter().any(|entry| entry.starts_with("HOME=")) {
+    if !has_home(&env) {
+        env.retain(|entry| !entry.starts_with("HOME="));
         env.push(format!("HOME={}", user.home));
     }
     env
+}
+
+fn has_home(env: &[String]) -> bool {
+    env.iter().rev().find_map(|entry| entry.strip_prefix("HOME=")).is_some_and(|home| !home.is_empty())
 }
 
 /// Makes the working directory, as Docker does, while the root is still writable.

@@ -104,6 +104,8 @@ pub struct GeneratedFile {
     pub source: PathBuf,
     /// The name in the container, such as `/etc/hosts`; made if it is missing.
     pub target: PathBuf,
+    /// Whether it cannot be written through that name.
+    pub read_only: bool,
 }
 
 /// What init waits for with [`NetworkMode::Await`].

@@ -1,9 +1,15 @@
 //! Attaching a client's connection to a container.
 
+use berth_api::stream::RAW_STREAM;
 use berth_engine::op;
+use bytes::Bytes;
+use http::{HeaderValue, Response};
 
 use super::Outcome;
+use crate::answer;
+use crate::body::Body;
 use crate::call::Call;
+use crate::failure::Failure;
 use crate::hijack::{content_type, hijack};
 
 pub async fn container(call: Call, name: &str) -> Outcome {
@@ -17,7 +23,10 @@ pub async fn container(call: Call, name: &str) -> Outcome {
         detach_keys: query.given("detachKeys").map(str::to_owned),
         raw: false,
     };
-    let pending = call.engine.attach(name, operation).await?;
+    let pending = match call.engine.attach(name, operation).await {
+        Ok(pending) => pending,
+        Err(error) => return Ok(refused(error.into())),
+    };
     let content_type = content_type(pending.tty, call.version);
     let name = name.to_owned();
     hijack(call.request, content_type, move |connection, read| async move {
@@ -25,4 +34,10 @@ pub async fn container(call: Call, name: &str) -> Outcome {
             tracing::warn!(container = name, %error, "a client could not be attached");
         }
     })
+}
+
+/// As in Docker: what was asked for is a stream, so the reason comes as text and not as JSON.
+fn refused(failure: Failure) -> Response<Body> {
+    let text = format!("{}\r\n", failure.message);
+    answer::with(failure.status, Some(HeaderValue::from_static(RAW_STREAM)), Bytes::from(text).into())
 }

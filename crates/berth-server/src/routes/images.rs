@@ -37,6 +37,9 @@ pub async fn history(call: Call, name: &str) -> Outcome {
 }
 
 pub async fn remove(call: Call, name: &str) -> Outcome {
+    if name.trim().is_empty() {
+        return Err(Failure::invalid("image name cannot be blank"));
+    }
     Ok(answer::ok(&call.engine.image_remove(name, call.query.flag("force")).await?))
 }
 

@@ -17,7 +17,7 @@ use crate::hijack::content_type;
 fn log_parameters(query: &Query) -> Result<op::Logs, Failure> {
     let (stdout, stderr) = (query.flag("stdout"), query.flag("stderr"));
     if !stdout && !stderr {
-        return Err(Failure::invalid("Bad parameters: you must choose at least one stream"));
+        return Err(Failure::invalid("must specify at least one of 'stdout' or 'stderr'"));
     }
     Ok(op::Logs {
         follow: query.flag("follow"),
@@ -114,7 +114,7 @@ mod tests {
         assert_eq!((logs.tail, logs.stderr, logs.timestamps), (Some(10), false, true));
         assert_eq!(log_parameters(&Query::parse("stderr=1&tail=all")).unwrap().tail, None);
         let error = log_parameters(&Query::parse("follow=1")).unwrap_err();
-        assert_eq!(error.message, "Bad parameters: you must choose at least one stream");
+        assert_eq!(error.message, "must specify at least one of 'stdout' or 'stderr'");
         assert!(log_parameters(&Query::parse("stdout=1&since=x")).is_err());
     }
 

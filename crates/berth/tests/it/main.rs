@@ -28,6 +28,7 @@ mod daemon_config;
 mod daemon_process;
 mod daemon_registries;
 mod daemon_tls;
+mod details;
 mod errors;
 mod events;
 mod exec;

@@ -123,5 +123,6 @@ fn statuses_and_words_are_dockers() {
     let resize = format!("/exec/{}/resize?h=40&w=40", made["Id"].as_str().unwrap());
     assert_eq!(refused(&daemon, "POST", &resize), (400, "exec process is not started".into()));
     daemon.berth(&["kill", "cc"]).ok();
-    assert_eq!(refused(&daemon, "POST", &resize), (409, format!("container {id} is not running")));
+    let gone = format!("No such exec instance: {}", made["Id"].as_str().unwrap());
+    assert_eq!(refused(&daemon, "POST", &resize), (404, gone), "what was not started goes with the run");
 }

@@ -32,7 +32,7 @@ pub async fn run(
         return Err(Error::InvalidParameter(text));
     }
     let op = op::ExecCreate { command: command.to_vec(), stdout: true, stderr: true, ..Default::default() };
-    let exec = exec::prepare(parts, container, op, Vec::new())?;
+    let exec = exec::prepare(parts, container, container.id(), op, Vec::new())?;
     let finding = finish(parts, &exec, limit).await;
     // Unlike a client's, nobody asks for it later.
     parts.execs.remove(&exec.id);
