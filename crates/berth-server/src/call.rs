@@ -11,17 +11,15 @@ use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Method};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use hyper::body::Incoming;
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 
 use crate::failure::Failure;
+use crate::incoming::RequestBody;
 use crate::words;
 
 /// Largest JSON body that is read, in bytes. Real ones have a few kilobytes.
 const JSON_CAP: usize = 4 << 20;
-/// Most that is read of a body that nobody wants, in bytes.
-const DRAINED: usize = 256 << 10;
 
 /// A request whose route is not yet known.
 pub struct Call {
@@ -36,12 +34,12 @@ pub struct Call {
     /// The parameters.
     pub query: Query,
     /// The request itself, for its headers, its body, or its connection.
-    pub request: http::Request<Incoming>,
+    pub request: http::Request<RequestBody>,
 }
 
 impl Call {
     /// Takes a request apart. Fails for a version that is not spoken here, and for a path that is not text.
-    pub fn new(engine: Arc<Engine>, request: http::Request<Incoming>) -> Result<Self, Failure> {
+    pub fn new(engine: Arc<Engine>, request: http::Request<RequestBody>) -> Result<Self, Failure> {
         let path =
             decode(request.uri().path()).ok_or_else(|| Failure::invalid("invalid URL escape in path"))?;
         let (version, path) = split_version(&path)?;
@@ -70,14 +68,6 @@ impl Call {
     pub async fn required_json<T: DeserializeOwned>(&mut self) -> Result<T, Failure> {
         let bytes = self.body().await?;
         parse_json(&bytes)
-    }
-
-    /// Reads what a refused request still sends, up to what Go's servers read: a client that cannot write its request
-    /// whole would not see the answer.
-    pub async fn drain(&mut self) {
-        let rest = Limited::new(self.request.body_mut(), DRAINED);
-        // Larger or broken: then the client has to do without.
-        let _ = rest.collect().await;
     }
 
     async fn body(&mut self) -> Result<Bytes, Failure> {

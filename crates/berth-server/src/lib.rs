@@ -13,6 +13,7 @@ pub mod daemon;
 mod failure;
 mod hijack;
 mod host;
+mod incoming;
 mod listen;
 mod logging;
 mod metrics;

@@ -18,13 +18,14 @@ mod websocket;
 use std::sync::Arc;
 
 use berth_engine::Engine;
-use http::{Method, Response};
+use http::{Method, Response, StatusCode};
 use hyper::body::Incoming;
 
 use crate::answer;
 use crate::body::Body;
 use crate::call::Call;
 use crate::failure::Failure;
+use crate::incoming::RequestBody;
 use crate::metrics;
 
 /// What a route gives: an answer, or an error to be told.
@@ -32,6 +33,7 @@ type Outcome = Result<Response<Body>, Failure>;
 
 /// Answers a request, whatever it is.
 pub async fn answer(engine: Arc<Engine>, request: http::Request<Incoming>) -> Response<Body> {
+    let (request, leftover) = RequestBody::wrap(request);
     let outcome = match Call::new(engine, request) {
         Ok(call) => {
             let (method, path) = (call.method.clone(), call.path.clone());
@@ -46,12 +48,15 @@ pub async fn answer(engine: Arc<Engine>, request: http::Request<Incoming>) -> Re
         Err(failure) => Err(failure),
     };
     let mut response = outcome.unwrap_or_else(Failure::into_response);
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        leftover.drain().await;
+    }
     answer::add_common_headers(&mut response);
     response
 }
 
 /// Finds the route. As in Docker, a method that a path does not have is a page that is not found.
-async fn dispatch(mut call: Call) -> Outcome {
+async fn dispatch(call: Call) -> Outcome {
     let path = call.path.clone();
     let segments: Vec<&str> = path.split('/').filter(|segment| !segment.is_empty()).collect();
     match segments.split_first() {
@@ -61,12 +66,11 @@ async fn dispatch(mut call: Call) -> Outcome {
         Some((&"networks", rest)) => match (&call.method, rest) {
             (&Method::GET, []) => networks::list(call).await,
             (&Method::GET, [name]) => networks::inspect(call, name).await,
-            (&Method::POST, ["create" | "prune"]) | (&Method::DELETE, [_]) => unsupported(call).await,
-            (&Method::POST, [_, "connect" | "disconnect"]) => unsupported(call).await,
+            (&Method::POST, ["create" | "prune"]) | (&Method::DELETE, [_]) => unsupported(&call),
+            (&Method::POST, [_, "connect" | "disconnect"]) => unsupported(&call),
             _ => Err(Failure::page_not_found()),
         },
         Some((&("swarm" | "nodes" | "services" | "tasks" | "secrets" | "configs"), _)) => {
-            call.drain().await;
             Err(swarm::not_a_manager())
         }
         Some(_) => system_route(call, &segments).await,
@@ -99,7 +103,7 @@ async fn container_route(call: Call, segments: &[&str]) -> Outcome {
         (&Method::GET, [name, "stats"]) => stats::container(call, name).await,
         (&Method::POST, [name, "exec"]) => exec::create(call, name).await,
         (&Method::DELETE, [name]) => containers::remove(call, name).await,
-        (&Method::GET | &Method::HEAD | &Method::PUT, [_, "archive"]) => unsupported(call).await,
+        (&Method::GET | &Method::HEAD | &Method::PUT, [_, "archive"]) => unsupported(&call),
         _ => Err(Failure::page_not_found()),
     }
 }
@@ -119,11 +123,11 @@ async fn image_route(call: Call, segments: &[&str]) -> Outcome {
         (&Method::GET, ["json"]) => images::list(call).await,
         (&Method::POST, ["create"]) => images::create(call).await,
         (&Method::POST, ["load"]) => images::load(call).await,
-        (&Method::POST, ["prune"]) | (&Method::GET, ["search" | "get"]) => unsupported(call).await,
+        (&Method::POST, ["prune"]) | (&Method::GET, ["search" | "get"]) => unsupported(&call),
         (&Method::GET, [name @ .., "json"]) => images::inspect(call, &name.join("/")).await,
         (&Method::GET, [name @ .., "history"]) => images::history(call, &name.join("/")).await,
         (&Method::POST, [name @ .., "tag"]) => images::tag(call, &name.join("/")).await,
-        (&Method::POST, [_, .., "push"]) | (&Method::GET, [_, .., "get"]) => unsupported(call).await,
+        (&Method::POST, [_, .., "push"]) | (&Method::GET, [_, .., "get"]) => unsupported(&call),
         (&Method::DELETE, name @ [_, ..]) => images::remove(call, &name.join("/")).await,
         _ => Err(Failure::page_not_found()),
     }
@@ -132,7 +136,7 @@ async fn image_route(call: Call, segments: &[&str]) -> Outcome {
 async fn system_route(call: Call, segments: &[&str]) -> Outcome {
     match (&call.method, segments) {
         (&Method::GET | &Method::HEAD, ["_ping"]) => Ok(system::ping(&call)),
-        (&Method::OPTIONS, _) => Ok(answer::status(http::StatusCode::OK)),
+        (&Method::OPTIONS, _) => Ok(answer::status(StatusCode::OK)),
         (&Method::GET, ["version"]) => Ok(system::version(&call)),
         (&Method::GET, ["info"]) => system::info(call).await,
         (&Method::GET, ["events"]) => streams::events(&call),
@@ -144,16 +148,15 @@ async fn system_route(call: Call, segments: &[&str]) -> Outcome {
         }
         (&Method::GET, ["system", "df"]) => usage::disk_usage(call).await,
         (&Method::POST, ["auth" | "build" | "commit"])
-        | (_, ["volumes" | "plugins" | "build" | "distribution", ..]) => unsupported(call).await,
+        | (_, ["volumes" | "plugins" | "build" | "distribution", ..]) => unsupported(&call),
         _ => Err(Failure::page_not_found()),
     }
 }
 
 /// A route of Docker's that nothing here answers yet.
-async fn unsupported(mut call: Call) -> Outcome {
-    call.drain().await;
+fn unsupported(call: &Call) -> Outcome {
     Err(Failure::new(
-        http::StatusCode::NOT_IMPLEMENTED,
+        StatusCode::NOT_IMPLEMENTED,
         format!("{} /{} is not supported by Berth yet", call.method, call.path),
     ))
 }
