@@ -105,7 +105,7 @@ fn info(parts: &Parts) -> Result<system::Info, Error> {
         images: i64::try_from(parts.storage.images().list()?.len()).unwrap_or(i64::MAX),
         driver: STORAGE_DRIVER.into(),
         driver_status: host::storage_status(&settings.data_root),
-        plugins: plugins(),
+        plugins: plugins(&settings.authorization_plugins),
         ipv4_forwarding: host::forwards_ipv4(),
         debug: settings.debug,
         nfd: host::open_descriptors(),
@@ -157,12 +157,12 @@ fn count(parts: &Parts, info: &mut system::Info) {
     }
 }
 
-fn plugins() -> Plugins {
+fn plugins(authorization: &[String]) -> Plugins {
     let list = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
     Plugins {
         volume: list(&["local"]),
         network: list(&["bridge", "host", "null"]),
-        authorization: None,
+        authorization: (!authorization.is_empty()).then(|| authorization.to_vec()),
         log: list(&logging::DRIVERS),
     }
 }

@@ -25,6 +25,7 @@ mod name;
 mod network;
 mod networks;
 pub mod op;
+pub mod plugin;
 mod reload;
 mod settings;
 mod signal;

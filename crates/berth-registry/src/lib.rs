@@ -23,6 +23,7 @@ pub use config::RegistryConfig;
 pub use error::Error;
 pub use manifest::ManifestAnswer;
 pub use proxy::Proxies;
+pub use tls::Unverified;
 
 /// A result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -31,6 +31,8 @@ pub struct RequestBody {
     left: Slot,
     /// The client sends nothing before it is told to go on.
     waits: bool,
+    /// Nobody may read a document from it.
+    withheld: bool,
 }
 
 /// What is left of a request's body once its route is done with it.
@@ -55,7 +57,20 @@ impl RequestBody {
             .headers()
             .get(EXPECT)
             .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
-        (request.map(|rest| RequestBody { known: None, rest: Some(rest), left, waits }), Leftover(slot))
+        (
+            request.map(|rest| RequestBody { known: None, rest: Some(rest), left, waits, withheld: false }),
+            Leftover(slot),
+        )
+    }
+
+    /// Says that it was not shown to those who had to see it: from now on nobody may read a document from it.
+    pub fn withhold(&mut self) {
+        self.withheld = true;
+    }
+
+    /// Whether it was not shown to those who had to see it.
+    pub fn is_withheld(&self) -> bool {
+        self.withheld
     }
 
     /// Reads all of it, which may be `cap` bytes at most, and keeps it for whoever reads it next.

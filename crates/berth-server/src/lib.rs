@@ -5,8 +5,10 @@
 #![forbid(unsafe_code)]
 
 mod answer;
+mod authorization;
 mod body;
 mod call;
+mod certificate;
 mod config;
 mod connection;
 pub mod daemon;

@@ -272,6 +272,7 @@ impl Options {
             let directories = given.list("cdi-spec-dir").iter().filter(|path| !path.is_empty());
             settings.cdi_dirs = directories.map(PathBuf::from).collect();
         }
+        settings.authorization_plugins = unique(given.list("authorization-plugin"));
         settings.debug = given.switch("debug")?.unwrap_or(level == LogLevel::Debug);
         registries::registries(&mut settings, given)?;
         self.bridge(&mut settings, given)?;
@@ -296,6 +297,17 @@ impl Options {
         }
         Ok(())
     }
+}
+
+/// Names without repetitions and empty ones, in their order.
+fn unique(names: &[String]) -> Vec<String> {
+    let mut unique: Vec<String> = Vec::new();
+    for name in names.iter().filter(|name| !name.is_empty()) {
+        if !unique.contains(name) {
+            unique.push(name.clone());
+        }
+    }
+    unique
 }
 
 fn number(given: &Given, flag: &'static str) -> Result<Option<i64>, ConfigError> {

@@ -22,8 +22,10 @@ use http::{Method, Response, StatusCode};
 use hyper::body::Incoming;
 
 use crate::answer;
+use crate::authorization::Authorization;
 use crate::body::Body;
 use crate::call::Call;
+use crate::certificate::Peer;
 use crate::failure::Failure;
 use crate::incoming::RequestBody;
 use crate::metrics;
@@ -31,28 +33,57 @@ use crate::metrics;
 /// What a route gives: an answer, or an error to be told.
 type Outcome = Result<Response<Body>, Failure>;
 
-/// Answers a request, whatever it is.
-pub async fn answer(engine: Arc<Engine>, request: http::Request<Incoming>) -> Response<Body> {
+/// What requests are answered with.
+pub struct Serving {
+    /// What does the work.
+    pub engine: Arc<Engine>,
+    /// Who is asked first.
+    pub authorization: Authorization,
+}
+
+/// Answers a request, whatever it is. `peer` is who sent it, if that is known.
+pub async fn answer(
+    serving: &Serving,
+    peer: Option<&Peer>,
+    request: http::Request<Incoming>,
+) -> Response<Body> {
     let (request, leftover) = RequestBody::wrap(request);
-    let outcome = match Call::new(engine, request) {
-        Ok(call) => {
-            let (method, path) = (call.method.clone(), call.path.clone());
-            let action = metrics::Action::of(&method, &path);
-            let outcome = metrics::timed(action, dispatch(call)).await;
-            tracing::debug!(%method, path, status = outcome.as_ref().map_or_else(
-                |failure| failure.status.as_u16(),
-                |response| response.status().as_u16(),
-            ), "request");
-            outcome
-        }
+    let outcome = match Call::new(Arc::clone(&serving.engine), request) {
+        Ok(call) => judged(&serving.authorization, peer, call).await,
         Err(failure) => Err(failure),
     };
-    let mut response = outcome.unwrap_or_else(Failure::into_response);
+    let response = finished(outcome);
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         leftover.drain().await;
     }
+    response
+}
+
+/// An outcome as it is sent.
+fn finished(outcome: Outcome) -> Response<Body> {
+    let mut response = outcome.unwrap_or_else(Failure::into_response);
     answer::add_common_headers(&mut response);
     response
+}
+
+/// Does what a request asks for, if nobody objects to the request or to its answer.
+async fn judged(authorization: &Authorization, peer: Option<&Peer>, mut call: Call) -> Outcome {
+    let (method, path) = (call.method.clone(), call.path.clone());
+    let outcome = match authorization.admit(&mut call, peer).await {
+        Err(failure) => Err(failure),
+        Ok(None) => obeyed(call).await,
+        Ok(Some(admitted)) => Ok(admitted.release(finished(obeyed(call).await)).await),
+    };
+    tracing::debug!(%method, path, status = outcome.as_ref().map_or_else(
+        |failure| failure.status.as_u16(),
+        |response| response.status().as_u16(),
+    ), "request");
+    outcome
+}
+
+async fn obeyed(call: Call) -> Outcome {
+    let action = metrics::Action::of(&call.method, &call.path);
+    metrics::timed(action, dispatch(call)).await
 }
 
 /// Finds the route. As in Docker, a method that a path does not have is a page that is not found.

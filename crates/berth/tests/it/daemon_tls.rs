@@ -15,10 +15,11 @@ use crate::output::{Output, feed, run};
 const ADDRESS: &str = "127.0.0.1:23760";
 
 /// An authority, and what it vouches for: `server`, `client`; `stranger` is another authority's.
-struct Certificates(TempDir);
+pub struct Certificates(TempDir);
 
 impl Certificates {
-    fn make() -> Self {
+    /// Makes them.
+    pub fn make() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let made = Self(folder);
         made.authority("ca");
@@ -29,7 +30,8 @@ impl Certificates {
         made
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    /// Where a file of that name is.
+    pub fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
@@ -55,7 +57,8 @@ impl Certificates {
         self.openssl(name, &["-addext", "keyUsage=critical,keyCertSign"]);
     }
 
-    fn signed(&self, name: &str, authority: &str, extension: &str) {
+    /// Makes one more certificate that `authority` vouches for.
+    pub fn signed(&self, name: &str, authority: &str, extension: &str) {
         let (certificate, key) =
             (self.path(&format!("{authority}.pem")), self.path(&format!("{authority}-key.pem")));
         let (certificate, key) = (certificate.to_str().unwrap(), key.to_str().unwrap());
@@ -64,7 +67,7 @@ impl Certificates {
     }
 
     /// A daemon on TCP, with these further flags.
-    fn daemon(&self, flags: &[&str]) -> Daemon {
+    pub fn daemon(&self, flags: &[&str]) -> Daemon {
         let flag = |name: &str, file: &str| format!("--{name}={}", self.path(file).display());
         let files =
             [flag("tlscert", "server.pem"), flag("tlskey", "server-key.pem"), flag("tlscacert", "ca.pem")];
@@ -88,7 +91,8 @@ impl Certificates {
         command
     }
 
-    fn run(&self, client: Client, name: &str, arguments: &[&str]) -> Output {
+    /// Runs a client with the certificates called `name`.
+    pub fn run(&self, client: Client, name: &str, arguments: &[&str]) -> Output {
         run(self.client(client, name).args(arguments))
     }
 }

@@ -20,6 +20,7 @@ macro_rules! with_both_clients {
 
 mod api;
 mod attach;
+mod authorization;
 mod content;
 mod daemon;
 mod daemon_config;
@@ -50,6 +51,7 @@ mod packaging;
 mod policies;
 mod prune;
 mod pulls;
+mod raw;
 mod registry;
 mod run;
 mod runtime;
