@@ -19,6 +19,8 @@ use transport::Failed;
 
 /// Longest that a call may take, with all attempts to reach the plugin.
 const CALL: Duration = Duration::from_secs(30);
+/// How long a plugin that is there has to say what it is.
+const ACTIVATION: Duration = Duration::from_secs(5);
 /// How long is waited after the first attempt that reached nobody; twice as long after each further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// Longest pause between two attempts.
@@ -100,6 +102,7 @@ impl Plugin {
             pause = (pause * 2).min(LONGEST_PAUSE);
         };
         let plugin = Plugin { name: name.to_owned(), address };
+        let until = until.max(Instant::now() + ACTIVATION);
         let manifest: Manifest = plugin.call_until("Plugin.Activate", Bytes::new(), until).await?;
         if !manifest.implements.unwrap_or_default().iter().any(|other| other == interface) {
             return Err(PluginError::NotImplemented { name: plugin.name, interface });

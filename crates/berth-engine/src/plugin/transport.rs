@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use berth_registry::Unverified;
 use bytes::Bytes;
-use http::header::{ACCEPT, CONTENT_TYPE, HOST};
+use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HOST};
 use http::{HeaderValue, Request, StatusCode};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper_util::rt::TokioIo;
@@ -85,6 +85,8 @@ async fn exchange(
         .header(HOST, host)
         .header(ACCEPT, MEDIA_TYPE)
         .header(CONTENT_TYPE, MEDIA_TYPE)
+        // Also where it is zero.
+        .header(CONTENT_LENGTH, body.len())
         .body(Full::new(body))
         .map_err(broken)?;
     let answered = async {
