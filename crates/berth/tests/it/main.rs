@@ -37,6 +37,7 @@ mod flags;
 mod flags_devices;
 mod flags_limits;
 mod flags_security;
+mod fuzz_api;
 mod health;
 mod images;
 mod inside;
