@@ -97,6 +97,13 @@ pub enum ShimEvent {
         /// Its exit code.
         code: i32,
     },
+    /// A client left by the keys for that.
+    Detached {
+        /// The process that it was attached to.
+        target: Target,
+    },
+    /// The kernel lacks memory that the container wants, and kills.
+    OutOfMemory,
 }
 
 /// A process to add.
@@ -395,6 +402,8 @@ fn with_descriptors(event: Event, fds: Vec<OwnedFd>) -> Option<ShimEvent> {
         Event::Failed(error) => ShimEvent::Failed(error),
         Event::Exited(status) => ShimEvent::Exited(status),
         Event::ExecExited { exec, code } => ShimEvent::ExecExited { exec, code },
+        Event::Detached { target } => ShimEvent::Detached { target },
+        Event::OutOfMemory => ShimEvent::OutOfMemory,
     })
 }
 
