@@ -142,6 +142,9 @@ fn info(parts: &Parts) -> Result<system::Info, Error> {
         ..system::Info::default()
     };
     limits.describe(&mut info);
+    let warnings: Vec<String> =
+        settings.warnings.iter().cloned().chain(info.warnings.take().unwrap_or_default()).collect();
+    info.warnings = Some(warnings).filter(|warnings| !warnings.is_empty());
     count(parts, &mut info);
     Ok(info)
 }

@@ -19,7 +19,7 @@ use crate::authorization::Authorization;
 use crate::host::{Host, is_loopback};
 use crate::listen::{self, Listener};
 use crate::logging::{self, Verbosity};
-use crate::options::{OptionError, Options, Resolved};
+use crate::options::{OpenTcp, OptionError, Options, Resolved};
 use crate::pidfile::PidFile;
 use crate::routes::Serving;
 use crate::signals::{Asked, Signals};
@@ -27,6 +27,8 @@ use crate::{connection, metrics, process, systemd};
 
 /// How long requests under way get to finish once the daemon stops.
 const DRAIN: Duration = Duration::from_secs(2);
+/// How long a daemon under Docker's name waits before it opens the host to others, as `dockerd` does.
+const HESITATION: Duration = Duration::from_secs(15);
 /// How long authorization plugins are waited for when the daemon starts; they may be containers.
 const PLUGINS_AT_START: Duration = Duration::from_secs(15);
 /// How long they are waited for when the settings change, while nothing else is done.
@@ -96,6 +98,9 @@ fn run(options: Options, resolved: Resolved) -> Result<(), AnyError> {
     let ready = ready.map_err(|error| format!("--ready-fd: {error}"))?;
     process::prepare();
     let tls = resolved.tls.as_ref().map(|files| files.acceptor()).transpose()?;
+    if resolved.open_tcp == OpenTcp::Tolerated {
+        hesitate();
+    }
     let encrypted = resolved.insecure_tcp || tls.is_some();
     let api = listen::open_all(&resolved.hosts, &resolved.group, encrypted)?;
     let metrics = resolved.metrics.as_slice();
@@ -121,6 +126,15 @@ fn run(options: Options, resolved: Resolved) -> Result<(), AnyError> {
     runtime.shutdown_timeout(Duration::from_millis(500));
     drop(pidfile);
     result
+}
+
+/// Gives whoever watches the time to think again (R23).
+fn hesitate() {
+    tracing::warn!(
+        "listening on TCP without TLS makes everyone who can connect, containers included, root on this host: the start \
+         is slowed down to show this; use --tlsverify, or --tls=false to insist"
+    );
+    std::thread::sleep(HESITATION);
 }
 
 /// Makes a directory that root alone may enter; one that is there already is the engine's to check.

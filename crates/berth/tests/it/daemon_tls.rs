@@ -98,6 +98,20 @@ impl Certificates {
 }
 
 #[test]
+fn r23_info_warns_of_addresses_without_certificates() {
+    let warnings = |flags: &[&str]| {
+        let daemon = Daemon::empty(flags);
+        daemon.with(Client::Docker, &["info", "-f", "{{json .Warnings}}"]).ok()
+    };
+    let open = warnings(&["-H", "0.0.0.0:23756", "--tls=false"]);
+    for part in ["http://0.0.0.0:23756 without encryption", "equivalent to root access on the host"] {
+        assert!(open.contains(part), "{part:?} in {open}");
+    }
+    assert!(warnings(&["-H", "tcp://127.0.0.1:23756"]).contains("http://127.0.0.1:23756"));
+    assert!(!warnings(&[]).contains("API is accessible"));
+}
+
+#[test]
 fn clients_with_certificates_come_in_and_streams_flow_both_ways() {
     let certificates = Certificates::make();
     let _daemon = certificates.daemon(&["--tlsverify"]);
