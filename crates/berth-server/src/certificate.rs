@@ -78,7 +78,7 @@ fn text(kind: u8, bytes: &[u8]) -> Option<String> {
         // Teletex, which is taken for Latin-1.
         0x14 => Some(bytes.iter().map(|byte| char::from(*byte)).collect()),
         // Two bytes for each character.
-        0x1e if bytes.len() % 2 == 0 => {
+        0x1e if bytes.len().is_multiple_of(2) => {
             let units: Vec<u16> =
                 bytes.chunks(2).map(|pair| u16::from_be_bytes([pair[0], pair[1]])).collect();
             String::from_utf16(&units).ok()
