@@ -451,7 +451,7 @@ fn judge(drawn: &Drawn, answer: Result<(String, String), String>) -> Result<(), 
     if status >= 400 && form && !drawn.text.starts_with("HEAD ") {
         let document: Value =
             serde_json::from_str(&body).map_err(|error| format!("{error}: {head}\n{body}"))?;
-        if !document["message"].as_str().is_some_and(|message| !message.is_empty()) {
+        if document["message"].as_str().is_none_or(str::is_empty) {
             return Err(format!("no message: {head}\n{body}"));
         }
     }

@@ -61,6 +61,7 @@ mod states;
 mod terminal;
 mod update;
 mod usage;
+mod versions;
 mod vm;
 mod websocket;
 
