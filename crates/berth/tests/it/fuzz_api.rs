@@ -317,8 +317,11 @@ struct Drawn {
 }
 
 fn target(random: &mut Random, route: &Route) -> String {
-    let version = ["", "", "", "/v1.55", "/v1.44", "/v1.41", "/v1.24", "/v1.23", "/v9.9", "/v1.x", "/v1"];
-    let mut path = format!("{}{}", random.of(&version), route.path);
+    let versions = ["", "", "", "/v1.55", "/v1.44", "/v1.41", "/v1.24", "/v1.23", "/v9.9", "/v1.x", "/v1"];
+    let version = random.of(&versions);
+    // Before 1.30 nothing of a wait comes before its end.
+    let version = if route.path.ends_with("/wait") && version == "/v1.24" { "" } else { version };
+    let mut path = format!("{version}{}", route.path);
     while path.contains("{}") {
         path = path.replacen("{}", random.of(&NAMES), 1);
     }
