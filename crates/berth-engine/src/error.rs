@@ -178,6 +178,7 @@ impl Error {
                 berth_image::ErrorKind::Conflict => ErrorKind::Conflict,
                 berth_image::ErrorKind::System => ErrorKind::System,
             },
+            Error::Cgroup(error) if error.is_about_a_value() => ErrorKind::InvalidParameter,
             // Docker blames the request for a program that is not there or cannot be executed.
             Error::Start(error) if error.exit_code() != 125 => ErrorKind::InvalidParameter,
             Error::Storage(berth_storage::Error::RootInUse { .. }) => ErrorKind::Unavailable,

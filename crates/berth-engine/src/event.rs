@@ -20,6 +20,8 @@ pub enum ContainerEvent {
     Create,
     /// A client attached.
     Attach,
+    /// A client left by the keys for that, while it goes on.
+    Detach,
     /// Its program runs.
     Start,
     /// It ended.
@@ -79,6 +81,11 @@ pub enum ContainerEvent {
         id: String,
         /// Program and arguments.
         command: String,
+    },
+    /// A client left it by the keys for that, while it goes on.
+    ExecDetach {
+        /// The instance.
+        id: String,
     },
     /// It ended.
     ExecDie {
@@ -178,6 +185,7 @@ impl ContainerEvent {
         match self {
             ContainerEvent::Create => plain("create"),
             ContainerEvent::Attach => plain("attach"),
+            ContainerEvent::Detach => plain("detach"),
             ContainerEvent::Start => plain("start"),
             ContainerEvent::Oom => plain("oom"),
             ContainerEvent::Stop => plain("stop"),
@@ -204,6 +212,7 @@ impl ContainerEvent {
             ContainerEvent::ExecStart { id, command } => {
                 (format!("exec_start: {command}"), vec![("execID", id.clone())])
             }
+            ContainerEvent::ExecDetach { id } => ("exec_detach".into(), vec![("execID", id.clone())]),
             ContainerEvent::ExecDie { id, code } => {
                 ("exec_die".into(), vec![("execID", id.clone()), ("exitCode", code.to_string())])
             }

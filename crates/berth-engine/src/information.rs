@@ -43,6 +43,11 @@ impl Engine {
         version()
     }
 
+    /// Whether all cgroups of this host are of version 2.
+    pub fn has_unified_cgroups(&self) -> bool {
+        host::has_unified_cgroups()
+    }
+
     /// How many events were told since the engine was opened.
     pub fn events_told(&self) -> u64 {
         self.parts.events.told()
@@ -105,7 +110,7 @@ fn info(parts: &Parts) -> Result<system::Info, Error> {
         images: i64::try_from(parts.storage.images().list()?.len()).unwrap_or(i64::MAX),
         driver: STORAGE_DRIVER.into(),
         driver_status: host::storage_status(&settings.data_root),
-        plugins: plugins(),
+        plugins: plugins(&settings.authorization_plugins),
         ipv4_forwarding: host::forwards_ipv4(),
         debug: settings.debug,
         nfd: host::open_descriptors(),
@@ -142,6 +147,9 @@ fn info(parts: &Parts) -> Result<system::Info, Error> {
         ..system::Info::default()
     };
     limits.describe(&mut info);
+    let warnings: Vec<String> =
+        settings.warnings.iter().cloned().chain(info.warnings.take().unwrap_or_default()).collect();
+    info.warnings = Some(warnings).filter(|warnings| !warnings.is_empty());
     count(parts, &mut info);
     Ok(info)
 }
@@ -157,12 +165,12 @@ fn count(parts: &Parts, info: &mut system::Info) {
     }
 }
 
-fn plugins() -> Plugins {
+fn plugins(authorization: &[String]) -> Plugins {
     let list = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
     Plugins {
         volume: list(&["local"]),
         network: list(&["bridge", "host", "null"]),
-        authorization: None,
+        authorization: (!authorization.is_empty()).then(|| authorization.to_vec()),
         log: list(&logging::DRIVERS),
     }
 }

@@ -27,6 +27,7 @@ mod network;
 mod networks;
 pub mod op;
 mod pieces;
+pub mod plugin;
 mod reload;
 mod settings;
 mod signal;

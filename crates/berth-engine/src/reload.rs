@@ -34,6 +34,7 @@ impl Settings {
         settings.shutdown_timeout = new.shutdown_timeout;
         settings.labels.clone_from(&new.labels);
         settings.debug = new.debug;
+        settings.authorization_plugins.clone_from(&new.authorization_plugins);
         settings.registry.clone_from(&new.registry);
         settings.defaults.shm_size = new.defaults.shm_size;
         settings.defaults.ipc_mode.clone_from(&new.defaults.ipc_mode);

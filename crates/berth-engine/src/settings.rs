@@ -44,6 +44,10 @@ pub struct Settings {
     pub labels: Vec<String>,
     /// Whether debug output is on, shown by `info`.
     pub debug: bool,
+    /// What else `info` warns of.
+    pub warnings: Vec<String>,
+    /// Names of the plugins that every request is shown to, shown by `info`.
+    pub authorization_plugins: Vec<String>,
     /// What containers get that do not say otherwise.
     pub defaults: ContainerDefaults,
 }
@@ -67,6 +71,8 @@ impl Settings {
             cdi_dirs: vec!["/etc/cdi".into(), "/var/run/cdi".into()],
             labels: Vec::new(),
             debug: false,
+            warnings: Vec::new(),
+            authorization_plugins: Vec::new(),
             defaults: ContainerDefaults::default(),
         }
     }

@@ -9,19 +9,16 @@ use berth_api::version::ApiVersion;
 use berth_engine::Engine;
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, Method};
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use hyper::body::Incoming;
+use http::{HeaderMap, Method, StatusCode};
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 
 use crate::failure::Failure;
+use crate::incoming::{ReadError, RequestBody};
 use crate::words;
 
 /// Largest JSON body that is read, in bytes. Real ones have a few kilobytes.
 const JSON_CAP: usize = 4 << 20;
-/// Most that is read of a body that nobody wants, in bytes.
-const DRAINED: usize = 256 << 10;
 
 /// A request whose route is not yet known.
 pub struct Call {
@@ -33,23 +30,26 @@ pub struct Call {
     pub method: Method,
     /// The path below the version, decoded, without the leading slash.
     pub path: String,
+    /// The path with the version, decoded.
+    pub whole_path: String,
     /// The parameters.
     pub query: Query,
     /// The request itself, for its headers, its body, or its connection.
-    pub request: http::Request<Incoming>,
+    pub request: http::Request<RequestBody>,
 }
 
 impl Call {
     /// Takes a request apart. Fails for a version that is not spoken here, and for a path that is not text.
-    pub fn new(engine: Arc<Engine>, request: http::Request<Incoming>) -> Result<Self, Failure> {
-        let path =
+    pub fn new(engine: Arc<Engine>, request: http::Request<RequestBody>) -> Result<Self, Failure> {
+        let whole_path =
             decode(request.uri().path()).ok_or_else(|| Failure::invalid("invalid URL escape in path"))?;
-        let (version, path) = split_version(&path)?;
+        let (version, path) = split_version(&whole_path)?;
         Ok(Self {
             engine,
             version,
             method: request.method().clone(),
             path: path.to_owned(),
+            whole_path: whole_path.clone(),
             query: Query::parse(request.uri().query().unwrap_or_default()),
             request,
         })
@@ -72,32 +72,35 @@ impl Call {
         parse_json(&bytes)
     }
 
-    /// Reads what a refused request still sends, up to what Go's servers read: a client that cannot write its request
-    /// whole would not see the answer.
-    pub async fn drain(&mut self) {
-        let rest = Limited::new(self.request.body_mut(), DRAINED);
-        // Larger or broken: then the client has to do without.
-        let _ = rest.collect().await;
-    }
-
+    /// Reads a body that is to be a document, which is empty or has the type of one.
     async fn body(&mut self) -> Result<Bytes, Failure> {
         let content_type = self.headers().get(CONTENT_TYPE).cloned();
-        let body = Limited::new(self.request.body_mut(), JSON_CAP);
-        let bytes = match body.collect().await {
-            Ok(collected) => collected.to_bytes(),
-            Err(error) if error.is::<LengthLimitError>() => {
+        let withheld = self.request.body().is_withheld();
+        let bytes = match self.request.body_mut().read_ahead(JSON_CAP).await {
+            Ok(bytes) if bytes.is_empty() => return Ok(bytes),
+            Ok(bytes) => bytes,
+            Err(ReadError::TooLarge) => {
                 return Err(Failure::invalid(format!("request body larger than {JSON_CAP} bytes")));
             }
-            Err(error) => return Err(Failure::invalid(format!("cannot read the request body: {error}"))),
-        };
-        if let (false, Some(value)) = (bytes.is_empty(), content_type) {
-            let text = value.to_str().unwrap_or_default();
-            let media_type = text.split(';').next().unwrap_or_default().trim();
-            if !media_type.eq_ignore_ascii_case("application/json") {
-                return Err(Failure::invalid(format!(
-                    "unsupported Content-Type header ({text}): must be 'application/json'"
-                )));
+            Err(ReadError::Broken(why)) => {
+                return Err(Failure::invalid(format!("cannot read the request body: {why}")));
             }
+        };
+        let Some(value) = content_type.filter(|value| !value.is_empty()) else {
+            return Err(Failure::invalid("malformed Content-Type header (): mime: no media type"));
+        };
+        let text = value.to_str().unwrap_or_default();
+        let media_type = text.split(';').next().unwrap_or_default().trim();
+        if !media_type.eq_ignore_ascii_case("application/json") {
+            return Err(Failure::invalid(format!(
+                "unsupported Content-Type header ({text}): must be 'application/json'"
+            )));
+        }
+        if withheld {
+            return Err(Failure::new(
+                StatusCode::FORBIDDEN,
+                "the request's body was not shown to the authorization plugins",
+            ));
         }
         Ok(bytes)
     }

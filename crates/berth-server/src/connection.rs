@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use berth_engine::Engine;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -19,8 +18,9 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::task::TaskTracker;
 
+use crate::certificate::Peer;
 use crate::listen::Listener;
-use crate::routes;
+use crate::routes::{self, Serving};
 
 /// Upper bound of a request's head, and of what is read at once.
 const BUFFER: usize = 64 << 10;
@@ -33,7 +33,7 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 pub async fn serve(
     listener: Listener,
     tls: Option<TlsAcceptor>,
-    engine: Arc<Engine>,
+    serving: Arc<Serving>,
     mut stop: watch::Receiver<bool>,
     tasks: TaskTracker,
 ) {
@@ -52,10 +52,10 @@ pub async fn serve(
         };
         match accepted {
             Ok(connection) => {
-                let (tls, engine, stop) = (tls.clone(), engine.clone(), stop.clone());
+                let (tls, serving, stop) = (tls.clone(), Arc::clone(&serving), stop.clone());
                 tasks.spawn(async move {
                     match secure(connection, tls).await {
-                        Ok(connection) => converse(connection, engine, stop).await,
+                        Ok(connection) => converse(connection, serving, stop).await,
                         Err(error) => tracing::info!(%error, "TLS handshake error"),
                     }
                 });
@@ -81,11 +81,12 @@ async fn secure(connection: Connection, tls: Option<TlsAcceptor>) -> io::Result<
 }
 
 /// Serves one connection until either side is done with it, or it is given away.
-async fn converse(connection: Connection, engine: Arc<Engine>, mut stop: watch::Receiver<bool>) {
+async fn converse(connection: Connection, serving: Arc<Serving>, mut stop: watch::Receiver<bool>) {
+    let peer = connection.peer().map(Arc::new);
     let service = service_fn(move |request: http::Request<Incoming>| {
-        let engine = engine.clone();
+        let (serving, peer) = (Arc::clone(&serving), peer.clone());
         // Boxed, so that an idle connection holds no room for the largest route.
-        Box::pin(async move { Ok::<_, Infallible>(routes::answer(engine, request).await) })
+        Box::pin(async move { Ok::<_, Infallible>(routes::answer(&serving, peer.as_deref(), request).await) })
     });
     let served = hyper::server::conn::http1::Builder::new()
         .max_buf_size(BUFFER)
@@ -141,6 +142,14 @@ pub enum Connection {
 }
 
 impl Connection {
+    /// Who the client is, if it showed a certificate that was verified.
+    fn peer(&self) -> Option<Peer> {
+        match self {
+            Self::Tls(stream) => Peer::of(stream.get_ref().1.peer_certificates()?),
+            Self::Unix(_) | Self::Tcp(_) => None,
+        }
+    }
+
     /// The descriptor, taken out of the event loop. It stays non-blocking. An encrypted connection has none that
     /// others could use: what is given is one end of a pair, and this process copies between the other end and the
     /// connection.

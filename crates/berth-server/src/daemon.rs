@@ -10,20 +10,29 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use berth_engine::Engine;
+use berth_engine::plugin::Plugin;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 
+use crate::authorization::Authorization;
 use crate::host::{Host, is_loopback};
 use crate::listen::{self, Listener};
 use crate::logging::{self, Verbosity};
-use crate::options::{OptionError, Options, Resolved};
+use crate::options::{OpenTcp, OptionError, Options, Resolved};
 use crate::pidfile::PidFile;
+use crate::routes::Serving;
 use crate::signals::{Asked, Signals};
 use crate::{connection, metrics, process, systemd};
 
 /// How long requests under way get to finish once the daemon stops.
 const DRAIN: Duration = Duration::from_secs(2);
+/// How long a daemon under Docker's name waits before it opens the host to others, as `dockerd` does.
+const HESITATION: Duration = Duration::from_secs(15);
+/// How long authorization plugins are waited for when the daemon starts; they may be containers.
+const PLUGINS_AT_START: Duration = Duration::from_secs(15);
+/// How long they are waited for when the settings change, while nothing else is done.
+const PLUGINS_LATER: Duration = Duration::from_secs(2);
 
 /// Runs a daemon with a command line as `dockerd`'s, program name first; `daemon` may follow it.
 ///
@@ -89,6 +98,9 @@ fn run(options: Options, resolved: Resolved) -> Result<(), AnyError> {
     let ready = ready.map_err(|error| format!("--ready-fd: {error}"))?;
     process::prepare();
     let tls = resolved.tls.as_ref().map(|files| files.acceptor()).transpose()?;
+    if resolved.open_tcp == OpenTcp::Tolerated {
+        hesitate();
+    }
     let encrypted = resolved.insecure_tcp || tls.is_some();
     let api = listen::open_all(&resolved.hosts, &resolved.group, encrypted)?;
     let metrics = resolved.metrics.as_slice();
@@ -114,6 +126,15 @@ fn run(options: Options, resolved: Resolved) -> Result<(), AnyError> {
     runtime.shutdown_timeout(Duration::from_millis(500));
     drop(pidfile);
     result
+}
+
+/// Gives whoever watches the time to think again (R23).
+fn hesitate() {
+    tracing::warn!(
+        "listening on TCP without TLS makes everyone who can connect, containers included, root on this host: the start \
+         is slowed down to show this; use --tlsverify, or --tls=false to insist"
+    );
+    std::thread::sleep(HESITATION);
 }
 
 /// Makes a directory that root alone may enter; one that is there already is the engine's to check.
@@ -165,12 +186,23 @@ impl Daemon {
         tracing::debug!("Max Concurrent Uploads: {}", registry.concurrent_uploads);
         tracing::debug!("Max Download Attempts: {}", registry.download_attempts);
         tracing::debug!("daemon configured with a {} seconds minimum shutdown timeout", seconds(shutdown));
+        let plugins = resolved.settings.authorization_plugins.clone();
         let engine = Engine::open(resolved.settings).await?;
+        let serving =
+            Arc::new(Serving { engine: Arc::clone(&engine), authorization: Authorization::default() });
+        // Nothing is answered before they are there.
+        match Authorization::find(&plugins, PLUGINS_AT_START).await {
+            Ok(found) => serving.authorization.replace(found),
+            Err(error) => {
+                engine.shutdown(false).await;
+                return Err(format!("failed to validate authorization plugin: {error}").into());
+            }
+        }
         let (stop, stopped) = watch::channel(false);
         let (acceptors, conversations) = (TaskTracker::new(), TaskTracker::new());
         for listener in sockets.api {
-            let (tls, engine, stopped) = (sockets.tls.clone(), Arc::clone(&engine), stopped.clone());
-            acceptors.spawn(connection::serve(listener, tls, engine, stopped, conversations.clone()));
+            let (tls, serving, stopped) = (sockets.tls.clone(), Arc::clone(&serving), stopped.clone());
+            acceptors.spawn(connection::serve(listener, tls, serving, stopped, conversations.clone()));
         }
         for listener in sockets.metrics {
             acceptors.spawn(metrics::serve(listener, Arc::clone(&engine), stopped.clone()));
@@ -192,8 +224,7 @@ impl Daemon {
         let name = loop {
             match signals.next().await {
                 Asked::End(name) => break name,
-                // It reads files.
-                Asked::Reload => tokio::task::block_in_place(|| self.reload(&engine)),
+                Asked::Reload => self.reload(&serving).await,
                 Asked::Report => report(),
                 Asked::HostGoesDown => {
                     tracing::info!("the host goes down: containers will be stopped with the daemon");
@@ -219,12 +250,13 @@ impl Daemon {
     }
 
     /// Reads the file again. One that cannot be used changes nothing.
-    fn reload(&self, engine: &Engine) {
+    async fn reload(&self, serving: &Serving) {
         tracing::info!("got signal to reload configuration");
         systemd::reloading();
-        match self.options.resolve() {
-            Ok(resolved) => {
-                engine.reload(&resolved.settings);
+        match self.read_again().await {
+            Ok((resolved, plugins)) => {
+                serving.authorization.replace(plugins);
+                serving.engine.reload(&resolved.settings);
                 self.verbosity.set(resolved.log_level);
                 let registry = &resolved.settings.registry;
                 tracing::debug!("Reset Shutdown Timeout: {}", seconds(resolved.settings.shutdown_timeout));
@@ -236,6 +268,14 @@ impl Daemon {
             Err(error) => tracing::error!(%error, "Error reloading configuration"),
         }
         systemd::ready();
+    }
+
+    /// The settings as they are now, and the plugins that they name.
+    async fn read_again(&self) -> Result<(Resolved, Vec<Plugin>), AnyError> {
+        // It reads files.
+        let resolved = tokio::task::block_in_place(|| self.options.resolve())?;
+        let plugins = Authorization::find(&resolved.settings.authorization_plugins, PLUGINS_LATER).await?;
+        Ok((resolved, plugins))
     }
 }
 

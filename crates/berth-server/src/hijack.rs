@@ -13,7 +13,6 @@ use bytes::{Bytes, BytesMut};
 use http::header::{CONNECTION, HeaderValue, UPGRADE};
 use http::{Response, StatusCode};
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
@@ -22,6 +21,7 @@ use crate::answer;
 use crate::body::Body;
 use crate::connection::Connection;
 use crate::failure::Failure;
+use crate::incoming::RequestBody;
 
 /// Size of one read from a stream that passes the daemon.
 const CHUNK: usize = 16 << 10;
@@ -34,7 +34,7 @@ pub fn content_type(tty: bool, version: ApiVersion) -> &'static str {
 /// Answers `request` with a stream. Once the answer's head is sent, `connect` gets the connection, and what was read
 /// from it already.
 pub fn hijack<F, R>(
-    request: http::Request<Incoming>,
+    request: http::Request<RequestBody>,
     content_type: &'static str,
     connect: F,
 ) -> Result<Response<Body>, Failure>
@@ -62,13 +62,13 @@ where
 }
 
 /// As in Docker, `Upgrade` alone says it; not all clients send `Connection: Upgrade` with it.
-fn wants_upgrade(request: &http::Request<Incoming>) -> bool {
+fn wants_upgrade(request: &http::Request<RequestBody>) -> bool {
     request.headers().contains_key(UPGRADE)
 }
 
 /// Waits until the head of the answer is sent, and takes the connection out of HTTP.
 async fn take(
-    request: http::Request<Incoming>,
+    request: http::Request<RequestBody>,
 ) -> Result<(OwnedFd, Vec<u8>), Box<dyn std::error::Error + Send + Sync>> {
     let upgraded = hyper::upgrade::on(request).await?;
     let parts = upgraded
@@ -79,7 +79,7 @@ async fn take(
 
 /// Answers with the stream as a body.
 fn proxy<F, R>(
-    request: http::Request<Incoming>,
+    request: http::Request<RequestBody>,
     content_type: &'static str,
     connect: F,
 ) -> Result<Response<Body>, Failure>
@@ -135,6 +135,7 @@ mod tests {
     /// Serves one connection whose requests are all hijacked by an echo that first says what had been read.
     async fn serve_echo(connection: UnixStream) {
         let service = hyper::service::service_fn(|request| async move {
+            let (request, _leftover) = RequestBody::wrap(request);
             let connect = |descriptor: OwnedFd, read: Vec<u8>| async move {
                 let mut stream =
                     UnixStream::from_std(std::os::unix::net::UnixStream::from(descriptor)).unwrap();

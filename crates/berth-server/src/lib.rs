@@ -5,14 +5,17 @@
 #![forbid(unsafe_code)]
 
 mod answer;
+mod authorization;
 mod body;
 mod call;
+mod certificate;
 mod config;
 mod connection;
 pub mod daemon;
 mod failure;
 mod hijack;
 mod host;
+mod incoming;
 mod listen;
 mod logging;
 mod metrics;

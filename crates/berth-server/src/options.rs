@@ -2,6 +2,7 @@
 
 mod containers;
 mod registries;
+mod tcp;
 
 use std::ffi::OsString;
 use std::net::IpAddr;
@@ -16,6 +17,7 @@ use crate::config::{self, ConfigError, Given, environment_like, size};
 use crate::host::Host;
 use crate::logging::{LogFormat, LogLevel};
 use crate::tls::TlsFiles;
+pub use tcp::OpenTcp;
 
 /// Raw arguments; [`Options::resolve`] turns them into decisions.
 #[derive(Debug)]
@@ -40,6 +42,8 @@ pub struct Resolved {
     pub hosts: Vec<Host>,
     /// TCP without TLS was asked for in so many words.
     pub insecure_tcp: bool,
+    /// Whether an address of `hosts` is open to others without TLS, and why that may be.
+    pub open_tcp: OpenTcp,
     /// Certificates for TCP sockets, if they are to have TLS.
     pub tls: Option<TlsFiles>,
     /// Where metrics are answered.
@@ -213,12 +217,20 @@ impl Options {
         };
         let tls = tls(given)?;
         let insecure_tcp = given.switch("tls")? == Some(false) && tls.is_none();
-        let hosts = self.hosts(given, tls.is_some(), insecure_tcp)?;
+        let hosts = self.hosts(given, tls.is_some())?;
+        let is_docker = std::ptr::eq(defaults, &DOCKER);
+        let open_tcp = OpenTcp::of(&hosts, tls.is_some(), insecure_tcp, is_docker);
+        if let (OpenTcp::Refused, Some(open)) = (open_tcp, hosts.iter().find(|host| host.is_open())) {
+            return Err(OptionError::InsecureTcp(open.clone()));
+        }
+        let mut settings = self.settings(given, exec_root, log_level(given)?)?;
+        settings.warnings = tcp::warnings(&hosts, tls.as_ref());
         let log_level = log_level(given)?;
         let format = given.parsed("log-format", "text or json", LogFormat::parse);
         Ok(Resolved {
             hosts,
             insecure_tcp,
+            open_tcp,
             tls,
             metrics: metrics(given)?,
             group: group(given.text("group"), defaults.groups),
@@ -231,11 +243,11 @@ impl Options {
             overridden: registries::overridden(given),
             shown: given.shown(),
             without_effect: given.without_effect().into_iter().map(str::to_owned).collect(),
-            settings: self.settings(given, exec_root, log_level)?,
+            settings,
         })
     }
 
-    fn hosts(&self, given: &Given, tls: bool, insecure_tcp: bool) -> Result<Vec<Host>, OptionError> {
+    fn hosts(&self, given: &Given, tls: bool) -> Result<Vec<Host>, OptionError> {
         let socket = Path::new(self.defaults.socket);
         let mut hosts = Vec::new();
         for text in given.list("host").iter().filter(|text| !text.trim().is_empty()) {
@@ -247,10 +259,7 @@ impl Options {
         if hosts.is_empty() {
             hosts.push(if tls { Host::parse(TLS_HOST, socket)? } else { Host::Unix(socket.to_owned()) });
         }
-        match hosts.iter().find(|host| host.is_open()) {
-            Some(open) if !insecure_tcp && !tls => Err(OptionError::InsecureTcp(open.clone())),
-            _ => Ok(hosts),
-        }
+        Ok(hosts)
     }
 
     fn settings(&self, given: &Given, exec_root: PathBuf, level: LogLevel) -> Result<Settings, OptionError> {
@@ -274,6 +283,7 @@ impl Options {
         if let Some(directories) = containers::cdi_directories(given) {
             settings.cdi_dirs = directories;
         }
+        settings.authorization_plugins = unique(given.list("authorization-plugin"));
         settings.debug = given.switch("debug")?.unwrap_or(level == LogLevel::Debug);
         registries::registries(&mut settings, given)?;
         self.bridge(&mut settings, given)?;
@@ -313,6 +323,17 @@ fn storage_limit(given: &[String]) -> Result<Option<u64>, OptionError> {
         }
     }
     Ok(limit)
+}
+
+/// Names without repetitions and empty ones, in their order.
+fn unique(names: &[String]) -> Vec<String> {
+    let mut unique: Vec<String> = Vec::new();
+    for name in names.iter().filter(|name| !name.is_empty()) {
+        if !unique.contains(name) {
+            unique.push(name.clone());
+        }
+    }
+    unique
 }
 
 fn number(given: &Given, flag: &'static str) -> Result<Option<i64>, ConfigError> {

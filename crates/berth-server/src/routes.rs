@@ -19,40 +19,76 @@ mod websocket;
 use std::sync::Arc;
 
 use berth_engine::Engine;
-use http::{Method, Response};
+use http::{Method, Response, StatusCode};
 use hyper::body::Incoming;
 
 use crate::answer;
+use crate::authorization::Authorization;
 use crate::body::Body;
 use crate::call::Call;
+use crate::certificate::Peer;
 use crate::failure::Failure;
+use crate::incoming::RequestBody;
 use crate::metrics;
 
 /// What a route gives: an answer, or an error to be told.
 type Outcome = Result<Response<Body>, Failure>;
 
-/// Answers a request, whatever it is.
-pub async fn answer(engine: Arc<Engine>, request: http::Request<Incoming>) -> Response<Body> {
-    let outcome = match Call::new(engine, request) {
-        Ok(call) => {
-            let (method, path) = (call.method.clone(), call.path.clone());
-            let action = metrics::Action::of(&method, &path);
-            let outcome = metrics::timed(action, dispatch(call)).await;
-            tracing::debug!(%method, path, status = outcome.as_ref().map_or_else(
-                |failure| failure.status.as_u16(),
-                |response| response.status().as_u16(),
-            ), "request");
-            outcome
-        }
+/// What requests are answered with.
+pub struct Serving {
+    /// What does the work.
+    pub engine: Arc<Engine>,
+    /// Who is asked first.
+    pub authorization: Authorization,
+}
+
+/// Answers a request, whatever it is. `peer` is who sent it, if that is known.
+pub async fn answer(
+    serving: &Serving,
+    peer: Option<&Peer>,
+    request: http::Request<Incoming>,
+) -> Response<Body> {
+    let (request, leftover) = RequestBody::wrap(request);
+    let outcome = match Call::new(Arc::clone(&serving.engine), request) {
+        Ok(call) => judged(&serving.authorization, peer, call).await,
         Err(failure) => Err(failure),
     };
+    let response = finished(outcome);
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        leftover.drain().await;
+    }
+    response
+}
+
+/// An outcome as it is sent.
+fn finished(outcome: Outcome) -> Response<Body> {
     let mut response = outcome.unwrap_or_else(Failure::into_response);
     answer::add_common_headers(&mut response);
     response
 }
 
+/// Does what a request asks for, if nobody objects to the request or to its answer.
+async fn judged(authorization: &Authorization, peer: Option<&Peer>, mut call: Call) -> Outcome {
+    let (method, path) = (call.method.clone(), call.path.clone());
+    let outcome = match authorization.admit(&mut call, peer).await {
+        Err(failure) => Err(failure),
+        Ok(None) => obeyed(call).await,
+        Ok(Some(admitted)) => Ok(admitted.release(finished(obeyed(call).await)).await),
+    };
+    tracing::debug!(%method, path, status = outcome.as_ref().map_or_else(
+        |failure| failure.status.as_u16(),
+        |response| response.status().as_u16(),
+    ), "request");
+    outcome
+}
+
+async fn obeyed(call: Call) -> Outcome {
+    let action = metrics::Action::of(&call.method, &call.path);
+    metrics::timed(action, dispatch(call)).await
+}
+
 /// Finds the route. As in Docker, a method that a path does not have is a page that is not found.
-async fn dispatch(mut call: Call) -> Outcome {
+async fn dispatch(call: Call) -> Outcome {
     let path = call.path.clone();
     let segments: Vec<&str> = path.split('/').filter(|segment| !segment.is_empty()).collect();
     match segments.split_first() {
@@ -62,12 +98,11 @@ async fn dispatch(mut call: Call) -> Outcome {
         Some((&"networks", rest)) => match (&call.method, rest) {
             (&Method::GET, []) => networks::list(call).await,
             (&Method::GET, [name]) => networks::inspect(call, name).await,
-            (&Method::POST, ["create" | "prune"]) | (&Method::DELETE, [_]) => unsupported(call).await,
-            (&Method::POST, [_, "connect" | "disconnect"]) => unsupported(call).await,
+            (&Method::POST, ["create" | "prune"]) | (&Method::DELETE, [_]) => unsupported(&call),
+            (&Method::POST, [_, "connect" | "disconnect"]) => unsupported(&call),
             _ => Err(Failure::page_not_found()),
         },
         Some((&("swarm" | "nodes" | "services" | "tasks" | "secrets" | "configs"), _)) => {
-            call.drain().await;
             Err(swarm::not_a_manager())
         }
         Some(_) => system_route(call, &segments).await,
@@ -100,7 +135,7 @@ async fn container_route(call: Call, segments: &[&str]) -> Outcome {
         (&Method::GET, [name, "stats"]) => stats::container(call, name).await,
         (&Method::POST, [name, "exec"]) => exec::create(call, name).await,
         (&Method::DELETE, [name]) => containers::remove(call, name).await,
-        (&Method::GET | &Method::HEAD | &Method::PUT, [_, "archive"]) => unsupported(call).await,
+        (&Method::GET | &Method::HEAD | &Method::PUT, [_, "archive"]) => unsupported(&call),
         _ => Err(Failure::page_not_found()),
     }
 }
@@ -121,12 +156,12 @@ async fn image_route(call: Call, segments: &[&str]) -> Outcome {
         (&Method::POST, ["create"]) => images::create(call).await,
         (&Method::POST, ["load"]) => images::load(call).await,
         (&Method::GET, ["get"]) => save::images(call).await,
-        (&Method::POST, ["prune"]) | (&Method::GET, ["search"]) => unsupported(call).await,
+        (&Method::POST, ["prune"]) | (&Method::GET, ["search"]) => unsupported(&call),
         (&Method::GET, [name @ .., "json"]) => images::inspect(call, &name.join("/")).await,
         (&Method::GET, [name @ .., "get"]) => save::image(call, &name.join("/")).await,
         (&Method::GET, [name @ .., "history"]) => images::history(call, &name.join("/")).await,
         (&Method::POST, [name @ .., "tag"]) => images::tag(call, &name.join("/")).await,
-        (&Method::POST, [_, .., "push"]) => unsupported(call).await,
+        (&Method::POST, [_, .., "push"]) => unsupported(&call),
         (&Method::DELETE, name @ [_, ..]) => images::remove(call, &name.join("/")).await,
         _ => Err(Failure::page_not_found()),
     }
@@ -135,7 +170,7 @@ async fn image_route(call: Call, segments: &[&str]) -> Outcome {
 async fn system_route(call: Call, segments: &[&str]) -> Outcome {
     match (&call.method, segments) {
         (&Method::GET | &Method::HEAD, ["_ping"]) => Ok(system::ping(&call)),
-        (&Method::OPTIONS, _) => Ok(answer::status(http::StatusCode::OK)),
+        (&Method::OPTIONS, _) => Ok(answer::status(StatusCode::OK)),
         (&Method::GET, ["version"]) => Ok(system::version(&call)),
         (&Method::GET, ["info"]) => system::info(call).await,
         (&Method::GET, ["events"]) => streams::events(&call),
@@ -147,16 +182,15 @@ async fn system_route(call: Call, segments: &[&str]) -> Outcome {
         }
         (&Method::GET, ["system", "df"]) => usage::disk_usage(call).await,
         (&Method::POST, ["auth" | "build" | "commit"])
-        | (_, ["volumes" | "plugins" | "build" | "distribution", ..]) => unsupported(call).await,
+        | (_, ["volumes" | "plugins" | "build" | "distribution", ..]) => unsupported(&call),
         _ => Err(Failure::page_not_found()),
     }
 }
 
 /// A route of Docker's that nothing here answers yet.
-async fn unsupported(mut call: Call) -> Outcome {
-    call.drain().await;
+fn unsupported(call: &Call) -> Outcome {
     Err(Failure::new(
-        http::StatusCode::NOT_IMPLEMENTED,
+        StatusCode::NOT_IMPLEMENTED,
         format!("{} /{} is not supported by Berth yet", call.method, call.path),
     ))
 }

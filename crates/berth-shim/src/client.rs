@@ -102,6 +102,13 @@ pub enum ShimEvent {
         /// Its exit code.
         code: i32,
     },
+    /// A client left by the keys for that.
+    Detached {
+        /// The process that it was attached to.
+        target: Target,
+    },
+    /// The kernel lacks memory that the container wants, and kills.
+    OutOfMemory,
 }
 
 /// A process to add.
@@ -393,6 +400,8 @@ fn with_descriptors(event: Event, fds: Vec<OwnedFd>) -> Option<ShimEvent> {
         Event::Exited(status) => ShimEvent::Exited(status),
         Event::LogLost { messages } => ShimEvent::LogLost { messages },
         Event::ExecExited { exec, code } => ShimEvent::ExecExited { exec, code },
+        Event::Detached { target } => ShimEvent::Detached { target },
+        Event::OutOfMemory => ShimEvent::OutOfMemory,
     })
 }
 

@@ -254,6 +254,13 @@ pub enum Event {
         /// Its exit code; 128 + n after signal n.
         code: i32,
     },
+    /// A client left by the keys for that.
+    Detached {
+        /// The process that it was attached to.
+        target: Target,
+    },
+    /// The kernel lacks memory that the container wants, and kills.
+    OutOfMemory,
 }
 
 /// A request with the number by which its reply is known.

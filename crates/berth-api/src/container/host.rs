@@ -43,6 +43,9 @@ pub struct HostConfig {
     /// Capabilities taken away.
     #[serde(deserialize_with = "string_or_list")]
     pub cap_drop: Option<Vec<String>>,
+    /// All capabilities, in version 1.40 alone; refused there.
+    #[serde(skip_serializing)]
+    pub capabilities: Option<Vec<String>>,
     /// `host`, `private`, or empty for the daemon's default.
     pub cgroupns_mode: String,
     /// Name servers.

@@ -328,7 +328,10 @@ async fn first_word(directory: &Path) -> Option<Told> {
             ShimEvent::Exited(status) => return Some(Told::Ended(status.into(), Some(control))),
             // Nobody releases it any more; without this connection the shim gives up.
             ShimEvent::Cloned { .. } | ShimEvent::Failed(_) => return Some(Told::NeverStarted),
-            ShimEvent::ExecExited { .. } | ShimEvent::LogLost { .. } => {}
+            ShimEvent::ExecExited { .. }
+            | ShimEvent::LogLost { .. }
+            | ShimEvent::Detached { .. }
+            | ShimEvent::OutOfMemory => {}
         }
     }
 }

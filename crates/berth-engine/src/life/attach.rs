@@ -34,6 +34,7 @@ impl PendingAttach {
         if self.op.logs {
             self.replay(&connection).await?;
         }
+        self.parts.events.publish(self.container.event(ContainerEvent::Attach));
         if !self.op.stream {
             return Ok(());
         }
@@ -117,7 +118,6 @@ impl Engine {
             State::Removing => return Err(Error::NoSuchContainer(name.to_owned())),
             State::Running(_) | State::Created { .. } | State::Starting { .. } | State::Exited(_) => {}
         }
-        self.parts.events.publish(container.event(ContainerEvent::Attach));
         Ok(PendingAttach {
             tty: container.definition.config.tty,
             parts: Arc::clone(&self.parts),

@@ -116,11 +116,12 @@ impl Owner {
             life.code = end.code;
             life.error.clone_from(&end.error);
         });
-        if end.oom_killed {
+        // Where the kernel did not announce it: of the whole system's memory, or just before the end.
+        if end.oom_killed && !self.lack_told {
             self.tell(ContainerEvent::Oom);
         }
-        self.tell(ContainerEvent::Die { code: end.code, ran: ran(running, end) });
         self.tell_network(NetworkEvent::Disconnect);
+        self.tell(ContainerEvent::Die { code: end.code, ran: ran(running, end) });
     }
 
     /// Answers those who wanted the end, and goes on as they wished.

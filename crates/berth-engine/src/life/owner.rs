@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use berth_runtime::cgroup::Manager;
 use berth_shim::client::{ShimControl, ShimEvent};
+use berth_shim::protocol::Target;
 use berth_storage::SnapshotLease;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -75,6 +76,8 @@ pub struct Owner {
     pub(super) removed: bool,
     /// Who checks its health while it runs.
     pub(super) monitor: Option<Box<Monitor>>,
+    /// That this run lacked memory was told already.
+    pub(super) lack_told: bool,
 }
 
 impl Owner {
@@ -116,6 +119,7 @@ impl Owner {
             restart_at: None,
             removed: false,
             monitor: None,
+            lack_told: false,
         }
     }
 
@@ -190,6 +194,14 @@ impl Owner {
                 }
             }
             Some(ShimEvent::LogLost { messages }) => self.warn_of_lost_log(messages),
+            Some(ShimEvent::Detached { target: Target::Init }) => self.tell(ContainerEvent::Detach),
+            Some(ShimEvent::Detached { target: Target::Exec(id) }) => {
+                self.tell(ContainerEvent::ExecDetach { id });
+            }
+            Some(ShimEvent::OutOfMemory) => {
+                self.lack_told = true;
+                self.tell(ContainerEvent::Oom);
+            }
             // What happens before a program runs is awaited where it is started.
             Some(ShimEvent::Cloned { .. } | ShimEvent::Started { .. } | ShimEvent::Failed(_)) => {}
             None => self.on_shim_lost().await,

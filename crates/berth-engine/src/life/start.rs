@@ -89,6 +89,7 @@ impl Owner {
     }
 
     fn started(&mut self, running: Running) {
+        self.lack_told = false;
         let mut kept = self.container.kept();
         kept.health = self.fresh_health();
         kept.state = State::Running(running.clone());
@@ -235,6 +236,8 @@ impl Owner {
                 ShimEvent::Failed(error) => return Err(error.into()),
                 ShimEvent::LogLost { .. } => {}
                 ShimEvent::Exited(_) | ShimEvent::ExecExited { .. } => return Err(lost().into()),
+                // Told by a running program alone.
+                ShimEvent::Detached { .. } | ShimEvent::OutOfMemory => {}
             }
         }
     }

@@ -69,6 +69,20 @@ pub enum Error {
     NotFound(String),
 }
 
+impl Error {
+    /// Whether a value makes no sense to the kernel, rather than that something failed.
+    pub fn is_about_a_value(&self) -> bool {
+        match self {
+            Error::Write { source, .. } => {
+                let [invalid, range] = [rustix::io::Errno::INVAL, rustix::io::Errno::RANGE];
+                matches!(source.raw_os_error(), Some(code) if [invalid, range].map(rustix::io::Errno::raw_os_error).contains(&code))
+            }
+            Error::Unsupported(_) => true,
+            _ => false,
+        }
+    }
+}
+
 /// Result of this module.
 pub type Result<T> = std::result::Result<T, Error>;
 

@@ -199,6 +199,13 @@ pub const OPTIONS: &[Opt] = &[
     works("init", Switch, "BOOL", "Run an init in containers that do not say otherwise"),
     works("no-new-privileges", Switch, "BOOL", "No program of a container gains privileges"),
     works("seccomp-profile", Text, "FILE", "System call filter of containers: a file, builtin or unconfined"),
+    works(
+        "authorization-plugin",
+        List,
+        "NAME",
+        "Plugin that sees and may refuse every request and answer (repeatable)",
+    )
+    .key_is("authorization-plugins"),
     works("cdi-spec-dir", List, "DIR", "Directory with files of the Container Device Interface (repeatable)")
         .key_is("cdi-spec-dirs"),
     works("dns", List, "ADDRESS", "Name server of containers that name none (repeatable)"),
@@ -216,7 +223,6 @@ pub const OPTIONS: &[Opt] = &[
     // What follows has no counterpart here.
     ignored("add-runtime", List, "Another OCI runtime").key_is("runtimes"),
     ignored("allow-direct-routing", Switch, "Allow remote access to published ports on container addresses"),
-    ignored("authorization-plugin", List, "Authorization plugin").key_is("authorization-plugins"),
     ignored("bip6", Text, "IPv6 address of the bridge"),
     ignored("bridge-accept-fwmark", Text, "Accept packets with this firewall mark"),
     ignored("containerd", Text, "Address of containerd"),

@@ -72,6 +72,9 @@ fn r23_tcp_without_tls_needs_insistence() {
         let error = resolve(&["berth", "daemon", "-H", host]).unwrap_err();
         assert!(matches!(error, OptionError::InsecureTcp(_)), "{host}: {error}");
     }
+    let tolerated = resolve(&["dockerd", "-H", "tcp://0.0.0.0:2375"]).unwrap();
+    assert_eq!((tolerated.open_tcp, tolerated.insecure_tcp), (OpenTcp::Tolerated, false));
+    assert!(tolerated.settings.warnings[0].contains("http://0.0.0.0:2375"));
     for host in ["tcp://127.0.0.1:2375", "tcp://[::1]:2375", "tcp://"] {
         let options = resolve(&["berth", "daemon", "-H", host]).unwrap();
         assert!(!options.insecure_tcp && matches!(options.hosts[0], Host::Tcp(_)), "{host}");

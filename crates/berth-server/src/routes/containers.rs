@@ -3,8 +3,10 @@
 use berth_api::container::{Config, CreateRequest, UpdateRequest, WaitError, WaitResponse};
 use berth_api::version::ApiVersion;
 use berth_engine::op;
+use bytes::Bytes;
 use futures_util::stream;
 use http::StatusCode;
+use http::header::HeaderValue;
 
 use super::{Outcome, legacy, requests};
 use crate::answer;
@@ -19,10 +21,14 @@ pub async fn create(mut call: Call) -> Outcome {
         return Err(Failure::invalid("config cannot be empty in order to create a container"));
     }
     check_ports(&request)?;
-    requests::create(call.version, &mut request)?;
-    let operation =
-        op::CreateContainer::parse(call.query.given("name"), call.query.given("platform"), request)?;
-    Ok(answer::json(StatusCode::CREATED, &call.engine.create(operation).await?))
+    let host = requests::Host { unified: call.engine.has_unified_cgroups() };
+    requests::create(call.version, &mut request, host)?;
+    let warnings = requests::warnings(call.version, &request);
+    let platform = call.query.given("platform").filter(|_| call.version >= ApiVersion::new(1, 41));
+    let operation = op::CreateContainer::parse(call.query.given("name"), platform, request)?;
+    let mut created = call.engine.create(operation).await?;
+    created.warnings.extend(warnings);
+    Ok(answer::json(StatusCode::CREATED, &created))
 }
 
 /// Ports are types of their own in Docker's API, and a malformed one a malformed document.
@@ -55,7 +61,7 @@ pub async fn list(call: Call) -> Outcome {
 
 pub async fn inspect(call: Call, name: &str) -> Outcome {
     let container = call.engine.inspect(name, call.query.flag("size")).await?;
-    Ok(legacy::container(call.version, &container))
+    Ok(legacy::container(call.version, container))
 }
 
 pub async fn start(call: Call, name: &str) -> Outcome {
@@ -82,17 +88,19 @@ fn refuse_checkpoint(id: &str) -> Failure {
 }
 
 /// The parameters of stop and restart.
-fn stop_parameters(query: &Query) -> Result<op::Stop, Failure> {
-    Ok(op::Stop { signal: query.given("signal").map(str::to_owned), timeout: query.number("t")? })
+fn stop_parameters(version: ApiVersion, query: &Query) -> Result<op::Stop, Failure> {
+    // The signal can be chosen since 1.42.
+    let signal = query.given("signal").filter(|_| version >= ApiVersion::new(1, 42));
+    Ok(op::Stop { signal: signal.map(str::to_owned), timeout: query.number("t")? })
 }
 
 pub async fn stop(call: Call, name: &str) -> Outcome {
-    call.engine.stop(name, stop_parameters(&call.query)?).await?;
+    call.engine.stop(name, stop_parameters(call.version, &call.query)?).await?;
     Ok(answer::done())
 }
 
 pub async fn restart(call: Call, name: &str) -> Outcome {
-    call.engine.restart(name, stop_parameters(&call.query)?).await?;
+    call.engine.restart(name, stop_parameters(call.version, &call.query)?).await?;
     Ok(answer::done())
 }
 
@@ -152,16 +160,28 @@ pub async fn update(mut call: Call, name: &str) -> Outcome {
 
 /// Sends the head at once, so that the client knows its wait counts, and the body when the wait ends.
 pub async fn wait(call: Call, name: &str) -> Outcome {
-    let condition = op::WaitCondition::parse(call.query.get("condition"))?;
+    let before = |minor| call.version < ApiVersion::new(1, minor);
+    // Before 1.30 there were no conditions, and all came at the end.
+    let condition = if before(30) { "" } else { call.query.get("condition") };
+    let condition = op::WaitCondition::parse(condition)?;
+    // Before 1.34 there was no room for an error: no answer is one.
+    let silent = before(34) && condition == op::WaitCondition::Removed;
     let waiting = call.engine.wait(name, condition).await?;
-    let body = stream::once(async move {
+    let line = async move {
         let response = waiting.finish().await.unwrap_or_else(|error| WaitResponse {
             status_code: -1,
             error: Some(WaitError { message: error.to_string() }),
         });
-        answer::to_line(&response).unwrap_or_default()
-    });
-    Ok(answer::stream("application/json", Body::stream(body)))
+        match response.error {
+            Some(_) if silent => Bytes::new(),
+            _ => answer::to_line(&response).unwrap_or_default(),
+        }
+    };
+    if before(30) {
+        let json = HeaderValue::from_static("application/json");
+        return Ok(answer::with(StatusCode::OK, Some(json), line.await.into()));
+    }
+    Ok(answer::stream("application/json", Body::stream(stream::once(line))))
 }
 
 /// Rows and columns of a resize. As in Docker 32 bits are allowed, of which the kernel knows 16.
@@ -226,8 +246,13 @@ mod tests {
 
     #[test]
     fn stop_parameters_are_checked() {
-        let stop = stop_parameters(&Query::parse("t=-1&signal=SIGINT")).unwrap();
+        let query = Query::parse("t=-1&signal=SIGINT");
+        let stop = stop_parameters(ApiVersion::NEWEST, &query).unwrap();
         assert_eq!((stop.timeout, stop.signal.as_deref()), (Some(-1), Some("SIGINT")));
-        assert!(stop_parameters(&Query::parse("t=soon")).is_err());
+        for (minor, signal) in [(41, None), (42, Some("SIGINT"))] {
+            let stop = stop_parameters(ApiVersion::new(1, minor), &query).unwrap();
+            assert_eq!((stop.timeout, stop.signal.as_deref()), (Some(-1), signal), "{minor}");
+        }
+        assert!(stop_parameters(ApiVersion::NEWEST, &Query::parse("t=soon")).is_err());
     }
 }

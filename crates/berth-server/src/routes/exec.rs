@@ -1,6 +1,7 @@
 //! Commands run in a container beside its own.
 
 use berth_api::exec::{CreateRequest, StartRequest};
+use berth_api::version::ApiVersion;
 use berth_engine::op;
 use http::StatusCode;
 
@@ -11,7 +12,10 @@ use crate::failure::Failure;
 use crate::hijack::{content_type, hijack};
 
 /// A terminal's size as rows and columns; none where the client gave none.
-fn terminal_size(size: Option<[u32; 2]>) -> Result<Option<(u16, u16)>, Failure> {
+///
+/// Before version 1.42 there was none to give.
+fn terminal_size(version: ApiVersion, size: Option<[u32; 2]>) -> Result<Option<(u16, u16)>, Failure> {
+    let size = size.filter(|_| version >= ApiVersion::new(1, 42));
     let number = |number: u32| {
         u16::try_from(number).map_err(|_| Failure::invalid(format!("invalid console size: {number}")))
     };
@@ -33,7 +37,7 @@ pub async fn create(mut call: Call, name: &str) -> Outcome {
         stdout: request.attach_stdout,
         stderr: request.attach_stderr,
         tty: request.tty,
-        size: terminal_size(request.console_size)?,
+        size: terminal_size(call.version, request.console_size)?,
         detach_keys: Some(request.detach_keys).filter(|keys| !keys.is_empty()),
         env: request.env.unwrap_or_default(),
         working_dir: Some(request.working_dir).filter(|directory| !directory.is_empty()),
@@ -48,7 +52,8 @@ pub async fn start(mut call: Call, id: &str) -> Outcome {
     let operation = op::ExecStart {
         detach: request.detach,
         tty: request.tty,
-        size: terminal_size(request.console_size)?,
+        // What has no terminal has no size.
+        size: terminal_size(call.version, request.console_size.filter(|_| request.tty))?,
     };
     let pending = call.engine.exec_start(id, operation).await?;
     if pending.detach {
@@ -81,9 +86,15 @@ mod tests {
 
     #[test]
     fn terminal_sizes_are_checked() {
-        assert_eq!(terminal_size(None).unwrap(), None);
-        assert_eq!(terminal_size(Some([0, 0])).unwrap(), None);
-        assert_eq!(terminal_size(Some([24, 80])).unwrap(), Some((24, 80)));
-        assert!(terminal_size(Some([70_000, 80])).is_err());
+        for (minor, size, expected) in [
+            (55, None, None),
+            (55, Some([0, 0]), None),
+            (42, Some([24, 80]), Some((24, 80))),
+            (41, Some([24, 80]), None),
+            (41, Some([70_000, 80]), None),
+        ] {
+            assert_eq!(terminal_size(ApiVersion::new(1, minor), size).unwrap(), expected, "{minor} {size:?}");
+        }
+        assert!(terminal_size(ApiVersion::NEWEST, Some([70_000, 80])).is_err());
     }
 }

@@ -33,12 +33,16 @@ fn extend(target: Option<&mut Value>, fields: Value) {
     }
 }
 
-/// A container's inspection. The image's manifest came with 1.48. Before 1.52 the default bridge's endpoint is repeated in `NetworkSettings`.
-pub fn container(version: ApiVersion, container: &Inspect) -> Response<Body> {
+/// A container's inspection. The image's manifest came with 1.48. Before 1.52 the default bridge's endpoint is repeated in
+/// `NetworkSettings`; before 1.45 networks that users made tell the container's own names among its aliases.
+pub fn container(version: ApiVersion, mut container: Inspect) -> Response<Body> {
     if version >= ApiVersion::new(1, 52) {
-        return answer::ok(container);
+        return answer::ok(&container);
     }
-    changed(container, |value| {
+    if version < ApiVersion::new(1, 45) {
+        add_aliases(&mut container);
+    }
+    changed(&container, |value| {
         if version < ApiVersion::new(1, 48)
             && let Some(fields) = value.as_object_mut()
         {
@@ -71,6 +75,21 @@ pub fn container(version: ApiVersion, container: &Inspect) -> Response<Body> {
     })
 }
 
+fn add_aliases(container: &mut Inspect) {
+    let names = [container.id.chars().take(12).collect(), container.config.hostname.clone()];
+    for (network, endpoint) in &mut container.network_settings.networks {
+        if matches!(network.as_str(), "bridge" | "host" | "none" | "default") {
+            continue;
+        }
+        let aliases = endpoint.aliases.get_or_insert_default();
+        for name in &names {
+            if !aliases.contains(name) {
+                aliases.push(name.clone());
+            }
+        }
+    }
+}
+
 /// The list of containers. Annotations came with 1.46, the image's manifest with 1.48, health with 1.52.
 pub fn containers(version: ApiVersion, mut containers: Vec<Summary>) -> Response<Body> {
     for container in &mut containers {
@@ -90,6 +109,9 @@ pub fn containers(version: ApiVersion, mut containers: Vec<Summary>) -> Response
 /// What there is to know of the engine.
 pub fn info(version: ApiVersion, mut info: Info) -> Response<Body> {
     let before = |minor| version < ApiVersion::new(1, minor);
+    if before(44) {
+        info.runtimes.values_mut().for_each(|runtime| runtime.status = None);
+    }
     if before(46) {
         info.containerd = None;
     }
@@ -147,6 +169,11 @@ pub fn image(version: ApiVersion, image: &image::Inspect) -> Response<Body> {
     })
 }
 
+/// Whether a version knows an event: that an image was created is told since 1.46.
+pub fn knows(version: ApiVersion, event: &event::Message) -> bool {
+    version >= ApiVersion::new(1, 46) || event.kind != "image" || event.action != "create"
+}
+
 /// An event. Before 1.52 containers' and images' events repeat the action and the actor at the top.
 pub fn event(version: ApiVersion, mut event: event::Message) -> event::Message {
     if version < ApiVersion::new(1, 52) && matches!(event.kind.as_str(), "container" | "image") {
@@ -181,13 +208,51 @@ mod tests {
             ..EndpointSettings::default()
         };
         inspected.network_settings.networks.insert("bridge".into(), endpoint);
-        let old = document(container(ApiVersion::new(1, 45), &inspected));
+        let old = document(container(ApiVersion::new(1, 45), inspected.clone()));
         assert_eq!(old["NetworkSettings"]["IPAddress"], "172.17.0.2");
         assert_eq!(old["NetworkSettings"]["IPPrefixLen"], 16);
-        let new = document(container(ApiVersion::NEWEST, &inspected));
+        let new = document(container(ApiVersion::NEWEST, inspected));
         assert!(new["NetworkSettings"].get("IPAddress").is_none());
-        let without = document(container(ApiVersion::new(1, 45), &Inspect::default()));
+        let without = document(container(ApiVersion::new(1, 45), Inspect::default()));
         assert_eq!(without["NetworkSettings"]["IPAddress"], "");
+    }
+
+    #[test]
+    fn old_clients_find_the_containers_own_names_among_its_aliases() {
+        for (minor, expected) in [(44, json!(["mine", "0123456789ab", "host"])), (45, json!(["mine"]))] {
+            let mut inspected = Inspect { id: "0123456789abcdef".into(), ..Inspect::default() };
+            inspected.config.hostname = "host".into();
+            for network in ["bridge", "made"] {
+                let aliases = Some(vec!["mine".to_owned()]);
+                let endpoint = EndpointSettings { aliases, ..EndpointSettings::default() };
+                inspected.network_settings.networks.insert(network.into(), endpoint);
+            }
+            let shown = document(container(ApiVersion::new(1, minor), inspected));
+            assert_eq!(shown["NetworkSettings"]["Networks"]["made"]["Aliases"], expected, "{minor}");
+            assert_eq!(shown["NetworkSettings"]["Networks"]["bridge"]["Aliases"], json!(["mine"]));
+        }
+    }
+
+    #[test]
+    fn old_clients_hear_of_what_they_know() {
+        let created = event::Message { kind: "image".into(), action: "create".into(), ..Default::default() };
+        let pulled = event::Message { action: "pull".into(), ..created.clone() };
+        for (minor, known) in [(45, false), (46, true)] {
+            assert_eq!(knows(ApiVersion::new(1, minor), &created), known, "{minor}");
+            assert!(knows(ApiVersion::new(1, minor), &pulled));
+        }
+    }
+
+    #[test]
+    fn runtimes_have_a_status_since_a_version() {
+        for (minor, there) in [(43, false), (44, true)] {
+            let mut asked = Info::default();
+            let runtime =
+                berth_api::system::Runtime { status: Some(Default::default()), ..Default::default() };
+            asked.runtimes.insert("berth".into(), runtime);
+            let shown = document(info(ApiVersion::new(1, minor), asked));
+            assert_eq!(shown["Runtimes"]["berth"].get("status").is_some(), there, "{minor}");
+        }
     }
 
     #[test]

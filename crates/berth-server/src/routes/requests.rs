@@ -1,20 +1,21 @@
 //! What a request means in the version of the API that it was made with.
 
+mod create;
+
 use berth_api::container::{CreateRequest, HostConfig, Mount};
 use berth_api::version::ApiVersion;
 
 use crate::failure::Failure;
+pub use create::{Host, warnings};
 
 /// Takes out of a request for a container what its version did not have, and refuses what would be misunderstood.
-pub fn create(version: ApiVersion, request: &mut CreateRequest) -> Result<(), Failure> {
+pub fn create(version: ApiVersion, request: &mut CreateRequest, kernel: Host) -> Result<(), Failure> {
+    create::namespaces(version, request, kernel);
+    create::capabilities(version, request)?;
+    create::mac_address(version, request)?;
+    create::priorities(version, request);
     let host = request.host_config.get_or_insert_default();
     let before = |minor| version < ApiVersion::new(1, minor);
-    if before(40) && host.ipc_mode.is_empty() {
-        host.ipc_mode = "shareable".into();
-    }
-    if before(40) && host.cgroupns_mode.is_empty() && !berth_engine::has_unified_cgroups() {
-        host.cgroupns_mode = "host".into();
-    }
     if before(42) {
         host.console_size = [0, 0];
     }
@@ -94,12 +95,14 @@ fn own_options(mount: &Mount) -> Result<(), Failure> {
 mod tests {
     use super::*;
 
+    const HOST: Host = Host { unified: true };
+
     fn request(json: serde_json::Value) -> CreateRequest {
         berth_api::json::from_value(json).unwrap()
     }
 
     fn refused(minor: u16, json: serde_json::Value) -> String {
-        create(ApiVersion::new(1, minor), &mut request(json)).unwrap_err().message
+        create(ApiVersion::new(1, minor), &mut request(json), HOST).unwrap_err().message
     }
 
     #[test]
@@ -110,7 +113,7 @@ mod tests {
             "HostConfig": { "Annotations": { "a": "b" }, "ConsoleSize": [1, 2] },
         });
         let mut old = request(json.clone());
-        create(ApiVersion::new(1, 39), &mut old).unwrap();
+        create(ApiVersion::new(1, 39), &mut old, HOST).unwrap();
         let host = old.host_config.unwrap();
         let cgroup = if berth_engine::has_unified_cgroups() { "" } else { "host" };
         assert_eq!(host.cgroupns_mode, cgroup);
@@ -120,7 +123,7 @@ mod tests {
         );
         assert_eq!(old.config.healthcheck.unwrap().start_interval, 0);
         let mut new = request(json.clone());
-        create(ApiVersion::NEWEST, &mut new).unwrap();
+        create(ApiVersion::NEWEST, &mut new, HOST).unwrap();
         assert_eq!(new, request(json));
     }
 
@@ -129,7 +132,7 @@ mod tests {
         let mount = |mount| serde_json::json!({ "Image": "i", "HostConfig": { "Mounts": [mount] } });
         let wrong = mount(serde_json::json!({ "Type": "bind", "VolumeOptions": {} }));
         assert_eq!(refused(55, wrong.clone()), "VolumeOptions must not be specified on mount type \"bind\"");
-        create(ApiVersion::new(1, 41), &mut request(wrong)).unwrap();
+        create(ApiVersion::new(1, 41), &mut request(wrong), HOST).unwrap();
         let image = mount(serde_json::json!({ "Type": "image" }));
         assert_eq!(refused(47, image), "Mount type \"Image\" needs API v1.48 or newer");
     }

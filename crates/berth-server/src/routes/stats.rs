@@ -1,5 +1,6 @@
 //! What containers use: once, or a line each second for as long as the client reads.
 
+use berth_api::version::ApiVersion;
 use berth_engine::StatsStream;
 use futures_util::stream::unfold;
 use http::StatusCode;
@@ -21,8 +22,9 @@ enum Wanted {
     One,
 }
 
-fn wanted(query: &Query) -> Wanted {
-    match (query.flag_or("stream", true), query.flag("one-shot")) {
+fn wanted(version: ApiVersion, query: &Query) -> Wanted {
+    let once = version >= ApiVersion::new(1, 41) && query.flag("one-shot");
+    match (query.flag_or("stream", true), once) {
         // As in Docker, `one-shot` says nothing about a stream.
         (true, _) => Wanted::Stream,
         (false, false) => Wanted::Two,
@@ -32,7 +34,7 @@ fn wanted(query: &Query) -> Wanted {
 
 pub async fn container(call: Call, name: &str) -> Outcome {
     let mut figures = call.engine.stats(name)?;
-    let sample = match wanted(&call.query) {
+    let sample = match wanted(call.version, &call.query) {
         Wanted::Stream => return Ok(answer::stream("application/json", lines(figures))),
         Wanted::Two => figures.with_previous().await?,
         Wanted::One => Some(figures.once().await?),
@@ -66,7 +68,10 @@ mod tests {
             ("stream=0&one-shot=0", Wanted::Two),
             ("stream=0&one-shot=true", Wanted::One),
         ] {
-            assert_eq!(wanted(&Query::parse(query)), expected, "{query}");
+            assert_eq!(wanted(ApiVersion::NEWEST, &Query::parse(query)), expected, "{query}");
         }
+        let query = Query::parse("stream=0&one-shot=1");
+        assert_eq!(wanted(ApiVersion::new(1, 40), &query), Wanted::Two);
+        assert_eq!(wanted(ApiVersion::new(1, 41), &query), Wanted::One);
     }
 }

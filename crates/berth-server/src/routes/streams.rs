@@ -69,8 +69,20 @@ pub fn archive(content_type: &'static str, archive: ArchiveStream) -> Response<B
     answer::stream(content_type, Body::fallible(body))
 }
 
-/// Media types of one JSON document per line, which clients from API 1.52 on ask for.
-const LINES: [&str; 2] = ["application/jsonl", "application/x-ndjson"];
+/// Forms of a stream of JSON documents that clients may ask for: one per line, and RFC 7464.
+const FORMS: [&str; 4] = ["application/jsonl", "application/x-ndjson", SEQUENCE, "application/json"];
+/// Each document begins with a character of its own.
+const SEQUENCE: &str = "application/json-seq";
+
+/// The form that a client wants, by its `Accept` header and the version that it speaks.
+fn form(version: ApiVersion, accept: &str) -> &'static str {
+    let named = accept.split(',').filter_map(|range| {
+        let name = range.split(';').next().unwrap_or_default().trim();
+        FORMS.into_iter().find(|form| form.eq_ignore_ascii_case(name))
+    });
+    let default = if version < ApiVersion::new(1, 52) { "application/json" } else { "application/jsonl" };
+    named.into_iter().next().unwrap_or(default)
+}
 
 pub fn events(call: &Call) -> Outcome {
     let operation = op::Events {
@@ -89,17 +101,22 @@ pub fn events(call: &Call) -> Outcome {
     }
     let accept =
         call.headers().get(http::header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let content_type = LINES.into_iter().find(|wanted| accept.contains(wanted)).unwrap_or("application/json");
     let version = call.version;
+    let content_type = form(version, accept);
     let body = unfold(call.engine.events(operation)?, move |mut events| async move {
-        let event = events.next().await?;
-        Some((event_line(version, event), events))
+        loop {
+            let event = events.next().await?;
+            if legacy::knows(version, &event) {
+                return Some((event_line(version, content_type, event), events));
+            }
+        }
     });
     Ok(answer::stream(content_type, Body::stream(body)))
 }
 
-fn event_line(version: ApiVersion, event: berth_api::event::Message) -> Bytes {
-    answer::to_line(&legacy::event(version, event)).unwrap_or_default()
+fn event_line(version: ApiVersion, form: &str, event: berth_api::event::Message) -> Bytes {
+    let line = answer::to_line(&legacy::event(version, event)).unwrap_or_default();
+    if form == SEQUENCE { [&b"\x1e"[..], &line].concat().into() } else { line }
 }
 
 #[cfg(test)]
@@ -116,6 +133,24 @@ mod tests {
         let error = log_parameters(&Query::parse("follow=1")).unwrap_err();
         assert_eq!(error.message, "must specify at least one of 'stdout' or 'stderr'");
         assert!(log_parameters(&Query::parse("stdout=1&since=x")).is_err());
+    }
+
+    #[test]
+    fn events_come_in_the_form_that_is_asked_for() {
+        for (minor, accept, expected) in [
+            (51, "", "application/json"),
+            (52, "", "application/jsonl"),
+            (52, "*/*", "application/jsonl"),
+            (52, "application/json", "application/json"),
+            (41, "text/html, application/x-ndjson;q=0.5", "application/x-ndjson"),
+            (55, "application/json-seq", "application/json-seq"),
+        ] {
+            assert_eq!(form(ApiVersion::new(1, minor), accept), expected, "{minor} {accept}");
+        }
+        let event = berth_api::event::Message::default();
+        let line = event_line(ApiVersion::NEWEST, SEQUENCE, event.clone());
+        assert!(line.starts_with(b"\x1e{") && line.ends_with(b"}\n"), "{line:?}");
+        assert!(event_line(ApiVersion::NEWEST, "application/jsonl", event).starts_with(b"{"));
     }
 
     #[tokio::test]

@@ -10,11 +10,12 @@ use berth_runtime::launch::{Init, Release, StartError};
 use jiff::Timestamp;
 
 use super::connection::Connection;
+use super::memory::Memory;
 use super::poller::{Interest, Token};
 use super::streams::{Ends, Streams};
 use super::{LINGER, LOSS_INTERVAL, Phase, Shim, failed, process};
 use crate::channel::Packed;
-use crate::protocol::{EXIT, Event, ExitStatus, Outgoing, SOCKET};
+use crate::protocol::{EXIT, Event, ExitStatus, Outgoing, SOCKET, Target};
 
 /// How long the log waits for those who hold the container's pipes after its end.
 const DRAIN: Duration = Duration::from_secs(2);
@@ -35,6 +36,19 @@ impl Shim {
         for client in self.connections.values_mut().filter(|client| client.subscribed) {
             let copies: io::Result<Vec<OwnedFd>> = fds.iter().map(|fd| fd.try_clone_to_owned()).collect();
             client.tell(event, copies.unwrap_or_default());
+        }
+    }
+
+    /// Tells of clients that left by the keys for that.
+    pub(super) fn tell_detached(&mut self) {
+        let mut left = vec![Target::Init; self.streams.take_detached() as usize];
+        for exec in self.execs.values_mut() {
+            for _ in 0..exec.streams.take_detached() {
+                left.push(Target::Exec(exec.id.clone()));
+            }
+        }
+        for target in left {
+            self.tell(&Event::Detached { target }, &[]);
         }
     }
 
@@ -103,6 +117,8 @@ impl Shim {
         self.streams.begin()?;
         self.phase = Phase::Running { pid, at, process };
         self.tell(&Event::Started { pid, at }, &[pidfd.as_fd()]);
+        // After the news, which somebody waits for.
+        self.memory = Memory::watch(&self.poller, self.settings.cgroup.as_deref());
         Ok(())
     }
 
@@ -129,6 +145,9 @@ impl Shim {
         let Some((code, signal)) = process::reap(process) else { return };
         let at = Timestamp::now();
         let pid = *pid;
+        // What is announced together with the end comes before it.
+        self.on_memory();
+        self.memory = None;
         let path = self.settings.cgroup.as_deref().and_then(Path::to_str);
         let cgroup = path.and_then(|path| cgroup::Manager::for_path(path).ok());
         if self.settings.shares_pids

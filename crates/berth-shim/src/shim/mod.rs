@@ -9,6 +9,7 @@ mod delivery;
 mod detach;
 mod exec;
 mod life;
+mod memory;
 mod poller;
 mod process;
 mod requests;
@@ -29,6 +30,7 @@ use crate::protocol::{AttachOptions, Event, ExitStatus, LaunchBody, SOCKET};
 use connection::Connection;
 use delivery::Delivery;
 use exec::Exec;
+use memory::Memory;
 use poller::{Interest, Poller, Token, Watched};
 use streams::{Ends, Streams};
 
@@ -77,6 +79,7 @@ struct Shim {
     streams: Streams,
     /// Lost log messages that were told of, and when.
     told_lost: (u64, Option<Instant>),
+    memory: Option<Memory>,
     execs: BTreeMap<u32, Exec>,
     next_exec: u32,
     /// The last exits of added processes, told again to each new subscriber.
@@ -201,6 +204,7 @@ impl Shim {
             waiting: attached.into_iter().zip(body.attach).collect(),
             streams,
             told_lost: (0, None),
+            memory: None,
             execs: BTreeMap::new(),
             next_exec: 1,
             exec_exits: VecDeque::new(),
@@ -229,6 +233,7 @@ impl Shim {
             let idle = events.is_empty();
             for (token, flags) in events {
                 self.dispatch(token, flags);
+                self.tell_detached();
             }
             self.connections.retain(|_, connection| !connection.is_broken());
             self.expire();
@@ -241,7 +246,7 @@ impl Shim {
 
     fn dispatch(&mut self, token: Token, flags: Interest) {
         if self.buffer.is_empty()
-            && !matches!(token, Token::Listener | Token::Connection(_) | Token::Delivery)
+            && !matches!(token, Token::Listener | Token::Connection(_) | Token::Delivery | Token::Memory)
         {
             self.buffer = vec![0; CHUNK];
         }
@@ -255,6 +260,7 @@ impl Shim {
                 self.on_outputs_ended(process);
             }
             Token::Delivery => self.with_streams(0, |streams, _| streams.on_delivery(flags)),
+            Token::Memory => self.on_memory(),
             Token::Input(process) => self.with_streams(process, |streams, _| streams.on_input()),
             Token::Attachment(process, id) => {
                 self.with_streams(process, |streams, buffer| streams.on_attachment(id, flags, buffer));

@@ -26,6 +26,8 @@ pub(super) enum Token {
     Attachment(u32, u32),
     /// The connection over which the container's output is sent elsewhere.
     Delivery,
+    /// The kernel's announcements that it lacks memory.
+    Memory,
 }
 
 impl Token {
@@ -39,6 +41,7 @@ impl Token {
             Self::Input(process) => (4, process, 0),
             Self::Attachment(process, id) => (5, process, id),
             Self::Delivery => (6, 0, 0),
+            Self::Memory => (7, 0, 0),
         };
         kind << 56 | u64::from(process & 0xff_ffff) << 32 | u64::from(detail)
     }
@@ -53,6 +56,7 @@ impl Token {
             4 => Self::Input(process),
             5 => Self::Attachment(process, detail),
             6 => Self::Delivery,
+            7 => Self::Memory,
             _ => return None,
         })
     }
@@ -151,6 +155,7 @@ mod tests {
             Token::Input(0xff_ffff),
             Token::Attachment(9, u32::MAX),
             Token::Delivery,
+            Token::Memory,
         ] {
             assert_eq!(Token::unpack(token.pack()), Some(token));
         }

@@ -42,6 +42,8 @@ pub(super) struct Streams {
     delivery: Option<Delivery>,
     /// Connections stay, even without output, until the process's end has been told.
     held: bool,
+    /// Clients that left by the keys for that, and of whom nobody was told yet.
+    detached: u32,
 }
 
 #[derive(Debug)]
@@ -96,6 +98,7 @@ impl Streams {
             log,
             delivery: None,
             held: false,
+            detached: 0,
         }
     }
 
@@ -183,6 +186,7 @@ impl Streams {
         let mut attachment = Attachment::new(&self.poller, connection, token, options, self.terminal)?;
         self.next_attachment += 1;
         if attachment.take_prefix(&mut self.input.pending) == Received::Detach {
+            self.detached += 1;
             self.input.flush();
             return self.watch();
         }
@@ -202,6 +206,11 @@ impl Streams {
     /// Connections are still to be served.
     pub(super) fn is_attached(&self) -> bool {
         !self.attachments.is_empty()
+    }
+
+    /// How many clients have left by the keys for that since this was last asked.
+    pub(super) fn take_detached(&mut self) -> u32 {
+        std::mem::take(&mut self.detached)
     }
 
     /// When to look at connections again that do not take their last output.
@@ -344,6 +353,7 @@ impl Streams {
             Received::Input => {}
             Received::Detach => {
                 self.attachments.remove(&id);
+                self.detached += 1;
             }
             Received::End | Received::Broken if was_source => self.end_of_input(id),
             Received::End | Received::Broken => {}

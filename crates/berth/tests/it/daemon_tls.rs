@@ -19,6 +19,7 @@ const ADDRESS: &str = "127.0.0.1:23760";
 pub struct Certificates(TempDir);
 
 impl Certificates {
+    /// Makes them.
     pub fn make() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let made = Self(folder);
@@ -30,6 +31,7 @@ impl Certificates {
         made
     }
 
+    /// Where a file of that name is.
     pub fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
@@ -56,7 +58,8 @@ impl Certificates {
         self.openssl(name, &["-addext", "keyUsage=critical,keyCertSign"]);
     }
 
-    fn signed(&self, name: &str, authority: &str, extension: &str) {
+    /// Makes one more certificate that `authority` vouches for.
+    pub fn signed(&self, name: &str, authority: &str, extension: &str) {
         let (certificate, key) =
             (self.path(&format!("{authority}.pem")), self.path(&format!("{authority}-key.pem")));
         let (certificate, key) = (certificate.to_str().unwrap(), key.to_str().unwrap());
@@ -65,7 +68,7 @@ impl Certificates {
     }
 
     /// A daemon on TCP, with these further flags.
-    fn daemon(&self, flags: &[&str]) -> Daemon {
+    pub fn daemon(&self, flags: &[&str]) -> Daemon {
         let flag = |name: &str, file: &str| format!("--{name}={}", self.path(file).display());
         let files =
             [flag("tlscert", "server.pem"), flag("tlskey", "server-key.pem"), flag("tlscacert", "ca.pem")];
@@ -89,9 +92,24 @@ impl Certificates {
         command
     }
 
-    fn run(&self, client: Client, name: &str, arguments: &[&str]) -> Output {
+    /// Runs a client with the certificates called `name`.
+    pub fn run(&self, client: Client, name: &str, arguments: &[&str]) -> Output {
         run(self.client(client, name).args(arguments))
     }
+}
+
+#[test]
+fn r23_info_warns_of_addresses_without_certificates() {
+    let warnings = |flags: &[&str]| {
+        let daemon = Daemon::empty(flags);
+        daemon.with(Client::Docker, &["info", "-f", "{{json .Warnings}}"]).ok()
+    };
+    let open = warnings(&["-H", "0.0.0.0:23756", "--tls=false"]);
+    for part in ["http://0.0.0.0:23756 without encryption", "equivalent to root access on the host"] {
+        assert!(open.contains(part), "{part:?} in {open}");
+    }
+    assert!(warnings(&["-H", "tcp://127.0.0.1:23756"]).contains("http://127.0.0.1:23756"));
+    assert!(!warnings(&[]).contains("API is accessible"));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! `events`: what is told, in which order, to whom, and how long it is remembered.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::process::Stdio;
 
 use serde_json::Value;
@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::daemon::{Client, Daemon};
 use crate::files::{self, Image, Layer};
 use crate::output::eventually;
+use crate::raw;
 
 /// What has happened so far, as the client shows it in JSON.
 fn past(daemon: &Daemon, client: Client, filters: &[&str]) -> Vec<Value> {
@@ -41,9 +42,9 @@ with_both_clients! {
         let expected = [
             "container create", "network connect", "container start", "container exec_create: sh -c exit 3",
             "container exec_start: sh -c exit 3", "container exec_die", "container pause", "container unpause",
-            "container top", "container rename", "container kill", "container kill", "container die", "network disconnect",
+            "container top", "container rename", "container kill", "container kill", "network disconnect", "container die",
             "container stop", "network connect", "container start", "container restart", "container kill",
-            "container die", "network disconnect", "container destroy",
+            "network disconnect", "container die", "container destroy",
         ];
         let mut found = actions(&events);
         // The stop signal and SIGKILL may come as one if the first is enough.
@@ -70,6 +71,20 @@ with_both_clients! {
         assert_eq!(networks, network);
         let times: Vec<i64> = events.iter().map(|event| event["timeNano"].as_i64().unwrap()).collect();
         assert!(times.is_sorted_by(|a, b| a < b), "{times:?}");
+    }
+
+    fn lack_of_memory_is_told_when_it_happens(daemon: &Daemon, client: Client) {
+        // What lacks memory is a child: the container goes on.
+        let script = "tail -c 200m /dev/zero >/dev/null; echo survived; exec sleep 1000";
+        let id = daemon.with(client, &["run", "-d", "--memory", "16m", "--memory-swap", "16m", "busybox", "sh", "-c", script]).ok();
+        eventually("it goes on", || daemon.with(client, &["logs", &id]).stdout.contains("survived").then_some(()));
+        eventually("it is told", || (!past(daemon, client, &["event=oom"]).is_empty()).then_some(()));
+        assert_eq!(daemon.inspect(&id, "{{.State.Running}}"), "true");
+        daemon.with(client, &["rm", "-f", &id]).ok();
+        let told = actions(&past(daemon, client, &["type=container"]));
+        assert_eq!(told[..3], ["create", "start", "oom"].map(|action| format!("container {action}")));
+        let count = told.iter().filter(|action| *action == "container oom").count();
+        assert!(count == 1, "told once more at the end: {told:?}");
     }
 
     fn images_are_told_with_their_labels(daemon: &Daemon, client: Client) {
@@ -101,6 +116,50 @@ with_both_clients! {
         let none = daemon.with(client, &["events", "--since", "1h", "--until", "30m", "--format", "json"]).ok();
         assert_eq!(none, "");
     }
+}
+
+/// Docker's client looks for the keys itself and sends none of them: others leave it to the daemon.
+#[test]
+fn those_who_leave_by_keys_are_told() {
+    let daemon = Daemon::start();
+    daemon.background(&["-it", "--name", "one", "busybox", "cat"]);
+    let json = "Content-Type: application/json\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n";
+    let leave = |path: &str, body: &str, keys: &[u8]| {
+        let request = raw::request("POST", path, json, body.as_bytes());
+        let mut stream = raw::connect(&daemon);
+        stream
+            .write_all(&String::from_utf8(request).unwrap().replace("Connection: close\r\n", "").into_bytes())
+            .unwrap();
+        stream.write_all(keys).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert_eq!(raw::status(&answer), 101, "{answer}");
+    };
+    leave("/containers/one/attach?stream=1&stdin=1&stdout=1", "", b"x\x10\x11");
+    let exec = serde_json::json!({ "Cmd": ["cat"], "Tty": true, "AttachStdin": true, "AttachStdout": true, "DetachKeys": "ctrl-a" });
+    let (_, made) = crate::api::ask(&daemon, "/containers/one/exec", Some(&exec));
+    let id = made["Id"].as_str().unwrap();
+    leave(&format!("/exec/{id}/start"), r#"{"Tty": true}"#, b"x\x01");
+    eventually("it is told", || {
+        (past(&daemon, Client::Berth, &["event=exec_detach"]).len() == 1).then_some(())
+    });
+    daemon.berth(&["rm", "-f", "one"]).ok();
+    let events = past(&daemon, Client::Docker, &["type=container"]);
+    let expected = [
+        "create",
+        "start",
+        "attach",
+        "detach",
+        "exec_create: cat ",
+        "exec_start: cat ",
+        "exec_detach",
+        "kill",
+        "exec_die",
+        "die",
+        "destroy",
+    ];
+    assert_eq!(actions(&events), expected.map(|action| format!("container {action}")));
+    assert_eq!(events[6]["Actor"]["Attributes"]["execID"], id);
 }
 
 #[test]

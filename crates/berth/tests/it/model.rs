@@ -20,17 +20,24 @@ const NAMES: [&str; 6] = ["n0", "n1", "n2", "n3", "n4", "n5"];
 const KILLED: u64 = 6;
 
 /// xorshift64*: the same numbers for the same seed, everywhere.
-struct Random(u64);
+pub struct Random(u64);
 
 impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
+    /// A generator; a seed of zero would give zeros for ever.
+    pub fn new(seed: u64) -> Random {
+        Random(seed.max(1))
+    }
+
+    /// A number below `bound`.
+    pub fn below(&mut self, bound: u64) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
         (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % bound
     }
 
-    fn of<T: Copy>(&mut self, all: &[T]) -> T {
+    /// One of several.
+    pub fn of<T: Copy>(&mut self, all: &[T]) -> T {
         all[self.below(all.len() as u64) as usize]
     }
 }
@@ -301,7 +308,7 @@ fn run(seed: u64) {
     let seed = number("BERTH_MODEL_SEED", seed);
     eprintln!("BERTH_MODEL_SEED={seed}");
     let states = NAMES.iter().map(|name| (*name, Absent)).collect();
-    let mut run = Run { daemon: Daemon::start(), random: Random(seed), states, history: Vec::new() };
+    let mut run = Run { daemon: Daemon::start(), random: Random::new(seed), states, history: Vec::new() };
     for _ in 0..number("BERTH_MODEL_OPERATIONS", 500) {
         run.step();
     }

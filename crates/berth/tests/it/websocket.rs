@@ -121,4 +121,6 @@ fn what_is_no_websocket_or_no_container_is_refused() {
         .arg("http://localhost/containers/cc/attach/ws");
     assert_eq!(crate::output::run(&mut command).ok(), "{\"message\":\"not websocket protocol\"}");
     assert!(WebSocket::open(&daemon, "/containers/cc/attach/ws?detachKeys=nonsense").is_err());
+    let told = crate::api::events(&daemon, "cc");
+    assert!(!told.contains(&"attach".to_owned()), "nobody attached: {told:?}");
 }
