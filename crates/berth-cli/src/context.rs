@@ -1,13 +1,12 @@
 //! What every command starts from: the daemon's address, and the connection to it.
 
 use std::ffi::OsString;
-use std::path::Path;
 
 use berth_client::{Client, Host};
 use clap::{Arg, ArgAction, ArgMatches};
 
 use crate::failure::{Failure, Outcome};
-use crate::{flags, on_demand, tls};
+use crate::{flags, grammar, on_demand, tls};
 
 /// The daemon's address if nothing says otherwise.
 const BERTH_SOCKET: &str = "/run/berth.sock";
@@ -25,7 +24,11 @@ pub fn flags() -> Vec<Arg> {
         flags::one("tlscert", "FILE").help("The client's certificate").hide_short_help(true),
         flags::one("tlskey", "FILE").help("Key of the client's certificate").hide_short_help(true),
         flags::switch("debug").short('D').help("Print more").hide(true),
-        flags::one("log-level", "LEVEL").short('l').hide(true).help("Accepted for compatibility"),
+        flags::one("log-level", "LEVEL")
+            .short('l')
+            .default_value("info")
+            .hide(true)
+            .help("Accepted for compatibility"),
         flags::one("config", "DIR").hide(true).help("Accepted for compatibility"),
         Arg::new("help").long("help").global(true).action(ArgAction::Help).help("Print help"),
     ]
@@ -43,8 +46,8 @@ pub struct Context {
 impl Context {
     /// Finds the daemon: a flag, the environment, or the default.
     pub fn new(arguments: &[OsString], matches: &ArgMatches) -> Outcome<Self> {
-        let name = arguments.first().and_then(|name| Path::new(name).file_name());
-        let docker = name.is_some_and(|name| name == "docker");
+        let program = grammar::program(arguments);
+        let docker = program == "docker";
         let environment = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let chosen = flags::text(matches, "host")
             .map(str::to_owned)
@@ -59,11 +62,7 @@ impl Context {
             Some(files) => host.with_tls(files),
             None => host,
         };
-        Ok(Self {
-            program: if docker { "docker" } else { "berth" },
-            host,
-            may_start: chosen.is_none() && !docker,
-        })
+        Ok(Self { program, host, may_start: chosen.is_none() && !docker })
     }
 
     /// Connects to the daemon, and starts one if none runs and nobody asked for a particular one.

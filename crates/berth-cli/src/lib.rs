@@ -13,8 +13,12 @@ mod context;
 mod failure;
 mod flags;
 mod format;
+mod grammar;
+mod help;
 mod image;
 mod on_demand;
+#[cfg(test)]
+mod parity;
 mod session;
 mod system;
 mod tls;
@@ -38,6 +42,9 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
         Ok(matches) => matches,
         Err(error) => return usage::report(&error, &arguments),
     };
+    if let Some(("help", matches)) = matches.subcommand() {
+        return end(help::run(grammar::program(&arguments), &flags::list(matches, "topic")));
+    }
     // Requests wait for each other: one thread is enough, and starts fastest.
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -73,7 +80,6 @@ fn command_line() -> clap::Command {
         .disable_help_subcommand(true)
         .subcommand_required(true)
         .arg_required_else_help(true)
-        .max_term_width(100)
         .args(context::flags())
         .subcommands(container::commands())
         .subcommands(image::commands())
@@ -88,6 +94,11 @@ fn command_line() -> clap::Command {
         .subcommand(
             group("system", "Shows what the daemon is and does")
                 .defer(|group| group.subcommands(system::group_commands())),
+        )
+        .subcommand(
+            clap::Command::new("help")
+                .about("Shows help about a command")
+                .arg(clap::Arg::new("topic").value_name("COMMAND").num_args(0..)),
         )
         // Other faces of the program, which are chosen before this is read.
         .subcommand(clap::Command::new("daemon").about("Runs the daemon (see berth daemon --help)"))

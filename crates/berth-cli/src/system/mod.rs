@@ -2,6 +2,7 @@
 
 mod events;
 mod info;
+mod prune;
 mod usage;
 mod version;
 
@@ -17,7 +18,7 @@ pub fn commands() -> Vec<Command> {
 
 /// Those of them in the group `system`.
 pub fn group_commands() -> Vec<Command> {
-    vec![info::command(), events::command(), usage::command()]
+    vec![info::command(), events::command(), prune::command(), usage::command()]
 }
 
 /// Whether a command without a group is about the daemon.
@@ -30,6 +31,7 @@ pub async fn run(context: &Context, name: &str, matches: &ArgMatches) -> Outcome
     match name {
         "version" => version::run(context, matches).await,
         "df" => usage::run(context, matches).await,
+        "prune" => prune::run(context, matches).await,
         "info" => info::run(context, matches).await,
         _ => events::run(context, matches).await,
     }

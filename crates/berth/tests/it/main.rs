@@ -47,6 +47,7 @@ mod model;
 mod network;
 mod output;
 mod packaging;
+mod parity;
 mod policies;
 mod prune;
 mod pulls;

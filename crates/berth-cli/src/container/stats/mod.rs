@@ -20,7 +20,12 @@ pub fn command() -> Command {
             .arg(one("format", "TEMPLATE").help("Show by a Go template, 'table TEMPLATE' or json"))
             .arg(switch("no-stream").help("Show the figures once"))
             .arg(switch("no-trunc").help("Show IDs in full"))
-            .arg(Arg::new("container").num_args(0..).help("Containers; without any, all that run"))
+            .arg(
+                Arg::new("container")
+                    .value_name("CONTAINER")
+                    .num_args(0..)
+                    .help("Containers; without any, all that run"),
+            )
     })
 }
 
