@@ -7,6 +7,7 @@
 #[macro_use]
 mod output;
 
+mod complete;
 mod confirm;
 mod container;
 mod context;
@@ -37,6 +38,9 @@ use context::Context;
 
 /// Runs the command that `arguments`, program name first, ask for.
 pub fn main(arguments: Vec<OsString>) -> ExitCode {
+    if arguments.get(1).is_some_and(|word| word == complete::FACE) {
+        return candidates(&arguments);
+    }
     let command = command_line();
     let matches = match command.try_get_matches_from(&arguments) {
         Ok(matches) => matches,
@@ -44,6 +48,9 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
     };
     if let Some(("help", matches)) = matches.subcommand() {
         return end(help::run(grammar::program(&arguments), &flags::list(matches, "topic")));
+    }
+    if let Some(("completion", matches)) = matches.subcommand() {
+        return end(complete::script(matches));
     }
     // Requests wait for each other: one thread is enough, and starts fastest.
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
@@ -54,6 +61,19 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
     // A thread that reads standard input cannot be stopped, and must not hold up the end.
     runtime.shutdown_background();
     end(outcome)
+}
+
+/// Prints what may stand where something is being typed.
+fn candidates(arguments: &[OsString]) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    // A shell that asks has no use for messages.
+    let _ = runtime.map(|runtime| {
+        let outcome = runtime.block_on(complete::run(arguments));
+        runtime.shutdown_background();
+        outcome
+    });
+    let _ = std::io::stdout().flush();
+    ExitCode::SUCCESS
 }
 
 fn end(outcome: Outcome) -> ExitCode {
@@ -100,6 +120,7 @@ fn command_line() -> clap::Command {
                 .about("Shows help about a command")
                 .arg(clap::Arg::new("topic").value_name("COMMAND").num_args(0..)),
         )
+        .subcommand(complete::command())
         // Other faces of the program, which are chosen before this is read.
         .subcommand(clap::Command::new("daemon").about("Runs the daemon (see berth daemon --help)"))
         .subcommand(clap::Command::new("runtime").about("Is an OCI runtime (see berth runtime --help)"));

@@ -29,6 +29,8 @@ mod update;
 
 use clap::{ArgMatches, Command};
 
+pub use inspect::KINDS;
+
 use crate::context::Context;
 use crate::failure::Outcome;
 

@@ -20,6 +20,7 @@ macro_rules! with_both_clients {
 
 mod api;
 mod attach;
+mod completion;
 mod content;
 mod daemon;
 mod daemon_config;

@@ -39,7 +39,6 @@ fn furnish(daemon: &Daemon) -> String {
         "1000",
     ]);
     daemon.berth(&["create", "--name", "stopped", "busybox", "true"]).ok();
-    daemon.berth(&["tag", "busybox", "127.0.0.1:5000/team/app:v1"]).ok();
     id
 }
 
