@@ -102,14 +102,14 @@ fn name_of(arg: &Arg) -> String {
 }
 
 /// `  -m, --memory BYTES`.
-fn flag(arg: &Arg) -> String {
+pub fn flag(arg: &Arg) -> String {
     let letter = arg.get_short().map_or_else(|| "    ".to_owned(), |letter| format!("-{letter}, "));
     let value = if grammar::takes_value(arg) { format!(" {}", name_of(arg)) } else { String::new() };
     format!("  {letter}--{}{value}", arg.get_long().unwrap_or_default())
 }
 
 /// The help of a flag, and its default.
-fn described(arg: &Arg) -> String {
+pub fn described(arg: &Arg) -> String {
     let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
     match arg.get_default_values().first().and_then(|value| value.to_str()) {
         None | Some("" | "false" | "0") => help,

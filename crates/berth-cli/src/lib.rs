@@ -17,6 +17,9 @@ mod format;
 mod grammar;
 mod help;
 mod image;
+#[cfg(test)]
+mod man;
+mod monitor;
 mod on_demand;
 #[cfg(test)]
 mod parity;
@@ -120,6 +123,7 @@ fn command_line() -> clap::Command {
                 .about("Shows help about a command")
                 .arg(clap::Arg::new("topic").value_name("COMMAND").num_args(0..)),
         )
+        .subcommand(monitor::command())
         .subcommand(complete::command())
         // Other faces of the program, which are chosen before this is read.
         .subcommand(clap::Command::new("daemon").about("Runs the daemon (see berth daemon --help)"))
@@ -143,6 +147,7 @@ async fn run(arguments: &[OsString], matches: &ArgMatches) -> Outcome {
         ("container", Some((name, matches))) => container::run(&context, name, matches).await,
         ("image", Some((name, matches))) => image::run(&context, image::of_group(name), matches).await,
         ("system", Some((name, matches))) => system::run(&context, name, matches).await,
+        ("monitor", _) => monitor::run(&context, matches).await,
         _ if image::has(name) => image::run(&context, name, matches).await,
         _ if system::has(name) => system::run(&context, name, matches).await,
         _ => container::run(&context, name, matches).await,

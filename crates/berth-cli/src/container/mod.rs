@@ -30,6 +30,7 @@ mod update;
 use clap::{ArgMatches, Command};
 
 pub use inspect::KINDS;
+pub use stats::Figures;
 
 use crate::context::Context;
 use crate::failure::Outcome;

@@ -89,7 +89,7 @@ async fn copy_input(mut write: WriteHalf<Hijacked>, mut watch: Watch) -> Option<
 }
 
 /// Standard input, read by a thread, since files and terminals cannot be polled alike.
-fn read_stdin() -> mpsc::Receiver<Vec<u8>> {
+pub fn read_stdin() -> mpsc::Receiver<Vec<u8>> {
     let (sender, receiver) = mpsc::channel(4);
     std::thread::spawn(move || {
         let mut stdin = io::stdin().lock();

@@ -45,6 +45,7 @@ mod log_drivers;
 mod log_remote;
 mod logs;
 mod model;
+mod monitor;
 mod network;
 mod output;
 mod packaging;

@@ -3,6 +3,8 @@
 mod live;
 mod row;
 
+pub use row::Figures;
+
 use berth_api::container::{Stats, Summary};
 use berth_client::{Client, Query, segment};
 use clap::{Arg, ArgMatches, Command};
