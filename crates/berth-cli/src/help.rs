@@ -74,7 +74,7 @@ fn sections(command: &Command) -> Vec<(&'static str, Vec<&Command>)> {
         return vec![("Commands", shown)];
     }
     let named = |name: &&str| shown.iter().find(|command| command.get_name() == *name).copied();
-    let common: Vec<&Command> = COMMON.iter().filter_map(|name| named(name)).collect();
+    let common: Vec<&Command> = COMMON.iter().filter_map(named).collect();
     let mut rest: Vec<&Command> =
         shown.iter().filter(|command| !COMMON.contains(&command.get_name())).copied().collect();
     rest.sort_by_key(|command| command.get_name().to_owned());

@@ -271,7 +271,7 @@ mod tests {
             serde::Serialize::serialize(&list, &mut serde_json::Serializer::with_formatter(&mut pretty, formatter))
                 .unwrap();
             let object = raw(&list[0].to_string());
-            prop_assert_eq!(layout(&[object.clone()], Some("    ")), String::from_utf8(pretty).unwrap());
+            prop_assert_eq!(layout(std::slice::from_ref(&object), Some("    ")), String::from_utf8(pretty).unwrap());
             prop_assert_eq!(layout(&[object], None), serde_json::to_string(&list).unwrap());
         }
     }
