@@ -28,8 +28,11 @@ fn ends(daemon: &Daemon, mut terminal: Terminal, code: i32) {
     terminal.expect(LEAVE);
     terminal.expect(&format!("code={code}"));
     terminal.end();
-    let [before, after] =
-        ["before", "after"].map(|name| std::fs::read_to_string(daemon.root.path().join(name)).unwrap());
+    // The first line tells the size, which is the window's.
+    let [before, after] = ["before", "after"].map(|name| {
+        let text = std::fs::read_to_string(daemon.root.path().join(name)).unwrap();
+        text.split_once('\n').unwrap().1.to_owned()
+    });
     assert!(before.contains(" icanon") && before == after, "{before}\n{after}");
 }
 
