@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use berth_api::version::ApiVersion;
 use berth_client::{Client, Hijacked, Host, TlsFiles, Trust};
@@ -12,7 +12,7 @@ use crate::config::ConfigFile;
 use crate::contexts::endpoint::Endpoint;
 use crate::contexts::store::{DEFAULT, DOCKER, Store};
 use crate::failure::{Failure, Outcome};
-use crate::{flags, headers, on_demand, tls};
+use crate::{flags, grammar, headers, on_demand, tls};
 
 /// The daemon's address if nothing says otherwise.
 const BERTH_SOCKET: &str = "/run/berth.sock";
@@ -30,7 +30,10 @@ pub fn flags() -> Vec<Arg> {
         flags::many("host", "HOST")
             .short('H')
             .help("Daemon to talk to: unix://PATH, tcp://HOST:PORT or ssh://[USER@]HOST[:PORT][/PATH]"),
-        flags::one("log-level", "LEVEL").short('l').help("debug (as --debug), info, warn, error or fatal"),
+        flags::one("log-level", "LEVEL")
+            .short('l')
+            .default_value("info")
+            .help("debug (as --debug), info, warn, error or fatal"),
         flags::switch("tls").help("Use TLS over TCP; implied by --tlsverify"),
         flags::switch("tlsverify")
             .help("Use TLS over TCP and believe only servers that the authority vouches for"),
@@ -61,8 +64,6 @@ impl Context {
     /// # Errors
     /// Flags contradict each other or make no sense.
     pub fn new(arguments: &[OsString], matches: &ArgMatches) -> Outcome<Self> {
-        let name = arguments.first().and_then(|name| Path::new(name).file_name());
-        let docker = name.is_some_and(|name| name == "docker");
         let level = flags::text(matches, "log-level").unwrap_or("info");
         if !is_level(level) {
             return Err(Failure::new(format!("Unable to parse logging level: {level}")));
@@ -84,7 +85,7 @@ impl Context {
             None => named().filter(|name| !name.is_empty()).unwrap_or_else(|| DEFAULT.to_owned()),
         };
         Ok(Self {
-            program: if docker { "docker" } else { "berth" },
+            program: grammar::program(arguments),
             config,
             name,
             hosts,
@@ -196,6 +197,11 @@ impl Context {
             outcome => outcome?,
         };
         self.dress(client).map_err(|failure| Failure::new(format!("Failed to initialize: {failure}")))
+    }
+
+    /// Connects to the daemon only if it runs.
+    pub async fn existing(&self) -> Outcome<Client> {
+        self.dress(Client::connect(&self.host()?).await?)
     }
 
     /// Connects again after the daemon went away.

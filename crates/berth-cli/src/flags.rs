@@ -4,6 +4,7 @@ use clap::{Arg, ArgAction, ArgMatches};
 use jiff::Timestamp;
 
 use crate::failure::{Failure, Outcome};
+use crate::grammar::COMMAND;
 use crate::values;
 
 /// `--name`, which also takes `--name=false`.
@@ -48,12 +49,22 @@ pub fn operands(name: &'static str) -> Arg {
 
 /// A command for a container with its arguments: everything that follows.
 pub fn command(required: bool) -> Arg {
-    Arg::new("command").num_args(0..).required(required).trailing_var_arg(true).allow_hyphen_values(true)
+    Arg::new(COMMAND)
+        .value_name("COMMAND")
+        .num_args(0..)
+        .required(required)
+        .trailing_var_arg(true)
+        .allow_hyphen_values(true)
 }
 
 /// Whether a switch is on.
 pub fn on(matches: &ArgMatches, name: &str) -> bool {
     matches.get_one::<bool>(name).copied().unwrap_or_default()
+}
+
+/// Whether a command has a flag of this name.
+pub fn has(matches: &ArgMatches, name: &str) -> bool {
+    matches.try_contains_id(name).is_ok()
 }
 
 /// Whether the user gave a switch or flag at all.

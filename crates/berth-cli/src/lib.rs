@@ -8,6 +8,7 @@
 mod output;
 mod place;
 
+mod complete;
 mod config;
 mod confirm;
 mod container;
@@ -16,9 +17,16 @@ mod contexts;
 mod failure;
 mod flags;
 mod format;
+mod grammar;
 mod headers;
+mod help;
 mod image;
+#[cfg(test)]
+mod man;
+mod monitor;
 mod on_demand;
+#[cfg(test)]
+mod parity;
 mod plugins;
 mod session;
 mod system;
@@ -38,11 +46,20 @@ use context::Context;
 
 /// Runs the command that `arguments`, program name first, ask for.
 pub fn main(arguments: Vec<OsString>) -> ExitCode {
+    if arguments.get(1).is_some_and(|word| word == complete::FACE) {
+        return candidates(&arguments);
+    }
     let command = command_line();
     let matches = match command.try_get_matches_from(&arguments) {
         Ok(matches) => matches,
         Err(error) => return usage::report(&error, &arguments),
     };
+    if let Some(("help", matches)) = matches.subcommand() {
+        return end(help::run(grammar::program(&arguments), &flags::list(matches, "topic")));
+    }
+    if let Some(("completion", matches)) = matches.subcommand() {
+        return end(complete::script(matches));
+    }
     // Requests wait for each other: one thread is enough, and starts fastest.
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -52,6 +69,19 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
     // A thread that reads standard input cannot be stopped, and must not hold up the end.
     runtime.shutdown_background();
     end(outcome)
+}
+
+/// Prints what may stand where something is being typed.
+fn candidates(arguments: &[OsString]) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    // A shell that asks has no use for messages.
+    let _ = runtime.map(|runtime| {
+        let outcome = runtime.block_on(complete::run(arguments));
+        runtime.shutdown_background();
+        outcome
+    });
+    let _ = std::io::stdout().flush();
+    ExitCode::SUCCESS
 }
 
 fn end(outcome: Outcome) -> ExitCode {
@@ -80,7 +110,6 @@ fn command_line() -> clap::Command {
         .arg_required_else_help(true)
         // What is no command here may be a plugin.
         .allow_external_subcommands(true)
-        .max_term_width(100)
         .args(context::flags())
         .subcommands(container::commands())
         .subcommands(image::commands())
@@ -100,6 +129,13 @@ fn command_line() -> clap::Command {
             group("context", "Manages contexts: daemons that have names")
                 .defer(|group| group.subcommands(contexts::group_commands())),
         )
+        .subcommand(
+            clap::Command::new("help")
+                .about("Shows help about a command")
+                .arg(clap::Arg::new("topic").value_name("COMMAND").num_args(0..)),
+        )
+        .subcommand(monitor::command())
+        .subcommand(complete::command())
         // Other faces of the program, which are chosen before this is read.
         .subcommand(clap::Command::new("daemon").about("Runs the daemon (see berth daemon --help)"))
         .subcommand(clap::Command::new("runtime").about("Is an OCI runtime (see berth runtime --help)"));
@@ -127,6 +163,7 @@ async fn run(arguments: &[OsString], matches: &ArgMatches) -> Outcome {
         _ if matches.try_get_many::<OsString>("").ok().flatten().is_some() => {
             plugins::run(&context, arguments, name)
         }
+        ("monitor", _) => monitor::run(&context, matches).await,
         _ if image::has(name) => image::run(&context, name, matches).await,
         _ if system::has(name) => system::run(&context, name, matches).await,
         _ => container::run(&context, name, matches).await,

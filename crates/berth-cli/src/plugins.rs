@@ -45,11 +45,7 @@ struct Metadata {
 
 /// Becomes the plugin of a name; comes back only if there is none that can be used.
 pub fn run(context: &Context, arguments: &[OsString], name: &str) -> Outcome {
-    let unknown = || {
-        let path = crate::usage::command_path(arguments);
-        let text = crate::usage::unknown_command(&path, name);
-        Failure::new(format!("{text}\n\nRun '{path} --help' for more information"))
-    };
+    let unknown = || Failure::new(crate::usage::unknown_command(context.program, name));
     if !is_name(name) {
         return Err(unknown());
     }

@@ -29,8 +29,8 @@ pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
     let client = context.client().await?;
     let found: Inspect = client.get(&format!("/containers/{}/json", segment(name))).await?;
     let refused = match found.state.status {
-        Status::Paused => "you cannot attach to a paused container, unpause it first",
-        Status::Restarting => "you cannot attach to a restarting container, wait until it is running",
+        Status::Paused => "cannot attach to a paused container, unpause it first",
+        Status::Restarting => "cannot attach to a restarting container, wait until it is running",
         _ if !found.state.running => "cannot attach to a stopped container, start it first",
         _ => "",
     };

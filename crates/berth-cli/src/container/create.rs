@@ -7,7 +7,7 @@ use berth_api::container::{CreateRequest, CreateResponse};
 use berth_client::{Client, Query};
 use clap::{ArgMatches, Command};
 
-use super::{options, proxies, request};
+use super::{mount, options, proxies, request};
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
 use crate::flags;
@@ -57,6 +57,12 @@ pub async fn create(client: &Client, matches: &ArgMatches, request: &CreateReque
     let platform = flags::platform(matches);
     let platform = platform.as_deref();
     let quiet = flags::on(matches, "quiet");
+    let mut request = request.clone();
+    if flags::on(matches, "use-api-socket") {
+        let host = request.host_config.get_or_insert_default();
+        host.mounts.get_or_insert_default().push(mount::api_socket(client.host()));
+    }
+    let request = &request;
     let image = &request.config.image;
     if pull == "always" {
         pull::pull(client, image, platform, quiet, true).await?;

@@ -15,7 +15,7 @@ const COLUMNS: [Column; 2] = [("Type", "CHANGE TYPE"), ("Path", "PATH")];
 pub fn command() -> Command {
     Command::new("diff").about("Shows what a container changed of its image's files").defer(|command| {
         command
-            .arg(one("format", "TEMPLATE").help("Show by a Go template, 'table TEMPLATE' or json"))
+            .arg(one("format", "TEMPLATE").hide(true).help("Show by a Go template, 'table TEMPLATE' or json"))
             .arg(flags::operand("container"))
     })
 }

@@ -1,41 +1,80 @@
-//! `inspect`, of containers and images.
+//! `inspect`, of objects of all kinds.
 
 use berth_client::{Client, Query, segment};
 use clap::{ArgMatches, Command};
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::context::Context;
 use crate::failure::{Failure, Failures, Outcome};
-use crate::flags::{self, on, one, switch};
-use crate::format::template;
+use crate::flags::{self, one, switch};
+use crate::format::template::Format;
 
-/// The command.
+/// All kinds of objects, in the order in which a name is looked for.
+pub const KINDS: [&str; 10] =
+    ["container", "image", "network", "volume", "service", "task", "node", "plugin", "secret", "config"];
+/// Those of them that a name without a kind can be: no swarm's.
+const ANY: [&str; 5] = ["container", "image", "network", "volume", "plugin"];
+
+/// The command, for containers.
 pub fn command() -> Command {
-    Command::new("inspect").defer(|command| {
+    Command::new("inspect").about("Shows all there is to know about containers").defer(|command| {
         command
-            .arg(one("format", "TEMPLATE").short('f').help("Show by a Go template, or json"))
-            .arg(switch("size").short('s').help("Also sizes of containers"))
-            .arg(one("type", "KIND").help("Only of a kind: container or image"))
-            .arg(flags::operands("name"))
+            .arg(format())
+            .arg(switch("size").short('s').help("Also show sizes"))
+            .arg(flags::operands("name").value_name("CONTAINER"))
     })
+}
+
+/// The command, for objects of all kinds.
+pub fn command_of_all() -> Command {
+    Command::new("inspect").about("Shows all there is to know about objects").defer(|command| {
+        command
+            .arg(format())
+            .arg(switch("size").short('s').help("Also show sizes of containers"))
+            .arg(one("type", "KIND").help("Only objects of a kind, such as container or image"))
+            .arg(flags::operands("name").value_name("NAME|ID"))
+    })
+}
+
+/// The command, for images.
+pub fn command_of_images() -> Command {
+    Command::new("inspect")
+        .about("Shows all there is to know about images")
+        .defer(|command| command.arg(format()).arg(flags::operands("name").value_name("IMAGE")))
+}
+
+fn format() -> clap::Arg {
+    one("format", "TEMPLATE").short('f').help("Show by a Go template, or json")
 }
 
 /// Runs it.
 pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
-    let kinds: &[&str] = match flags::text(matches, "type") {
-        None => &["container", "image", "network"],
-        Some("container") => &["container"],
-        Some("image") => &["image"],
-        Some("network") => &["network"],
-        Some(kind) => return Err(Failure::new(format!("{kind:?} is not a valid value for --type"))),
+    let known = || {
+        format!("\"{}\"", {
+            let mut kinds = KINDS;
+            kinds.sort_unstable();
+            kinds.join("\", \"")
+        })
     };
-    of(context, matches, kinds).await
+    let chosen = matches.try_get_one::<String>("type").ok().flatten().map(String::as_str);
+    match chosen {
+        None if flags::has(matches, "type") => of(context, matches, &ANY).await,
+        None => of(context, matches, &["container"]).await,
+        Some("") => Err(Failure::new(format!("type is empty: must be one of {}", known()))),
+        Some(kind) => match KINDS.iter().find(|name| **name == kind) {
+            Some(kind) => of(context, matches, &[kind]).await,
+            None => Err(Failure::new(format!("unknown type: {kind:?}: must be one of {}", known()))),
+        },
+    }
 }
 
 /// Inspects what is of one of some kinds.
 pub async fn of(context: &Context, matches: &ArgMatches, kinds: &[&str]) -> Outcome {
+    let format = flags::text(matches, "format").filter(|format| !format.is_empty());
+    let format = format.map(Format::read).transpose()?;
     let client = context.client().await?;
-    let size = matches.try_get_one::<bool>("size").ok().flatten().is_some() && on(matches, "size");
+    let size = matches.try_get_one::<bool>("size").ok().flatten().is_some_and(|size| *size);
     let (mut found, mut failures) = (Vec::new(), Failures::default());
     for name in flags::list(matches, "name") {
         match look_up(&client, &name, kinds, size).await {
@@ -43,45 +82,197 @@ pub async fn of(context: &Context, matches: &ArgMatches, kinds: &[&str]) -> Outc
             Err(failure) => failures.push(failure),
         }
     }
-    match flags::text(matches, "format") {
-        Some(format) => {
+    match &format {
+        Some(format @ Format::Template(_)) => {
+            // As Docker, an empty line if there is nothing to show.
+            let mut text = String::new();
             for object in &found {
-                outln!("{}", template::object(format, object)?);
+                match value(object).and_then(|object| format.show(&object)) {
+                    Ok(shown) => text.extend([&shown, "\n"]),
+                    Err(failure) => failures.push(failure),
+                }
             }
+            out!("{}", if text.is_empty() { "\n" } else { &text });
         }
-        None => {
-            let mut text = Vec::new();
-            let formatter = serde_json::ser::PrettyFormatter::with_indent(b"    ");
-            let mut writer = serde_json::Serializer::with_formatter(&mut text, formatter);
-            serde::Serialize::serialize(&found, &mut writer)
-                .map_err(|error| Failure::new(format!("showing the result: {error}")))?;
-            outln!("{}", String::from_utf8_lossy(&text));
-        }
+        Some(Format::Json) => outln!("{}", layout(&found, None)),
+        None => outln!("{}", layout(&found, Some("    "))),
     }
     failures.finish()
 }
 
-async fn look_up(client: &Client, name: &str, kinds: &[&str], size: bool) -> Outcome<Value> {
+fn value(object: &RawValue) -> Outcome<Value> {
+    serde_json::from_str(object.get())
+        .map_err(|error| Failure::new(format!("unable to read inspect data: {error}")))
+}
+
+async fn look_up(client: &Client, name: &str, kinds: &[&str], size: bool) -> Outcome<Box<RawValue>> {
     let mut last = None;
     for kind in kinds {
-        let path = match *kind {
-            "image" => format!("/images/{}/json", segment(name)),
-            "network" => format!("/networks/{}", segment(name)),
-            _ => Query::new().flag("size", size).on(&format!("/containers/{}/json", segment(name))),
-        };
-        match client.get::<Value>(&path).await {
-            Ok(object) => return Ok(object),
-            Err(error) if error.is_not_found() || kinds.len() > 1 && is_no_name(&error) => last = Some(error),
+        match client.get_bytes(&path(kind, name, size)).await {
+            Ok(bytes) => {
+                let object = serde_json::from_slice(&bytes)
+                    .map_err(|error| Failure::new(format!("unable to read inspect data: {error}")))?;
+                if size && *kind != "container" {
+                    errln!("WARNING: --size ignored for {kind}");
+                }
+                return Ok(object);
+            }
+            Err(error) if kinds.len() > 1 && may_be_another(&error) => last = Some(error),
             Err(error) => return Err(error.into()),
         }
     }
-    match (kinds, last) {
-        ([_], Some(error)) => Err(error.into()),
-        _ => Err(Failure::new(format!("Error: No such object: {name}"))),
+    drop(last);
+    Err(Failure::new(format!("error: no such object: {name}")))
+}
+
+fn path(kind: &str, name: &str, size: bool) -> String {
+    let name = segment(name);
+    match kind {
+        "container" => Query::new().flag("size", size).on(&format!("/containers/{name}/json")),
+        "image" | "plugin" => format!("/{kind}s/{name}/json"),
+        kind => format!("/{kind}s/{name}"),
     }
 }
 
-/// Names of containers need not be names of images.
-fn is_no_name(error: &berth_client::Error) -> bool {
-    error.to_string().contains("invalid reference format")
+/// Whether an object of another kind may have the name: names of containers need not be names of images.
+fn may_be_another(error: &berth_client::Error) -> bool {
+    let text = error.to_string();
+    error.is_not_found() || text.contains("not supported") || text.contains("invalid reference format")
+}
+
+/// A list of documents, in lines with an indent or without any space. The order of their fields is the daemon's.
+fn layout(objects: &[Box<RawValue>], indent: Option<&str>) -> String {
+    let mut writer = Layout { text: String::new(), indent, depth: 0 };
+    writer.open('[');
+    for (index, object) in objects.iter().enumerate() {
+        if index > 0 {
+            writer.comma();
+        }
+        writer.document(object.get());
+    }
+    writer.close(']', objects.is_empty());
+    writer.text
+}
+
+struct Layout<'a> {
+    text: String,
+    indent: Option<&'a str>,
+    depth: usize,
+}
+
+impl Layout<'_> {
+    fn line(&mut self) {
+        if let Some(indent) = self.indent {
+            self.text.push('\n');
+            self.text.extend(std::iter::repeat_n(indent, self.depth));
+        }
+    }
+
+    fn open(&mut self, bracket: char) {
+        self.text.push(bracket);
+        self.depth += 1;
+    }
+
+    fn close(&mut self, bracket: char, empty: bool) {
+        self.depth -= 1;
+        if !empty {
+            self.line();
+        }
+        self.text.push(bracket);
+    }
+
+    fn comma(&mut self) {
+        self.text.push(',');
+        self.line();
+    }
+
+    /// Copies a document that is known to be well formed.
+    fn document(&mut self, json: &str) {
+        let mut letters = json.chars();
+        let mut last = '[';
+        if self.depth == 1 && self.text.ends_with('[') {
+            self.line();
+        }
+        while let Some(letter) = letters.next() {
+            if letter.is_ascii_whitespace() {
+                continue;
+            }
+            if matches!(last, '{' | '[') && !matches!(letter, '}' | ']') && self.text.ends_with(last) {
+                self.line();
+            }
+            match letter {
+                '{' | '[' => self.open(letter),
+                '}' | ']' => self.close(letter, matches!(last, '{' | '[')),
+                ',' => self.comma(),
+                ':' if self.indent.is_some() => self.text.push_str(": "),
+                '"' => self.string(&mut letters),
+                letter => self.text.push(letter),
+            }
+            last = letter;
+        }
+    }
+
+    fn string(&mut self, letters: &mut std::str::Chars<'_>) {
+        self.text.push('"');
+        while let Some(letter) = letters.next() {
+            self.text.push(letter);
+            match letter {
+                '\\' => self.text.extend(letters.next()),
+                '"' => return,
+                _ => {}
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn raw(json: &str) -> Box<RawValue> {
+        RawValue::from_string(json.to_owned()).unwrap()
+    }
+
+    #[test]
+    fn documents_keep_their_order() {
+        let object = raw(r#"{"b": [1, {}], "a":"x, {\"y\": [", "n":null, "e": [ ]}"#);
+        let text = layout(&[object.clone(), raw("{}")], Some("    "));
+        let expected = "[\n    {\n        \"b\": [\n            1,\n            {}\n        ],\n        \
+                        \"a\": \"x, {\\\"y\\\": [\",\n        \"n\": null,\n        \"e\": []\n    },\n    {}\n]";
+        assert_eq!(text, expected);
+        assert_eq!(layout(&[object], None), r#"[{"b":[1,{}],"a":"x, {\"y\": [","n":null,"e":[]}]"#);
+        assert_eq!(layout(&[], Some("    ")), "[]");
+    }
+
+    fn any_json() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            "[a\\[{\\]},:\"\\\\ ]{0,6}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(4, 24, 4, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::btree_map("[a-c\"{:]{0,3}", inner, 0..4)
+                    .prop_map(|map| Value::Object(map.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn any_document_is_laid_out_as_the_library_does(value in any_json()) {
+            let list = [value];
+            let mut pretty = Vec::new();
+            let formatter = serde_json::ser::PrettyFormatter::with_indent(b"    ");
+            serde::Serialize::serialize(&list, &mut serde_json::Serializer::with_formatter(&mut pretty, formatter))
+                .unwrap();
+            let object = raw(&list[0].to_string());
+            prop_assert_eq!(layout(std::slice::from_ref(&object), Some("    ")), String::from_utf8(pretty).unwrap());
+            prop_assert_eq!(layout(&[object], None), serde_json::to_string(&list).unwrap());
+        }
+    }
 }

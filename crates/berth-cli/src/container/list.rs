@@ -1,5 +1,6 @@
 //! `ps`.
 
+use berth_api::StringMap;
 use berth_api::container::{MountPoint, Summary};
 use berth_api::network::PortSummary;
 use berth_client::Query;
@@ -24,7 +25,7 @@ const COLUMNS: [Column; 7] = [
     ("Names", "NAMES"),
 ];
 /// Headings of what only templates show.
-const FURTHER: [Column; 8] = [
+const FURTHER: [Column; 9] = [
     ("CreatedAt", "CREATED AT"),
     ("State", "STATE"),
     ("Size", "SIZE"),
@@ -33,7 +34,21 @@ const FURTHER: [Column; 8] = [
     ("LocalVolumes", "LOCAL VOLUMES"),
     ("Networks", "NETWORKS"),
     ("Platform", "PLATFORM"),
+    ("HealthStatus", "HEALTH STATUS"),
 ];
+
+/// Each container in lines of its own.
+const RAW: &str = "\
+container_id: {{.ID}}
+image: {{.Image}}
+command: {{.Command}}
+created_at: {{.CreatedAt}}
+state: {{- pad .State 1 0}}
+status: {{- pad .Status 1 0}}
+names: {{.Names}}
+labels: {{- pad .Labels 1 0}}
+ports: {{- pad .Ports 1 0}}
+";
 
 /// The command.
 pub fn command() -> Command {
@@ -46,6 +61,7 @@ pub fn command() -> Command {
                 one("last", "NUMBER")
                     .short('n')
                     .value_parser(values::integer)
+                    .default_value("-1")
                     .help("Only the last created, whatever their state"),
             )
             .arg(switch("latest").short('l').help("Only the last created"))
@@ -59,10 +75,17 @@ pub fn command() -> Command {
 pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
     let pairs = filter::given(matches);
     let last = match on(matches, "latest") {
-        true => 1,
-        false => flags::number(matches, "last"),
+        true if flags::number(matches, "last") == -1 => 1,
+        _ => flags::number(matches, "last"),
     };
-    let with_size = on(matches, "size");
+    let quiet = on(matches, "quiet");
+    if quiet && flags::text(matches, "format").is_some_and(|format| !format.is_empty()) {
+        errln!("WARNING: Ignoring custom format, because both --format and --quiet are set.");
+    }
+    let format = flags::format(matches, &context.config.settings.ps_format);
+    // Sizes take time: they are asked for only where they are shown.
+    let shown = format.is_some_and(|format| format.contains(".Size")) && !quiet;
+    let with_size = on(matches, "size") || shown && !flags::given(matches, "size");
     let path = Query::new()
         .flag("all", on(matches, "all"))
         .flag("size", with_size)
@@ -72,10 +95,10 @@ pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
     let client = context.client().await?;
     let found: Vec<Summary> = client.get(&path).await?;
     let whole = on(matches, "no-trunc");
-    let format = flags::format(matches, &context.config.settings.ps_format);
-    if on(matches, "quiet") && format.is_none() {
+    if quiet {
         for container in &found {
-            outln!("{}", if whole { &container.id } else { short_id(&container.id) });
+            let raw = if format == Some("raw") { "container_id: " } else { "" };
+            outln!("{raw}{}", if whole { &container.id } else { short_id(&container.id) });
         }
         return Ok(());
     }
@@ -88,7 +111,12 @@ pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
     if format != "table" {
         columns.extend(FURTHER.iter().filter(|column| column.0 != "Size" || !with_size));
     }
-    out!("{}", template::rows(format, &columns, rows)?);
+    let labels: Vec<StringMap> = found.iter().map(|container| container.labels.clone()).collect();
+    let format = match format {
+        "raw" => &format!("{RAW}{}", if with_size { "size: {{.Size}}\n" } else { "" }),
+        format => format,
+    };
+    out!("{}", template::labelled(format, &columns, rows, &labels)?);
     Ok(())
 }
 
@@ -117,8 +145,20 @@ fn row(container: &Summary, whole: bool) -> Map<String, Value> {
         "LocalVolumes": volumes.to_string(),
         "Networks": networks.join(","),
         "Platform": "linux",
+        "HealthStatus": health(container),
     });
     template::fields(row)
+}
+
+/// The health as it is told apart, or, by older daemons, in the status: `Up 2 hours (healthy)`.
+fn health(container: &Summary) -> &str {
+    let told = container.health.as_ref().map(|health| health.status.as_str());
+    let status = told.filter(|status| !status.is_empty()).or_else(|| {
+        let (_, rest) = container.status.split_once('(')?;
+        let rest = rest.strip_suffix(')')?;
+        Some(rest.strip_prefix("health: ").unwrap_or(rest))
+    });
+    status.filter(|status| matches!(*status, "healthy" | "unhealthy" | "starting")).unwrap_or_default()
 }
 
 /// An image that is named by its ID alone is shown short.

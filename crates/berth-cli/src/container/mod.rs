@@ -15,6 +15,7 @@ mod logs;
 mod mount;
 mod network;
 mod options;
+mod port;
 mod ports;
 mod process;
 mod proxies;
@@ -29,19 +30,22 @@ mod update;
 
 use clap::{ArgMatches, Command};
 
+pub use inspect::KINDS;
+pub use stats::Figures;
+
 use crate::context::Context;
 use crate::failure::Outcome;
 
 /// Commands about containers that need no group's name before them.
 pub fn commands() -> Vec<Command> {
     let list = list::command().name("ps").alias("list");
-    all(list, inspect::command().about("Shows all there is to know about containers and images"))
+    all(list, inspect::command_of_all())
 }
 
 /// The same in the group `container`.
 pub fn group_commands() -> Vec<Command> {
     let list = list::command().name("ls").aliases(["ps", "list"]);
-    let mut all = all(list, inspect::command().about("Shows all there is to know about containers"));
+    let mut all = all(list, inspect::command());
     all.push(prune::command());
     all
 }
@@ -62,6 +66,7 @@ fn all(list: Command, inspect: Command) -> Vec<Command> {
         remove::command(),
         diff::command(),
         export::command(),
+        port::command(),
     ];
     all.extend(process::commands());
     all
@@ -84,9 +89,15 @@ pub async fn run(context: &Context, name: &str, matches: &ArgMatches) -> Outcome
         "rm" => remove::run(context, matches).await,
         "diff" => diff::run(context, matches).await,
         "export" => export::run(context, matches).await,
+        "port" => port::run(context, matches).await,
         "prune" => prune::run(context, matches).await,
         name => process::run(context, name, matches).await,
     }
+}
+
+/// The command `image inspect`.
+pub fn inspect_command_of_images() -> Command {
+    inspect::command_of_images()
 }
 
 /// Runs `image inspect`.

@@ -2,6 +2,7 @@
 
 use berth_api::StringMap;
 use berth_api::container::{BindOptions, Mount, TmpfsOptions, VolumeOptions};
+use berth_client::Host;
 
 use crate::failure::{Failure, Outcome};
 use crate::values::{boolean, size};
@@ -38,6 +39,17 @@ pub fn tmpfs(given: &[String]) -> StringMap {
         .map(|text| text.split_once(':').unwrap_or((text, "")))
         .map(|(path, options)| (path.to_owned(), options.to_owned()))
         .collect()
+}
+
+/// The daemon's socket where clients in the container look for it.
+pub fn api_socket(host: &Host) -> Mount {
+    const SOCKET: &str = "/var/run/docker.sock";
+    let source = match host {
+        Host::Unix(path) => path.display().to_string(),
+        // A daemon elsewhere does not tell where its socket is.
+        _ => SOCKET.to_owned(),
+    };
+    Mount { kind: "bind".to_owned(), source, target: SOCKET.to_owned(), ..Mount::default() }
 }
 
 /// Reads `--mount`.

@@ -73,7 +73,9 @@ fn resources() -> Vec<Arg> {
         one("memory-swap", "BYTES")
             .value_parser(size::bytes_or_unlimited)
             .help("Most memory and swap together; -1: any"),
-        number("memory-swappiness", "PERCENT").help("How readily it is swapped out, 0 to 100"),
+        number("memory-swappiness", "PERCENT")
+            .default_value("-1")
+            .help("How readily it is swapped out, 0 to 100"),
         switch("oom-kill-disable").help("Do not kill it for want of memory"),
         number("oom-score-adj", "NUMBER").help("How readily the kernel kills it, -1000 to 1000"),
         number("pids-limit", "NUMBER").help("Most processes and threads; -1: any number"),
@@ -104,11 +106,12 @@ fn network() -> Vec<Arg> {
         many("dns-option", "OPTION").alias("dns-opt").help("Option of the resolver"),
         many("dns-search", "DOMAIN").help("Search domain"),
         many("expose", "PORT").help("Port that it serves"),
-        one("ip", "ADDRESS").help("Its IPv4 address"),
-        one("ip6", "ADDRESS").help("Its IPv6 address"),
+        one("ip", "ADDRESS").value_parser(values::address).help("Its IPv4 address"),
+        one("ip6", "ADDRESS").value_parser(values::address).help("Its IPv6 address"),
+        many("link-local-ip", "ADDRESS").help("Link-local address"),
         many("link", "CONTAINER[:ALIAS]").help("Link to another container"),
         one("mac-address", "ADDRESS").help("Its MAC address"),
-        one("network", "NETWORK").alias("net").help("Network: bridge, none, host or container:NAME"),
+        many("network", "NETWORK").alias("net").help("Network: bridge, none, host or container:NAME"),
         many("network-alias", "NAME").alias("net-alias").help("Name on its network"),
         many("publish", "[[ADDRESS:]PORT:]PORT").short('p').help("Publish a port on the host"),
         switch("publish-all").short('P').help("Publish all exposed ports"),
@@ -118,6 +121,7 @@ fn network() -> Vec<Arg> {
 fn files() -> Vec<Arg> {
     vec![
         many("mount", "OPTIONS").help("Mount, such as type=bind,src=/a,dst=/b,readonly"),
+        switch("use-api-socket").help("Bind the daemon's socket to /var/run/docker.sock"),
         switch("read-only").help("Make the root read-only"),
         many("storage-opt", "NAME=VALUE").help("Storage option"),
         many("tmpfs", "PATH[:OPTIONS]").help("Mount a tmpfs"),
@@ -130,9 +134,16 @@ fn files() -> Vec<Arg> {
 fn life() -> Vec<Arg> {
     vec![
         one("isolation", "KIND").hide(true).help("Accepted for compatibility"),
+        switch("disable-content-trust").hide(true).help("Accepted for compatibility"),
+        number("cpu-count", "NUMBER").hide(true).help("Windows only"),
+        number("cpu-percent", "PERCENT").hide(true).help("Windows only"),
+        bytes("io-maxbandwidth").hide(true).help("Windows only"),
+        one("io-maxiops", "NUMBER").value_parser(value_parser!(u64)).hide(true).help("Windows only"),
+        bytes("kernel-memory").hide(true).help("Accepted for compatibility"),
         one("log-driver", "DRIVER").help("Log driver"),
         many("log-opt", "NAME=VALUE").help("Option of the log driver"),
         one("restart", "POLICY")
+            .default_value("no")
             .help("When to start it again: no, on-failure[:MOST], always, unless-stopped"),
         switch("rm").help("Remove it when it ends"),
         one("runtime", "NAME").help("OCI runtime"),

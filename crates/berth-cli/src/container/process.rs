@@ -34,7 +34,7 @@ pub fn commands() -> Vec<Command> {
         Command::new("rename")
             .about("Gives a container another name")
             .arg(flags::operand("container"))
-            .arg(flags::operand("name")),
+            .arg(flags::operand("name").value_name("NEW_NAME")),
     ]
 }
 

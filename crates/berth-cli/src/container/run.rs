@@ -37,9 +37,10 @@ pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
         .await
         .map_err(|failure| create::complain(context, failure))?;
     if detach {
-        start(context, &client, &id).await?;
+        let outcome = start(context, &client, &id).await;
+        // Whether it starts or not, there is a container.
         outln!("{id}");
-        return Ok(());
+        return outcome;
     }
     foreground((context, &client), matches, &id, &request, attached).await
 }

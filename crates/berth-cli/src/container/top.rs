@@ -9,10 +9,15 @@ use crate::failure::Outcome;
 use crate::flags;
 use crate::format::table;
 
+/// Least width of a column, as Docker's.
+const LEAST: usize = 20;
+
 /// The command.
 pub fn command() -> Command {
     Command::new("top").about("Shows the processes of a container, as the host sees them").defer(|command| {
-        command.arg(flags::operand("container")).arg(flags::command(false).help("Options of ps"))
+        command
+            .arg(flags::operand("container"))
+            .arg(flags::command(false).value_name("ps OPTIONS").help("Options of ps"))
     })
 }
 
@@ -26,6 +31,6 @@ pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
     let found: TopResponse = client.get(&path).await?;
     let rows: Vec<String> =
         [&found.titles].into_iter().chain(&found.processes).map(|row| row.join("\t")).collect();
-    out!("{}", table::align(&rows));
+    out!("{}", table::align_to(&rows, LEAST));
     Ok(())
 }

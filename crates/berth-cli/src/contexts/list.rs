@@ -4,11 +4,12 @@ use clap::ArgMatches;
 use serde_json::{Map, Value, json};
 
 use super::look_up;
-use super::store::{DEFAULT, Metadata, natural};
+use super::store::{DEFAULT, Metadata};
 use crate::context::Context;
 use crate::failure::Outcome;
 use crate::flags::{self, on};
 use crate::format::human::ellipsis;
+use crate::format::natural;
 use crate::format::template::{self, Column};
 
 const TABLE: &str =
@@ -35,7 +36,8 @@ pub fn run(context: &Context, matches: &ArgMatches) -> Outcome {
         let reason = look_up(context, current).err().map_or_else(String::new, |failure| failure.message);
         rows.push(fields(current, true, "", "", &reason));
     }
-    rows.sort_by_key(|row| natural(row["Name"].as_str().unwrap_or_default()));
+    let name = |row: &Map<String, Value>| row["Name"].as_str().unwrap_or_default().to_owned();
+    rows.sort_by(|a, b| natural::compare(&name(a), &name(b)));
     let format = match flags::text(matches, "format") {
         _ if on(matches, "quiet") => "{{.Name}}",
         None | Some("" | "table") => TABLE,

@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
+use crate::format::natural;
+
 use super::endpoint::Endpoint;
 use crate::config::{make_directories, replace};
 use crate::failure::{Failure, plain};
@@ -195,7 +197,7 @@ impl Store {
                 Err(error) => return Err(error),
             }
         }
-        all.sort_by_key(|found| natural(&found.name));
+        all.sort_by(|a, b| natural::compare(&a.name, &b.name));
         Ok(all)
     }
 
@@ -332,20 +334,6 @@ fn remove_all(folder: &Path) -> Result<(), StoreError> {
         }
         _ => Ok(()),
     }
-}
-
-/// A key that sorts numbers in names by their value: `a2` before `a10`.
-pub fn natural(name: &str) -> Vec<(String, u64)> {
-    let mut key = Vec::new();
-    let mut rest = name;
-    while !rest.is_empty() {
-        let (text, after) = rest.split_at(rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len()));
-        let (number, after) =
-            after.split_at(after.find(|c: char| !c.is_ascii_digit()).unwrap_or(after.len()));
-        key.push((text.to_owned(), number.parse().unwrap_or(u64::MAX)));
-        rest = after;
-    }
-    key
 }
 
 #[cfg(test)]

@@ -7,6 +7,11 @@ const GAP: usize = 3;
 
 /// Aligns rows whose cells are separated by tabs.
 pub fn align(rows: &[String]) -> String {
+    align_to(rows, LEAST)
+}
+
+/// As [`align`], with columns that are at least so wide.
+pub fn align_to(rows: &[String], least: usize) -> String {
     let rows: Vec<Vec<&str>> = rows.iter().map(|row| row.split('\t').collect()).collect();
     let columns = rows.iter().map(Vec::len).max().unwrap_or_default();
     let mut widths = vec![0; columns];
@@ -21,7 +26,7 @@ pub fn align(rows: &[String]) -> String {
         for (index, cell) in row.iter().enumerate() {
             text.push_str(cell);
             if index + 1 < row.len() {
-                let width = (widths[index] + GAP).max(LEAST);
+                let width = (widths[index] + GAP).max(least);
                 text.extend(std::iter::repeat_n(' ', width - cell.chars().count()));
             }
         }

@@ -20,12 +20,21 @@ const COLUMNS: [Column; 5] = [
     ("CreatedSince", "CREATED"),
     ("Size", "SIZE"),
 ];
-const FURTHER: [Column; 4] = [
+const FURTHER: [Column; 5] = [
     ("Digest", "DIGEST"),
     ("CreatedAt", "CREATED AT"),
     ("Containers", "CONTAINERS"),
     ("SharedSize", "SHARED SIZE"),
+    ("UniqueSize", "UNIQUE SIZE"),
 ];
+/// Each image in lines of its own.
+const RAW: &str = "\
+repository: {{ .Repository }}
+tag: {{.Tag}}
+{digest}image_id: {{.ID}}
+created_at: {{.CreatedAt}}
+virtual_size: {{.Size}}
+";
 const NONE: &str = "<none>";
 
 /// The command.
@@ -40,6 +49,7 @@ pub fn command() -> Command {
             .arg(switch("quiet").short('q').help("Show IDs only"))
             .arg(
                 Arg::new("repository")
+                    .value_name("REPOSITORY[:TAG]")
                     .help("Only of a repository, or with a tag; * and ? stand for anything"),
             )
     })
@@ -57,15 +67,19 @@ pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
     let found: Vec<Summary> = client.get(&path).await?;
     let (whole, digests) = (on(matches, "no-trunc"), on(matches, "digests"));
     let format = flags::format(matches, &context.config.settings.images_format);
-    if on(matches, "quiet") && format.is_none() {
+    if on(matches, "quiet") && matches!(format, None | Some("raw" | "table")) {
         for image in &found {
             for _ in rows(image, whole, digests) {
-                outln!("{}", if whole { &image.id } else { short_id(&image.id) });
+                let raw = if format == Some("raw") { "image_id: " } else { "" };
+                outln!("{raw}{}", if whole { &image.id } else { short_id(&image.id) });
             }
         }
         return Ok(());
     }
-    let format = format.unwrap_or("table");
+    let format = match format.unwrap_or("table") {
+        "raw" => &RAW.replace("{digest}", if digests { "digest: {{.Digest}}\n" } else { "" }),
+        format => format,
+    };
     let rows = found.iter().flat_map(|image| rows(image, whole, digests || format.contains(".Digest")));
     let mut columns = COLUMNS.to_vec();
     if digests {
@@ -99,6 +113,7 @@ fn rows(image: &Summary, whole: bool, digests: bool) -> Vec<Map<String, Value>> 
             "CreatedAt": moment(image.created),
             "Size": size(image.size),
             "Containers": if image.containers < 0 { "N/A".to_owned() } else { image.containers.to_string() },
+            "UniqueSize": if image.shared_size < 0 { "N/A".to_owned() } else { size(image.size - image.shared_size) },
             "SharedSize": if image.shared_size < 0 { "N/A".to_owned() } else { size(image.shared_size) },
         });
         template::fields(row)

@@ -30,7 +30,6 @@ pub fn commands() -> Vec<Command> {
 
 /// The same in the group `image`.
 pub fn group_commands() -> Vec<Command> {
-    let inspect = Command::new("inspect").about("Shows all there is to know about images");
     vec![
         list::command().name("ls").alias("list"),
         pull::command(),
@@ -39,9 +38,7 @@ pub fn group_commands() -> Vec<Command> {
         remove::command().name("rm").aliases(["remove", "rmi"]),
         tag::command(),
         history::command(),
-        inspect
-            .arg(crate::flags::one("format", "TEMPLATE").short('f').help("Show by a Go template, or json"))
-            .arg(crate::flags::operands("name")),
+        container::inspect_command_of_images(),
     ]
 }
 

@@ -14,10 +14,10 @@ pub fn command() -> Command {
     Command::new("pull").about("Brings an image from a registry").defer(|command| {
         command
             .arg(switch("all-tags").short('a').hide(true))
-            .arg(switch("disable-content-trust").default_value("true").hide(true))
+            .arg(switch("disable-content-trust").hide(true))
             .arg(one("platform", "OS/ARCH").help("Platform of the image"))
             .arg(switch("quiet").short('q').help("Print only the image's name"))
-            .arg(flags::operand("image"))
+            .arg(flags::operand("image").value_name("NAME[:TAG|@DIGEST]"))
     })
 }
 

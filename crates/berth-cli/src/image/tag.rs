@@ -11,9 +11,11 @@ use crate::flags;
 
 /// The command.
 pub fn command() -> Command {
-    Command::new("tag")
-        .about("Gives an image one more name")
-        .defer(|command| command.arg(flags::operand("image")).arg(flags::operand("name")))
+    Command::new("tag").about("Gives an image one more name").defer(|command| {
+        command
+            .arg(flags::operand("image").value_name("SOURCE_IMAGE[:TAG]"))
+            .arg(flags::operand("name").value_name("TARGET_IMAGE[:TAG]"))
+    })
 }
 
 /// Runs it.

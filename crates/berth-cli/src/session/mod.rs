@@ -1,5 +1,6 @@
 //! The user's terminal and streams, joined to a container's.
 
+pub mod colour;
 pub mod detach;
 pub mod signals;
 pub mod streams;

@@ -21,7 +21,7 @@ const PASSED: [(i32, &str); 9] = [
     (28, "WINCH"),
 ];
 /// Signals that end a session with a terminal, which has to be put in order first.
-const ENDING: [i32; 2] = [1, 15];
+const ENDING: [i32; 4] = [1, 2, 3, 15];
 
 /// Catches the signals to pass on. They are held until someone asks for them.
 pub fn catch() -> io::Result<mpsc::Receiver<&'static str>> {

@@ -3,6 +3,7 @@
 mod dial;
 mod events;
 mod info;
+mod prune;
 mod usage;
 mod version;
 
@@ -18,7 +19,7 @@ pub fn commands() -> Vec<Command> {
 
 /// Those of them in the group `system`.
 pub fn group_commands() -> Vec<Command> {
-    vec![info::command(), events::command(), usage::command(), dial::command()]
+    vec![info::command(), events::command(), prune::command(), usage::command(), dial::command()]
 }
 
 /// Whether a command without a group is about the daemon.
@@ -32,6 +33,7 @@ pub async fn run(context: &Context, name: &str, matches: &ArgMatches) -> Outcome
         "version" => version::run(context, matches).await,
         "dial-stdio" => dial::run(context).await,
         "df" => usage::run(context, matches).await,
+        "prune" => prune::run(context, matches).await,
         "info" => info::run(context, matches).await,
         _ => events::run(context, matches).await,
     }

@@ -22,6 +22,15 @@ const COLUMNS: [Column; 5] = [
     ("Reclaimable", "RECLAIMABLE"),
 ];
 
+/// Each kind in lines of its own.
+const RAW: &str = "\
+type: {{.Type}}
+total: {{.TotalCount}}
+active: {{.Active}}
+size: {{.Size}}
+reclaimable: {{.Reclaimable}}
+";
+
 /// The command.
 pub fn command() -> Command {
     Command::new("df").about("Shows how much room images, containers and volumes take").defer(|command| {
@@ -42,7 +51,7 @@ struct Answer {
 
 /// Runs it.
 pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
-    let format = flags::text(matches, "format");
+    let format = flags::text(matches, "format").filter(|format| !matches!(*format, "" | "table"));
     let verbose = on(matches, "verbose");
     if verbose && format.is_some_and(|format| format.starts_with("table")) {
         return Err(Failure::new("the table format is not supported with the verbose option"));
@@ -52,6 +61,7 @@ pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
     match (verbose, format) {
         (true, None) => out!("{}", detail::table(&usage)?),
         (true, Some(format)) => outln!("{}", template::object(format, &detail::object(&usage))?),
+        (false, Some("raw")) => out!("{}", template::rows(RAW, &COLUMNS, rows(&usage))?),
         (false, format) => out!("{}", template::rows(format.unwrap_or("table"), &COLUMNS, rows(&usage))?),
     }
     Ok(())

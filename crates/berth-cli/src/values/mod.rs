@@ -29,6 +29,16 @@ pub fn integer(text: &str) -> Result<i64, String> {
     })
 }
 
+/// Reads an IP address, of either version.
+pub fn address(text: &str) -> Result<String, String> {
+    let text = text.trim();
+    match text.parse::<std::net::IpAddr>() {
+        Ok(_) => Ok(text.to_owned()),
+        Err(_) if text.is_empty() => Ok(String::new()),
+        Err(_) => Err(format!("failed to parse IP: {text:?}")),
+    }
+}
+
 /// Reads a number of CPUs, and gives billionths of one.
 pub fn cpus(text: &str) -> Result<i64, String> {
     let wrong = || format!("failed to parse {text} as a rational number");

@@ -29,8 +29,12 @@ fn the_debian_package_holds_what_an_installation_needs() {
         ("-rw-r--r--", "./usr/lib/systemd/system/berth.service"),
         ("-rw-r--r--", "./usr/lib/systemd/system/berth.socket"),
         ("-rw-r--r--", "./usr/share/man/man1/berth.1.gz"),
+        ("-rw-r--r--", "./usr/share/man/man1/berth-container.1.gz"),
         ("-rw-r--r--", "./usr/share/man/man8/berth-daemon.8.gz"),
         ("-rw-r--r--", "./usr/share/doc/berth/copyright"),
+        ("-rw-r--r--", "./usr/share/bash-completion/completions/berth"),
+        ("-rw-r--r--", "./usr/share/zsh/vendor-completions/_berth"),
+        ("-rw-r--r--", "./usr/share/fish/vendor_completions.d/berth.fish"),
         ("drwxr-xr-x", "./etc/berth/"),
     ];
     for (mode, path) in modes {

@@ -3,6 +3,8 @@
 mod live;
 mod row;
 
+pub use row::Figures;
+
 use berth_api::container::{Stats, Summary};
 use berth_client::{Client, Query, segment};
 use clap::{Arg, ArgMatches, Command};
@@ -20,7 +22,12 @@ pub fn command() -> Command {
             .arg(one("format", "TEMPLATE").help("Show by a Go template, 'table TEMPLATE' or json"))
             .arg(switch("no-stream").help("Show the figures once"))
             .arg(switch("no-trunc").help("Show IDs in full"))
-            .arg(Arg::new("container").num_args(0..).help("Containers; without any, all that run"))
+            .arg(
+                Arg::new("container")
+                    .value_name("CONTAINER")
+                    .num_args(0..)
+                    .help("Containers; without any, all that run"),
+            )
     })
 }
 

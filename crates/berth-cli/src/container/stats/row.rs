@@ -23,6 +23,45 @@ pub const COLUMNS: [Column; 9] = [
     ("PIDs", "PIDS"),
 ];
 
+/// What a container uses.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Figures {
+    /// Percent of the time of one CPU.
+    pub cpu: f64,
+    /// Bytes of memory.
+    pub memory: u64,
+    /// Most bytes of memory.
+    pub limit: u64,
+    /// Bytes that came over networks.
+    pub received: u64,
+    /// Bytes that went over networks.
+    pub sent: u64,
+    /// Bytes read from devices.
+    pub read: u64,
+    /// Bytes written to devices.
+    pub written: u64,
+    /// Processes and threads.
+    pub processes: u64,
+}
+
+impl Figures {
+    /// The figures of a sample with the one before it.
+    pub fn of(stats: &Stats) -> Self {
+        let (received, sent) = traffic(stats.networks.iter().flat_map(|all| all.values()));
+        let (read, written) = block_io(&stats.blkio_stats);
+        Self {
+            cpu: cpu_percent(&stats.precpu_stats, &stats.cpu_stats),
+            memory: memory_used(&stats.memory_stats),
+            limit: stats.memory_stats.limit.unwrap_or_default(),
+            received,
+            sent,
+            read,
+            written,
+            processes: stats.pids_stats.current.unwrap_or_default(),
+        }
+    }
+}
+
 /// The row of a container that was named `container`; without a sample, of one whose figures are not known.
 pub fn row(container: &str, sample: Option<&Stats>, whole: bool) -> Map<String, Value> {
     let Some(stats) = sample else {
@@ -31,21 +70,18 @@ pub fn row(container: &str, sample: Option<&Stats>, whole: bool) -> Map<String, 
             "MemPerc": "--", "NetIO": "--", "BlockIO": "--", "PIDs": "--",
         }));
     };
-    let memory = memory_used(&stats.memory_stats);
-    let limit = stats.memory_stats.limit.unwrap_or_default();
-    let (received, sent) = traffic(stats.networks.iter().flat_map(|all| all.values()));
-    let (read, written) = block_io(&stats.blkio_stats);
+    let Figures { cpu, memory, limit, received, sent, read, written, processes } = Figures::of(stats);
     let id = if whole { &stats.id } else { short_id(&stats.id) };
     template::fields(json!({
         "Container": container,
         "ID": id,
         "Name": stats.name.trim_start_matches('/'),
-        "CPUPerc": format!("{:.2}%", cpu_percent(&stats.precpu_stats, &stats.cpu_stats)),
+        "CPUPerc": format!("{cpu:.2}%"),
         "MemUsage": format!("{} / {}", binary_size(signed(memory)), binary_size(signed(limit))),
         "MemPerc": format!("{:.2}%", percent(memory, limit)),
         "NetIO": format!("{} / {}", size(signed(received)), size(signed(sent))),
         "BlockIO": format!("{} / {}", size(signed(read)), size(signed(written))),
-        "PIDs": stats.pids_stats.current.unwrap_or_default().to_string(),
+        "PIDs": processes.to_string(),
     }))
 }
 
