@@ -35,6 +35,8 @@ impl Reader {
     pub fn records(&self, query: Query) -> Result<Records, LogError> {
         let mut records = self.endless(query)?;
         records.cursor.end_here()?;
+        // More may have been written between the look for its beginning and the look for its end.
+        records.lines = query.tail;
         Ok(records)
     }
 
@@ -50,7 +52,7 @@ impl Reader {
             (Self::JsonFile(path), Some(lines)) => AnyCursor::Json(json::Cursor::last(path, lines)?),
             (Self::JsonFile(path), None) => AnyCursor::Json(json::Cursor::first(path)?),
         };
-        Ok(Records { cursor, query, done: false })
+        Ok(Records { cursor, query, lines: None, done: false })
     }
 
     /// The records that match, and those still to come. It ends when `ended` says `true` (the container has ended and its
@@ -72,6 +74,8 @@ impl Reader {
 pub struct Records {
     cursor: AnyCursor,
     query: Query,
+    /// Lines still to come, if not all that there are.
+    lines: Option<u64>,
     done: bool,
 }
 
@@ -86,11 +90,14 @@ impl Iterator for Records {
     type Item = Result<Record, LogError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        while !self.done {
+        while !self.done && self.lines != Some(0) {
             let record = match self.cursor.next()? {
                 Ok(record) => record,
                 Err(error) => return Some(Err(error)),
             };
+            if !matches!(record.entry, Entry::Output { partial: true, .. }) {
+                self.lines = self.lines.map(|lines| lines.saturating_sub(1));
+            }
             if self.query.is_past(record.time) {
                 self.done = true;
             } else if !self.query.is_before(record.time) {

@@ -136,12 +136,20 @@ fn keys_complete_in_an_interactive_bash() {
     terminal.send("source <(berth completion bash); bind 'set bell-style none'\n");
     terminal.expect("none'");
     terminal.expect("ready> ");
-    terminal.send("berth cont\tins\tweb-l\t--format '{{.State.Status}}'\n");
-    terminal.expect("berth container inspect web-live --format");
+    for (typed, completed) in
+        [("berth conta\t", "container "), ("ins\t", "inspect "), ("web-l\t", "web-live ")]
+    {
+        terminal.send(typed);
+        terminal.expect(completed);
+    }
+    terminal.send("--format '{{.State.Status}}'\n");
     terminal.expect("running");
     terminal.expect("ready> ");
-    terminal.send("berth ps -a --filter sta\tpau\t-q\n");
-    terminal.expect("status=paused -q");
+    for (typed, completed) in [("berth ps -a --filter sta\t", "status="), ("pau\t", "paused ")] {
+        terminal.send(typed);
+        terminal.expect(completed);
+    }
+    terminal.send("-q\n");
     terminal.expect("ready> ");
     terminal.send("exit\n");
     assert_eq!(terminal.end(), 0);

@@ -451,6 +451,8 @@ fn judge(drawn: &Drawn, answer: Result<(String, String), String>) -> Result<(), 
     }
     // A body may come later than the head of a stream that was refused.
     let form = !body.is_empty() || drawn.answer == Whole;
+    // As in Docker, an attachment is refused in plain words.
+    let form = form && !head.contains("application/vnd.docker.raw-stream");
     if status >= 400 && form && !drawn.text.starts_with("HEAD ") {
         let document: Value =
             serde_json::from_str(&body).map_err(|error| format!("{error}: {head}\n{body}"))?;
