@@ -72,18 +72,24 @@ pub fn send(socket: impl AsFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Resu
 ///
 /// A longer message, or one whose descriptors did not fit the process's limit, is an `InvalidData` error: nothing is
 /// ever silently cut. Blocks unless the socket is non-blocking.
+///
+/// A peer that closes without having read everything resets the connection, which the kernel tells before it gives out
+/// what that peer had sent; here those messages come first, and then the end.
 pub fn receive(socket: impl AsFd, max_bytes: usize) -> io::Result<Message> {
     let mut bytes = vec![0; max_bytes];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
-    let received = rustix::io::retry_on_intr(|| {
-        rustix::net::recvmsg(
-            &socket,
-            &mut [IoSliceMut::new(&mut bytes)],
-            &mut control,
-            RecvFlags::CMSG_CLOEXEC,
-        )
-    })?;
+    let mut next = || {
+        rustix::io::retry_on_intr(|| {
+            let buffers = &mut [IoSliceMut::new(&mut bytes)];
+            rustix::net::recvmsg(&socket, buffers, &mut control, RecvFlags::CMSG_CLOEXEC)
+        })
+    };
+    let received = match next() {
+        // It is told once.
+        Err(rustix::io::Errno::CONNRESET) => next()?,
+        received => received?,
+    };
     let mut fds = Vec::new();
     for message in control.drain() {
         if let RecvAncillaryMessage::ScmRights(rights) = message {
@@ -204,6 +210,16 @@ mod tests {
         let (left, right) = pair().unwrap();
         send(&left, b"0123456789", &[]).unwrap();
         assert_eq!(receive(&right, 4).unwrap_err().kind(), io::ErrorKind::InvalidData);
+    }
+
+    #[test]
+    fn what_a_peer_said_before_it_closed_is_not_lost() {
+        let (left, right) = pair().unwrap();
+        send(&left, b"last words", &[]).unwrap();
+        send(&right, b"never read", &[]).unwrap();
+        drop(left);
+        assert_eq!(receive(&right, 64).unwrap().bytes, b"last words");
+        assert_eq!(receive(&right, 64).unwrap().bytes, b"");
     }
 
     #[test]

@@ -45,11 +45,7 @@ pub(crate) fn send<T: Serialize>(socket: impl AsFd, message: &T, fds: &[Borrowed
 
 /// The next message, or `None` at the end of the conversation.
 pub(crate) fn receive<T: DeserializeOwned>(socket: impl AsFd) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
-    let message = match socket::receive(socket, MAX_BYTES) {
-        // A process that is killed with unread messages resets the connection.
-        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(None),
-        other => other?,
-    };
+    let message = socket::receive(socket, MAX_BYTES)?;
     if message.bytes.is_empty() {
         return Ok(None);
     }
