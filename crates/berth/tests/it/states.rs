@@ -36,9 +36,9 @@ with_both_clients! {
     }
 
     fn stop_waits_for_as_long_as_it_is_told(daemon: &Daemon, client: Client) {
-        let script = "trap '' TERM; echo ready; sleep 1.5; exit 42";
-        for (seconds, code) in [("0", "137"), ("1", "137"), ("20", "42"), ("-1", "42")] {
-            daemon.with(client, &["run", "-d", "--name", "cc", "busybox", "sh", "-c", script]).ok();
+        for (seconds, needs, code) in [("0", 1000.0, "137"), ("1", 1000.0, "137"), ("20", 1.5, "42"), ("-1", 1.5, "42")] {
+            let script = format!("trap '' TERM; echo ready; sleep {needs}; exit 42");
+            daemon.with(client, &["run", "-d", "--name", "cc", "busybox", "sh", "-c", &script]).ok();
             eventually("it runs", || daemon.berth(&["logs", "cc"]).stdout.contains("ready").then_some(()));
             daemon.with(client, &["stop", "-t", seconds, "cc"]).ok();
             assert_eq!(daemon.inspect("cc", "{{.State.ExitCode}}"), code, "stop -t {seconds}");
