@@ -113,10 +113,9 @@ mod tests {
             "HostConfig": { "Annotations": { "a": "b" }, "ConsoleSize": [1, 2] },
         });
         let mut old = request(json.clone());
-        create(ApiVersion::new(1, 39), &mut old, HOST).unwrap();
+        create(ApiVersion::new(1, 39), &mut old, Host { unified: false }).unwrap();
         let host = old.host_config.unwrap();
-        let cgroup = if berth_engine::has_unified_cgroups() { "" } else { "host" };
-        assert_eq!(host.cgroupns_mode, cgroup);
+        assert_eq!(host.cgroupns_mode, "host");
         assert_eq!(
             (host.ipc_mode.as_str(), host.annotations, host.console_size),
             ("shareable", None, [0, 0])

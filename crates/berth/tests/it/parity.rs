@@ -16,9 +16,11 @@ fn said(daemon: &Daemon, client: Client, arguments: &[&str]) -> (i32, String, St
 fn difference(daemon: &Daemon, arguments: &[&str]) -> Option<String> {
     let both = || [Client::Docker, Client::Berth].map(|client| said(daemon, client, arguments));
     let [mut docker, mut berth] = both();
-    if docker != berth {
+    for _ in 0..4 {
         // Seconds may have passed in between.
-        [docker, berth] = both();
+        if docker != berth {
+            [docker, berth] = both();
+        }
     }
     (docker != berth).then(|| format!("{arguments:?}\n  docker: {docker:?}\n  berth:  {berth:?}\n"))
 }
