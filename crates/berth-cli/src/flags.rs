@@ -62,11 +62,6 @@ pub fn on(matches: &ArgMatches, name: &str) -> bool {
     matches.get_one::<bool>(name).copied().unwrap_or_default()
 }
 
-/// Whether a command has a flag of this name.
-pub fn has(matches: &ArgMatches, name: &str) -> bool {
-    matches.try_contains_id(name).is_ok()
-}
-
 /// Whether the user gave a switch or flag at all.
 pub fn given(matches: &ArgMatches, name: &str) -> bool {
     matches.value_source(name) == Some(clap::parser::ValueSource::CommandLine)

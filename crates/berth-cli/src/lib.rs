@@ -155,7 +155,7 @@ async fn run(arguments: &[OsString], matches: &ArgMatches) -> Outcome {
     let mut context = Context::new(arguments, matches)?;
     let Some((name, matches)) = matches.subcommand() else { return Ok(()) };
     match (name, matches.subcommand()) {
-        ("container", Some((name, matches))) => container::run(&context, name, matches).await,
+        ("container", Some((name, matches))) => container::run_of_group(&context, name, matches).await,
         ("image", Some((name, matches))) => image::run(&context, image::of_group(name), matches).await,
         ("context", Some((name, matches))) => contexts::run(&mut context, name, matches),
         ("system", Some((name, matches))) => system::run(&context, name, matches).await,

@@ -48,7 +48,7 @@ fn format() -> clap::Arg {
     one("format", "TEMPLATE").short('f').help("Show by a Go template, or json")
 }
 
-/// Runs it.
+/// Runs it, for objects of all kinds.
 pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
     let known = || {
         format!("\"{}\"", {
@@ -57,10 +57,8 @@ pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
             kinds.join("\", \"")
         })
     };
-    let chosen = matches.try_get_one::<String>("type").ok().flatten().map(String::as_str);
-    match chosen {
-        None if flags::has(matches, "type") => of(context, matches, &ANY).await,
-        None => of(context, matches, &["container"]).await,
+    match flags::text(matches, "type") {
+        None => of(context, matches, &ANY).await,
         Some("") => Err(Failure::new(format!("type is empty: must be one of {}", known()))),
         Some(kind) => match KINDS.iter().find(|name| **name == kind) {
             Some(kind) => of(context, matches, &[kind]).await,

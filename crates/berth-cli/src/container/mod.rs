@@ -72,6 +72,14 @@ fn all(list: Command, inspect: Command) -> Vec<Command> {
     all
 }
 
+/// Runs one of those in the group `container`.
+pub async fn run_of_group(context: &Context, name: &str, matches: &ArgMatches) -> Outcome {
+    match name {
+        "inspect" => inspect::of(context, matches, &["container"]).await,
+        name => run(context, name, matches).await,
+    }
+}
+
 /// Runs one of them.
 pub async fn run(context: &Context, name: &str, matches: &ArgMatches) -> Outcome {
     match name {
