@@ -14,14 +14,19 @@ mod connection;
 mod error;
 mod manifest;
 mod proxy;
+mod login;
 mod tls;
+mod token;
+mod upload;
 
 pub use auth::Credentials;
 pub use blob::BlobStream;
 pub use client::Client;
 pub use config::RegistryConfig;
 pub use error::Error;
+pub use login::Login;
 pub use manifest::ManifestAnswer;
+pub use upload::{Begun, Feed, Mount};
 pub use proxy::{Proxies, without_credentials};
 
 /// A result of this crate.
