@@ -13,6 +13,7 @@ mod confirm;
 mod container;
 mod context;
 mod contexts;
+mod credentials;
 mod failure;
 mod flags;
 mod format;
@@ -20,6 +21,7 @@ mod headers;
 mod image;
 mod on_demand;
 mod plugins;
+mod registry;
 mod session;
 mod system;
 mod tls;
@@ -85,6 +87,7 @@ fn command_line() -> clap::Command {
         .subcommands(container::commands())
         .subcommands(image::commands())
         .subcommands(system::commands())
+        .subcommands(registry::commands())
         .subcommand(
             group("container", "Manages containers")
                 .defer(|group| group.subcommands(container::group_commands())),
@@ -128,6 +131,7 @@ async fn run(arguments: &[OsString], matches: &ArgMatches) -> Outcome {
             plugins::run(&context, arguments, name)
         }
         _ if image::has(name) => image::run(&context, name, matches).await,
+        _ if registry::has(name) => registry::run(&context, name, matches).await,
         _ if system::has(name) => system::run(&context, name, matches).await,
         _ => container::run(&context, name, matches).await,
     }

@@ -18,6 +18,7 @@ mod origins;
 mod progress;
 mod pull;
 mod push;
+mod remote;
 mod save;
 mod stream;
 mod unpack;
@@ -35,6 +36,7 @@ pub use names::{InUse, Removed, ResolvedImage};
 pub use progress::Progress;
 pub use pull::{PullLimits, Pulled};
 pub use push::{PushLimits, Pushed, Pushing};
+pub use remote::Distribution;
 pub use save::Saving;
 
 /// All images of one data root.

@@ -67,10 +67,7 @@ impl Images {
         progress: mpsc::Sender<Progress>,
     ) -> Result<Pulled> {
         let reference = reference.clone().with_default_tag();
-        let registry = match auth {
-            Some(credentials) => self.inner.registry.with_credentials(reference.domain(), credentials),
-            None => self.inner.registry.clone(),
-        };
+        let registry = self.registry(reference.domain(), auth);
         let documents = fetch_documents(&registry, &reference, platform).await?;
         let storage = self.storage();
         let id = documents.config.0.clone();
@@ -88,9 +85,11 @@ impl Images {
         let origin = reference.clone();
         let images = self.clone();
         let digest = target.clone();
-        tokio::task::spawn_blocking(move || images.store(&documents, &plan, layers, &names, &origin, &mut lease))
-            .await
-            .map_err(|error| Error::io("store the image", std::io::Error::other(error)))??;
+        tokio::task::spawn_blocking(move || {
+            images.store(&documents, &plan, layers, &names, &origin, &mut lease)
+        })
+        .await
+        .map_err(|error| Error::io("store the image", std::io::Error::other(error)))??;
         Ok(Pulled { id, digest, up_to_date: same })
     }
 
@@ -215,7 +214,7 @@ async fn fetch_documents(
     })
 }
 
-async fn fetch_config(
+pub(crate) async fn fetch_config(
     registry: &berth_registry::Client,
     reference: &Reference,
     config: &Descriptor,
@@ -368,7 +367,9 @@ impl Inner {
 }
 
 /// Runs blocking work on tokio's threads for it.
-pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
     let done = tokio::task::spawn_blocking(work).await;
     done.map_err(|error| Error::io("run a blocking task", std::io::Error::other(error)))?
 }

@@ -94,12 +94,7 @@ impl Images {
         how: &Pushing,
         progress: mpsc::Sender<Progress>,
     ) -> Result<Pushed> {
-        let registry = match &how.credentials {
-            Some(credentials) => {
-                self.inner.registry.with_credentials(reference.domain(), credentials.clone())
-            }
-            None => self.inner.registry.clone(),
-        };
+        let registry = self.registry(reference.domain(), how.credentials.clone());
         let (images, name, platform) = (self.clone(), reference.clone(), how.platform.clone());
         let (planned, mut lease) = blocking(move || {
             let mut lease = images.storage().lease();
@@ -137,7 +132,7 @@ impl Images {
         let mut tasks = JoinSet::new();
         // The same layer may be in an image more than once.
         let mut diffs = Vec::new();
-        for layer in &planned.layers {
+        for layer in planned.layers.iter().rev() {
             if !diffs.contains(&layer.diff) {
                 Reporter::new(layer.diff.short().to_owned(), progress.clone()).state("Preparing").await;
                 diffs.push(layer.diff.clone());
@@ -167,7 +162,8 @@ impl Images {
         let mut sent = HashMap::new();
         while let Some(done) = tasks.join_next().await {
             // The first failure ends the others: dropping the set aborts them.
-            let (diff, blob) = done.map_err(|error| Error::io("push a layer", std::io::Error::other(error)))??;
+            let (diff, blob) =
+                done.map_err(|error| Error::io("push a layer", std::io::Error::other(error)))??;
             sent.insert(diff, blob);
         }
         let in_order = planned.layers.iter().filter_map(|layer| sent.get(&layer.diff).cloned());

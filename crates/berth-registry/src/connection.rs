@@ -54,11 +54,7 @@ impl Endpoint {
     }
 
     /// Sends a request and waits for the answer's head.
-    pub async fn send(
-        &self,
-        mut request: Request<Outgoing>,
-        operation: &str,
-    ) -> Result<Response<Incoming>> {
+    pub async fn send(&self, mut request: Request<Outgoing>, operation: &str) -> Result<Response<Incoming>> {
         let (host, port) = match &self.proxy {
             Some(proxy) => (proxy.host.as_str(), proxy.port),
             None => (self.host.as_str(), self.port),

@@ -12,9 +12,9 @@ mod client;
 mod config;
 mod connection;
 mod error;
+mod login;
 mod manifest;
 mod proxy;
-mod login;
 mod tls;
 mod token;
 mod upload;
@@ -26,8 +26,8 @@ pub use config::RegistryConfig;
 pub use error::Error;
 pub use login::Login;
 pub use manifest::ManifestAnswer;
-pub use upload::{Begun, Feed, Mount};
 pub use proxy::{Proxies, without_credentials};
+pub use upload::{Begun, Feed, Mount};
 
 /// A result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

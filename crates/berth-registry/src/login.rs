@@ -32,14 +32,12 @@ impl Client {
             Some(Challenge::Bearer { realm, service, .. }) => {
                 let grant = Grant { service: service.as_deref(), scope: "", offline: true };
                 let token = self.grant(&url, &realm, &grant, source.credentials).await;
-                let token = token
-                    .map_err(as_refusal)
-                    .map_err(|error| match error {
-                        Error::Refused { message } => {
-                            Error::Refused { message: format!("Get \"{url}\": {message}") }
-                        }
-                        error => error,
-                    })?;
+                let token = token.map_err(as_refusal).map_err(|error| match error {
+                    Error::Refused { message } => {
+                        Error::Refused { message: format!("Get \"{url}\": {message}") }
+                    }
+                    error => error,
+                })?;
                 (format!("Bearer {}", token.token), token.identity)
             }
             Some(Challenge::Basic) => match source.credentials.and_then(Credentials::header) {

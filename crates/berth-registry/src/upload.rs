@@ -88,8 +88,14 @@ impl Client {
     pub async fn has_blob(&self, to: &Reference, digest: &Digest) -> Result<bool> {
         let target = self.target(to).await?;
         let url = target.url(&format!("blobs/{digest}"))?;
-        let (answer, operation) =
-            self.authorized(&target, None, Call::new(Method::HEAD, url), &Wanted { head: true, ..Wanted::default() }).await?;
+        let (answer, operation) = self
+            .authorized(
+                &target,
+                None,
+                Call::new(Method::HEAD, url),
+                &Wanted { head: true, ..Wanted::default() },
+            )
+            .await?;
         match answer.status() {
             status if status.is_success() => Ok(true),
             StatusCode::NOT_FOUND => Ok(false),
@@ -105,8 +111,9 @@ impl Client {
         let target = self.target(to).await?;
         let mut url = target.url("blobs/uploads/")?;
         url.query_pairs_mut().append_pair("mount", &digest.to_string()).append_pair("from", from);
-        let (answer, operation) =
-            self.authorized(&target, Some(from), Call::new(Method::POST, url.clone()), &Wanted::default()).await?;
+        let (answer, operation) = self
+            .authorized(&target, Some(from), Call::new(Method::POST, url.clone()), &Wanted::default())
+            .await?;
         match answer.status() {
             StatusCode::CREATED => Ok(Mount::Mounted),
             StatusCode::ACCEPTED => Ok(Mount::Begun(Begun(location(&answer, &url, &operation)?))),

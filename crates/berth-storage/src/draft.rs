@@ -38,7 +38,14 @@ impl Blobs<'_> {
             .open(&path)
             .map_err(|error| Error::file("creating", &path, error))?;
         let hasher = Hasher::new(Algorithm::Sha256);
-        Ok(BlobDraft { shared: Arc::clone(shared), file, path, hasher, size: 0, unchecked: SPACE_CHECK_BYTES })
+        Ok(BlobDraft {
+            shared: Arc::clone(shared),
+            file,
+            path,
+            hasher,
+            size: 0,
+            unchecked: SPACE_CHECK_BYTES,
+        })
     }
 }
 

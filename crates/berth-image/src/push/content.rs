@@ -70,12 +70,15 @@ impl Content {
                     let _ = out.sender.blocking_send(Err(error));
                 }
             });
-            let counted = unfold((parts, reporter.clone(), offset), move |(mut parts, mut reporter, sent)| async move {
-                let part = parts.recv().await?;
-                let sent = sent + part.as_ref().map_or(0, |bytes: &Bytes| bytes.len() as u64);
-                reporter.count("Pushing", sent, total);
-                Some((part, (parts, reporter, sent)))
-            });
+            let counted = unfold(
+                (parts, reporter.clone(), offset),
+                move |(mut parts, mut reporter, sent)| async move {
+                    let part = parts.recv().await?;
+                    let sent = sent + part.as_ref().map_or(0, |bytes: &Bytes| bytes.len() as u64);
+                    reporter.count("Pushing", sent, total);
+                    Some((part, (parts, reporter, sent)))
+                },
+            );
             counted.boxed()
         })
     }
@@ -123,7 +126,8 @@ pub(super) fn compress(
     storage.check_space()?;
     let total = crate::made::tar_size(storage, chain)?;
     let failed = |error| Error::io("compressing a layer", error);
-    let encoder = GzEncoder::new(BufWriter::with_capacity(PART, storage.blobs().draft()?), Compression::new(LEVEL));
+    let encoder =
+        GzEncoder::new(BufWriter::with_capacity(PART, storage.blobs().draft()?), Compression::new(LEVEL));
     let mut out = Counted { out: encoder, count: 0, total, reporter: reporter.clone() };
     rebuild(storage, chain, &mut out)?;
     let draft = out.out.finish().map_err(failed)?.into_inner().map_err(|error| failed(error.into_error()))?;

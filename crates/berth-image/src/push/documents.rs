@@ -1,6 +1,8 @@
 //! What is pushed: the manifest that an image came with, or one that is made for it.
 
-use berth_oci::media_type::{DOCKER_CONFIG, DOCKER_LAYER, DOCKER_MANIFEST, OCI_CONFIG, OCI_LAYER, OCI_MANIFEST};
+use berth_oci::media_type::{
+    DOCKER_CONFIG, DOCKER_LAYER, DOCKER_MANIFEST, OCI_CONFIG, OCI_LAYER, OCI_MANIFEST,
+};
 use berth_oci::{Descriptor, Digest, Document, Manifest, Platform, Reference, chain_ids};
 use berth_storage::{ImageRecord, Lease, Source};
 use serde_json::{Value, json};
@@ -83,14 +85,21 @@ impl Images {
     fn ordered_sources(&self, id: &Digest, target: Option<&Digest>) -> Result<Vec<Source>> {
         let mut sources = self.storage().images().sources(id)?;
         sources.sort_by_key(|source| {
-            let meant = Some(&source.manifest) == target || (source.index.is_some() && source.index.as_ref() == target);
+            let meant = Some(&source.manifest) == target
+                || (source.index.is_some() && source.index.as_ref() == target);
             (!meant, source.manifest.clone())
         });
         Ok(sources)
     }
 
     /// The manifest of a source, if it is one of this image.
-    fn original(&self, source: &Source, id: &Digest, layers: usize, lease: &mut Lease) -> Result<Option<Original>> {
+    fn original(
+        &self,
+        source: &Source,
+        id: &Digest,
+        layers: usize,
+        lease: &mut Lease,
+    ) -> Result<Option<Original>> {
         let blobs = self.storage().blobs();
         if !blobs.hold(&source.manifest, lease)? {
             return Ok(None);
@@ -157,7 +166,8 @@ impl Planned {
 
     /// A manifest for an image that has none: Docker's, unless a layer is compressed as only the OCI's may be.
     fn made(&self, layers: &[Descriptor]) -> Result<(String, Vec<u8>)> {
-        let is_gzip = |layer: &Descriptor| layer.media_type == DOCKER_LAYER || layer.media_type.ends_with("+gzip");
+        let is_gzip =
+            |layer: &Descriptor| layer.media_type == DOCKER_LAYER || layer.media_type.ends_with("+gzip");
         let is_docker = layers.iter().all(is_gzip);
         let (kind, config) =
             if is_docker { (DOCKER_MANIFEST, DOCKER_CONFIG) } else { (OCI_MANIFEST, OCI_CONFIG) };

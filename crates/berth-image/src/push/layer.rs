@@ -92,7 +92,8 @@ impl Job {
 
     /// Asks the registry to take the blob from another of its repositories.
     async fn mount(&self, blob: &Descriptor) -> Result<Mounting> {
-        let same = |from: &Reference| from.domain() == self.target.domain() && from.path() != self.target.path();
+        let same =
+            |from: &Reference| from.domain() == self.target.domain() && from.path() != self.target.path();
         let mut begun = None;
         for from in self.layer.repositories(&blob.digest).filter(same).take(MOUNTS) {
             match self.registry.mount(&self.target, &blob.digest, from.path()).await {
@@ -123,7 +124,8 @@ impl Job {
             return Ok(None);
         }
         for from in self.layer.repositories(&blob.digest) {
-            match fetch::fetch(&self.inner, &self.registry, &from, blob, self.attempts, &self.reporter).await {
+            match fetch::fetch(&self.inner, &self.registry, &from, blob, self.attempts, &self.reporter).await
+            {
                 Ok(held) => {
                     *lease = held;
                     return Ok(Some(Content::Cached(blob.digest.clone())));
@@ -178,5 +180,6 @@ enum Mounting {
 
 /// Layers that are never in the registry of their image.
 fn is_foreign(blob: &Descriptor) -> bool {
-    blob.media_type.contains("foreign") || (blob.media_type.contains("nondistributable") && !blob.urls.is_empty())
+    blob.media_type.contains("foreign")
+        || (blob.media_type.contains("nondistributable") && !blob.urls.is_empty())
 }
