@@ -59,7 +59,9 @@ impl Images {
         let diffs = config.rootfs.diff_ids;
         let mut found = None;
         for source in self.ordered_sources(&record.id, target.as_ref())? {
-            if let Some(original) = self.original(&source, &record.id, diffs.len(), lease)? {
+            if let Some(original) = self.original(&source, &record.id, diffs.len(), lease)?
+                && !self.is_local(&original.manifest, &diffs)?
+            {
                 found = Some((original, source.index));
                 break;
             }
@@ -110,6 +112,18 @@ impl Images {
         };
         let fits = manifest.layers.len() == layers && manifest.config.digest == *id;
         Ok(fits.then(|| Original { digest: source.manifest.clone(), bytes, manifest }))
+    }
+
+    /// Whether a manifest lists layers as they are kept here, and no registry is known to have any of them so: nobody
+    /// wants such images uncompressed.
+    fn is_local(&self, manifest: &Manifest, diffs: &[Digest]) -> Result<bool> {
+        for (layer, diff) in manifest.layers.iter().zip(diffs) {
+            let origins = origins::of(self.storage(), diff)?;
+            if layer.digest != *diff || origins.iter().any(|origin| origin.blob.digest == *diff) {
+                return Ok(false);
+            }
+        }
+        Ok(!manifest.layers.is_empty())
     }
 
     /// Repositories that the image's names by digest tell of.
