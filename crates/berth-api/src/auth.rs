@@ -46,5 +46,6 @@ pub struct AuthResponse {
     /// `Login Succeeded`.
     pub status: String,
     /// A token to use from now on instead of the password; may be empty.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub identity_token: String,
 }

@@ -163,6 +163,16 @@ pub struct HistoryItem {
     pub tags: Option<Vec<String>>,
 }
 
+/// `GET /distribution/{name}/json`: what a registry has under a name.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct Distribution {
+    /// The manifest or index.
+    pub descriptor: crate::descriptor::Descriptor,
+    /// What it is for.
+    pub platforms: Vec<crate::descriptor::Platform>,
+}
+
 /// Answer to prune.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]

@@ -6,6 +6,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+use berth_api::auth::AuthConfig;
 use serde::{Deserialize, Serialize as _};
 use serde_json::{Map, Value};
 
@@ -43,6 +44,12 @@ pub struct Settings {
     pub current_context: String,
     /// Filters of all `prune` commands, as `name=value`.
     pub prune_filters: Vec<String>,
+    /// Accounts of registries.
+    pub auths: BTreeMap<String, AuthConfig>,
+    /// The helper that keeps accounts; empty: this file does.
+    pub creds_store: String,
+    /// Other helpers, by the registry.
+    pub cred_helpers: BTreeMap<String, String>,
     /// Directories with plugins, beside the usual ones.
     #[serde(rename = "cliPluginsExtraDirs")]
     pub plugin_directories: Vec<PathBuf>,
@@ -122,19 +129,39 @@ impl ConfigFile {
     /// # Errors
     /// The file cannot be written, or makes no sense: nothing of it is to be lost.
     pub fn set_current_context(&mut self, name: &str) -> Outcome {
+        self.change(|whole| {
+            whole.retain(|known, _| !known.eq_ignore_ascii_case("currentContext"));
+            if !name.is_empty() {
+                whole.insert("currentContext".to_owned(), name.into());
+            }
+            true
+        })?;
+        name.clone_into(&mut self.settings.current_context);
+        Ok(())
+    }
+
+    /// The file's path.
+    pub fn path(&self) -> PathBuf {
+        self.directory.join(NAME)
+    }
+
+    /// Lets `edit` change what the file holds, and writes it if that says that it did; gives what it said.
+    ///
+    /// # Errors
+    /// The file cannot be written, or makes no sense: nothing of it is to be lost.
+    pub fn change(&mut self, edit: impl FnOnce(&mut Map<String, Value>) -> bool) -> Outcome<bool> {
         if let Some(fault) = &self.fault {
             return Err(Failure::new(format!(
                 "Error {fault}\nIt was not changed: correct or remove it first."
             )));
         }
-        self.whole.retain(|known, _| !known.eq_ignore_ascii_case("currentContext"));
-        if !name.is_empty() {
-            self.whole.insert("currentContext".to_owned(), name.into());
+        if !edit(&mut self.whole) {
+            return Ok(false);
         }
         // Docker's client never leaves it out.
         self.whole.entry("auths").or_insert_with(|| Value::Object(Map::new()));
-        name.clone_into(&mut self.settings.current_context);
-        self.write().map_err(|error| Failure::io(self.directory.join(NAME).display(), &error))
+        self.write().map_err(|error| Failure::io(self.path().display(), &error))?;
+        Ok(true)
     }
 
     fn write(&self) -> io::Result<()> {
@@ -177,7 +204,8 @@ fn load(path: &Path) -> Result<Map<String, Value>, String> {
 /// The words of Go's decoder for a value of the wrong kind.
 fn mismatch(name: &str, value: &Value) -> Option<String> {
     let wanted = match name {
-        "HttpHeaders" => "map[string]string",
+        "HttpHeaders" | "credHelpers" => "map[string]string",
+        "auths" => "map[string]types.AuthConfig",
         "proxies" => "map[string]configfile.ProxyConfig",
         "pruneFilters" | "cliPluginsExtraDirs" => "[]string",
         _ => "string",

@@ -14,6 +14,7 @@ mod confirm;
 mod container;
 mod context;
 mod contexts;
+mod credentials;
 mod failure;
 mod flags;
 mod format;
@@ -28,6 +29,7 @@ mod on_demand;
 #[cfg(test)]
 mod parity;
 mod plugins;
+mod registry;
 mod session;
 mod system;
 mod tls;
@@ -114,6 +116,7 @@ fn command_line() -> clap::Command {
         .subcommands(container::commands())
         .subcommands(image::commands())
         .subcommands(system::commands())
+        .subcommands(registry::commands())
         .subcommand(
             group("container", "Manages containers")
                 .defer(|group| group.subcommands(container::group_commands())),
@@ -165,6 +168,7 @@ async fn run(arguments: &[OsString], matches: &ArgMatches) -> Outcome {
         }
         ("monitor", _) => monitor::run(&context, matches).await,
         _ if image::has(name) => image::run(&context, name, matches).await,
+        _ if registry::has(name) => registry::run(&context, name, matches).await,
         _ if system::has(name) => system::run(&context, name, matches).await,
         _ => container::run(&context, name, matches).await,
     }

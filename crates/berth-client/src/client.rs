@@ -187,6 +187,27 @@ impl Client {
         })
     }
 
+    /// As [`Client::post_for_stream`], with one more header.
+    pub async fn post_for_stream_with(
+        &self,
+        path: &str,
+        name: &str,
+        value: &str,
+    ) -> Result<ResponseBody, Error> {
+        let operation = format!("POST {path}");
+        if !lock(&self.version).settled {
+            self.ping().await?;
+        }
+        let body = Full::new(Bytes::new()).map_err(|never| match never {}).boxed_unsync();
+        let request = self
+            .builder(&Method::POST, path, true)
+            .header(name, value)
+            .body(body)
+            .map_err(|source| Error::Request { operation: operation.clone(), source })?;
+        let response = self.exchange(request, &operation).await?;
+        Ok(ResponseBody { response: checked(response, &operation).await?, operation })
+    }
+
     /// `POST` of a stream, with an answer that is a stream.
     pub async fn post_stream<S>(&self, path: &str, content_type: &str, body: S) -> Result<ResponseBody, Error>
     where

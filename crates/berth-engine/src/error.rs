@@ -11,6 +11,8 @@ pub enum ErrorKind {
     Conflict,
     /// What was asked for is so already (304).
     NotModified,
+    /// Credentials are missing or wrong (401).
+    Unauthorized,
     /// The operation is not allowed (403).
     Forbidden,
     /// Something needed is not there now; a later attempt may succeed (503).
@@ -70,6 +72,9 @@ pub enum Error {
     /// What was asked for is so already.
     #[error("{0}")]
     NotModified(String),
+    /// A registry does not take the credentials.
+    #[error("{0}")]
+    Unauthorized(String),
     /// Not allowed.
     #[error("{0}")]
     Forbidden(String),
@@ -169,6 +174,7 @@ impl Error {
                 ErrorKind::Conflict
             }
             Error::NotModified(_) => ErrorKind::NotModified,
+            Error::Unauthorized(_) => ErrorKind::Unauthorized,
             Error::Forbidden(_) => ErrorKind::Forbidden,
             Error::NotImplemented(_) | Error::UnreadableLog => ErrorKind::NotImplemented,
             Error::Unavailable(_) => ErrorKind::Unavailable,

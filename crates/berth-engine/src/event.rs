@@ -101,6 +101,8 @@ pub enum ContainerEvent {
 pub enum ImageEvent {
     /// It came from a registry.
     Pull,
+    /// It went to a registry.
+    Push,
     /// It came from an archive.
     Load,
     /// It was written to an archive.
@@ -243,6 +245,7 @@ impl Event {
             Event::Image { id, name, labels, event } => {
                 let action = match event {
                     ImageEvent::Pull => "pull",
+                    ImageEvent::Push => "push",
                     ImageEvent::Load => "load",
                     ImageEvent::Save => "save",
                     ImageEvent::Tag => "tag",

@@ -2,6 +2,7 @@
 
 mod list;
 mod messages;
+mod push;
 mod save;
 
 use std::sync::Arc;
@@ -140,6 +141,9 @@ impl Parts {
 fn credentials(auth: auth::AuthConfig) -> Option<Credentials> {
     if !auth.registrytoken.is_empty() {
         return Some(Credentials::Token(auth.registrytoken));
+    }
+    if !auth.identitytoken.is_empty() {
+        return Some(Credentials::Identity(auth.identitytoken));
     }
     let named = !auth.username.is_empty() && !auth.password.is_empty();
     named.then_some(Credentials::Password { user: auth.username, password: auth.password })

@@ -66,6 +66,12 @@ pub enum Error {
         /// The platform asked for.
         platform: Platform,
     },
+    /// Nothing has a tag of the repository that is to be pushed.
+    #[error("An image does not exist locally with the tag: {0}")]
+    NoRepository(String),
+    /// The tag that is to be pushed does not exist.
+    #[error("tag does not exist: {0}")]
+    NoTag(String),
     /// A manifest or index that cannot be used.
     #[error(transparent)]
     Document(#[from] berth_oci::manifest::DocumentError),
@@ -155,6 +161,8 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::NotFound(_)
+            | Self::NoRepository(_)
+            | Self::NoTag(_)
             | Self::NoPlatform { .. }
             | Self::WrongPlatform { .. }
             | Self::NoExport { .. } => ErrorKind::NotFound,

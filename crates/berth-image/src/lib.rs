@@ -1,4 +1,4 @@
-//! What an image is to a user: pull, load, save, names, removal.
+//! What an image is to a user: pull, push, load, save, names, removal.
 //!
 //! An image is identified by the digest of its configuration. Its layers are unpacked as they come, in parallel, into
 //! staging directories; only when all are there and verified are they put in place from the bottom upwards, and only
@@ -9,12 +9,16 @@
 mod assemble;
 mod bundle;
 mod error;
+mod fetch;
 mod hello;
 mod load;
 mod made;
 mod names;
+mod origins;
 mod progress;
 mod pull;
+mod push;
+mod remote;
 mod save;
 mod stream;
 mod unpack;
@@ -31,6 +35,8 @@ pub use load::Loaded;
 pub use names::{InUse, Removed, ResolvedImage};
 pub use progress::Progress;
 pub use pull::{PullLimits, Pulled};
+pub use push::{PushLimits, Pushed, Pushing};
+pub use remote::Distribution;
 pub use save::Saving;
 
 /// All images of one data root.

@@ -1,5 +1,6 @@
-//! What a pull or load tells while it works.
+//! What a pull, push or load tells while it works.
 
+use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
@@ -10,7 +11,7 @@ pub struct Progress {
     /// The layer: the first twelve digits of its blob's digest.
     pub id: String,
     /// What happens to it, such as `Downloading`.
-    pub status: &'static str,
+    pub status: Cow<'static, str>,
     /// Bytes done; 0 if nothing is counted.
     pub current: u64,
     /// Bytes in all; 0 if unknown.
@@ -34,13 +35,14 @@ impl Reporter {
     }
 
     /// A change of state. A reader that has gone away changes nothing.
-    pub async fn state(&self, status: &'static str) {
-        let _ = self.sender.send(self.line(status, 0, 0)).await;
+    pub async fn state(&self, status: impl Into<Cow<'static, str>>) {
+        let line = self.line(status.into(), 0, 0);
+        let _ = self.sender.send(line).await;
     }
 
     /// As [`Reporter::state`], from a blocking thread.
     pub fn blocking_state(&self, status: &'static str) {
-        let _ = self.sender.blocking_send(self.line(status, 0, 0));
+        let _ = self.sender.blocking_send(self.line(status.into(), 0, 0));
     }
 
     /// A count, left out when the last one is recent or the reader is slow.
@@ -48,11 +50,11 @@ impl Reporter {
         let now = Instant::now();
         if self.last.is_none_or(|last| now - last >= PAUSE) {
             self.last = Some(now);
-            let _ = self.sender.try_send(self.line(status, current, total));
+            let _ = self.sender.try_send(self.line(status.into(), current, total));
         }
     }
 
-    fn line(&self, status: &'static str, current: u64, total: u64) -> Progress {
+    fn line(&self, status: Cow<'static, str>, current: u64, total: u64) -> Progress {
         Progress { id: self.id.clone(), status, current, total }
     }
 }

@@ -13,7 +13,7 @@ use crate::assemble::{self, Plan};
 use crate::progress::Reporter;
 use crate::stream::{Download, Part, QUEUE};
 use crate::unpack::{Unpacked, unpack};
-use crate::{Error, Images, Inner, Progress, Result};
+use crate::{Error, Images, Inner, Progress, Result, origins};
 
 /// Bounds of a pull.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,10 +67,7 @@ impl Images {
         progress: mpsc::Sender<Progress>,
     ) -> Result<Pulled> {
         let reference = reference.clone().with_default_tag();
-        let registry = match auth {
-            Some(credentials) => self.inner.registry.with_credentials(reference.domain(), credentials),
-            None => self.inner.registry.clone(),
-        };
+        let registry = self.registry(reference.domain(), auth);
         let documents = fetch_documents(&registry, &reference, platform).await?;
         let storage = self.storage();
         let id = documents.config.0.clone();
@@ -85,11 +82,14 @@ impl Images {
                 None => reference.tag().is_none(),
             };
         let layers = self.bring_layers(&registry, &reference, &documents, &plan, progress).await?;
+        let origin = reference.clone();
         let images = self.clone();
         let digest = target.clone();
-        tokio::task::spawn_blocking(move || images.store(&documents, &plan, layers, &names, &mut lease))
-            .await
-            .map_err(|error| Error::io("store the image", std::io::Error::other(error)))??;
+        tokio::task::spawn_blocking(move || {
+            images.store(&documents, &plan, layers, &names, &origin, &mut lease)
+        })
+        .await
+        .map_err(|error| Error::io("store the image", std::io::Error::other(error)))??;
         Ok(Pulled { id, digest, up_to_date: same })
     }
 
@@ -100,6 +100,7 @@ impl Images {
         plan: &Plan,
         layers: Vec<Unpacked>,
         names: &[Tag],
+        origin: &Reference,
         lease: &mut Lease,
     ) -> Result<()> {
         let storage = self.storage();
@@ -109,7 +110,8 @@ impl Images {
         }
         let index = documents.index.as_ref().map(|(digest, _)| digest.clone());
         let sources = [berth_storage::Source { manifest: documents.manifest.0.clone(), index }];
-        assemble::record(storage, &documents.config.0, &documents.parsed, plan, &sources, names)
+        assemble::record(storage, &documents.config.0, &documents.parsed, plan, &sources, names)?;
+        origins::remember(storage, plan.diffs.iter().zip(&documents.layers), origin)
     }
 
     /// Downloads and unpacks the missing layers; the result is in their order.
@@ -212,7 +214,7 @@ async fn fetch_documents(
     })
 }
 
-async fn fetch_config(
+pub(crate) async fn fetch_config(
     registry: &berth_registry::Client,
     reference: &Reference,
     config: &Descriptor,
@@ -357,7 +359,7 @@ fn take_in(
 
 impl Inner {
     /// The lock of one blob's download.
-    fn turn(&self, digest: &Digest) -> Arc<tokio::sync::Mutex<()>> {
+    pub(crate) fn turn(&self, digest: &Digest) -> Arc<tokio::sync::Mutex<()>> {
         let mut downloads = self.downloads.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         downloads.retain(|_, turn| Arc::strong_count(turn) > 1);
         Arc::clone(downloads.entry(digest.clone()).or_default())
@@ -365,7 +367,9 @@ impl Inner {
 }
 
 /// Runs blocking work on tokio's threads for it.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
     let done = tokio::task::spawn_blocking(work).await;
     done.map_err(|error| Error::io("run a blocking task", std::io::Error::other(error)))?
 }

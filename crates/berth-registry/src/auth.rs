@@ -28,6 +28,8 @@ pub enum Credentials {
     },
     /// A token that the registry takes as it is.
     Token(String),
+    /// A token that a login gave, which the realm exchanges for others.
+    Identity(String),
 }
 
 impl fmt::Debug for Credentials {
@@ -38,13 +40,14 @@ impl fmt::Debug for Credentials {
 }
 
 impl Credentials {
-    /// The header's value.
-    pub(crate) fn header(&self) -> String {
+    /// The header's value, if they can be sent as they are.
+    pub(crate) fn header(&self) -> Option<String> {
         match self {
             Self::Password { user, password } => {
-                format!("Basic {}", BASE64_STANDARD.encode(format!("{user}:{password}")))
+                Some(format!("Basic {}", BASE64_STANDARD.encode(format!("{user}:{password}"))))
             }
-            Self::Token(token) => format!("Bearer {token}"),
+            Self::Token(token) => Some(format!("Bearer {token}")),
+            Self::Identity(_) => None,
         }
     }
 }
@@ -58,25 +61,39 @@ pub(crate) struct TokenAnswer {
     access_token: Option<String>,
     #[serde(default)]
     expires_in: Option<u64>,
+    #[serde(default)]
+    refresh_token: Option<String>,
+}
+
+/// A token of a realm.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Token {
+    /// What is sent to the registry.
+    pub token: String,
+    /// How long it is good.
+    pub lifetime: Duration,
+    /// What a login gives instead of the password.
+    pub identity: Option<String>,
 }
 
 impl TokenAnswer {
-    /// The token, and how long it is good.
-    pub fn read(bytes: &[u8]) -> Result<(String, Duration), String> {
+    /// The token.
+    pub fn read(bytes: &[u8]) -> Result<Token, String> {
         let answer: Self = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
         let named = [answer.token, answer.access_token].into_iter().flatten().find(|token| !token.is_empty());
         let token = named.ok_or("the answer holds no token")?;
         if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err("the token holds characters that no header may".to_owned());
         }
-        Ok((token, answer.expires_in.map_or(LIFETIME, Duration::from_secs)))
+        let lifetime = answer.expires_in.map_or(LIFETIME, Duration::from_secs);
+        Ok(Token { token, lifetime, identity: answer.refresh_token.filter(|token| !token.is_empty()) })
     }
 }
 
 /// What a token is for: registry, scope, and whose it is.
-type Key = (String, String, Option<Credentials>);
+pub(crate) type Key = (String, String, Option<Credentials>);
 
-/// Tokens until they expire.
+/// Values of authorization headers until they expire.
 #[derive(Debug, Default)]
 pub(crate) struct Tokens {
     found: Mutex<HashMap<Key, (String, Instant)>>,
@@ -106,9 +123,12 @@ mod tests {
 
     #[test]
     fn answers_of_realms_are_read() {
-        assert_eq!(TokenAnswer::read(br#"{"token":"abc"}"#), Ok(("abc".to_owned(), LIFETIME)));
-        let both = br#"{"token":"","access_token":"d","expires_in":300}"#;
-        assert_eq!(TokenAnswer::read(both), Ok(("d".to_owned(), Duration::from_secs(300))));
+        let token = |token: &str, lifetime, identity: Option<&str>| {
+            Ok(Token { token: token.to_owned(), lifetime, identity: identity.map(str::to_owned) })
+        };
+        assert_eq!(TokenAnswer::read(br#"{"token":"abc"}"#), token("abc", LIFETIME, None));
+        let all = br#"{"token":"","access_token":"d","expires_in":300,"refresh_token":"r"}"#;
+        assert_eq!(TokenAnswer::read(all), token("d", Duration::from_secs(300), Some("r")));
         assert!(TokenAnswer::read(b"{}").is_err());
         assert!(TokenAnswer::read(br#"{"token":"a\r\nX: y"}"#).is_err());
     }
@@ -123,7 +143,7 @@ mod tests {
         assert_eq!(tokens.get(&key(None)), None);
         tokens.put(key(None), "old".into(), Duration::from_secs(1));
         assert_eq!(tokens.get(&key(None)), None);
-        assert_eq!(user.header(), "Basic dTpw");
+        assert_eq!(user.header().as_deref(), Some("Basic dTpw"));
         assert_eq!(format!("{user:?}"), "Credentials(..)");
     }
 }

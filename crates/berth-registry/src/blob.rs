@@ -30,7 +30,7 @@ impl Client {
     /// # Errors
     /// Refusals, and failures to connect; later failures come in the stream.
     pub async fn blob(&self, reference: &Reference, blob: &Descriptor, from: u64) -> Result<BlobStream> {
-        let wanted = Wanted { accept: &[], from };
+        let wanted = Wanted { from, ..Wanted::default() };
         let (answer, operation) = self.get(reference, &format!("blobs/{}", blob.digest), &wanted).await?;
         let skip = match answer.status() {
             StatusCode::PARTIAL_CONTENT => {

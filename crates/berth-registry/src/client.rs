@@ -4,9 +4,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use berth_oci::Reference;
-use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, HOST, HeaderValue, LOCATION, RANGE, USER_AGENT, WWW_AUTHENTICATE};
-use http::{Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::body::Incoming;
 use rustls::ClientConfig;
@@ -14,15 +13,15 @@ use serde::Deserialize;
 use tokio::time::timeout;
 use url::Url;
 
-use crate::auth::{TokenAnswer, Tokens};
+use crate::auth::{Key, Tokens};
 use crate::challenge::{self, Challenge};
-use crate::connection::{Endpoint, SILENCE};
+use crate::connection::{Endpoint, Outgoing, SILENCE};
 use crate::{Credentials, Error, RegistryConfig, Result, tls};
 
 /// Redirections followed.
 const REDIRECTS: usize = 10;
 /// Longest error or token that is read.
-const SHORT: u64 = 1 << 20;
+pub(crate) const SHORT: u64 = 1 << 20;
 /// Docker Hub's API is not at its name.
 const HUB: (&str, &str) = ("docker.io", "registry-1.docker.io");
 
@@ -49,15 +48,17 @@ pub(crate) struct Wanted<'a> {
     pub accept: &'a [&'a str],
     /// First byte.
     pub from: u64,
+    /// Only the answer's head.
+    pub head: bool,
 }
 
 /// Where something is asked for.
-struct Source<'a> {
+pub(crate) struct Source<'a> {
     /// The address before `v2/`.
-    base: Url,
+    pub base: Url,
     /// Its `host[:port]`, to which tokens belong.
-    authority: &'a str,
-    credentials: Option<&'a Credentials>,
+    pub authority: &'a str,
+    pub credentials: Option<&'a Credentials>,
 }
 
 impl Client {
@@ -101,11 +102,26 @@ impl Client {
                 }
             }
         }
+        let from = self.source(domain).await?;
+        self.get_from(from, reference, rest, wanted).await
+    }
+
+    /// The registry of a domain itself, with the credentials that are for it.
+    pub(crate) async fn source<'a>(&'a self, domain: &'a str) -> Result<Source<'a>> {
         let authority = if domain == HUB.0 { HUB.1 } else { domain };
         let base = self.base(authority).await?;
         let credentials = self.credentials.as_ref().filter(|(name, _)| name == domain);
-        let from = Source { base, authority, credentials: credentials.map(|(_, found)| found) };
-        self.get_from(from, reference, rest, wanted).await
+        Ok(Source { base, authority, credentials: credentials.map(|(_, found)| found) })
+    }
+
+    /// Authorization that was given before.
+    pub(crate) fn known(&self, key: &Key) -> Option<String> {
+        self.shared.tokens.get(key)
+    }
+
+    /// Keeps authorization for further requests.
+    pub(crate) fn keep(&self, key: Key, header: String, lifetime: std::time::Duration) {
+        self.shared.tokens.put(key, header, lifetime);
     }
 
     /// What a mirror has; none, and a note in the log, if it has not.
@@ -145,7 +161,7 @@ impl Client {
         })?;
         let scope = format!("repository:{}:pull", reference.path());
         let key = (authority.to_owned(), scope.clone(), credentials.cloned());
-        let known = self.shared.tokens.get(&key).map(|token| format!("Bearer {token}"));
+        let known = self.known(&key);
         let (answer, operation) = self.follow(url.clone(), wanted, known.as_deref()).await?;
         if answer.status() != StatusCode::UNAUTHORIZED {
             return Ok((answer, operation));
@@ -155,64 +171,22 @@ impl Client {
             Some(Challenge::Bearer { realm, service, scope: asked }) => {
                 let scope = asked.unwrap_or(scope);
                 let token = self.token(&url, &realm, service.as_deref(), &scope, credentials).await?;
-                self.shared.tokens.put(key, token.0.clone(), token.1);
-                format!("Bearer {}", token.0)
+                let header = format!("Bearer {}", token.token);
+                self.keep(key, header.clone(), token.lifetime);
+                header
             }
-            Some(Challenge::Basic) if credentials.is_some() => {
-                credentials.map(Credentials::header).unwrap_or_default()
-            }
-            // The refusal itself says what is wrong.
-            _ => return Ok((answer, operation)),
+            Some(Challenge::Basic) => match credentials.and_then(Credentials::header) {
+                Some(header) => header,
+                // The refusal itself says what is wrong.
+                None => return Ok((answer, operation)),
+            },
+            None => return Ok((answer, operation)),
         };
         self.follow(url, wanted, Some(&header)).await
     }
 
-    /// A token for `scope` from `realm`.
-    async fn token(
-        &self,
-        registry: &Url,
-        realm: &str,
-        service: Option<&str>,
-        scope: &str,
-        credentials: Option<&Credentials>,
-    ) -> Result<(String, std::time::Duration)> {
-        if let Some(Credentials::Token(token)) = credentials {
-            return Ok((token.clone(), std::time::Duration::from_secs(60)));
-        }
-        let malformed =
-            |reason: String| Error::Malformed { operation: format!("authorize for {registry}"), reason };
-        let mut url = Url::parse(realm).map_err(|error| malformed(format!("realm {realm:?}: {error}")))?;
-        // A registry that is itself in the clear has nothing to lose; another must not make secrets go in the clear.
-        let encrypted = url.scheme() == "https";
-        if !encrypted && (url.scheme() != "http" || registry.scheme() == "https") {
-            return Err(Error::Realm { authority: authority_of(registry), realm: realm.to_owned() });
-        }
-        {
-            let mut query = url.query_pairs_mut();
-            if let Some(service) = service {
-                query.append_pair("service", service);
-            }
-            query.append_pair("scope", scope);
-            if let Some(Credentials::Password { user, .. }) = credentials {
-                query.append_pair("account", user);
-            }
-        }
-        let header = credentials.map(Credentials::header);
-        let (answer, operation) = self.follow(url, &Wanted::default(), header.as_deref()).await?;
-        let status = answer.status();
-        let bytes = read_all(answer, SHORT, &operation).await?;
-        if status == StatusCode::UNAUTHORIZED || status == StatusCode::FORBIDDEN {
-            let message = words(&bytes, "incorrect username or password");
-            return Err(Error::Denied { repository: repository_of(scope), message });
-        }
-        if !status.is_success() {
-            return Err(Error::Status { operation, status, message: words(&bytes, "no token") });
-        }
-        TokenAnswer::read(&bytes).map_err(malformed)
-    }
-
     /// Sends a request and follows redirections. Authorization stays with the first host.
-    async fn follow(
+    pub(crate) async fn follow(
         &self,
         first: Url,
         wanted: &Wanted<'_>,
@@ -220,9 +194,10 @@ impl Client {
     ) -> Result<(Response<Incoming>, String)> {
         let mut url = first.clone();
         for _ in 0..=REDIRECTS {
-            let operation = format!("GET {}", without_query(&url));
+            let method = if wanted.head { Method::HEAD } else { Method::GET };
+            let operation = format!("{method} {}", without_query(&url));
             let header = authorization.filter(|_| url.origin() == first.origin());
-            let request = self.request(&url, wanted, header, &operation)?;
+            let request = self.wanted(method, &url, wanted, header, &operation)?;
             let answer = self.endpoint(&url, &operation)?.send(request, &operation).await?;
             if !answer.status().is_redirection() {
                 return Ok((answer, operation));
@@ -243,35 +218,49 @@ impl Client {
         })
     }
 
-    fn request(
+    fn wanted(
         &self,
+        method: Method,
         url: &Url,
         wanted: &Wanted<'_>,
         authorization: Option<&str>,
         operation: &str,
-    ) -> Result<Request<Empty<Bytes>>> {
-        let path = match url.query() {
-            Some(query) => format!("{}?{query}", url.path()),
-            None => url.path().to_owned(),
-        };
-        let mut request =
-            Request::get(path).header(HOST, authority_of(url)).header(USER_AGENT, &self.config().agent);
+    ) -> Result<Request<Outgoing>> {
+        let mut request = self.request(method, url, authorization, operation)?;
         for media_type in wanted.accept {
             request = request.header(ACCEPT, *media_type);
         }
         if wanted.from > 0 {
             request = request.header(RANGE, format!("bytes={}-", wanted.from));
         }
-        let malformed = |reason: String| Error::Malformed { operation: operation.to_owned(), reason };
+        let body = Empty::new().map_err(|never| match never {}).boxed_unsync();
+        request.body(body).map_err(|error| Error::malformed(operation, error))
+    }
+
+    /// The beginning of a request, with the headers that all have.
+    pub(crate) fn request(
+        &self,
+        method: Method,
+        url: &Url,
+        authorization: Option<&str>,
+        operation: &str,
+    ) -> Result<http::request::Builder> {
+        let path = match url.query() {
+            Some(query) => format!("{}?{query}", url.path()),
+            None => url.path().to_owned(),
+        };
+        let mut request = Request::builder().method(method).uri(path);
+        request = request.header(HOST, authority_of(url)).header(USER_AGENT, &self.config().agent);
         if let Some(value) = authorization {
-            let mut value = HeaderValue::from_str(value).map_err(|error| malformed(error.to_string()))?;
+            let mut value =
+                HeaderValue::from_str(value).map_err(|error| Error::malformed(operation, error))?;
             value.set_sensitive(true);
             request = request.header(AUTHORIZATION, value);
         }
-        request.body(Empty::new()).map_err(|error| malformed(error.to_string()))
+        Ok(request)
     }
 
-    fn endpoint(&self, url: &Url, operation: &str) -> Result<Endpoint> {
+    pub(crate) fn endpoint(&self, url: &Url, operation: &str) -> Result<Endpoint> {
         let malformed =
             |reason: &str| Error::Malformed { operation: operation.to_owned(), reason: reason.to_owned() };
         let host = url.host_str().ok_or_else(|| malformed("the address has no host"))?;
@@ -331,22 +320,18 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn authority_of(url: &Url) -> String {
+pub(crate) fn authority_of(url: &Url) -> String {
     let host = url.host_str().unwrap_or_default();
     url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }
 
 /// Addresses of storages carry signatures in their queries, which are not for logs.
-fn without_query(url: &Url) -> String {
+pub(crate) fn without_query(url: &Url) -> String {
     let mut url = url.clone();
     url.set_query(None);
     let _ = url.set_password(None);
     let _ = url.set_username("");
     url.to_string()
-}
-
-fn repository_of(scope: &str) -> String {
-    scope.split(':').nth(1).unwrap_or(scope).to_owned()
 }
 
 /// The whole body of an answer, if it is no longer than `limit` bytes.
@@ -385,7 +370,7 @@ pub(crate) async fn refusal(
 }
 
 /// The registry's own words (distribution specification, section "Error Codes"), or `otherwise`.
-fn words(bytes: &[u8], otherwise: &str) -> String {
+pub(crate) fn words(bytes: &[u8], otherwise: &str) -> String {
     #[derive(Deserialize)]
     struct Errors {
         #[serde(default)]

@@ -2,12 +2,13 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{HeaderValue, PROXY_AUTHORIZATION};
 use http::{Request, Response};
-use http_body_util::Empty;
+use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -24,6 +25,13 @@ use crate::{Error, Result};
 const CONNECT: Duration = Duration::from_secs(30);
 /// Time between two signs of life.
 pub(crate) const SILENCE: Duration = Duration::from_secs(60);
+
+/// The body of a request.
+pub(crate) type Outgoing = UnsyncBoxBody<Bytes, io::Error>;
+
+/// Extension of a request with a long body: bytes of it that were sent. While they grow, the answer is waited for.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Sent(pub Arc<AtomicU64>);
 
 /// Where to connect to.
 #[derive(Debug, Clone)]
@@ -46,11 +54,7 @@ impl Endpoint {
     }
 
     /// Sends a request and waits for the answer's head.
-    pub async fn send(
-        &self,
-        mut request: Request<Empty<Bytes>>,
-        operation: &str,
-    ) -> Result<Response<Incoming>> {
+    pub async fn send(&self, mut request: Request<Outgoing>, operation: &str) -> Result<Response<Incoming>> {
         let (host, port) = match &self.proxy {
             Some(proxy) => (proxy.host.as_str(), proxy.port),
             None => (self.host.as_str(), self.port),
@@ -92,7 +96,7 @@ impl Endpoint {
     /// Puts the whole address into the request, as proxies want it (RFC 9112, 3.2.2).
     fn address_to_proxy(
         &self,
-        request: &mut Request<Empty<Bytes>>,
+        request: &mut Request<Outgoing>,
         proxy: &Proxy,
     ) -> std::result::Result<(), http::Error> {
         *request.uri_mut() = format!("http://{}{}", self.authority(), request.uri()).parse::<http::Uri>()?;
@@ -148,7 +152,7 @@ impl Endpoint {
     async fn exchange<S>(
         &self,
         stream: S,
-        request: Request<Empty<Bytes>>,
+        request: Request<Outgoing>,
         operation: &str,
     ) -> Result<Response<Incoming>>
     where
@@ -162,9 +166,19 @@ impl Endpoint {
                 tracing::debug!(%error, "a registry's connection ended");
             }
         });
-        match timeout(SILENCE, sender.send_request(request)).await {
-            Ok(outcome) => outcome.map_err(failed),
-            Err(_) => Err(Error::Timeout { operation: operation.to_owned(), seconds: SILENCE.as_secs() }),
+        let sent = request.extensions().get::<Sent>().cloned().unwrap_or_default();
+        let mut before = 0;
+        let answer = sender.send_request(request);
+        tokio::pin!(answer);
+        loop {
+            if let Ok(outcome) = timeout(SILENCE, &mut answer).await {
+                return outcome.map_err(failed);
+            }
+            let now = sent.0.load(Ordering::Relaxed);
+            if now == before {
+                return Err(Error::Timeout { operation: operation.to_owned(), seconds: SILENCE.as_secs() });
+            }
+            before = now;
         }
     }
 }

@@ -71,6 +71,20 @@ pub enum Error {
         /// The registry's words.
         message: String,
     },
+    /// A push or login is refused.
+    #[error("{message}")]
+    Refused {
+        /// The registry's words.
+        message: String,
+    },
+    /// What was to be sent could not be read.
+    #[error("reading {digest} to send it: {source}")]
+    Feed {
+        /// The blob.
+        digest: Digest,
+        /// Why.
+        source: io::Error,
+    },
     /// Too many requests.
     #[error("toomanyrequests: {message}")]
     TooManyRequests {
@@ -133,7 +147,11 @@ impl Error {
 
     /// The registry refuses access; as Docker has it, that may mean that there is no such repository.
     pub fn is_denied(&self) -> bool {
-        matches!(self, Self::Denied { .. })
+        matches!(self, Self::Denied { .. } | Self::Refused { .. })
+    }
+
+    pub(crate) fn malformed(operation: &str, reason: impl std::fmt::Display) -> Self {
+        Self::Malformed { operation: operation.to_owned(), reason: reason.to_string() }
     }
 
     /// Another attempt may succeed.

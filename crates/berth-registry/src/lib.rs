@@ -12,17 +12,22 @@ mod client;
 mod config;
 mod connection;
 mod error;
+mod login;
 mod manifest;
 mod proxy;
 mod tls;
+mod token;
+mod upload;
 
 pub use auth::Credentials;
 pub use blob::BlobStream;
 pub use client::Client;
 pub use config::RegistryConfig;
 pub use error::Error;
+pub use login::Login;
 pub use manifest::ManifestAnswer;
 pub use proxy::{Proxies, without_credentials};
+pub use upload::{Begun, Feed, Mount};
 
 /// A result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

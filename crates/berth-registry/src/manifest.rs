@@ -28,7 +28,7 @@ impl Client {
             Some(digest) => digest.to_string(),
             None => reference.tag().unwrap_or("latest").to_owned(),
         };
-        let wanted = Wanted { accept, from: 0 };
+        let wanted = Wanted { accept, ..Wanted::default() };
         let (answer, operation) = self.get(reference, &format!("manifests/{name}"), &wanted).await?;
         if !answer.status().is_success() {
             let unknown = |message| Error::ManifestUnknown { reference: reference.familiar(), message };

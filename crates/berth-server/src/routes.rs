@@ -7,6 +7,7 @@ mod exec;
 mod images;
 mod legacy;
 mod networks;
+mod registry;
 mod requests;
 mod save;
 mod stats;
@@ -161,7 +162,7 @@ async fn image_route(call: Call, segments: &[&str]) -> Outcome {
         (&Method::GET, [name @ .., "get"]) => save::image(call, &name.join("/")).await,
         (&Method::GET, [name @ .., "history"]) => images::history(call, &name.join("/")).await,
         (&Method::POST, [name @ .., "tag"]) => images::tag(call, &name.join("/")).await,
-        (&Method::POST, [_, .., "push"]) => unsupported(&call),
+        (&Method::POST, [name @ .., "push"]) => registry::push(call, &name.join("/")).await,
         (&Method::DELETE, name @ [_, ..]) => images::remove(call, &name.join("/")).await,
         _ => Err(Failure::page_not_found()),
     }
@@ -181,8 +182,13 @@ async fn system_route(call: Call, segments: &[&str]) -> Outcome {
             Ok(answer::ok(&serde_json::json!({ "Volumes": [], "Warnings": null })))
         }
         (&Method::GET, ["system", "df"]) => usage::disk_usage(call).await,
-        (&Method::POST, ["auth" | "build" | "commit"])
-        | (_, ["volumes" | "plugins" | "build" | "distribution", ..]) => unsupported(&call),
+        (&Method::POST, ["auth"]) => registry::login(call).await,
+        (&Method::GET, ["distribution", name @ .., "json"]) => {
+            registry::distribution(call, &name.join("/")).await
+        }
+        (&Method::POST, ["build" | "commit"]) | (_, ["volumes" | "plugins" | "build", ..]) => {
+            unsupported(&call)
+        }
         _ => Err(Failure::page_not_found()),
     }
 }

@@ -18,7 +18,7 @@ use crate::root::PARTIAL;
 use crate::{Error, Lease, Result, Shared};
 
 /// Bytes written between two looks at the free space.
-const SPACE_CHECK_BYTES: u64 = 16 << 20;
+pub(crate) const SPACE_CHECK_BYTES: u64 = 16 << 20;
 
 /// What a blob is kept for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +65,10 @@ pub struct Blobs<'a> {
 impl<'a> Blobs<'a> {
     pub(crate) fn new(shared: &'a Arc<Shared>) -> Self {
         Self { shared }
+    }
+
+    pub(crate) fn shared(&self) -> &'a Arc<Shared> {
+        self.shared
     }
 
     /// A writer for a blob with an announced digest. What an interrupted writer left is gone on with from
@@ -256,7 +260,7 @@ fn check_digest(expected: &Digest, actual: Digest) -> Result<()> {
 }
 
 /// Syncs a complete file, renames it into its place and inserts its row.
-fn adopt(
+pub(crate) fn adopt(
     shared: &Shared,
     file: &File,
     from: &PathBuf,

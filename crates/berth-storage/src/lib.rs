@@ -16,6 +16,7 @@
 mod blobs;
 mod containers;
 mod database;
+mod draft;
 mod error;
 mod events;
 mod garbage;
@@ -35,6 +36,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use blobs::{BlobInfo, BlobKind, BlobWriter, Blobs, Expected};
 pub use containers::{ContainerRecord, Containers};
+pub use draft::BlobDraft;
 pub use error::{Error, Result};
 pub use events::Events;
 pub use images::{ImageRecord, Images, RemovedImage, Source, Tag};

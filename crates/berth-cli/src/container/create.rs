@@ -26,7 +26,7 @@ pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
     let mut request = request::read(matches, attached).map_err(|failure| complain(context, failure))?;
     let client = context.client().await?;
     proxies::add(&context.config.settings, client.host(), &flags::list(matches, "env"), &mut request);
-    let id = create(&client, matches, &request).await?;
+    let id = create(context, &client, matches, &request).await?;
     outln!("{id}");
     Ok(())
 }
@@ -41,7 +41,12 @@ pub fn complain(context: &Context, failure: Failure) -> Failure {
 }
 
 /// Creates a container, after pulling its image if it has to be; gives its ID.
-pub async fn create(client: &Client, matches: &ArgMatches, request: &CreateRequest) -> Outcome<String> {
+pub async fn create(
+    context: &Context,
+    client: &Client,
+    matches: &ArgMatches,
+    request: &CreateRequest,
+) -> Outcome<String> {
     let pull = flags::text(matches, "pull").unwrap_or("missing");
     if !matches!(pull, "always" | "missing" | "never") {
         return Err(Failure::new(format!(
@@ -65,7 +70,7 @@ pub async fn create(client: &Client, matches: &ArgMatches, request: &CreateReque
     let request = &request;
     let image = &request.config.image;
     if pull == "always" {
-        pull::pull(client, image, platform, quiet, true).await?;
+        pull::pull(context, client, image, platform, quiet, true).await?;
     }
     let path = Query::new()
         .set_some("name", flags::text(matches, "name"))
@@ -78,7 +83,7 @@ pub async fn create(client: &Client, matches: &ArgMatches, request: &CreateReque
                 // A closed stderr does not matter.
                 let _ = writeln!(std::io::stderr(), "Unable to find image '{}' locally", familiar(image));
             }
-            pull::pull(client, image, platform, quiet, true).await?;
+            pull::pull(context, client, image, platform, quiet, true).await?;
             client.post::<CreateResponse>(&path, request).await?
         }
         outcome => outcome?,

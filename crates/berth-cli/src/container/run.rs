@@ -33,7 +33,7 @@ pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
     join::require_terminal(attached.stdin, request.config.tty)?;
     let client = context.client().await.map_err(|failure| create::complain(context, failure))?;
     proxies::add(&context.config.settings, client.host(), &flags::list(matches, "env"), &mut request);
-    let id = create::create(&client, matches, &request)
+    let id = create::create(context, &client, matches, &request)
         .await
         .map_err(|failure| create::complain(context, failure))?;
     if detach {

@@ -5,6 +5,7 @@ mod list;
 mod load;
 mod progress;
 pub mod pull;
+mod push;
 mod remove;
 mod save;
 mod tag;
@@ -20,6 +21,7 @@ pub fn commands() -> Vec<Command> {
     vec![
         list::command().name("images"),
         pull::command(),
+        push::command(),
         load::command(),
         save::command(),
         remove::command().name("rmi"),
@@ -33,6 +35,7 @@ pub fn group_commands() -> Vec<Command> {
     vec![
         list::command().name("ls").alias("list"),
         pull::command(),
+        push::command(),
         load::command(),
         save::command(),
         remove::command().name("rm").aliases(["remove", "rmi"]),
@@ -44,7 +47,7 @@ pub fn group_commands() -> Vec<Command> {
 
 /// Whether a command without a group is about images.
 pub fn has(name: &str) -> bool {
-    matches!(name, "images" | "pull" | "load" | "save" | "rmi" | "tag" | "history")
+    matches!(name, "images" | "pull" | "push" | "load" | "save" | "rmi" | "tag" | "history")
 }
 
 /// What a command of the group is called without it.
@@ -61,6 +64,7 @@ pub async fn run(context: &Context, name: &str, matches: &ArgMatches) -> Outcome
     match name {
         "images" => list::run(context, matches).await,
         "pull" => pull::run(context, matches).await,
+        "push" => push::run(context, matches).await,
         "load" => load::run(context, matches).await,
         "save" => save::run(context, matches).await,
         "rmi" => remove::run(context, matches).await,

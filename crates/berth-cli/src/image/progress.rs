@@ -37,7 +37,7 @@ fn take(screen: &mut Screen, line: &[u8]) -> Outcome {
         .map_err(|error| Failure::new(format!("the daemon's progress makes no sense: {error}")))?;
     if !message.error.is_empty() {
         screen.end();
-        return Err(Failure::new(format!("Error response from daemon: {}", message.error)));
+        return Err(Failure::new(message.error));
     }
     screen.message(&message);
     Ok(())

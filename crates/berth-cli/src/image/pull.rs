@@ -6,6 +6,7 @@ use clap::{ArgMatches, Command};
 
 use super::progress::{self, To};
 use crate::context::Context;
+use crate::credentials;
 use crate::failure::{Failure, Outcome};
 use crate::flags::{self, on, one, switch};
 
@@ -33,7 +34,7 @@ pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
         outln!("Using default tag: latest");
     }
     let client = context.client().await?;
-    pull(&client, image, flags::platform(matches).as_deref(), quiet, false).await?;
+    pull(context, &client, image, flags::platform(matches).as_deref(), quiet, false).await?;
     outln!("{}", reference.with_default_tag().canonical());
     Ok(())
 }
@@ -43,7 +44,14 @@ fn reference(image: &str) -> Outcome<Reference> {
 }
 
 /// Brings an image. With `aside`, what happens is told on standard error.
-pub async fn pull(client: &Client, image: &str, platform: Option<&str>, quiet: bool, aside: bool) -> Outcome {
+pub async fn pull(
+    context: &Context,
+    client: &Client,
+    image: &str,
+    platform: Option<&str>,
+    quiet: bool,
+    aside: bool,
+) -> Outcome {
     let reference = reference(image)?.with_default_tag();
     let tag = match reference.digest() {
         Some(digest) => digest.to_string(),
@@ -54,7 +62,10 @@ pub async fn pull(client: &Client, image: &str, platform: Option<&str>, quiet: b
         .set("tag", &tag)
         .set_some("platform", platform)
         .on("/images/create");
-    let body = client.post_for_stream(&path).await?;
+    let body = match credentials::header(&context.config, &reference).await? {
+        Some(auth) => client.post_for_stream_with(&path, "x-registry-auth", &auth).await?,
+        None => client.post_for_stream(&path).await?,
+    };
     let to = match (quiet, aside) {
         (true, _) => To::Nowhere,
         (false, true) => To::Stderr,

@@ -120,7 +120,7 @@ impl Drop for Running {
 
 /// Runs `work` and streams its messages. A failure before the first message is an error of the request; one after it
 /// is the last message.
-async fn progress<F, R>(work: F) -> Outcome
+pub async fn progress<F, R>(work: F) -> Outcome
 where
     F: FnOnce(mpsc::Sender<JsonMessage>) -> R,
     R: Future<Output = Result<(), Error>> + Send + 'static,

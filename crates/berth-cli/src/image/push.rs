@@ -1,0 +1,69 @@
+//! `push`.
+
+use berth_client::Query;
+use berth_oci::{Platform, Reference};
+use clap::{ArgMatches, Command};
+
+use super::progress::{self, To};
+use crate::context::Context;
+use crate::credentials;
+use crate::failure::{Failure, Outcome};
+use crate::flags::{self, on, one, switch};
+
+/// The command.
+pub fn command() -> Command {
+    Command::new("push").about("Brings an image to a registry").defer(|command| {
+        command
+            .arg(switch("all-tags").short('a').help("Push all tags of the repository"))
+            .arg(switch("disable-content-trust").default_value("true").hide(true))
+            .arg(one("platform", "OS/ARCH").help("Fail unless the image is for this platform"))
+            .arg(switch("quiet").short('q').help("Print only the image's name"))
+            .arg(flags::operand("image"))
+    })
+}
+
+/// Runs it.
+pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
+    let (all, quiet) = (on(matches, "all-tags"), on(matches, "quiet"));
+    let platform = flags::text(matches, "platform").filter(|platform| !platform.is_empty());
+    let platform = platform.map(platform_json).transpose()?;
+    let image = flags::text(matches, "image").unwrap_or_default();
+    let given: Reference = image
+        .parse()
+        .map_err(|error: berth_oci::reference::ReferenceError| Failure::new(error.to_string()))?;
+    let is_bare = given.tag().is_none() && given.digest().is_none();
+    if all && !is_bare {
+        return Err(Failure::new("tag can't be used with --all-tags/-a"));
+    }
+    if given.digest().is_some() {
+        return Err(Failure::new("cannot push a digest reference"));
+    }
+    let reference = if all { given } else { given.with_default_tag() };
+    if !all && is_bare && !quiet {
+        outln!("Using default tag: latest");
+    }
+    let auth = credentials::header(&context.config, &reference).await?;
+    let client = context.client().await?;
+    let path = Query::new()
+        .set_some("tag", reference.tag())
+        .set_some("platform", platform.as_deref())
+        .on(&format!("/images/{}/push", reference.familiar_repository()));
+    // There is always one, as Docker's daemons want it.
+    let auth = auth.unwrap_or_else(|| NOTHING.to_owned());
+    let body = client.post_for_stream_with(&path, "x-registry-auth", &auth).await?;
+    progress::show(body, if quiet { To::Nowhere } else { To::Stdout }).await?;
+    if quiet {
+        outln!("{}", reference.canonical());
+    }
+    Ok(())
+}
+
+/// `{}` as the header has it.
+const NOTHING: &str = "e30=";
+
+fn platform_json(text: &str) -> Outcome<String> {
+    let platform: Platform = text.parse().map_err(|error: berth_oci::platform::PlatformError| {
+        Failure::new(format!("Invalid platform {text}: {error}"))
+    })?;
+    serde_json::to_string(&platform).map_err(|error| Failure::new(error.to_string()))
+}

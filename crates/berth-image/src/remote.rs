@@ -1,0 +1,69 @@
+//! What a registry tells without anything being stored.
+
+use berth_oci::media_type::{ACCEPTED, OCI_INDEX, OCI_MANIFEST};
+use berth_oci::{Descriptor, Document, ImageConfig, Platform, Reference};
+use berth_registry::{Credentials, Login};
+
+use crate::pull::fetch_config;
+use crate::{Images, Result};
+
+/// What a registry has under a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Distribution {
+    /// The manifest or index.
+    pub descriptor: Descriptor,
+    /// What it is for.
+    pub platforms: Vec<Platform>,
+}
+
+impl Images {
+    /// Tries credentials for the registry `domain`.
+    ///
+    /// # Errors
+    /// The registry refuses them, or cannot be reached.
+    pub async fn login(&self, domain: &str, credentials: Option<Credentials>) -> Result<Login> {
+        let registry = self.registry(domain, credentials);
+        Ok(registry.login(domain).await?)
+    }
+
+    /// Asks a registry what `reference` names.
+    ///
+    /// # Errors
+    /// What the registry says; documents that make no sense.
+    pub async fn distribution(
+        &self,
+        reference: &Reference,
+        credentials: Option<Credentials>,
+    ) -> Result<Distribution> {
+        let reference = reference.clone().with_default_tag();
+        let registry = self.registry(reference.domain(), credentials);
+        let answer = registry.manifest(&reference, &ACCEPTED).await?;
+        let size = answer.bytes.len() as u64;
+        let (kind, platforms) = match Document::read(&answer.bytes, answer.media_type.as_deref())? {
+            Document::Index(index) => {
+                let platforms = index.manifests.into_iter().filter_map(|manifest| manifest.platform);
+                (named(index.media_type, &answer.media_type, OCI_INDEX), platforms.collect())
+            }
+            Document::Manifest(manifest) => {
+                let config = fetch_config(&registry, &reference, &manifest.config).await?;
+                let platform = ImageConfig::read(&config)?.platform();
+                (named(manifest.media_type, &answer.media_type, OCI_MANIFEST), vec![platform])
+            }
+        };
+        Ok(Distribution { descriptor: Descriptor::new(&kind, answer.digest, size), platforms })
+    }
+
+    /// A client of registries with credentials for one of them.
+    pub(crate) fn registry(&self, domain: &str, credentials: Option<Credentials>) -> berth_registry::Client {
+        match credentials {
+            Some(credentials) => self.inner.registry.with_credentials(domain, credentials),
+            None => self.inner.registry.clone(),
+        }
+    }
+}
+
+/// What a document is: by its own words, the registry's, or its form.
+fn named(own: String, said: &Option<String>, usual: &str) -> String {
+    let found = Some(own).filter(|own| !own.is_empty()).or_else(|| said.clone());
+    found.unwrap_or_else(|| usual.to_owned())
+}

@@ -1,0 +1,46 @@
+//! What speaks to registries: pushes, logins, looks at what they have.
+
+use berth_api::auth::AuthConfig;
+use berth_api::version::ApiVersion;
+use berth_oci::Platform;
+
+use super::{Outcome, images};
+use crate::answer;
+use crate::call::Call;
+use crate::failure::Failure;
+
+/// Before this version the platform is not looked at.
+const WITH_PLATFORM: ApiVersion = ApiVersion::new(1, 46);
+
+pub async fn push(call: Call, name: &str) -> Outcome {
+    let platform = platform(&call)?;
+    let (name, tag) = (name.to_owned(), call.query.given("tag").map(str::to_owned));
+    let auth = call.registry_auth();
+    let engine = call.engine.clone();
+    images::progress(|messages| async move {
+        engine.image_push(&name, tag.as_deref(), platform, auth, messages).await
+    })
+    .await
+}
+
+fn platform(call: &Call) -> Result<Option<Platform>, Failure> {
+    let Some(text) = call.query.given("platform").filter(|_| call.version >= WITH_PLATFORM) else {
+        return Ok(None);
+    };
+    let platform: Platform = serde_json::from_str(text)
+        .map_err(|error| Failure::invalid(format!("failed to parse platform: {error}")))?;
+    if platform.os.is_empty() || platform.architecture.is_empty() {
+        return Err(Failure::invalid("both OS and Architecture must be provided"));
+    }
+    Ok(Some(platform))
+}
+
+pub async fn login(mut call: Call) -> Outcome {
+    let auth: AuthConfig = call.required_json().await?;
+    Ok(answer::ok(&call.engine.login(auth).await?))
+}
+
+pub async fn distribution(call: Call, name: &str) -> Outcome {
+    let auth = call.registry_auth();
+    Ok(answer::ok(&call.engine.distribution(name, auth).await?))
+}
