@@ -13,6 +13,14 @@ use crate::{Error, Images, Result, made};
 #[derive(Debug)]
 pub struct NewLayer(Unpacked);
 
+impl NewLayer {
+    /// Whether it is the tar without any entry.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.diff == Digest::of(&[0; 1024])
+    }
+}
+
 /// Holds the layers of an image that another is to stand on, until it is dropped.
 #[derive(Debug)]
 pub struct Held {
@@ -61,6 +69,14 @@ impl Images {
         })
     }
 
+    /// Fetches a file from a web server, with the proxies and certificates that registries are reached with.
+    ///
+    /// # Errors
+    /// Refusals, and failures to connect.
+    pub async fn fetch(&self, url: &url::Url) -> Result<berth_registry::Fetched> {
+        Ok(self.inner.registry.fetch(url).await?)
+    }
+
     /// Unpacks the layer that `archive` is, compressed or not. Blocks.
     ///
     /// # Errors
@@ -69,20 +85,20 @@ impl Images {
         unpack_unknown(self.storage(), name, archive).map(NewLayer)
     }
 
-    /// Records the image that `config`, which does not name the new layer yet, describes: the layers it has, and `layer`
-    /// on top of them. Gives its ID. Blocks.
+    /// Records the image that `config`, which does not name the new layer yet, describes: the layers it has, and `layer`,
+    /// if there is one, on top of them. Gives its ID. Blocks.
     ///
     /// # Errors
     /// A layer too many; a layer below that is gone; database and file errors.
     pub fn compose(
         &self,
         mut config: ImageConfig,
-        layer: NewLayer,
+        layer: Option<NewLayer>,
         name: Option<&Reference>,
     ) -> Result<Digest> {
         let storage = self.storage();
         "layers".clone_into(&mut config.rootfs.kind);
-        config.rootfs.diff_ids.push(layer.0.diff.clone());
+        config.rootfs.diff_ids.extend(layer.iter().map(|layer| layer.0.diff.clone()));
         let count = config.rootfs.diff_ids.len();
         if count > LAYER_LIMIT {
             return Err(berth_oci::config::ConfigError::TooManyLayers(count).into());
@@ -91,10 +107,10 @@ impl Images {
         let id = Digest::of(&bytes);
         let mut lease = storage.lease();
         let plan = Plan::new(storage, &config, &mut lease)?;
-        match count - plan.present {
-            0 => {}
-            1 => assemble::place(storage, &plan, vec![layer.0], &mut lease)?,
-            _ => return Err(Error::NotFound(plan.chains[count - 2].to_string())),
+        match (count - plan.present, layer) {
+            (0, _) => {}
+            (1, Some(layer)) => assemble::place(storage, &plan, vec![layer.0], &mut lease)?,
+            (missing, _) => return Err(Error::NotFound(plan.chains[count - missing].to_string())),
         }
         let made = made::manifest(storage, &id, bytes.len() as u64, plan.diffs.iter().zip(&plan.chains))?;
         for (digest, bytes) in [(&made.descriptor.digest, &made.bytes), (&id, &bytes)] {

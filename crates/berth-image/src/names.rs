@@ -218,6 +218,25 @@ impl Images {
         Ok(removed)
     }
 
+    /// Removes an image with its names if no container uses it and its names are still `names`; gives what is gone.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; database and file errors.
+    pub fn remove_unused(
+        &self,
+        id: &Digest,
+        names: &[Reference],
+        in_use: impl Fn(&Digest) -> Vec<InUse>,
+    ) -> Result<Vec<Removed>> {
+        let record = self.storage().images().get(id)?.ok_or_else(|| Error::NotFound(id.to_string()))?;
+        if !in_use(id).is_empty() || self.references(id)? != names {
+            return Ok(Vec::new());
+        }
+        let mut removed: Vec<Removed> = names.iter().map(|name| Removed::Untagged(name.familiar())).collect();
+        removed.extend(self.delete(&record)?);
+        Ok(removed)
+    }
+
     fn delete(&self, record: &ImageRecord) -> Result<Vec<Removed>> {
         let outcome = self.storage().images().remove(&record.id)?;
         let layers = outcome.layers.into_iter().map(Removed::Deleted);

@@ -212,7 +212,7 @@ impl Client {
     }
 
     /// Sends a request and follows redirections. Authorization stays with the first host.
-    async fn follow(
+    pub(crate) async fn follow(
         &self,
         first: Url,
         wanted: &Wanted<'_>,

@@ -12,6 +12,7 @@ mod client;
 mod config;
 mod connection;
 mod error;
+mod fetch;
 mod manifest;
 mod proxy;
 mod tls;
@@ -21,6 +22,7 @@ pub use blob::BlobStream;
 pub use client::Client;
 pub use config::RegistryConfig;
 pub use error::Error;
+pub use fetch::Fetched;
 pub use manifest::ManifestAnswer;
 pub use proxy::{Proxies, without_credentials};
 

@@ -1,10 +1,12 @@
 //! All routes of the API, in one place.
 
 mod attach;
+mod commit;
 mod containers;
 mod debug;
 mod exec;
 mod images;
+mod import;
 mod legacy;
 mod networks;
 mod requests;
@@ -121,7 +123,8 @@ async fn image_route(call: Call, segments: &[&str]) -> Outcome {
         (&Method::POST, ["create"]) => images::create(call).await,
         (&Method::POST, ["load"]) => images::load(call).await,
         (&Method::GET, ["get"]) => save::images(call).await,
-        (&Method::POST, ["prune"]) | (&Method::GET, ["search"]) => unsupported(call).await,
+        (&Method::POST, ["prune"]) => images::prune(call).await,
+        (&Method::GET, ["search"]) => unsupported(call).await,
         (&Method::GET, [name @ .., "json"]) => images::inspect(call, &name.join("/")).await,
         (&Method::GET, [name @ .., "get"]) => save::image(call, &name.join("/")).await,
         (&Method::GET, [name @ .., "history"]) => images::history(call, &name.join("/")).await,
@@ -146,7 +149,8 @@ async fn system_route(call: Call, segments: &[&str]) -> Outcome {
             Ok(answer::ok(&serde_json::json!({ "Volumes": [], "Warnings": null })))
         }
         (&Method::GET, ["system", "df"]) => usage::disk_usage(call).await,
-        (&Method::POST, ["auth" | "build" | "commit"])
+        (&Method::POST, ["commit"]) => commit::container(call).await,
+        (&Method::POST, ["auth" | "build"])
         | (_, ["volumes" | "plugins" | "build" | "distribution", ..]) => unsupported(call).await,
         _ => Err(Failure::page_not_found()),
     }
