@@ -1,6 +1,7 @@
 //! Commands about containers.
 
 mod attach;
+mod commit;
 mod create;
 mod devices;
 mod diff;
@@ -28,6 +29,8 @@ mod top;
 mod update;
 
 use clap::{ArgMatches, Command};
+
+pub use commit::new_name as new_image_name;
 
 use crate::context::Context;
 use crate::failure::Outcome;
@@ -62,6 +65,7 @@ fn all(list: Command, inspect: Command) -> Vec<Command> {
         remove::command(),
         diff::command(),
         export::command(),
+        commit::command(),
     ];
     all.extend(process::commands());
     all
@@ -84,6 +88,7 @@ pub async fn run(context: &Context, name: &str, matches: &ArgMatches) -> Outcome
         "rm" => remove::run(context, matches).await,
         "diff" => diff::run(context, matches).await,
         "export" => export::run(context, matches).await,
+        "commit" => commit::run(context, matches).await,
         "prune" => prune::run(context, matches).await,
         name => process::run(context, name, matches).await,
     }

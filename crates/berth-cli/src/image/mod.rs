@@ -1,9 +1,11 @@
 //! Commands about images.
 
 mod history;
+mod import;
 mod list;
 mod load;
 mod progress;
+mod prune;
 pub mod pull;
 mod remove;
 mod save;
@@ -21,6 +23,7 @@ pub fn commands() -> Vec<Command> {
         list::command().name("images"),
         pull::command(),
         load::command(),
+        import::command(),
         save::command(),
         remove::command().name("rmi"),
         tag::command(),
@@ -35,10 +38,12 @@ pub fn group_commands() -> Vec<Command> {
         list::command().name("ls").alias("list"),
         pull::command(),
         load::command(),
+        import::command(),
         save::command(),
         remove::command().name("rm").aliases(["remove", "rmi"]),
         tag::command(),
         history::command(),
+        prune::command(),
         inspect
             .arg(crate::flags::one("format", "TEMPLATE").short('f').help("Show by a Go template, or json"))
             .arg(crate::flags::operands("name")),
@@ -47,7 +52,7 @@ pub fn group_commands() -> Vec<Command> {
 
 /// Whether a command without a group is about images.
 pub fn has(name: &str) -> bool {
-    matches!(name, "images" | "pull" | "load" | "save" | "rmi" | "tag" | "history")
+    matches!(name, "images" | "pull" | "load" | "import" | "save" | "rmi" | "tag" | "history")
 }
 
 /// What a command of the group is called without it.
@@ -65,6 +70,8 @@ pub async fn run(context: &Context, name: &str, matches: &ArgMatches) -> Outcome
         "images" => list::run(context, matches).await,
         "pull" => pull::run(context, matches).await,
         "load" => load::run(context, matches).await,
+        "import" => import::run(context, matches).await,
+        "prune" => prune::run(context, matches).await,
         "save" => save::run(context, matches).await,
         "rmi" => remove::run(context, matches).await,
         "tag" => tag::run(context, matches).await,
