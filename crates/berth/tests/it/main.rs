@@ -21,6 +21,7 @@ macro_rules! with_both_clients {
 mod api;
 mod attach;
 mod awkward;
+mod commit;
 mod content;
 mod contexts;
 mod daemon;
