@@ -192,8 +192,13 @@ mod tests {
     fn xz(arguments: &[&str], data: &[u8]) -> Vec<u8> {
         use std::process::{Command, Stdio};
         let mut command = Command::new("xz");
-        let mut child =
-            command.args(["-c"]).args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut child = command
+            .args(["-c"])
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
         let mut input = child.stdin.take().unwrap();
         let data = data.to_vec();
         let writer = std::thread::spawn(move || input.write_all(&data).unwrap());
@@ -205,7 +210,9 @@ mod tests {
     #[test]
     fn xz_streams_are_read_to_the_last() {
         let text: Vec<u8> = (0..300_000u32).flat_map(|n| (n / 3).to_le_bytes()).collect();
-        for arguments in [&["-9e"][..], &["-0", "--check=crc32"], &["--x86", "--lzma2=preset=6", "--check=sha256"]] {
+        for arguments in
+            [&["-9e"][..], &["-0", "--check=crc32"], &["--x86", "--lzma2=preset=6", "--check=sha256"]]
+        {
             let whole = xz(arguments, &text);
             assert!(unpack(&whole).unwrap() == text, "{arguments:?}");
             for cut in [7, whole.len() / 2, whole.len() - 1] {

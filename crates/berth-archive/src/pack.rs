@@ -176,7 +176,13 @@ impl<W: Write> Packer<W> {
         if rest == 0 { Ok(()) } else { self.write(&[0; BLOCK][rest..]) }
     }
 
-    fn head(&mut self, stat: &Stat, path: &[u8], head: &Head, attributes: &[(Vec<u8>, Vec<u8>)]) -> Result<()> {
+    fn head(
+        &mut self,
+        stat: &Stat,
+        path: &[u8],
+        head: &Head,
+        attributes: &[(Vec<u8>, Vec<u8>)],
+    ) -> Result<()> {
         self.head_with(stat, path, head, attributes, Vec::new())
     }
 

@@ -195,9 +195,9 @@ fn pairs(instruction: &str, rest: &str) -> Result<Vec<(String, String)>> {
     let found = if first.contains('=') {
         let pair = |word: &String| match word.split_once('=') {
             Some((name, value)) => Ok((name.to_owned(), value.to_owned())),
-            None => wrong(format!(
-                "Syntax error - can't find = in {word:?}. Must be of the form: name=value"
-            )),
+            None => {
+                wrong(format!("Syntax error - can't find = in {word:?}. Must be of the form: name=value"))
+            }
         };
         words.iter().map(pair).collect::<Result<Vec<_>>>()?
     } else {
@@ -318,7 +318,8 @@ mod tests {
 
     #[test]
     fn health_checks_have_flags() {
-        let found = parse("HEALTHCHECK --interval=5s --retries=3 --timeout=0s CMD curl -f x || exit 1").unwrap();
+        let found =
+            parse("HEALTHCHECK --interval=5s --retries=3 --timeout=0s CMD curl -f x || exit 1").unwrap();
         let Instruction::Healthcheck(check) = &found[0] else { panic!("{found:?}") };
         assert_eq!(check.test, ["CMD-SHELL", "curl -f x || exit 1"]);
         assert_eq!((check.interval, check.retries, check.timeout), (Some(5_000_000_000), Some(3), None));

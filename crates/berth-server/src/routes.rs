@@ -150,8 +150,9 @@ async fn system_route(call: Call, segments: &[&str]) -> Outcome {
         }
         (&Method::GET, ["system", "df"]) => usage::disk_usage(call).await,
         (&Method::POST, ["commit"]) => commit::container(call).await,
-        (&Method::POST, ["auth" | "build"])
-        | (_, ["volumes" | "plugins" | "build" | "distribution", ..]) => unsupported(call).await,
+        (&Method::POST, ["auth" | "build"]) | (_, ["volumes" | "plugins" | "build" | "distribution", ..]) => {
+            unsupported(call).await
+        }
         _ => Err(Failure::page_not_found()),
     }
 }

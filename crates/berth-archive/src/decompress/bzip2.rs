@@ -152,7 +152,9 @@ impl Block {
             chain[*start as usize] |= (at as u32) << 8;
             *start += 1;
         }
-        let Some(first) = chain.get(origin as usize) else { return wrong("a block begins outside of itself") };
+        let Some(first) = chain.get(origin as usize) else {
+            return wrong("a block begins outside of itself");
+        };
         let (at, left) = (first >> 8, chain.len());
         *self = Self { chain, at, left, last: None, run: 0, repeat: 0, sum: !0, expected };
         Ok(())
@@ -200,7 +202,9 @@ fn used<R: BufRead>(bits: &mut Bits<R>) -> io::Result<Vec<u8>> {
     let mut found = Vec::with_capacity(256);
     for row in (0..16u8).filter(|row| rows >> (15 - row) & 1 == 1) {
         let columns = bits.number(16)?;
-        found.extend((0..16u8).filter(|column| columns >> (15 - column) & 1 == 1).map(|column| row * 16 + column));
+        found.extend(
+            (0..16u8).filter(|column| columns >> (15 - column) & 1 == 1).map(|column| row * 16 + column),
+        );
     }
     Ok(found)
 }
@@ -465,7 +469,8 @@ mod tests {
             let mut bad = short.clone();
             bad[at / 8] ^= 1 << (at % 8);
             // The level, the padding, and bits that no code uses.
-            let same = unpacked(&bad).map_or(true, |data| data == b"some text that is not long, not long, not long");
+            let same =
+                unpacked(&bad).map_or(true, |data| data == b"some text that is not long, not long, not long");
             assert!(same, "flip at {at}");
         }
         assert!(unpacked(&[&short[..], b"garbage"].concat()).is_err());

@@ -58,9 +58,8 @@ impl<W: Write> Walk<'_, W> {
     fn root(&mut self, here: &Opened) -> Result<()> {
         let below = self.lower.enter(&self.lower.root())?;
         let (Some(top), Some(old)) = (here.top(), below.top()) else { return Ok(()) };
-        let examine = |directory| {
-            rustix::fs::fstat(directory).map_err(|error| Error::file("examining", b"/", error))
-        };
+        let examine =
+            |directory| rustix::fs::fstat(directory).map_err(|error| Error::file("examining", b"/", error));
         let (new, before) = (examine(top)?, examine(old)?);
         let kept = attributes::all(top, c".")?;
         if !alike(&new, &before) || kept != attributes::all(old, c".")? {
@@ -234,7 +233,9 @@ mod tests {
         attribute(&long, "user.text", b"a\nb\0c=");
         use std::os::unix::ffi::OsStrExt as _;
         fs::write(upper.join(std::ffi::OsStr::from_bytes(b"not\xffutf8")), "y").unwrap();
-        for (name, at, size) in [("holes", 3 << 20, 8 << 20), ("last", (1 << 20) - 3, 1 << 20), ("none", 0, 0)] {
+        for (name, at, size) in
+            [("holes", 3 << 20, 8 << 20), ("last", (1 << 20) - 3, 1 << 20), ("none", 0, 0)]
+        {
             let file = File::create(upper.join(name)).unwrap();
             if size > 0 {
                 file.write_all_at(b"end", at).unwrap();
@@ -292,7 +293,9 @@ mod tests {
         let length = rustix::fs::lgetxattr(&long, "user.text", &mut value[..]).unwrap();
         assert_eq!(&value[..length], b"a\nb\0c=");
         assert_eq!(rustix::fs::lgetxattr(made.join("link"), "trusted.odd", &mut value[..]), Ok(4));
-        assert!(rustix::fs::lgetxattr(made.join("emptied"), "trusted.overlay.origin", &mut value[..]).is_err());
+        assert!(
+            rustix::fs::lgetxattr(made.join("emptied"), "trusted.overlay.origin", &mut value[..]).is_err()
+        );
         for (name, most) in [("holes", 64), ("last", 64), ("none", 0)] {
             let (new, old) = (made.join(name), root.join("upper").join(name));
             assert!(fs::metadata(&new).unwrap().blocks() <= most, "{name} is sparse");

@@ -55,8 +55,7 @@ pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
 /// Repository and tag of a new image; both empty without a name.
 pub fn new_name(name: Option<&str>) -> Outcome<(String, String)> {
     let Some(name) = name.filter(|name| !name.is_empty()) else { return Ok(Default::default()) };
-    let reference: Reference =
-        name.parse().map_err(|error| Failure::new(format!("{error}")))?;
+    let reference: Reference = name.parse().map_err(|error| Failure::new(format!("{error}")))?;
     if reference.digest().is_some() {
         return Err(Failure::new("refusing to create a tag with a digest reference"));
     }

@@ -50,9 +50,7 @@ pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
     }
     let input: Box<dyn Read + Send> = match source {
         "-" => Box::new(io::stdin()),
-        file => {
-            Box::new(File::open(file).map_err(|error| Failure::io(format!("open {file}"), &error))?)
-        }
+        file => Box::new(File::open(file).map_err(|error| Failure::io(format!("open {file}"), &error))?),
     };
     let body = context.client().await?.post_stream(&path, "application/x-tar", parts(input)).await?;
     progress::show(body, To::Stdout).await

@@ -72,7 +72,8 @@ mod tests {
         report.images_deleted =
             Some(vec![DeleteItem::Untagged("a:b".into()), DeleteItem::Deleted("sha256:cd".into())]);
         report.space_reclaimed = 123_456;
-        let expected = "Deleted Images:\nuntagged: a:b\ndeleted: sha256:cd\n\nTotal reclaimed space: 123.5kB\n";
+        let expected =
+            "Deleted Images:\nuntagged: a:b\ndeleted: sha256:cd\n\nTotal reclaimed space: 123.5kB\n";
         assert_eq!(shown(&report), expected);
     }
 }

@@ -233,11 +233,8 @@ fn complete(mine: &mut ContainerDefaults, own: ContainerDefaults) {
         mine.labels.entry(name).or_insert(value);
     }
     let name = crate::create::merge::variable_name;
-    let missing: Vec<String> = own
-        .env
-        .into_iter()
-        .filter(|own| !mine.env.iter().any(|mine| name(mine) == name(own)))
-        .collect();
+    let missing: Vec<String> =
+        own.env.into_iter().filter(|own| !mine.env.iter().any(|mine| name(mine) == name(own))).collect();
     mine.env.extend(missing);
     let is_empty = |words: &Option<Vec<String>>| words.as_ref().is_none_or(Vec::is_empty);
     if is_empty(&mine.entrypoint) {
@@ -299,7 +296,11 @@ mod tests {
         assert_eq!((found.user.as_str(), found.stop_signal.as_deref()), ("1", Some("SIGINT")));
         let mut found = image_part(&Config { entrypoint: list(&["/new"]), ..Config::default() });
         complete(&mut found, image_part(&own));
-        assert_eq!((found.cmd, found.entrypoint), (None, list(&["/new"])), "a new program has no old arguments");
+        assert_eq!(
+            (found.cmd, found.entrypoint),
+            (None, list(&["/new"])),
+            "a new program has no old arguments"
+        );
     }
 
     #[test]

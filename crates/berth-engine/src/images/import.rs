@@ -46,8 +46,7 @@ impl Engine {
         progress: Sender<JsonMessage>,
     ) -> Result<(), Error> {
         prepare(&request)?;
-        let address =
-            if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
+        let address = if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
         let url = Url::parse(&address)
             .map_err(|error| Error::InvalidParameter(format!("parse {address:?}: {error}")))?;
         let fetched = self.parts.images.fetch(&url).await?;
@@ -109,11 +108,7 @@ fn import(
         config: defaults,
         comment: request.message.clone(),
         rootfs: RootFs::default(),
-        history: vec![History {
-            created: Some(now),
-            comment: request.message.clone(),
-            ..History::default()
-        }],
+        history: vec![History { created: Some(now), comment: request.message.clone(), ..History::default() }],
         ..ImageConfig::default()
     };
     let id = parts.images.compose(config, Some(layer), request.name.as_ref())?;

@@ -107,8 +107,7 @@ impl<'a> Filter<'a> {
 
     /// Whether a name is among those asked for.
     fn is_named(&self, name: &str) -> bool {
-        !self.filters.has("reference")
-            || self.filters.get("reference").any(|wanted| is_like(wanted, name))
+        !self.filters.has("reference") || self.filters.get("reference").any(|wanted| is_like(wanted, name))
     }
 
     /// `tags` and `digests` are those names of the image that were asked for.

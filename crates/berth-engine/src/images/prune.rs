@@ -103,7 +103,8 @@ mod tests {
 
     fn selects(filters: &str, created: Option<i64>, names: &[&str]) -> Result<bool, String> {
         let now = Timestamp::new(1_700_000_000, 0).unwrap();
-        let selection = Selection::new(Filters::parse(filters).unwrap(), now).map_err(|error| error.to_string())?;
+        let selection =
+            Selection::new(Filters::parse(filters).unwrap(), now).map_err(|error| error.to_string())?;
         let created = created.map(|second| Timestamp::new(second, 0).unwrap());
         let id: Digest = format!("sha256:{}", "ab".repeat(32)).parse().unwrap();
         let record = ImageRecord { id, chain: None, size: 0, created };
@@ -132,7 +133,10 @@ mod tests {
         ] {
             assert_eq!(selects(filters, created, names), Ok(goes), "{filters} {names:?}");
         }
-        assert_eq!(selects(r#"{"dangling":["perhaps"]}"#, None, &[]), Err("invalid filter 'dangling=perhaps'".into()));
+        assert_eq!(
+            selects(r#"{"dangling":["perhaps"]}"#, None, &[]),
+            Err("invalid filter 'dangling=perhaps'".into())
+        );
         assert_eq!(selects(r#"{"name":["x"]}"#, None, &[]), Err("invalid filter 'name'".into()));
     }
 }

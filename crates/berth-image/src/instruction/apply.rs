@@ -160,7 +160,10 @@ mod tests {
         let line = |words: &[&str]| Some(words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>());
         let before = || ContainerDefaults { cmd: line(&["old"]), ..ContainerDefaults::default() };
         let after = applied(before(), "CMD new\nENTRYPOINT /e").unwrap();
-        assert_eq!((after.cmd, after.entrypoint), (line(&["/bin/sh", "-c", "new"]), line(&["/bin/sh", "-c", "/e"])));
+        assert_eq!(
+            (after.cmd, after.entrypoint),
+            (line(&["/bin/sh", "-c", "new"]), line(&["/bin/sh", "-c", "/e"]))
+        );
         let shell = ContainerDefaults { shell: line(&["/bash", "-x"]), ..before() };
         assert_eq!(applied(shell, "CMD a b").unwrap().cmd, line(&["/bash", "-x", "a b"]));
         assert_eq!(applied(before(), "ENTRYPOINT []").unwrap().entrypoint, None);
@@ -168,7 +171,15 @@ mod tests {
 
     #[test]
     fn senseless_values_are_refused() {
-        for text in ["EXPOSE x", "EXPOSE 70000", "EXPOSE 9-1", "EXPOSE 80/ip", "EXPOSE +1", "WORKDIR \"\"", "ENV a='x"] {
+        for text in [
+            "EXPOSE x",
+            "EXPOSE 70000",
+            "EXPOSE 9-1",
+            "EXPOSE 80/ip",
+            "EXPOSE +1",
+            "WORKDIR \"\"",
+            "ENV a='x",
+        ] {
             assert!(applied(ContainerDefaults::default(), text).is_err(), "{text}");
         }
     }

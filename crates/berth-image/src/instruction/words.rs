@@ -35,8 +35,7 @@ pub(super) fn split(text: &str) -> Vec<String> {
 
 /// Takes quotes and escapes away, and replaces variables by their values in `environment` (`NAME=value`).
 pub(super) fn expand(text: &str, environment: &[String]) -> Result<String> {
-    let mut expansion =
-        Expansion { text, rest: text.chars().peekable(), environment, out: String::new() };
+    let mut expansion = Expansion { text, rest: text.chars().peekable(), environment, out: String::new() };
     expansion.run()?;
     Ok(expansion.out)
 }
@@ -143,9 +142,10 @@ impl Expansion<'_> {
 
     fn name(&mut self) -> String {
         let mut name = String::new();
-        while let Some(character) = self.rest.next_if(|c| {
-            c.is_ascii_alphabetic() || *c == '_' || (c.is_ascii_digit() && !name.is_empty())
-        }) {
+        while let Some(character) = self
+            .rest
+            .next_if(|c| c.is_ascii_alphabetic() || *c == '_' || (c.is_ascii_digit() && !name.is_empty()))
+        {
             name.push(character);
         }
         name

@@ -18,7 +18,8 @@ pub async fn image(call: Call) -> Outcome {
     let engine = call.engine.clone();
     if source == "-" {
         let archive = reader(call.request);
-        return progress(|messages| async move { engine.image_import(request, archive, messages).await }).await;
+        return progress(|messages| async move { engine.image_import(request, archive, messages).await })
+            .await;
     }
     progress(|messages| async move { engine.image_import_from(request, &source, messages).await }).await
 }

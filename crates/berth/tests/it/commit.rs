@@ -132,7 +132,12 @@ with_both_clients! {
 #[test]
 fn a_container_frozen_for_a_commit_is_let_go_on_by_the_next_daemon() {
     let mut daemon = Daemon::start();
-    let id = daemon.background(&["busybox", "sh", "-c", "head -c 300000000 /dev/zero > /big; echo up; sleep 1000"]);
+    let id = daemon.background(&[
+        "busybox",
+        "sh",
+        "-c",
+        "head -c 300000000 /dev/zero > /big; echo up; sleep 1000",
+    ]);
     eventually("it wrote", || daemon.berth(&["logs", &id]).stdout.contains("up").then_some(()));
     let mut client = daemon.client(Client::Berth, &["commit", &id, "made"]).spawn().unwrap();
     eventually("it is paused", || (daemon.inspect(&id, "{{.State.Status}}") == "paused").then_some(()));
@@ -158,8 +163,12 @@ fn removal_meanwhile_leaves_a_whole_image_or_none() {
         let script = "for n in $(seq 400); do mkdir -p /d$n; echo $n > /d$n/f; done; echo up; sleep 1000";
         let id = daemon.background(&["busybox", "sh", "-c", script]);
         eventually("it wrote", || daemon.berth(&["logs", &id]).stdout.contains("up").then_some(()));
-        let client = daemon.client(Client::Berth, &["commit", &id]).stdout(std::process::Stdio::piped())
-            .stderr(std::process::Stdio::piped()).spawn().unwrap();
+        let client = daemon
+            .client(Client::Berth, &["commit", &id])
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
         let removed = daemon.berth(&["rm", "-f", &id]);
         let output = client.wait_with_output().unwrap();
         removed.ok();
