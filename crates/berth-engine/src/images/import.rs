@@ -21,6 +21,8 @@ use crate::{Engine, Error, op};
 
 /// Bytes between two messages of progress.
 const STEP: u64 = 512 << 10;
+/// Most that is read of an archive that nobody wants, in bytes.
+const DRAINED: u64 = 64 << 20;
 
 impl Engine {
     /// Makes an image of one layer, which is an archive, compressed or not. Tells the image's ID.
@@ -30,7 +32,18 @@ impl Engine {
         archive: Box<dyn Read + Send>,
         progress: Sender<JsonMessage>,
     ) -> Result<(), Error> {
-        let defaults = prepare(&request)?;
+        let defaults = match prepare(&request) {
+            Ok(defaults) => defaults,
+            Err(refusal) => {
+                // A client that cannot write its request would not see the answer.
+                let rest = blocking(move || {
+                    let _ = io::copy(&mut archive.take(DRAINED), &mut io::sink());
+                    Ok(())
+                });
+                rest.await?;
+                return Err(refusal);
+            }
+        };
         let parts = Arc::clone(&self.parts);
         let id = blocking(move || import(&parts, &request, defaults, archive)).await?;
         // A client that has gone is noticed by whoever runs the request.

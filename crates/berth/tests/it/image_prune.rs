@@ -189,7 +189,7 @@ fn the_answer_is_dockers() {
         "/v1.55/images/prune?filters=%7B%22dangling%22:%5B%22false%22%5D,%22label%22:%5B%22own%22%5D%7D",
     );
     let body: Value = serde_json::from_str(&body).unwrap();
-    assert_eq!((status, &body["SpaceReclaimed"]), (200, &json!(77)));
+    assert_eq!((status, &body["SpaceReclaimed"]), (200, &json!(77)), "{body}");
     assert_eq!(
         &body["ImagesDeleted"].as_array().unwrap()[..2],
         [json!({"Untagged": "gone:v1"}), json!({"Deleted": id})]
