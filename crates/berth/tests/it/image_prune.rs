@@ -14,8 +14,7 @@ fn load(daemon: &Daemon, name: &str, size: usize, created: &str, label: &str) ->
         Layer::new().file(&format!("of-{}", name.replace([':', '/'], "-")), 0o644, vec![b'x'; size]).bytes(),
     );
     let mut image = Image { layers, ..files::busybox() };
-    image.config["created"] = json!(created);
-    image.config["config"]["Labels"] = json!({ "own": label });
+    image.config["Labels"] = json!({ "own": label, "created": created });
     let path = files::write(daemon.root.path(), "made.tar", &image.docker_archive(name));
     daemon.berth(&["load", "-q", "-i", &path]).ok();
     daemon.inspect(name, "{{.Id}}")
