@@ -182,3 +182,12 @@ pub struct PruneResponse {
     /// Bytes freed.
     pub space_reclaimed: u64,
 }
+
+/// Answer to commit.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CommitResponse {
+    /// `sha256:…` of the new image.
+    #[serde(rename = "Id")]
+    pub id: String,
+}

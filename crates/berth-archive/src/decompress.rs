@@ -1,14 +1,20 @@
 //! Decompression in this process, chosen by the stream's first bytes.
 
+mod bzip2;
+
 use std::io::{self, BufRead, BufReader, Read};
 
 use flate2::bufread::MultiGzDecoder;
+use lzma_rust2::XzReader;
 
 use crate::{Error, Result};
 
 /// The largest zstd window accepted, as a power of two: 128 MiB, what `zstd` itself accepts by default. It bounds
 /// what one stream can make the decoder allocate.
 pub const ZSTD_WINDOW_LOG_MAX: u32 = 27;
+
+/// What an xz stream may make the decoder allocate, in KiB: enough for `xz -9`, whose dictionary has 64 MiB.
+const XZ_MEMORY: u32 = 160 << 10;
 
 /// Bytes of compressed input read at a time.
 const INPUT_BUFFER: usize = 128 * 1024;
@@ -22,20 +28,22 @@ pub enum Compression {
     Gzip,
     /// RFC 8878, one or several frames, skippable ones included.
     Zstd,
+    /// One or several streams, as `xz` writes them.
+    Xz,
+    /// One or several streams.
+    Bzip2,
 }
 
 impl Compression {
     /// Recognises a stream by its first bytes (four are enough; fewer mean [`Compression::None`]).
-    ///
-    /// # Errors
-    /// A format that is known but not supported: `xz`, `bzip2`.
-    pub fn detect(start: &[u8]) -> Result<Self> {
+    #[must_use]
+    pub fn detect(start: &[u8]) -> Self {
         match start {
-            [0x1f, 0x8b, ..] => Ok(Self::Gzip),
-            [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Ok(Self::Zstd),
-            [0xfd, b'7', b'z', b'X', ..] => Err(Error::UnsupportedCompression("xz")),
-            [b'B', b'Z', b'h', b'1'..=b'9', ..] => Err(Error::UnsupportedCompression("bzip2")),
-            _ => Ok(Self::None),
+            [0x1f, 0x8b, ..] => Self::Gzip,
+            [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Self::Zstd,
+            [0xfd, b'7', b'z', b'X', ..] => Self::Xz,
+            [b'B', b'Z', b'h', b'1'..=b'9', ..] => Self::Bzip2,
+            _ => Self::None,
         }
     }
 }
@@ -53,6 +61,8 @@ enum Inner<R: Read> {
     None(Input<R>),
     Gzip(Box<MultiGzDecoder<Input<R>>>),
     Zstd(Box<zstd::stream::read::Decoder<'static, Input<R>>>),
+    Xz(Box<XzReader<Input<R>>>),
+    Bzip2(Box<bzip2::Decoder<Input<R>>>),
 }
 
 impl<R: Read> Reader<R> {
@@ -68,14 +78,16 @@ impl<R: Read> Read for Reader<R> {
             Inner::None(input) => input.read(buf),
             Inner::Gzip(decoder) => decoder.read(buf),
             Inner::Zstd(decoder) => decoder.read(buf),
+            Inner::Xz(decoder) => decoder.read(buf),
+            Inner::Bzip2(decoder) => decoder.read(buf),
         }
     }
 }
 
-/// Detects gzip, zstd or no compression and returns the uncompressed stream. Blocks until the first bytes have come.
+/// Detects the compression and returns the uncompressed stream. Blocks until the first bytes have come.
 ///
 /// # Errors
-/// The first bytes cannot be read, or show a compression that is not supported.
+/// The first bytes cannot be read.
 pub fn reader<R: Read>(mut input: R) -> Result<Reader<R>> {
     let mut start = vec![0; 6];
     let mut filled = 0;
@@ -88,7 +100,7 @@ pub fn reader<R: Read>(mut input: R) -> Result<Reader<R>> {
         }
     }
     start.truncate(filled);
-    let compression = Compression::detect(&start)?;
+    let compression = Compression::detect(&start);
     let mut input = BufReader::with_capacity(INPUT_BUFFER, io::Cursor::new(start).chain(input));
     let inner = match compression {
         Compression::None => Inner::None(input),
@@ -99,6 +111,8 @@ pub fn reader<R: Read>(mut input: R) -> Result<Reader<R>> {
             decoder.window_log_max(ZSTD_WINDOW_LOG_MAX).map_err(Error::Read)?;
             Inner::Zstd(Box::new(decoder))
         }
+        Compression::Xz => Inner::Xz(Box::new(XzReader::new_mem_limit(input, true, XZ_MEMORY))),
+        Compression::Bzip2 => Inner::Bzip2(Box::new(bzip2::Decoder::new(input))),
     };
     Ok(Reader { compression, inner })
 }
@@ -175,10 +189,47 @@ mod tests {
         assert!(unpack(&data).is_err());
     }
 
+    fn xz(arguments: &[&str], data: &[u8]) -> Vec<u8> {
+        use std::process::{Command, Stdio};
+        let mut command = Command::new("xz");
+        let mut child = command
+            .args(["-c"])
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut input = child.stdin.take().unwrap();
+        let data = data.to_vec();
+        let writer = std::thread::spawn(move || input.write_all(&data).unwrap());
+        let output = child.wait_with_output().unwrap();
+        writer.join().unwrap();
+        output.stdout
+    }
+
     #[test]
-    fn other_compressions_are_named() {
-        let error = reader(&b"\xfd7zXZ\0rest"[..]).err().unwrap();
-        assert!(error.to_string().contains("xz"));
-        assert!(reader(&b"BZh91AY"[..]).is_err());
+    fn xz_streams_are_read_to_the_last() {
+        let text: Vec<u8> = (0..300_000u32).flat_map(|n| (n / 3).to_le_bytes()).collect();
+        for arguments in
+            [&["-9e"][..], &["-0", "--check=crc32"], &["--x86", "--lzma2=preset=6", "--check=sha256"]]
+        {
+            let whole = xz(arguments, &text);
+            assert!(unpack(&whole).unwrap() == text, "{arguments:?}");
+            for cut in [7, whole.len() / 2, whole.len() - 1] {
+                assert!(unpack(&whole[..cut]).is_err(), "{arguments:?} cut at {cut}");
+            }
+        }
+        let two = [xz(&[], b"first "), xz(&[], b"second")].concat();
+        assert_eq!(unpack(&two).unwrap(), b"first second");
+        let mut bad = xz(&[], &[7; 1000]);
+        let middle = bad.len() / 2;
+        bad[middle] ^= 0x10;
+        assert!(unpack(&bad).is_err());
+    }
+
+    #[test]
+    fn an_xz_dictionary_over_the_bound_is_refused() {
+        let data = xz(&["--lzma2=dict=512MiB"], b"little");
+        assert!(unpack(&data).is_err());
     }
 }

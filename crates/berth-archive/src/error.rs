@@ -48,9 +48,6 @@ pub enum Error {
         /// Bytes that a setting keeps free.
         keep: u64,
     },
-    /// A compression that is recognised but not supported.
-    #[error("archive is compressed with {0}, which is not supported")]
-    UnsupportedCompression(&'static str),
     /// Reading the stream failed (this includes decompression errors).
     #[error("reading the archive")]
     Read(#[source] io::Error),

@@ -3,6 +3,10 @@
 //! Entries are POSIX.1-2001 (ustar, with PAX records for what does not fit): directories before what they hold, the
 //! first name of a file before its hard links. Sockets have no form in a tar and are left out, as tar does.
 
+mod attributes;
+pub mod layer;
+mod sparse;
+
 use std::collections::HashMap;
 use std::ffi::{CStr, OsStr};
 use std::fs::File;
@@ -10,7 +14,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 
-use rustix::fs::{FileType, Mode, OFlags};
+use rustix::fs::{FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use tar::EntryType;
 
@@ -32,7 +36,7 @@ const CAPABILITY: &CStr = c"security.capability";
 /// # Errors
 /// File errors; a failed write. What was written is then no whole archive: it lacks its end.
 pub fn pack(overlay: &Overlay, out: impl Write) -> Result<()> {
-    let mut packer = Packer { out, links: HashMap::new(), buffer: vec![0; BUFFER] };
+    let mut packer = Packer::new(out, false);
     let mut pending = vec![overlay.root()];
     while let Some(place) = pending.pop() {
         let here = overlay.enter(&place)?;
@@ -45,8 +49,7 @@ pub fn pack(overlay: &Overlay, out: impl Write) -> Result<()> {
         // The next one taken is the last one put.
         pending.extend(inside.into_iter().rev());
     }
-    packer.write(&[0; 2 * BLOCK])?;
-    packer.out.flush().map_err(write_failed)
+    packer.finish()
 }
 
 fn below(here: &Opened, place: &Place, name: &CStr, found: &Found) -> Result<Option<Place>> {
@@ -58,7 +61,12 @@ struct Packer<W> {
     /// The first name of each file that has several, by device and inode.
     links: HashMap<(u64, u64), Vec<u8>>,
     buffer: Vec<u8>,
+    /// Whether holes and all extended attributes are kept, as a layer needs them.
+    whole: bool,
 }
+
+/// Extended attributes: names and values.
+type Attributes = Vec<(Vec<u8>, Vec<u8>)>;
 
 /// What one entry's header says beside its name.
 struct Head {
@@ -68,6 +76,16 @@ struct Head {
 }
 
 impl<W: Write> Packer<W> {
+    fn new(out: W, whole: bool) -> Self {
+        Self { out, links: HashMap::new(), buffer: vec![0; BUFFER], whole }
+    }
+
+    /// Writes the end of the tar.
+    fn finish(mut self) -> Result<()> {
+        self.write(&[0; 2 * BLOCK])?;
+        self.out.flush().map_err(write_failed)
+    }
+
     fn entry(&mut self, here: &Opened, name: &CStr, found: &Found, path: &[u8]) -> Result<()> {
         let mut head = Head { kind: EntryType::Regular, link: Vec::new(), size: 0 };
         match found.kind() {
@@ -83,7 +101,20 @@ impl<W: Write> Packer<W> {
             FileType::Fifo => head.kind = EntryType::Fifo,
             FileType::Socket | FileType::Unknown => return Ok(()),
         }
-        self.head(found, path, &head, None)
+        let attributes = self.attributes(here, name, found)?;
+        self.head(&found.stat, path, &head, &attributes)
+    }
+
+    /// What is kept of a file's extended attributes.
+    fn attributes(&self, here: &Opened, name: &CStr, found: &Found) -> Result<Attributes> {
+        if self.whole {
+            return attributes::all(here.directory(found), name);
+        }
+        if found.kind() != FileType::RegularFile {
+            return Ok(Attributes::new());
+        }
+        let value = here.attribute(found, name, CAPABILITY)?;
+        Ok(value.into_iter().map(|value| (CAPABILITY.to_bytes().to_vec(), value)).collect())
     }
 
     fn file(&mut self, here: &Opened, name: &CStr, found: &Found, path: &[u8]) -> Result<()> {
@@ -92,7 +123,7 @@ impl<W: Write> Packer<W> {
             let first = self.links.entry((stat.st_dev, stat.st_ino)).or_insert_with(|| path.to_vec());
             if first != path {
                 let head = Head { kind: EntryType::Link, link: first.clone(), size: 0 };
-                return self.head(found, path, &head, None);
+                return self.head(stat, path, &head, &[]);
             }
         }
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
@@ -107,13 +138,20 @@ impl<W: Write> Packer<W> {
             return Ok(());
         }
         let size = u64::try_from(stat.st_size).unwrap_or(0);
-        let capability = here.attribute(found, name, CAPABILITY)?;
+        let attributes = self.attributes(here, name, found)?;
+        if self.whole
+            && let Some(segments) = sparse::segments(&file, &stat, path)?
+        {
+            return self.sparse(file, path, &stat, &segments, &attributes);
+        }
         let head = Head { kind: EntryType::Regular, link: Vec::new(), size };
-        self.head(found, path, &head, capability.as_deref())?;
-        self.content(file, path, size)
+        self.head(&stat, path, &head, &attributes)?;
+        self.content(file, path, size)?;
+        self.pad(size)
     }
 
-    fn content(&mut self, mut file: File, path: &[u8], size: u64) -> Result<()> {
+    /// Copies `size` bytes from where `file` stands.
+    fn content(&mut self, mut file: impl Read, path: &[u8], size: u64) -> Result<()> {
         let mut left = size;
         while left > 0 {
             let most = usize::try_from(left).unwrap_or(usize::MAX).min(self.buffer.len());
@@ -130,7 +168,7 @@ impl<W: Write> Packer<W> {
             self.out.write_all(&self.buffer[..length]).map_err(write_failed)?;
             left -= length as u64;
         }
-        self.pad(size)
+        Ok(())
     }
 
     fn pad(&mut self, size: u64) -> Result<()> {
@@ -138,13 +176,31 @@ impl<W: Write> Packer<W> {
         if rest == 0 { Ok(()) } else { self.write(&[0; BLOCK][rest..]) }
     }
 
-    fn head(&mut self, found: &Found, path: &[u8], head: &Head, capability: Option<&[u8]>) -> Result<()> {
-        let stat = &found.stat;
+    fn head(
+        &mut self,
+        stat: &Stat,
+        path: &[u8],
+        head: &Head,
+        attributes: &[(Vec<u8>, Vec<u8>)],
+    ) -> Result<()> {
+        self.head_with(stat, path, head, attributes, Vec::new())
+    }
+
+    /// Writes an entry's header, after a PAX header with `first` and what does not fit.
+    fn head_with(
+        &mut self,
+        stat: &Stat,
+        path: &[u8],
+        head: &Head,
+        attributes: &[(Vec<u8>, Vec<u8>)],
+        first: Vec<u8>,
+    ) -> Result<()> {
         let mut path = path.to_vec();
         if head.kind == EntryType::Directory {
             path.push(b'/');
         }
-        let records = records(&path, head, stat, capability);
+        let mut records = first;
+        add_records(&mut records, &path, head, stat, attributes);
         if !records.is_empty() {
             let mut header = tar::Header::new_ustar();
             header.set_entry_type(EntryType::XHeader);
@@ -185,17 +241,22 @@ impl<W: Write> Packer<W> {
 }
 
 /// PAX records for what a ustar header cannot say.
-fn records(path: &[u8], head: &Head, stat: &rustix::fs::Stat, capability: Option<&[u8]>) -> Vec<u8> {
-    let mut records = Vec::new();
+fn add_records(
+    records: &mut Vec<u8>,
+    path: &[u8],
+    head: &Head,
+    stat: &Stat,
+    attributes: &[(Vec<u8>, Vec<u8>)],
+) {
     if path.len() > 100 {
-        record(&mut records, "path", path);
+        record(records, b"path", path);
     }
     if head.link.len() > 100 {
-        record(&mut records, "linkpath", &head.link);
+        record(records, b"linkpath", &head.link);
     }
     let mut number = |name: &str, fits: bool, value: String| {
         if !fits {
-            record(&mut records, name, value.as_bytes());
+            record(records, name.as_bytes(), value.as_bytes());
         }
     };
     number("size", head.size <= SIZE_MAX, head.size.to_string());
@@ -203,20 +264,21 @@ fn records(path: &[u8], head: &Head, stat: &rustix::fs::Stat, capability: Option
     number("gid", stat.st_gid <= ID_MAX, stat.st_gid.to_string());
     let time = u64::try_from(stat.st_mtime);
     number("mtime", time.is_ok_and(|time| time <= SIZE_MAX), stat.st_mtime.to_string());
-    if let Some(value) = capability {
-        record(&mut records, "SCHILY.xattr.security.capability", value);
+    for (name, value) in attributes {
+        record(records, &[b"SCHILY.xattr.", name.as_slice()].concat(), value);
     }
-    records
 }
 
 /// Adds one record; its length counts itself.
-pub(crate) fn record(records: &mut Vec<u8>, name: &str, value: &[u8]) {
+pub(crate) fn record(records: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     let rest = name.len() + value.len() + 3;
     let mut length = rest + 1;
     while rest + length.to_string().len() != length {
         length = rest + length.to_string().len();
     }
-    records.extend_from_slice(format!("{length} {name}=").as_bytes());
+    records.extend_from_slice(format!("{length} ").as_bytes());
+    records.extend_from_slice(name);
+    records.push(b'=');
     records.extend_from_slice(value);
     records.push(b'\n');
 }
@@ -320,8 +382,8 @@ mod tests {
         #[test]
         fn records_are_read_back(value in proptest::collection::vec(any::<u8>(), 0..1200)) {
             let mut written = Vec::new();
-            record(&mut written, "path", &value);
-            record(&mut written, "uid", b"1");
+            record(&mut written, b"path", &value);
+            record(&mut written, b"uid", b"1");
             let read = crate::format::pax::records(&written).unwrap();
             prop_assert_eq!(&read, &vec![(&b"path"[..], &value[..]), (&b"uid"[..], &b"1"[..])]);
         }

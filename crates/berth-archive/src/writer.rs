@@ -47,7 +47,7 @@ impl<W: Write> Writer<W> {
         self.end()?;
         if size > SIZE_MAX {
             let mut records = Vec::new();
-            record(&mut records, "size", size.to_string().as_bytes());
+            record(&mut records, b"size", size.to_string().as_bytes());
             self.header("PaxHeaders/entry", EntryType::XHeader, 0o644, records.len() as u64)?;
             self.out.write_all(&records)?;
             self.out.write_all(&[0; BLOCK][..padding(records.len() as u64)])?;

@@ -90,7 +90,7 @@ fn change((path, kind): (Vec<u8>, Kind)) -> Change {
 }
 
 /// Where something is mounted, links on the way followed inside the container's root; without leading slashes.
-fn mounted(root: &Overlay, definition: &Definition) -> HashSet<Vec<u8>> {
+pub(crate) fn mounted(root: &Overlay, definition: &Definition) -> HashSet<Vec<u8>> {
     let defaults = berth_runtime::defaults::mounts(definition.host.privileged, 0);
     let defaults = defaults.iter().map(|mount| mount.destination().to_string_lossy().into_owned());
     let planned = definition.mounts.iter().map(|plan| plan.destination.clone());

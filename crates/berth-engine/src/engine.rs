@@ -59,6 +59,8 @@ pub(crate) struct Parts {
     pub closing: AtomicBool,
     /// A removal of all unused containers is under way.
     pub pruning: AtomicBool,
+    /// The same of all unused images.
+    pub pruning_images: AtomicBool,
     /// The subnet that was chosen is on the disk.
     pub gateway_kept: AtomicBool,
     /// A task waits for the end of the net process.
@@ -91,6 +93,7 @@ impl Parts {
             cpus: crate::system::cpus(),
             closing: AtomicBool::new(false),
             pruning: AtomicBool::new(false),
+            pruning_images: AtomicBool::new(false),
             gateway_kept: AtomicBool::new(false),
             net_watched: AtomicBool::new(false),
             storage,

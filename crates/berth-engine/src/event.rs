@@ -66,6 +66,15 @@ pub enum ContainerEvent {
     Top,
     /// Its file system was exported.
     Export,
+    /// An image was made of it.
+    Commit {
+        /// What was said about it.
+        comment: String,
+        /// The image's ID.
+        image: String,
+        /// The image's name; empty without one.
+        reference: String,
+    },
     /// It has other limits, or another restart policy.
     Update,
     /// A process was prepared.
@@ -105,6 +114,10 @@ pub enum ImageEvent {
     Push,
     /// It came from an archive.
     Load,
+    /// It was made of a container.
+    Create,
+    /// It was made of an archive of files.
+    Import,
     /// It was written to an archive.
     Save,
     /// It got a name.
@@ -151,6 +164,11 @@ pub enum Event {
     },
     /// Unused containers were removed together.
     ContainersPruned {
+        /// Bytes that this freed.
+        reclaimed: u64,
+    },
+    /// Unused images were removed together.
+    ImagesPruned {
         /// Bytes that this freed.
         reclaimed: u64,
     },
@@ -203,6 +221,14 @@ impl ContainerEvent {
                 let seconds = ran.as_secs().to_string();
                 ("die".into(), vec![("exitCode", code.to_string()), ("execDuration", seconds)])
             }
+            ContainerEvent::Commit { comment, image, reference } => (
+                "commit".into(),
+                vec![
+                    ("comment", comment.clone()),
+                    ("imageID", image.clone()),
+                    ("imageRef", reference.clone()),
+                ],
+            ),
             ContainerEvent::Kill { signal } => ("kill".into(), vec![("signal", signal.to_string())]),
             ContainerEvent::Rename { old } => ("rename".into(), vec![("oldName", old.clone())]),
             ContainerEvent::Resize { rows, columns } => {
@@ -242,11 +268,17 @@ impl Event {
                 let attributes = StringMap::from([("reclaimed".into(), reclaimed.to_string())]);
                 ("container", String::new(), "prune".to_owned(), attributes, String::new())
             }
+            Event::ImagesPruned { reclaimed } => {
+                let attributes = StringMap::from([("reclaimed".into(), reclaimed.to_string())]);
+                ("image", String::new(), "prune".to_owned(), attributes, String::new())
+            }
             Event::Image { id, name, labels, event } => {
                 let action = match event {
                     ImageEvent::Pull => "pull",
                     ImageEvent::Push => "push",
                     ImageEvent::Load => "load",
+                    ImageEvent::Create => "create",
+                    ImageEvent::Import => "import",
                     ImageEvent::Save => "save",
                     ImageEvent::Tag => "tag",
                     ImageEvent::Untag => "untag",

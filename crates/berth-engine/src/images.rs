@@ -1,7 +1,10 @@
 //! Images, as clients list, fetch, name, save and remove them.
 
+mod commit;
+mod import;
 mod list;
 mod messages;
+mod prune;
 mod push;
 mod save;
 
@@ -19,6 +22,8 @@ use crate::engine::Parts;
 use crate::event::{Event, ImageEvent};
 use crate::inspect::STORAGE_DRIVER;
 use crate::{Engine, Error};
+
+pub(crate) use commit::is_left_frozen;
 
 /// Progress of layers that waits for a slow client.
 const QUEUE: usize = 64;
@@ -151,19 +156,24 @@ fn credentials(auth: auth::AuthConfig) -> Option<Credentials> {
 
 fn remove(parts: &Parts, name: &str, force: bool) -> Result<Vec<image::DeleteItem>, Error> {
     let (id, removed) = parts.images.remove(name, force, |id| parts.users(id))?;
+    Ok(removed_items(parts, &id, removed))
+}
+
+/// What is gone, as clients are told, with its events.
+fn removed_items(parts: &Parts, id: &Digest, removed: Vec<Removed>) -> Vec<image::DeleteItem> {
     let items = removed.into_iter().map(|item| match item {
         Removed::Untagged(name) => {
-            parts.image_event(&id, &id.to_string(), ImageEvent::Untag);
+            parts.image_event(id, &id.to_string(), ImageEvent::Untag);
             image::DeleteItem::Untagged(name)
         }
         Removed::Deleted(gone) => {
-            if gone == id {
+            if gone == *id {
                 parts.image_event(&gone, &gone.to_string(), ImageEvent::Delete);
             }
             image::DeleteItem::Deleted(gone.to_string())
         }
     });
-    Ok(items.collect())
+    items.collect()
 }
 
 /// Tags and digests of an image, as people write them.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use berth_api::container::{Config, HostConfig, UpdateRequest};
 use berth_api::filter::Filters;
+use berth_oci::{Platform, Reference};
 use jiff::Timestamp;
 
 use crate::Error;
@@ -183,6 +184,52 @@ impl Update {
         changes.pids_limit = changes.pids_limit.map(|limit| limit.max(0));
         Self { changes }
     }
+}
+
+/// Makes an image of a container.
+#[derive(Debug, Clone, Default)]
+pub struct Commit {
+    /// The container.
+    pub container: String,
+    /// The name that the image gets, if any.
+    pub name: Option<Reference>,
+    /// For the image's history.
+    pub comment: String,
+    /// Who made it.
+    pub author: String,
+    /// Freeze the container meanwhile.
+    pub pause: bool,
+    /// What the image's containers are by default; what it leaves open is the container's.
+    pub config: Option<Config>,
+    /// Instructions that change this.
+    pub changes: Vec<String>,
+}
+
+/// Makes an image of an archive of files.
+#[derive(Debug, Clone, Default)]
+pub struct Import {
+    /// The name that the image gets, if any.
+    pub name: Option<Reference>,
+    /// For the image's history.
+    pub message: String,
+    /// Instructions that say what its containers are by default.
+    pub changes: Vec<String>,
+    /// What it is made for; `None` for this machine.
+    pub platform: Option<Platform>,
+}
+
+/// Reads the name of a new image from two query parameters; none if there is no repository.
+pub fn new_image_name(repository: &str, tag: &str) -> Result<Option<Reference>, Error> {
+    if repository.is_empty() {
+        return Ok(None);
+    }
+    let invalid = |error: berth_oci::reference::ReferenceError| Error::InvalidParameter(error.to_string());
+    let name: Reference = repository.parse().map_err(invalid)?;
+    if name.digest().is_some() {
+        return Err(Error::InvalidParameter("cannot import digest reference".into()));
+    }
+    let name = if tag.is_empty() { name.with_default_tag() } else { name.tagged(tag).map_err(invalid)? };
+    Ok(Some(name))
 }
 
 /// Which events [`Engine::events`](crate::Engine::events) gives.

@@ -8,9 +8,11 @@
 
 mod assemble;
 mod bundle;
+mod compose;
 mod error;
 mod fetch;
 mod hello;
+pub mod instruction;
 mod load;
 mod made;
 mod names;
@@ -30,6 +32,7 @@ use berth_oci::media_type::OCI_MANIFEST;
 use berth_oci::{Descriptor, Digest, Document, ImageConfig};
 use berth_storage::Storage;
 
+pub use compose::{Held, NewLayer};
 pub use error::{Error, ErrorKind, Result};
 pub use load::Loaded;
 pub use names::{InUse, Removed, ResolvedImage};

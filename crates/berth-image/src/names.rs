@@ -155,11 +155,12 @@ impl Images {
             self.references(&record.id)?.into_iter().filter(|other| other != reference).collect();
         // The digests of a repository go with its last tag.
         let of_repository = || others.iter().filter(|other| other.name() == repository);
-        if of_repository().all(|other| other.digest().is_some()) {
+        if reference.digest().is_none() && of_repository().all(|other| other.digest().is_some()) {
             gone.extend(of_repository().cloned());
         }
         let last = others.iter().all(|other| gone.contains(other));
-        let users = if last { in_use(&record.id) } else { Vec::new() };
+        let all: Vec<&Reference> = others.iter().chain([reference]).collect();
+        let users = if last || is_single(&all) { in_use(&record.id) } else { Vec::new() };
         if let Some(user) = users.first()
             && !force
         {
@@ -195,17 +196,13 @@ impl Images {
             Err(Error::Conflict { action: format!("delete {}", record.id.short()), how, reason })
         };
         let names = self.references(&record.id)?;
-        let tags = names.iter().filter(|name| name.digest().is_none()).count();
-        let mut repositories: Vec<String> = names.iter().map(Reference::name).collect();
-        repositories.sort();
-        repositories.dedup();
-        if !force && (tags > 1 || repositories.len() > 1) {
-            return conflict("must be forced", "image is referenced in multiple repositories".to_owned());
-        }
         let users = in_use(&record.id);
         if let Some(user) = users.iter().find(|user| user.running) {
             let reason = format!("image is being used by running container {}", short(&user.container));
             return conflict("cannot be forced", reason);
+        }
+        if !force && !names.is_empty() && !is_single(&names.iter().collect::<Vec<_>>()) {
+            return conflict("must be forced", "image is referenced in multiple repositories".to_owned());
         }
         if let Some(user) = users.first()
             && !force
@@ -215,6 +212,25 @@ impl Images {
         }
         let mut removed: Vec<Removed> = names.iter().map(|name| Removed::Untagged(name.familiar())).collect();
         removed.extend(self.delete(record)?);
+        Ok(removed)
+    }
+
+    /// Removes an image with its names if no container uses it and its names are still `names`; gives what is gone.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; database and file errors.
+    pub fn remove_unused(
+        &self,
+        id: &Digest,
+        names: &[Reference],
+        in_use: impl Fn(&Digest) -> Vec<InUse>,
+    ) -> Result<Vec<Removed>> {
+        let record = self.storage().images().get(id)?.ok_or_else(|| Error::NotFound(id.to_string()))?;
+        if !in_use(id).is_empty() || self.references(id)? != names {
+            return Ok(Vec::new());
+        }
+        let mut removed: Vec<Removed> = names.iter().map(|name| Removed::Untagged(name.familiar())).collect();
+        removed.extend(self.delete(&record)?);
         Ok(removed)
     }
 
@@ -234,6 +250,33 @@ impl Images {
     }
 }
 
+/// Whether names are one tag at most, and all of one repository.
+fn is_single(names: &[&Reference]) -> bool {
+    let tags = names.iter().filter(|name| name.digest().is_none()).count();
+    tags <= 1 && names.windows(2).all(|pair| pair[0].name() == pair[1].name())
+}
+
 fn short(id: &str) -> &str {
     id.get(..12).unwrap_or(id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn several_tags_or_repositories_are_more_than_one_name() {
+        let digest = format!("@sha256:{}", "0".repeat(64));
+        let at = |name: &str| format!("{name}{digest}");
+        for (names, single) in [
+            (vec!["a:b".to_owned()], true),
+            (vec!["a:b".to_owned(), at("a")], true),
+            (vec![at("a")], true),
+            (vec!["a:b".to_owned(), "a:c".to_owned()], false),
+            (vec!["a:b".to_owned(), at("other")], false),
+        ] {
+            let parsed: Vec<Reference> = names.iter().map(|name| name.parse().unwrap()).collect();
+            assert_eq!(is_single(&parsed.iter().collect::<Vec<_>>()), single, "{names:?}");
+        }
+    }
 }

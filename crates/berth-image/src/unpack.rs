@@ -20,21 +20,30 @@ pub(crate) struct Unpacked {
 
 /// Unpacks the blob that `input` gives, to its very end, and checks that its content is `diff`. Blocks.
 pub(crate) fn unpack(storage: &Storage, name: &str, diff: &Digest, mut input: impl Read) -> Result<Unpacked> {
+    let unpacked = unpack_unknown(storage, name, &mut input)?;
+    // What follows the compressed stream belongs to the blob's digest all the same.
+    io::copy(&mut input, &mut io::sink()).map_err(|source| Error::Unpack {
+        layer: name.to_owned(),
+        source: berth_archive::Error::Read(source),
+    })?;
+    if unpacked.diff != *diff {
+        return Err(Error::WrongLayer {
+            layer: name.to_owned(),
+            actual: unpacked.diff,
+            expected: diff.clone(),
+        });
+    }
+    Ok(unpacked)
+}
+
+/// Unpacks a layer whose digest nobody has told. Blocks.
+pub(crate) fn unpack_unknown(storage: &Storage, name: &str, input: impl Read) -> Result<Unpacked> {
     storage.check_space()?;
     let staging = storage.layers().stage()?;
     let failed = |source| Error::Unpack { layer: name.to_owned(), source };
     let options = Options { keep_free_bytes: storage.keep_free_bytes(), ..Options::default() };
     let extractor = Extractor::new(staging.open()?, options).record(staging.meta()?);
-    let reader = decompress::reader(&mut input).map_err(failed)?;
+    let reader = decompress::reader(input).map_err(failed)?;
     let extracted = extractor.layer(reader).map_err(failed)?;
-    // What follows the compressed stream belongs to the blob's digest all the same.
-    io::copy(&mut input, &mut io::sink()).map_err(|source| failed(berth_archive::Error::Read(source)))?;
-    if extracted.diff_id != *diff {
-        return Err(Error::WrongLayer {
-            layer: name.to_owned(),
-            actual: extracted.diff_id,
-            expected: diff.clone(),
-        });
-    }
-    Ok(Unpacked { staging, diff: diff.clone(), size: extracted.content, fixups: extracted.fixups })
+    Ok(Unpacked { staging, diff: extracted.diff_id, size: extracted.content, fixups: extracted.fixups })
 }

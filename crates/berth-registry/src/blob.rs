@@ -24,6 +24,11 @@ struct Rest {
     operation: String,
 }
 
+/// The whole body of an answer, as it comes.
+pub(crate) fn parts(body: Incoming, operation: String) -> BlobStream {
+    stream::unfold(Some(Rest { body, skip: 0, operation }), next).boxed()
+}
+
 impl Client {
     /// The bytes of a blob from `from` on. Nothing of them is checked here: whoever stores them does.
     ///

@@ -1,10 +1,12 @@
 //! All routes of the API, in one place.
 
 mod attach;
+mod commit;
 mod containers;
 mod debug;
 mod exec;
 mod images;
+mod import;
 mod legacy;
 mod networks;
 mod registry;
@@ -157,7 +159,8 @@ async fn image_route(call: Call, segments: &[&str]) -> Outcome {
         (&Method::POST, ["create"]) => images::create(call).await,
         (&Method::POST, ["load"]) => images::load(call).await,
         (&Method::GET, ["get"]) => save::images(call).await,
-        (&Method::POST, ["prune"]) | (&Method::GET, ["search"]) => unsupported(&call),
+        (&Method::POST, ["prune"]) => images::prune(call).await,
+        (&Method::GET, ["search"]) => unsupported(&call),
         (&Method::GET, [name @ .., "json"]) => images::inspect(call, &name.join("/")).await,
         (&Method::GET, [name @ .., "get"]) => save::image(call, &name.join("/")).await,
         (&Method::GET, [name @ .., "history"]) => images::history(call, &name.join("/")).await,
@@ -182,13 +185,12 @@ async fn system_route(call: Call, segments: &[&str]) -> Outcome {
             Ok(answer::ok(&serde_json::json!({ "Volumes": [], "Warnings": null })))
         }
         (&Method::GET, ["system", "df"]) => usage::disk_usage(call).await,
+        (&Method::POST, ["commit"]) => commit::container(call).await,
         (&Method::POST, ["auth"]) => registry::login(call).await,
         (&Method::GET, ["distribution", name @ .., "json"]) => {
             registry::distribution(call, &name.join("/")).await
         }
-        (&Method::POST, ["build" | "commit"]) | (_, ["volumes" | "plugins" | "build", ..]) => {
-            unsupported(&call)
-        }
+        (&Method::POST, ["build"]) | (_, ["volumes" | "plugins" | "build", ..]) => unsupported(&call),
         _ => Err(Failure::page_not_found()),
     }
 }

@@ -167,16 +167,28 @@ impl<'a> Snapshots<'a> {
     /// Database and file errors.
     pub fn remove(&self, id: &str) -> Result<()> {
         check(id)?;
-        let _structure = self.shared.structure();
-        self.shared.write(|transaction| {
+        let structure = self.shared.structure();
+        let last = self.shared.write(|transaction| {
+            let orphans = transaction
+                .prepare_cached(
+                    "SELECT EXISTS (SELECT 1 FROM snapshots WHERE id = ? AND chain IS NOT NULL
+                         AND NOT EXISTS (SELECT 1 FROM images WHERE images.chain = snapshots.chain))",
+                )
+                .and_then(|mut statement| statement.query_row([id], |row| row.get(0)))
+                .map_err(failed("looking up a snapshot"))?;
             transaction
                 .prepare_cached("DELETE FROM snapshots WHERE id = ?")
                 .and_then(|mut statement| statement.execute([id]))
-                .map(drop)
                 .map_err(failed("removing a snapshot"))?;
-            projects::abandon(transaction, id)
+            projects::abandon(transaction, id)?;
+            Ok::<bool, Error>(orphans)
         })?;
         self.shared.root.trash(&relative(id))?;
+        drop(structure);
+        if last {
+            // Its image went before it.
+            garbage::collect(self.shared)?;
+        }
         self.shared.waker.wake();
         Ok(())
     }

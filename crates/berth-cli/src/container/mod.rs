@@ -1,6 +1,7 @@
 //! Commands about containers.
 
 mod attach;
+mod commit;
 mod create;
 mod devices;
 mod diff;
@@ -30,6 +31,7 @@ mod update;
 
 use clap::{ArgMatches, Command};
 
+pub use commit::new_name as new_image_name;
 pub use inspect::KINDS;
 pub use stats::Figures;
 
@@ -67,6 +69,7 @@ fn all(list: Command, inspect: Command) -> Vec<Command> {
         diff::command(),
         export::command(),
         port::command(),
+        commit::command(),
     ];
     all.extend(process::commands());
     all
@@ -98,6 +101,7 @@ pub async fn run(context: &Context, name: &str, matches: &ArgMatches) -> Outcome
         "diff" => diff::run(context, matches).await,
         "export" => export::run(context, matches).await,
         "port" => port::run(context, matches).await,
+        "commit" => commit::run(context, matches).await,
         "prune" => prune::run(context, matches).await,
         name => process::run(context, name, matches).await,
     }

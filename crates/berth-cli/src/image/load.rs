@@ -51,7 +51,9 @@ pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
 }
 
 /// The parts of a file, read by a thread.
-fn parts(mut input: Box<dyn Read + Send>) -> impl futures_util::Stream<Item = io::Result<Bytes>> + Send {
+pub(super) fn parts(
+    mut input: Box<dyn Read + Send>,
+) -> impl futures_util::Stream<Item = io::Result<Bytes>> + Send {
     let (sender, receiver) = mpsc::channel(4);
     std::thread::spawn(move || {
         loop {

@@ -1,9 +1,11 @@
 //! Commands about images.
 
 mod history;
+mod import;
 mod list;
 mod load;
 mod progress;
+mod prune;
 pub mod pull;
 mod push;
 mod remove;
@@ -23,6 +25,7 @@ pub fn commands() -> Vec<Command> {
         pull::command(),
         push::command(),
         load::command(),
+        import::command(),
         save::command(),
         remove::command().name("rmi"),
         tag::command(),
@@ -37,17 +40,19 @@ pub fn group_commands() -> Vec<Command> {
         pull::command(),
         push::command(),
         load::command(),
+        import::command(),
         save::command(),
         remove::command().name("rm").aliases(["remove", "rmi"]),
         tag::command(),
         history::command(),
         container::inspect_command_of_images(),
+        prune::command(),
     ]
 }
 
 /// Whether a command without a group is about images.
 pub fn has(name: &str) -> bool {
-    matches!(name, "images" | "pull" | "push" | "load" | "save" | "rmi" | "tag" | "history")
+    matches!(name, "images" | "pull" | "push" | "load" | "import" | "save" | "rmi" | "tag" | "history")
 }
 
 /// What a command of the group is called without it.
@@ -66,6 +71,8 @@ pub async fn run(context: &Context, name: &str, matches: &ArgMatches) -> Outcome
         "pull" => pull::run(context, matches).await,
         "push" => push::run(context, matches).await,
         "load" => load::run(context, matches).await,
+        "import" => import::run(context, matches).await,
+        "prune" => prune::run(context, matches).await,
         "save" => save::run(context, matches).await,
         "rmi" => remove::run(context, matches).await,
         "tag" => tag::run(context, matches).await,

@@ -15,7 +15,7 @@ pub fn command() -> Command {
     Command::new("push").about("Brings an image to a registry").defer(|command| {
         command
             .arg(switch("all-tags").short('a').help("Push all tags of the repository"))
-            .arg(switch("disable-content-trust").default_value("true").hide(true))
+            .arg(switch("disable-content-trust").hide(true))
             .arg(one("platform", "OS/ARCH").help("Fail unless the image is for this platform"))
             .arg(switch("quiet").short('q').help("Print only the image's name"))
             .arg(flags::operand("image"))

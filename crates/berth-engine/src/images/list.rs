@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use berth_api::filter::Filters;
-use berth_api::image;
+use berth_api::{StringMap, duration, image};
 use berth_oci::Reference;
 use berth_storage::ImageRecord;
 use jiff::Timestamp;
@@ -12,9 +12,10 @@ use jiff::Timestamp;
 use super::names;
 use crate::blocking::blocking;
 use crate::engine::Parts;
+use crate::life::prune::is_labelled;
 use crate::{Engine, Error};
 
-const KNOWN: [&str; 5] = ["before", "dangling", "label", "reference", "since"];
+const KNOWN: [&str; 7] = ["before", "dangling", "label", "label!", "reference", "since", "until"];
 
 impl Engine {
     /// Images, the newest first. All that are kept are final, so that `all` adds none to those without a name.
@@ -33,22 +34,20 @@ fn list(parts: &Parts, filters: &Filters) -> Result<Vec<image::Summary>, Error> 
     }
     let mut found = Vec::new();
     for record in parts.storage.images().list()? {
+        // It may be removed meanwhile.
+        let Ok(config) = parts.images.config(&record.id) else { continue };
+        let labels: StringMap = config.config.labels.into_iter().collect();
         let (mut repo_tags, mut repo_digests) = names(parts, &record.id)?;
-        let config = parts.images.config(&record.id)?;
-        let labels = &config.config.labels;
-        let dangling = repo_tags.is_empty();
-        // As in Docker, an image is shown by those of its names that were asked for.
-        repo_tags.retain(|name| filter.names(name));
-        repo_digests.retain(|name| filter.names(name));
-        let named = !filters.has("reference") || !repo_tags.is_empty() || !repo_digests.is_empty();
-        if !named || !filter.has(&record, dangling, labels) {
+        repo_tags.retain(|name| filter.is_named(name));
+        repo_digests.retain(|name| filter.is_named(name));
+        if !filter.has(&record, &repo_tags, &repo_digests, &labels) {
             continue;
         }
         let id = record.id.to_string();
         found.push(image::Summary {
             containers: containers.get(&id).copied().unwrap_or_default(),
             created: record.created.map_or(0, Timestamp::as_second),
-            labels: Some(labels.clone().into_iter().collect()).filter(|_| !labels.is_empty()),
+            labels: Some(labels).filter(|labels| !labels.is_empty()),
             parent_id: String::new(),
             repo_digests,
             repo_tags,
@@ -68,44 +67,64 @@ struct Filter<'a> {
     since: Option<Timestamp>,
 }
 
+/// The value of a filter that is true or false.
+pub(super) fn truth(filters: &Filters, name: &str) -> Result<Option<bool>, Error> {
+    let mut values = filters.get(name);
+    let invalid = |value: &str| Err(Error::InvalidParameter(format!("invalid filter '{name}={value}'")));
+    let found = match values.next() {
+        None => return Ok(None),
+        Some("1" | "true") => true,
+        Some("0" | "false") => false,
+        Some(other) => return invalid(other),
+    };
+    values.next().map_or(Ok(Some(found)), invalid)
+}
+
 impl<'a> Filter<'a> {
     fn new(parts: &Parts, filters: &'a Filters) -> Result<Self, Error> {
         if let Some(name) = filters.names().find(|name| !KNOWN.contains(name)) {
             return Err(Error::InvalidParameter(format!("invalid filter '{name}'")));
         }
-        let dangling = match filters.get("dangling").next() {
-            None => None,
-            Some("1" | "true") => Some(true),
-            Some("0" | "false") => Some(false),
-            Some(other) => return Err(Error::InvalidParameter(format!("invalid filter 'dangling={other}'"))),
-        };
-        let created = |name: &str| -> Result<Option<Timestamp>, Error> {
-            let image = filters.get(name).next().map(|image| parts.images.resolve(image)).transpose()?;
-            Ok(image.and_then(|image| image.record.created))
-        };
-        Ok(Self { filters, dangling, before: created("before")?, since: created("since")? })
+        // Values of one filter add up: all must hold.
+        let mut since = None;
+        let mut before = Vec::new();
+        for name in filters.get("since") {
+            since = since.max(parts.images.resolve(name)?.record.created);
+        }
+        for name in filters.get("before") {
+            before.extend(parts.images.resolve(name)?.record.created);
+        }
+        let now = Timestamp::now();
+        for text in filters.get("until") {
+            let until = duration::at(text, now).map_err(|error| {
+                Error::InvalidParameter(format!("invalid value for 'until' filter: {error}"))
+            })?;
+            before.push(until);
+        }
+        let dangling = truth(filters, "dangling")?;
+        Ok(Self { filters, dangling, before: before.into_iter().min(), since })
     }
 
-    fn has(
-        &self,
-        record: &ImageRecord,
-        dangling: bool,
-        labels: &std::collections::BTreeMap<String, String>,
-    ) -> bool {
-        let created = record.created.unwrap_or(Timestamp::UNIX_EPOCH);
-        let labelled = self.filters.get("label").all(|wanted| match wanted.split_once('=') {
-            Some((name, value)) => labels.get(name).is_some_and(|found| found == value),
-            None => labels.contains_key(wanted),
-        });
-        labelled
-            && self.dangling.is_none_or(|wanted| wanted == dangling)
-            && self.before.is_none_or(|before| created < before)
-            && self.since.is_none_or(|since| created > since)
-    }
-
-    /// Whether a name was asked for.
-    fn names(&self, name: &str) -> bool {
+    /// Whether a name is among those asked for.
+    fn is_named(&self, name: &str) -> bool {
         !self.filters.has("reference") || self.filters.get("reference").any(|wanted| is_like(wanted, name))
+    }
+
+    /// `tags` and `digests` are those names of the image that were asked for.
+    fn has(&self, record: &ImageRecord, tags: &[String], digests: &[String], labels: &StringMap) -> bool {
+        let created = record.created;
+        let named = !(tags.is_empty() && digests.is_empty());
+        let dangling = match self.dangling {
+            None => true,
+            Some(true) => tags.is_empty(),
+            // A digest is a name too.
+            Some(false) => named,
+        };
+        dangling
+            && (named || !self.filters.has("reference"))
+            && is_labelled(self.filters, Some(labels))
+            && self.before.is_none_or(|before| created.is_some_and(|created| created < before))
+            && self.since.is_none_or(|since| created.is_some_and(|created| created > since))
     }
 }
 

@@ -216,7 +216,8 @@ impl Owner {
         }
         match self.hear().await {
             Told::Runs { pid, since, control } => {
-                let paused = self.cgroup().is_ok_and(|cgroup| cgroup.is_frozen().unwrap_or(false));
+                let frozen = self.cgroup().is_ok_and(|cgroup| cgroup.is_frozen().unwrap_or(false));
+                let paused = frozen && !self.thaw_after_commit().await;
                 self.resume(Running { pid, started_at: since, paused, ..known }, control).await;
             }
             Told::Ending { control } => self.resume(known, control).await,
@@ -230,6 +231,21 @@ impl Owner {
                 self.apply_policy_after_adoption();
             }
             Told::Gone | Told::NeverStarted => self.never_started(before).await,
+        }
+    }
+
+    /// Lets it go on if the earlier engine ended while it made an image of it; whether it did.
+    async fn thaw_after_commit(&mut self) -> bool {
+        if !crate::images::is_left_frozen(&self.parts, self.container.id()) {
+            return false;
+        }
+        let Ok(cgroup) = self.cgroup() else { return false };
+        match crate::blocking::blocking(move || Ok(cgroup.thaw()?)).await {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::warn!(container = self.container.id(), %error, "it stays paused after a commit");
+                false
+            }
         }
     }
 

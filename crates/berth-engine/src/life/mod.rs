@@ -14,7 +14,7 @@ pub mod owner;
 mod pause;
 mod policy;
 mod processes;
-mod prune;
+pub(crate) mod prune;
 mod remove;
 mod sample;
 mod shm;

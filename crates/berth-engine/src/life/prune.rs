@@ -30,28 +30,38 @@ impl Selection {
         if let Some(name) = filters.names().find(|name| !KNOWN.contains(name)) {
             return Err(Error::InvalidParameter(format!("invalid filter '{name}'")));
         }
-        let mut given = filters.get("until");
-        let until = given.next().map(|text| duration::at(text, now)).transpose();
-        let until = until.map_err(Error::InvalidParameter)?;
-        if given.next().is_some() {
-            return Err(Error::InvalidParameter("more than one until filter specified".into()));
-        }
-        drop(given);
+        let until = until(&filters, now)?;
         Ok(Self { filters, until })
     }
 
     fn has(&self, created: Timestamp, labels: Option<&StringMap>) -> bool {
-        // As in Docker, a container is spared if it has all labels of `label!`.
-        let spared = self.filters.has("label!") && has_all(&self.filters, "label!", labels);
-        self.until.is_none_or(|until| created <= until) && has_all(&self.filters, "label", labels) && !spared
+        self.until.is_none_or(|until| created <= until) && is_labelled(&self.filters, labels)
     }
 }
 
+/// The moment that the filter `until` gives.
+pub(crate) fn until(filters: &Filters, now: Timestamp) -> Result<Option<Timestamp>, Error> {
+    let mut given = filters.get("until");
+    let until = given.next().map(|text| duration::at(text, now)).transpose();
+    let until = until.map_err(Error::InvalidParameter)?;
+    match given.next() {
+        Some(_) => Err(Error::InvalidParameter("more than one until filter specified".into())),
+        None => Ok(until),
+    }
+}
+
+/// Whether the filters `label` and `label!` let something with these labels go. As in Docker, it is spared if it has all
+/// labels of `label!`.
+pub(crate) fn is_labelled(filters: &Filters, labels: Option<&StringMap>) -> bool {
+    let spared = filters.has("label!") && has_all(filters, "label!", labels);
+    has_all(filters, "label", labels) && !spared
+}
+
 /// One prune at a time: two would each count what the other removes.
-struct Turn<'a>(&'a AtomicBool);
+pub(crate) struct Turn<'a>(&'a AtomicBool);
 
 impl<'a> Turn<'a> {
-    fn take(taken: &'a AtomicBool) -> Result<Self, Error> {
+    pub(crate) fn take(taken: &'a AtomicBool) -> Result<Self, Error> {
         match taken.swap(true, Ordering::AcqRel) {
             true => Err(Error::Conflict("a prune operation is already running".into())),
             false => Ok(Self(taken)),

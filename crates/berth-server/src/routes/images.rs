@@ -13,11 +13,12 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::io::{StreamReader, SyncIoBridge};
 
-use super::{Outcome, legacy};
+use super::{Outcome, import, legacy};
 use crate::answer;
 use crate::body::Body;
 use crate::call::{Call, Query};
 use crate::failure::Failure;
+use crate::incoming::RequestBody;
 
 /// Progress messages that wait for a slow client.
 const PROGRESS_QUEUE: usize = 64;
@@ -48,18 +49,14 @@ pub async fn tag(call: Call, name: &str) -> Outcome {
     Ok(answer::status(StatusCode::CREATED))
 }
 
-/// The reference that `fromImage` and `tag` name together.
-fn reference(query: &Query) -> Result<String, Failure> {
-    let Some(name) = query.given("fromImage") else {
-        return Err(match query.given("fromSrc") {
-            Some(_) => Failure::new(
-                StatusCode::NOT_IMPLEMENTED,
-                "importing an archive is not supported by Berth yet",
-            ),
-            None => Failure::invalid("either fromImage or fromSrc must be given"),
-        });
-    };
-    Ok(match query.given("tag") {
+pub async fn prune(call: Call) -> Outcome {
+    Ok(answer::ok(&call.engine.image_prune(call.query.filters()?).await?))
+}
+
+/// The reference that `fromImage` and `tag` name together; none without an image.
+fn reference(query: &Query) -> Option<String> {
+    let name = query.given("fromImage")?;
+    Some(match query.given("tag") {
         None => name.to_owned(),
         Some(digest) if digest.contains(':') => format!("{name}@{digest}"),
         Some(tag) => format!("{name}:{tag}"),
@@ -67,7 +64,7 @@ fn reference(query: &Query) -> Result<String, Failure> {
 }
 
 pub async fn create(call: Call) -> Outcome {
-    let reference = reference(&call.query)?;
+    let Some(reference) = reference(&call.query) else { return import::image(call).await };
     let platform = call.query.given("platform").map(str::to_owned);
     let auth = call.registry_auth();
     let engine = call.engine.clone();
@@ -80,25 +77,30 @@ pub async fn create(call: Call) -> Outcome {
 pub async fn load(call: Call) -> Outcome {
     let quiet = call.query.flag("quiet");
     let engine = call.engine.clone();
-    let body = BodyStream::new(call.request.into_body())
+    let reader = reader(call.request);
+    progress(move |messages| load_body(engine, reader, quiet, messages)).await
+}
+
+/// A request's body, for a thread that may block.
+pub(super) fn reader(request: http::Request<RequestBody>) -> Box<dyn std::io::Read + Send> {
+    let body = BodyStream::new(request.into_body())
         .map_err(std::io::Error::other)
         .try_filter_map(|frame| async move { Ok(frame.into_data().ok()) });
-    progress(move |messages| load_body(engine, Box::pin(body), quiet, messages)).await
+    Box::new(SyncIoBridge::new(StreamReader::new(Box::pin(body))))
 }
 
 async fn load_body(
     engine: Arc<Engine>,
-    body: impl futures_util::Stream<Item = std::io::Result<Bytes>> + Send + Unpin + 'static,
+    reader: Box<dyn std::io::Read + Send>,
     quiet: bool,
     messages: mpsc::Sender<JsonMessage>,
 ) -> Result<(), Error> {
-    let reader = SyncIoBridge::new(StreamReader::new(body));
     if !quiet {
-        return engine.image_load(Box::new(reader), messages).await;
+        return engine.image_load(reader, messages).await;
     }
     // Quiet is without bars; what was loaded is still told.
     let (sender, mut receiver) = mpsc::channel(PROGRESS_QUEUE);
-    let load = engine.image_load(Box::new(reader), sender);
+    let load = engine.image_load(reader, sender);
     let forward = async {
         while let Some(message) = receiver.recv().await {
             if message.progress_detail.is_none() && messages.send(message).await.is_err() {
@@ -120,7 +122,7 @@ impl Drop for Running {
 
 /// Runs `work` and streams its messages. A failure before the first message is an error of the request; one after it
 /// is the last message.
-pub async fn progress<F, R>(work: F) -> Outcome
+pub(super) async fn progress<F, R>(work: F) -> Outcome
 where
     F: FnOnce(mpsc::Sender<JsonMessage>) -> R,
     R: Future<Output = Result<(), Error>> + Send + 'static,

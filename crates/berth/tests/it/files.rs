@@ -106,8 +106,10 @@ impl Image {
     pub fn config_bytes(&self) -> Vec<u8> {
         let diff_ids: Vec<String> = self.layers.iter().map(|l| digest(l)).collect();
         let history: Vec<Value> = diff_ids.iter().map(|_| json!({"created_by": "test"})).collect();
+        // A label says if it is to be older.
+        let created = self.config["Labels"]["created"].as_str().unwrap_or("2026-01-02T03:04:05Z");
         let config = json!({
-            "architecture": "amd64", "os": "linux", "created": "2026-01-02T03:04:05Z",
+            "architecture": "amd64", "os": "linux", "created": created,
             "config": self.config, "rootfs": {"type": "layers", "diff_ids": diff_ids}, "history": history,
         });
         serde_json::to_vec(&config).unwrap()

@@ -1,0 +1,63 @@
+//! The extended attributes of a file that go into a layer.
+
+use std::ffi::{CStr, CString};
+use std::os::fd::BorrowedFd;
+
+use rustix::buffer::spare_capacity;
+use rustix::io::Errno;
+
+use super::Attributes;
+use crate::tree::proc_path;
+use crate::{Error, Result};
+
+/// The most bytes of a list of names, or of a value (kernel, `include/uapi/linux/limits.h`).
+const MOST: usize = 1 << 16;
+
+/// All attributes of `name` in `directory` that mean something elsewhere: not overlayfs's own marks, and not what the
+/// security modules of this host say of it. What vanishes meanwhile has none.
+pub(super) fn all(directory: BorrowedFd<'_>, name: &CStr) -> Result<Attributes> {
+    let mut path = proc_path(directory).into_bytes();
+    path.push(b'/');
+    path.extend_from_slice(name.to_bytes());
+    let failed = |error| Error::file("reading the attributes of", name.to_bytes(), error);
+    let names = match grown(|buffer| rustix::fs::llistxattr(&*path, spare_capacity(buffer))) {
+        Ok(names) => names,
+        Err(Errno::NOTSUP | Errno::NOENT) => return Ok(Attributes::new()),
+        Err(error) => return Err(failed(error)),
+    };
+    let mut found = Attributes::new();
+    for attribute in names.split(|byte| *byte == 0).filter(|name| leaves_the_host(name)) {
+        // The kernel's names have no NUL within them.
+        let Ok(key) = CString::new(attribute) else { continue };
+        match grown(|buffer| rustix::fs::lgetxattr(&*path, &*key, spare_capacity(buffer))) {
+            Ok(value) => found.push((attribute.to_vec(), value)),
+            Err(Errno::NODATA | Errno::NOTSUP | Errno::NOENT) => {}
+            Err(error) => return Err(failed(error)),
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Reads with a small buffer, and with a large one if that is not enough.
+fn grown(read: impl Fn(&mut Vec<u8>) -> Result<usize, Errno>) -> Result<Vec<u8>, Errno> {
+    let mut buffer = Vec::with_capacity(1024);
+    match read(&mut buffer) {
+        Err(Errno::RANGE) => {
+            buffer.reserve_exact(MOST);
+            read(&mut buffer)?;
+        }
+        other => drop(other?),
+    }
+    Ok(buffer)
+}
+
+fn leaves_the_host(name: &[u8]) -> bool {
+    match name {
+        b"" => false,
+        b"security.capability" => true,
+        _ => ![&b"security."[..], b"trusted.overlay.", b"user.overlay."]
+            .iter()
+            .any(|prefix| name.starts_with(prefix)),
+    }
+}

@@ -1,0 +1,79 @@
+//! `image prune`.
+
+use berth_api::image::{DeleteItem, PruneResponse};
+use berth_client::Query;
+use clap::{ArgMatches, Command};
+
+use crate::confirm::confirm;
+use crate::context::Context;
+use crate::failure::Outcome;
+use crate::flags::{many, on, switch};
+use crate::format::human::long_size;
+use crate::values::filter;
+
+/// The command.
+pub fn command() -> Command {
+    Command::new("prune").about("Removes images that nothing uses").defer(|command| {
+        command
+            .arg(switch("all").short('a').help("All that no container uses, not only those without a name"))
+            .arg(
+                many("filter", "NAME=VALUE")
+                    .value_parser(filter::filter)
+                    .help("Only some: until=TIME, label=NAME[=VALUE], label!=NAME[=VALUE]"),
+            )
+            .arg(switch("force").short('f').help("Do not ask"))
+    })
+}
+
+/// Runs it.
+pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
+    let all = on(matches, "all");
+    let warning = if all {
+        "WARNING! This will remove all images without at least one container associated to them."
+    } else {
+        "WARNING! This will remove all dangling images."
+    };
+    // As with Docker, to change one's mind is no failure.
+    if !on(matches, "force") && !confirm(warning)? {
+        return Ok(());
+    }
+    let mut pairs = filter::with_configured(filter::given(matches), &context.config.settings.prune_filters);
+    pairs.push(("dangling".to_owned(), (!all).to_string()));
+    let path = Query::new().filters(&filter::filters(&pairs)).on("/images/prune");
+    let report: PruneResponse = context.client().await?.post_for_stream(&path).await?.json().await?;
+    out!("{}", shown(&report));
+    Ok(())
+}
+
+fn shown(report: &PruneResponse) -> String {
+    let mut text = String::new();
+    if let Some(deleted) = report.images_deleted.as_ref().filter(|deleted| !deleted.is_empty()) {
+        text.push_str("Deleted Images:\n");
+        for item in deleted {
+            match item {
+                DeleteItem::Untagged(name) => text.push_str(&format!("untagged: {name}\n")),
+                DeleteItem::Deleted(id) => text.push_str(&format!("deleted: {id}\n")),
+            }
+        }
+        text.push('\n');
+    }
+    let bytes = i64::try_from(report.space_reclaimed).unwrap_or(i64::MAX);
+    text + &format!("Total reclaimed space: {}\n", long_size(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reports_read_as_dockers() {
+        let mut report = PruneResponse::default();
+        assert_eq!(shown(&report), "Total reclaimed space: 0B\n");
+        report.images_deleted =
+            Some(vec![DeleteItem::Untagged("a:b".into()), DeleteItem::Deleted("sha256:cd".into())]);
+        report.space_reclaimed = 123_456;
+        let expected =
+            "Deleted Images:\nuntagged: a:b\ndeleted: sha256:cd\n\nTotal reclaimed space: 123.5kB\n";
+        assert_eq!(shown(&report), expected);
+    }
+}
