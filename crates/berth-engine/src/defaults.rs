@@ -68,6 +68,11 @@ impl SeccompDefault {
     }
 }
 
+/// Docker's default of the cgroup namespace. Without one of its own, a container's cgroups are always read-only (R8).
+pub fn cgroup_namespace() -> &'static str {
+    if has_unified_cgroups() { "private" } else { "host" }
+}
+
 /// Whether the host has cgroups of version 2 and no others.
 pub fn has_unified_cgroups() -> bool {
     // Nothing is done without a layout, whatever is said here.
@@ -79,8 +84,7 @@ impl Default for ContainerDefaults {
         Self {
             shm_size: 64 << 20,
             ipc_mode: "private".into(),
-            // Docker's default on cgroup v1 is the host's namespace; a namespace of its own is stricter (R8).
-            cgroupns_mode: "private".into(),
+            cgroupns_mode: cgroup_namespace().into(),
             runtime: "berth".into(),
             ulimits: Vec::new(),
             init: false,

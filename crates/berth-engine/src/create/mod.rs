@@ -164,8 +164,7 @@ fn fill_defaults(id: &str, config: &mut Config, host: &mut HostConfig, network: 
         host.ipc_mode = "private".into();
     }
     if host.cgroupns_mode.is_empty() {
-        // Docker's default on cgroup v1 is the host's namespace; a namespace of its own is stricter (R8).
-        host.cgroupns_mode = "private".into();
+        host.cgroupns_mode = crate::defaults::cgroup_namespace().into();
     }
     if host.shm_size == 0 {
         host.shm_size = 64 << 20;
