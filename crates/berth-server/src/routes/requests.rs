@@ -115,8 +115,7 @@ mod tests {
         let mut old = request(json.clone());
         create(ApiVersion::new(1, 39), &mut old, HOST).unwrap();
         let host = old.host_config.unwrap();
-        let cgroup = if berth_engine::has_unified_cgroups() { "" } else { "host" };
-        assert_eq!(host.cgroupns_mode, cgroup);
+        assert_eq!(host.cgroupns_mode, "");
         assert_eq!(
             (host.ipc_mode.as_str(), host.annotations, host.console_size),
             ("shareable", None, [0, 0])
