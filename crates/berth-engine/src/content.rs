@@ -120,6 +120,7 @@ mod tests {
             source: crate::create::mounts::MountSource::Tmpfs { options: Vec::new() },
             destination: "/link/deep".into(),
             read_only: false,
+            read_only_top: false,
             mode: String::new(),
             propagation: String::new(),
         }];

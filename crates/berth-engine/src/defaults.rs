@@ -8,6 +8,7 @@ use berth_api::container::{HostConfig, Ulimit};
 use berth_runtime::cgroup::{Layout, Mode};
 
 use crate::create::Definition;
+use crate::create::security::SecurityOptions;
 
 /// What the daemon adds to containers. A part is settled when a container is created, and shown by `inspect`; the
 /// rest at each of its starts.
@@ -68,6 +69,11 @@ impl SeccompDefault {
     }
 }
 
+/// Docker's default of the cgroup namespace. Without one of its own, a container's cgroups are always read-only (R8).
+pub fn cgroup_namespace() -> &'static str {
+    if has_unified_cgroups() { "private" } else { "host" }
+}
+
 /// Whether the host has cgroups of version 2 and no others.
 pub fn has_unified_cgroups() -> bool {
     // Nothing is done without a layout, whatever is said here.
@@ -79,8 +85,7 @@ impl Default for ContainerDefaults {
         Self {
             shm_size: 64 << 20,
             ipc_mode: "private".into(),
-            // Docker's default on cgroup v1 is the host's namespace; a namespace of its own is stricter (R8).
-            cgroupns_mode: "private".into(),
+            cgroupns_mode: cgroup_namespace().into(),
             runtime: "berth".into(),
             ulimits: Vec::new(),
             init: false,
@@ -104,6 +109,11 @@ impl ContainerDefaults {
         // As in Docker: what may do everything sees the host's hierarchies of version 1.
         if host.cgroupns_mode.is_empty() && host.privileged && !has_unified_cgroups() {
             host.cgroupns_mode = "host".into();
+        }
+        // Only a namespace of its own can be writable (R8).
+        let security = SecurityOptions::parse(host);
+        if host.cgroupns_mode.is_empty() && security.is_ok_and(|own| own.writable_cgroups == Some(true)) {
+            host.cgroupns_mode = "private".into();
         }
         for (mode, default) in [
             (&mut host.ipc_mode, &self.ipc_mode),
@@ -212,5 +222,12 @@ mod tests {
         let mut host = HostConfig { privileged: true, ..Default::default() };
         defaults.settle(&mut host);
         assert_eq!(host.cgroupns_mode, if has_unified_cgroups() { "private" } else { "host" });
+        let mut host = HostConfig::default();
+        defaults.settle(&mut host);
+        assert_eq!(host.cgroupns_mode, cgroup_namespace());
+        let writable = Some(vec!["writable-cgroups=true".into()]);
+        let mut host = HostConfig { security_opt: writable, ..Default::default() };
+        defaults.settle(&mut host);
+        assert_eq!(host.cgroupns_mode, "private");
     }
 }

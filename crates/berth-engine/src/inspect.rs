@@ -185,6 +185,7 @@ mod tests {
             started_at: jiff::Timestamp::UNIX_EPOCH,
             paused: false,
             endpoint: None,
+            oom_killed: false,
         });
         let shown = network_settings(&definition, &kept);
         assert_eq!(shown.sandbox_key, "/proc/7/ns/net");

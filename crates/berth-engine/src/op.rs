@@ -23,6 +23,8 @@ pub struct CreateContainer {
     pub config: Config,
     /// What the host gives it.
     pub host_config: HostConfig,
+    /// Whether what is mounted below a read-only bind stays writable, as clients before 1.44 expect.
+    pub read_only_top: bool,
 }
 
 /// Stops a container: its stop signal, then SIGKILL.

@@ -101,6 +101,7 @@ pub fn start(level: LogLevel, format: LogFormat, raw: bool) -> Verbosity {
     let layer = Layer::default().with_target(false).with_ansi(colour).with_writer(io::stderr);
     let started = match format {
         LogFormat::Plain => registry.with(layer).try_init(),
+        LogFormat::Text if colour => registry.with(layer.event_format(Lines(coloured_line))).try_init(),
         LogFormat::Text => registry.with(layer.event_format(Lines(text_line))).try_init(),
         LogFormat::Json => registry.with(layer.event_format(Lines(json_line))).try_init(),
     };
@@ -184,6 +185,25 @@ fn text_line(now: Timestamp, level: &str, parts: &Parts) -> String {
     line
 }
 
+/// For a terminal: the level stands out, and nothing of the message can steer the terminal.
+fn coloured_line(now: Timestamp, level: &str, parts: &Parts) -> String {
+    let (colour, word) = match level {
+        "error" => (31, "ERRO"),
+        "warning" => (33, "WARN"),
+        "info" => (36, "INFO"),
+        "debug" => (37, "DEBU"),
+        _ => (37, "TRAC"),
+    };
+    let message: String = parts.message.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let mut line = format!("\x1b[{colour}m{word}\x1b[0m[{now}] {message}");
+    for (name, value) in &parts.fields {
+        // Writing to a string cannot fail.
+        let _ = write!(line, " \x1b[{colour}m{name}\x1b[0m={}", quoted(value));
+    }
+    line.push('\n');
+    line
+}
+
 /// A value, in quotes if it holds more than a word.
 fn quoted(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-._/@^+".contains(c);
@@ -221,6 +241,17 @@ mod tests {
             line,
             "time=\"1970-01-01T00:00:00Z\" level=info msg=\"a \\\"b\\\"\\nc\" path=/x/y error=\"no such\"\n"
         );
+    }
+
+    #[test]
+    fn coloured_lines_hold_no_other_controls() {
+        let line = coloured_line(Timestamp::UNIX_EPOCH, "info", &parts());
+        assert_eq!(
+            line,
+            "\x1b[36mINFO\x1b[0m[1970-01-01T00:00:00Z] a \"b\" c \x1b[36mpath\x1b[0m=/x/y \x1b[36merror\x1b[0m=\"no such\"\n"
+        );
+        let hostile = Parts { message: "\x1b[2J".into(), fields: Vec::new() };
+        assert!(!coloured_line(Timestamp::UNIX_EPOCH, "error", &hostile).contains("\x1b[2J"));
     }
 
     #[test]

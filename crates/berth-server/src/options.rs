@@ -288,6 +288,7 @@ impl Options {
         registries::registries(&mut settings, given)?;
         self.bridge(&mut settings, given)?;
         containers::container_defaults(&mut settings, given)?;
+        containers::userland_proxy(given)?;
         Ok(settings)
     }
 

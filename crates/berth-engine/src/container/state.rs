@@ -57,6 +57,9 @@ pub struct Running {
     pub paused: bool,
     /// Its endpoint.
     pub endpoint: Option<Endpoint>,
+    /// Whether it has run out of memory since it started.
+    #[serde(default)]
+    pub oom_killed: bool,
 }
 
 /// A container that ended.
@@ -148,6 +151,7 @@ impl State {
             State::Created { failure: Some(failure) } => shown.error.clone_from(&failure.error),
             State::Running(running) => {
                 shown.pid = i64::from(running.pid);
+                shown.oom_killed = running.oom_killed;
                 shown.started_at = Time(running.started_at);
             }
             other => {
@@ -210,7 +214,7 @@ mod tests {
     }
 
     fn running(paused: bool) -> State {
-        State::Running(Running { pid: 7, started_at: at(100), paused, endpoint: None })
+        State::Running(Running { pid: 7, started_at: at(100), paused, endpoint: None, oom_killed: false })
     }
 
     fn starting(again: bool) -> State {

@@ -1,5 +1,6 @@
 //! From a request and an image to what a container is: merged, checked, settled.
 
+pub mod data_root;
 mod image;
 mod kernel;
 pub mod mac;
@@ -106,7 +107,7 @@ impl op::CreateContainer {
         let plan = NetworkPlan::parse(&host_config.network_mode)?;
         let mut config = request.config;
         mac::settle(&mut config, &endpoints, &host_config.network_mode, &plan)?;
-        Ok(Self { name, platform: given(platform), config, host_config })
+        Ok(Self { name, platform: given(platform), config, host_config, read_only_top: false })
     }
 }
 
@@ -118,7 +119,7 @@ pub fn define(
     cpus: usize,
     log: &LogDefaults,
 ) -> Result<(Definition, Vec<String>), Error> {
-    let op::CreateContainer { mut config, host_config: mut host, .. } = request;
+    let op::CreateContainer { mut config, host_config: mut host, read_only_top, .. } = request;
     merge::merge(&mut config, image)?;
     let random = |source| Error::Io { operation: "read random bytes".into(), source };
     let id = name::new_id().map_err(random)?;
@@ -129,7 +130,10 @@ pub fn define(
         network => network,
     };
     fill_defaults(&id, &mut config, &mut host, &network);
-    let mounts = mounts::plan(&config, &host, name::new_id)?;
+    let mut mounts = mounts::plan(&config, &host, name::new_id)?;
+    for plan in mounts.iter_mut().filter(|plan| plan.read_only) {
+        plan.read_only_top |= read_only_top && matches!(plan.source, MountSource::Bind { .. });
+    }
     let (path, args) = merge::program(&config);
     let created = Timestamp::now();
     let definition = Definition {
@@ -164,8 +168,7 @@ fn fill_defaults(id: &str, config: &mut Config, host: &mut HostConfig, network: 
         host.ipc_mode = "private".into();
     }
     if host.cgroupns_mode.is_empty() {
-        // Docker's default on cgroup v1 is the host's namespace; a namespace of its own is stricter (R8).
-        host.cgroupns_mode = "private".into();
+        host.cgroupns_mode = crate::defaults::cgroup_namespace().into();
     }
     if host.shm_size == 0 {
         host.shm_size = 64 << 20;

@@ -18,6 +18,9 @@ pub struct MountPlan {
     pub destination: String,
     /// Whether it cannot be written.
     pub read_only: bool,
+    /// Whether what is mounted below it stays writable even so.
+    #[serde(default)]
+    pub read_only_top: bool,
     /// Options as the user gave them, for `inspect`.
     pub mode: String,
     /// Propagation: `rprivate`, `rslave`, ...; empty for what is no bind.
@@ -93,6 +96,7 @@ pub fn plan(
                 source: anonymous()?,
                 destination,
                 read_only: false,
+                read_only_top: false,
                 mode: String::new(),
                 propagation: String::new(),
             });
@@ -159,7 +163,7 @@ fn tmpfs(destination: String, options: Vec<String>) -> MountPlan {
     let propagates = |option: &&String| kinds.contains(&option.strip_prefix('r').unwrap_or(option));
     let propagation = options.iter().rfind(propagates).cloned().unwrap_or_default();
     let source = MountSource::Tmpfs { options };
-    MountPlan { source, destination, read_only, mode: String::new(), propagation }
+    MountPlan { source, destination, read_only, read_only_top: false, mode: String::new(), propagation }
 }
 
 /// `source:destination[:options]`, `volume:destination[:options]` or `destination`.
@@ -194,7 +198,14 @@ fn parse_bind(text: &str, anonymous: impl Fn() -> Result<MountSource, Error>) ->
         }
         _ => String::new(),
     };
-    Ok(MountPlan { source, destination, read_only: options.read_only, mode: mode.to_owned(), propagation })
+    Ok(MountPlan {
+        source,
+        destination,
+        read_only: options.read_only,
+        read_only_top: false,
+        mode: mode.to_owned(),
+        propagation,
+    })
 }
 
 struct BindMode<'a> {
@@ -246,7 +257,7 @@ fn parse_mount(
         return Err(refuse("field Target must not be empty"));
     }
     let destination = destination(&mount.target).map_err(|why| refuse(&why))?;
-    let mut propagation = String::new();
+    let (mut propagation, mut read_only_top) = (String::new(), false);
     let source = match mount.kind.as_str() {
         "bind" => {
             if mount.source.is_empty() {
@@ -262,6 +273,12 @@ fn parse_mount(
                 return Err(refuse("field VolumeOptions must not be specified"));
             }
             let options = mount.bind_options.clone().unwrap_or_default();
+            read_only_top = options.read_only_non_recursive;
+            if read_only_top && options.read_only_force_recursive {
+                return Err(Error::InvalidParameter(
+                    "mount options conflict: ReadOnlyNonRecursive && ReadOnlyForceRecursive".into(),
+                ));
+            }
             propagation =
                 if options.propagation.is_empty() { "rprivate".into() } else { options.propagation };
             MountSource::Bind {
@@ -280,7 +297,8 @@ fn parse_mount(
         }
         other => return Err(Error::InvalidParameter(format!("mount type unknown: \"{other}\""))),
     };
-    Ok(MountPlan { source, destination, read_only: mount.read_only, mode: String::new(), propagation })
+    let read_only = mount.read_only;
+    Ok(MountPlan { source, destination, read_only, read_only_top, mode: String::new(), propagation })
 }
 
 fn tmpfs_options(mount: &Mount) -> Vec<String> {
@@ -363,6 +381,7 @@ mod tests {
             source: MountSource::Volume { name: name.into(), anonymous },
             destination: destination.into(),
             read_only: false,
+            read_only_top: false,
             mode: String::new(),
             propagation: String::new(),
         };
@@ -412,7 +431,12 @@ mod tests {
             BindOptions { propagation: "rshared".into(), non_recursive: true, ..Default::default() };
         let plan = mount(Mount { bind_options: Some(options), read_only: true, ..bind.clone() }).unwrap();
         assert_eq!(plan.propagation, "rshared");
-        assert!(plan.read_only);
+        assert!(plan.read_only && !plan.read_only_top);
+        let mut options = BindOptions { read_only_non_recursive: true, ..Default::default() };
+        let flat = Mount { bind_options: Some(options.clone()), read_only: true, ..bind.clone() };
+        assert!(mount(flat.clone()).unwrap().read_only_top);
+        options.read_only_force_recursive = true;
+        assert!(mount(Mount { bind_options: Some(options), ..flat }).is_err());
         let size = TmpfsOptions { size_bytes: 4096, mode: 0o700, options: Some(vec![vec!["noexec".into()]]) };
         let plan = mount(Mount {
             kind: "tmpfs".into(),

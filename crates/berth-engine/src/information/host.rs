@@ -159,7 +159,7 @@ pub fn security_options(defaults: &ContainerDefaults, apparmor: bool) -> Vec<Str
     if there("/proc/sys/kernel/seccomp/actions_avail") {
         options.push(format!("name=seccomp,profile={}", defaults.seccomp.name()));
     }
-    if there("/proc/self/ns/cgroup") {
+    if defaults.cgroupns_mode == "private" && there("/proc/self/ns/cgroup") {
         options.push("name=cgroupns".to_owned());
     }
     if defaults.no_new_privileges {

@@ -207,7 +207,13 @@ impl Owner {
         endpoint: Option<berth_network::Endpoint>,
     ) {
         let now = jiff::Timestamp::now();
-        let known = row.clone().unwrap_or(Running { pid: 0, started_at: now, paused: false, endpoint });
+        let known = row.clone().unwrap_or(Running {
+            pid: 0,
+            started_at: now,
+            paused: false,
+            endpoint,
+            oom_killed: false,
+        });
         if found.rebooted {
             return match row {
                 Some(_) => self.ended_meanwhile(known, End::unseen()).await,

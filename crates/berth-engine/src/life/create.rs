@@ -38,6 +38,7 @@ fn create(parts: &Arc<Parts>, mut op: op::CreateContainer) -> Result<CreateRespo
     let (mut definition, warnings) =
         create::define(op, image.record.id.to_string(), &defaults, parts.cpus, &parts.settings.log)?;
     definition.image_manifest = manifest(parts, &image);
+    create::data_root::settle(&mut definition.mounts, &definition.host, &parts.settings.data_root)?;
     create::mounts::inherit(&mut definition.mounts, inherited);
     sources::check(&definition)?;
     // Composed again at each start; what cannot be is refused now.

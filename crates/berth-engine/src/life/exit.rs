@@ -95,7 +95,7 @@ impl Owner {
     fn record(&self, running: &Running, end: &End, ending: Option<&Ending>, again: bool) {
         let exited = Exited {
             code: end.code,
-            oom_killed: end.oom_killed,
+            oom_killed: end.oom_killed || running.oom_killed,
             error: end.error.clone(),
             started_at: Some(running.started_at),
             finished_at: end.at,

@@ -198,14 +198,23 @@ impl Owner {
             Some(ShimEvent::Detached { target: Target::Exec(id) }) => {
                 self.tell(ContainerEvent::ExecDetach { id });
             }
-            Some(ShimEvent::OutOfMemory) => {
-                self.lack_told = true;
-                self.tell(ContainerEvent::Oom);
-            }
+            Some(ShimEvent::OutOfMemory) => self.on_lack_of_memory(),
             // What happens before a program runs is awaited where it is started.
             Some(ShimEvent::Cloned { .. } | ShimEvent::Started { .. } | ShimEvent::Failed(_)) => {}
             None => self.on_shim_lost().await,
         }
+    }
+
+    fn on_lack_of_memory(&mut self) {
+        self.lack_told = true;
+        if self.container.state().running().is_some_and(|running| !running.oom_killed) {
+            self.change_regardless(|kept| {
+                if let State::Running(running) = &mut kept.state {
+                    running.oom_killed = true;
+                }
+            });
+        }
+        self.tell(ContainerEvent::Oom);
     }
 
     fn warn_of_lost_log(&self, messages: u64) {

@@ -187,7 +187,7 @@ impl Owner {
         let mut control = parts.spawner.launch(request).await?;
         let (pid, started_at) = self.released(&mut control, endpoint.as_ref()).await?;
         self.take_shim(control).await;
-        Ok(Running { pid, started_at, paused: false, endpoint })
+        Ok(Running { pid, started_at, paused: false, endpoint, oom_killed: false })
     }
 
     /// Takes a shim into use, and attaches those who came while it was being started.

@@ -256,7 +256,9 @@ mod tests {
 
     #[test]
     fn a_container_has_all_namespaces_of_its_own() {
-        let spec = compose_one(&definition());
+        let mut one = definition();
+        one.host.cgroupns_mode = "private".into();
+        let spec = compose_one(&one);
         use LinuxNamespaceType as T;
         assert_eq!(kinds(&spec), [T::Mount, T::Network, T::Uts, T::Pid, T::Ipc, T::Cgroup]);
         let linux = spec.linux().as_ref().unwrap();
@@ -268,11 +270,12 @@ mod tests {
     fn host_modes_share_the_hosts() {
         let mut one = definition();
         one.network = NetworkPlan::Host;
-        for mode in [&mut one.host.pid_mode, &mut one.host.ipc_mode, &mut one.host.uts_mode] {
+        let host = &mut one.host;
+        for mode in [&mut host.pid_mode, &mut host.ipc_mode, &mut host.uts_mode, &mut host.cgroupns_mode] {
             *mode = "host".into();
         }
         let spec = compose_one(&one);
-        assert_eq!(kinds(&spec), [LinuxNamespaceType::Mount, LinuxNamespaceType::Cgroup]);
+        assert_eq!(kinds(&spec), [LinuxNamespaceType::Mount]);
         assert!(spec.hostname().is_none());
         assert!(spec.linux().as_ref().unwrap().sysctl().as_ref().unwrap().is_empty());
     }

@@ -69,7 +69,11 @@ pub fn mounts<'a>(definition: &'a Definition, shared: Shared) -> Result<Mounts<'
 
 fn planned_mount(plan: &MountPlan) -> Result<Mount, Error> {
     let builder = MountBuilder::default().destination(&plan.destination);
-    let access = if plan.read_only { "ro" } else { "rw" };
+    let access = match (plan.read_only, plan.read_only_top) {
+        (true, false) => "rro",
+        (true, true) => "ro",
+        (false, _) => "rw",
+    };
     let builder = match &plan.source {
         MountSource::Tmpfs { options } => {
             // Docker's defaults, which the user's options override by coming later.
@@ -137,6 +141,7 @@ mod tests {
                 source: MountSource::Tmpfs { options: vec!["exec".into()] },
                 destination: "/dev/shm".into(),
                 read_only: false,
+                read_only_top: false,
                 mode: String::new(),
                 propagation: String::new(),
             },
@@ -144,6 +149,7 @@ mod tests {
                 source: MountSource::Bind { path: "/src".into(), create: true, recursive: true },
                 destination: "/dst".into(),
                 read_only: true,
+                read_only_top: false,
                 mode: "ro".into(),
                 propagation: "rslave".into(),
             },
@@ -151,8 +157,11 @@ mod tests {
         let found = mounts(&one, Shared::default()).unwrap();
         assert_eq!(found.mounts.iter().filter(|m| m.destination() == Path::new("/dev/shm")).count(), 1);
         assert_eq!(options(&found, "/dev/shm"), ["noexec", "nosuid", "nodev", "exec"]);
-        assert_eq!(options(&found, "/dst"), ["rbind", "ro", "rslave"]);
+        assert_eq!(options(&found, "/dst"), ["rbind", "rro", "rslave"]);
         assert_eq!(found.sources.len(), 1);
+        let mut flat = one.clone();
+        flat.mounts[1].read_only_top = true;
+        assert_eq!(options(&mounts(&flat, Shared::default()).unwrap(), "/dst"), ["rbind", "ro", "rslave"]);
         assert_eq!(found.mounts[found.sources[0].0].destination(), Path::new("/dst"));
     }
 }

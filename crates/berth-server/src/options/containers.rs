@@ -1,6 +1,7 @@
 //! Options that are about containers.
 
 use std::net::IpAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -100,6 +101,23 @@ fn resolver(settings: &mut Settings, given: &Given) -> Result<(), OptionError> {
             return Err(value("only one IPv4 and one IPv6 host gateway IP address can be specified"));
         }
         defaults.host_gateways.push(address);
+    }
+    Ok(())
+}
+
+/// The program that other daemons forward ports with. Here none is needed, but one that is named has to be there.
+pub fn userland_proxy(given: &Given) -> Result<(), OptionError> {
+    let Some(path) = given.text("userland-proxy-path").filter(|path| !path.is_empty()) else { return Ok(()) };
+    if given.switch("userland-proxy")? == Some(false) {
+        return Ok(());
+    }
+    if !path.starts_with('/') {
+        return Err(value(format!("invalid userland-proxy-path: must be an absolute path: {path}")));
+    }
+    let wrong = |why: &dyn std::fmt::Display| value(format!("invalid userland-proxy-path: {path:?}: {why}"));
+    let found = std::fs::metadata(path).map_err(|error| wrong(&error))?;
+    if !found.is_file() || found.permissions().mode() & 0o111 == 0 {
+        return Err(wrong(&"permission denied"));
     }
     Ok(())
 }

@@ -25,7 +25,8 @@ pub async fn create(mut call: Call) -> Outcome {
     requests::create(call.version, &mut request, host)?;
     let warnings = requests::warnings(call.version, &request);
     let platform = call.query.given("platform").filter(|_| call.version >= ApiVersion::new(1, 41));
-    let operation = op::CreateContainer::parse(call.query.given("name"), platform, request)?;
+    let mut operation = op::CreateContainer::parse(call.query.given("name"), platform, request)?;
+    operation.read_only_top = call.version < ApiVersion::new(1, 44);
     let mut created = call.engine.create(operation).await?;
     created.warnings.extend(warnings);
     Ok(answer::json(StatusCode::CREATED, &created))

@@ -337,3 +337,17 @@ fn the_installation_has_an_id_that_can_be_chosen() {
     configured.daemon.launch();
     assert_eq!(configured.info("{{.ID}}"), "this-is-the-engine-id");
 }
+
+#[test]
+fn a_proxy_that_is_named_has_to_be_there() {
+    for (arguments, why) in [
+        (["--userland-proxy-path", "/does/not/exist"], "invalid userland-proxy-path"),
+        (["--userland-proxy-path", "/etc/passwd"], "permission denied"),
+        (["--userland-proxy-path", "docker-proxy"], "must be an absolute path: docker-proxy"),
+    ] {
+        validate(Some("{}"), &arguments).fails(1, why);
+        let [flag, path] = arguments;
+        assert_eq!(validate(Some("{}"), &["--userland-proxy=false", flag, path]).code, 0);
+    }
+    assert_eq!(validate(Some("{}"), &["--userland-proxy-path", "/bin/sh"]).code, 0);
+}

@@ -9,6 +9,7 @@ use std::process::Command;
 
 use crate::daemon::{Client, Daemon, binary};
 use crate::output::{eventually, run};
+use crate::terminal::Terminal;
 
 #[test]
 fn refuses_to_start_twice_on_one_data_root() {
@@ -163,4 +164,17 @@ fn idle_threads_and_descriptors_do_not_grow() {
         daemon.berth(&["run", "--rm", "busybox", "true"]).ok();
     }
     eventually("descriptors are given back", || (count() <= before + 2).then_some(()));
+}
+
+#[test]
+fn messages_on_a_terminal_are_coloured_unless_they_are_to_be_raw() {
+    for (raw, expected) in [("false", "\x1b[36mINFO\x1b[0m["), ("true", "level=info msg=")] {
+        let mut daemon = Daemon::empty(&["--log-format", "text", &format!("--raw-logs={raw}")]);
+        daemon.stop();
+        let mut terminal = Terminal::run(daemon.command());
+        terminal.expect(expected);
+        eventually("it answers", || (daemon.berth(&["ps"]).code == 0).then_some(()));
+        terminal.send("\x03");
+        assert_eq!(terminal.end(), 0);
+    }
 }

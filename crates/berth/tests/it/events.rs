@@ -79,7 +79,7 @@ with_both_clients! {
         let id = daemon.with(client, &["run", "-d", "--memory", "16m", "--memory-swap", "16m", "busybox", "sh", "-c", script]).ok();
         eventually("it goes on", || daemon.with(client, &["logs", &id]).stdout.contains("survived").then_some(()));
         eventually("it is told", || (!past(daemon, client, &["event=oom"]).is_empty()).then_some(()));
-        assert_eq!(daemon.inspect(&id, "{{.State.Running}}"), "true");
+        assert_eq!(daemon.inspect(&id, "{{.State.Running}} {{.State.OOMKilled}}"), "true true");
         daemon.with(client, &["rm", "-f", &id]).ok();
         let told = actions(&past(daemon, client, &["type=container"]));
         assert_eq!(told[..3], ["create", "start", "oom"].map(|action| format!("container {action}")));

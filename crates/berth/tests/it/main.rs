@@ -22,6 +22,7 @@ mod api;
 mod attach;
 mod authorization;
 mod awkward;
+mod binds;
 mod commit;
 mod completion;
 mod content;
