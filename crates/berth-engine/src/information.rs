@@ -43,11 +43,6 @@ impl Engine {
         version()
     }
 
-    /// Whether all cgroups of this host are of version 2.
-    pub fn has_unified_cgroups(&self) -> bool {
-        host::has_unified_cgroups()
-    }
-
     /// How many events were told since the engine was opened.
     pub fn events_told(&self) -> u64 {
         self.parts.events.told()

@@ -22,11 +22,6 @@ pub struct Limits {
     pids: bool,
 }
 
-/// Whether all cgroups of this host are of version 2. Without any, they are not.
-pub fn has_unified_cgroups() -> bool {
-    Layout::current().is_ok_and(|layout| layout.mode() == Mode::Unified)
-}
-
 impl Limits {
     /// Looks at this process's hierarchies.
     pub fn current() -> Result<Limits, Error> {

@@ -21,7 +21,7 @@ pub async fn create(mut call: Call) -> Outcome {
         return Err(Failure::invalid("config cannot be empty in order to create a container"));
     }
     check_ports(&request)?;
-    let host = requests::Host { unified: call.engine.has_unified_cgroups() };
+    let host = requests::Host { unified: berth_engine::has_unified_cgroups() };
     requests::create(call.version, &mut request, host)?;
     let warnings = requests::warnings(call.version, &request);
     let platform = call.query.given("platform").filter(|_| call.version >= ApiVersion::new(1, 41));
