@@ -14,7 +14,7 @@ with_both_clients! {
     }
 
     fn shares_the_containers_namespaces_root_and_limits(daemon: &Daemon, client: Client) {
-        daemon.background(&["--name", "cc", "--hostname", "ship", "-e", "A=1", "busybox", "sleep", "1000"]);
+        daemon.background(&["--cgroupns", "private", "--name", "cc", "--hostname", "ship", "-e", "A=1", "busybox", "sleep", "1000"]);
         let script = "hostname; echo $A; ps -o pid,comm | grep -c sleep; cat /proc/self/cgroup | head -1";
         let text = daemon.with(client, &["exec", "cc", "sh", "-c", script]).ok();
         assert!(text.starts_with("ship\n1\n1\n"), "{text}");
