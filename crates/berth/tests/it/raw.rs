@@ -55,7 +55,7 @@ fn what_is_refused_is_read_to_its_end() {
         ("POST", "/containers/create", json, 400),
         ("POST", "/exec/absent/start", json, 400),
         ("POST", "/images/create", "", 400),
-        ("POST", "/images/absent/push", "", 501),
+        ("POST", "/images/absent/tag?repo=x", "", 404),
         ("POST", "/swarm/init", json, 503),
         ("POST", "/services/create", json, 503),
         ("POST", "/build", "Content-Type: application/x-tar\r\n", 501),
