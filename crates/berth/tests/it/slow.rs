@@ -35,6 +35,9 @@ fn clients_that_stop_reading_delay_nobody() {
     daemon.background(&[
         "--name",
         "flood",
+        // More than anyone reads, and yet not all of the machine.
+        "--cpus",
+        "0.2",
         "--log-opt",
         "max-size=1m",
         "busybox",
@@ -67,7 +70,9 @@ fn a_flooded_log_delays_nobody_and_stays_bounded() {
     daemon.background(&["--name", "other", "busybox", "sh", "-c", "echo ready; exec sleep 1000"]);
     let drivers = ["json-file", "local"];
     for driver in drivers {
-        let bound = ["--log-driver", driver, "--log-opt", "max-size=1m", "--log-opt", "max-file=2"];
+        // More than a log can take, and yet not all of the machine.
+        let bound =
+            ["--cpus", "0.2", "--log-driver", driver, "--log-opt", "max-size=1m", "--log-opt", "max-file=2"];
         daemon.background(
             &[&["--name", driver], &bound[..], &["busybox", "yes", "a line of the flood"]].concat(),
         );
