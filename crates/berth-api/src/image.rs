@@ -40,12 +40,17 @@ pub struct Inspect {
     pub repo_tags: Vec<String>,
     /// What it can be pulled by, `name@sha256:…`.
     pub repo_digests: Vec<String>,
+    /// The image that it was made from here.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub parent: String,
     /// Comment of the last history entry.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub comment: String,
     /// When it was made; none if the image does not say.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub created: Option<Time>,
     /// Author.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub author: String,
     /// Configuration for containers.
     pub config: Option<ImageConfig>,

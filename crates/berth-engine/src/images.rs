@@ -1,17 +1,20 @@
 //! Images, as clients list, fetch, name, save and remove them.
 
 mod commit;
+mod history;
 mod import;
-mod list;
+pub(crate) mod list;
 mod messages;
+mod pattern;
 mod prune;
 mod push;
 mod save;
+pub(crate) mod sharing;
 
 use std::sync::Arc;
 
 use berth_api::{auth, image, progress};
-use berth_image::{InUse, Removed, ResolvedImage};
+use berth_image::{InUse, Removal, Removed, ResolvedImage};
 use berth_oci::{Digest, Platform, Reference};
 use berth_registry::Credentials;
 use tokio::sync::mpsc;
@@ -21,7 +24,7 @@ use crate::create::image_defaults;
 use crate::engine::Parts;
 use crate::event::{Event, ImageEvent};
 use crate::inspect::STORAGE_DRIVER;
-use crate::{Engine, Error};
+use crate::{Engine, Error, op};
 
 pub(crate) use commit::is_left_frozen;
 
@@ -33,12 +36,6 @@ impl Engine {
     pub async fn image_inspect(&self, name: &str) -> Result<image::Inspect, Error> {
         let (parts, name) = (Arc::clone(&self.parts), name.to_owned());
         blocking(move || inspect(&parts, &name)).await
-    }
-
-    /// The steps an image was built in, the newest first.
-    pub async fn image_history(&self, name: &str) -> Result<Vec<image::HistoryItem>, Error> {
-        let (parts, name) = (Arc::clone(&self.parts), name.to_owned());
-        blocking(move || history(&parts, &name)).await
     }
 
     /// Pulls an image by its reference, such as `debian:12`; errors after the first message are also returned.
@@ -96,10 +93,19 @@ impl Engine {
         Ok(())
     }
 
-    /// Removes a name of an image, and the image with its last one.
-    pub async fn image_remove(&self, name: &str, force: bool) -> Result<Vec<image::DeleteItem>, Error> {
+    /// Removes a name of an image, and with its last one the image and its parents without names.
+    pub async fn image_remove(
+        &self,
+        name: &str,
+        remove: op::ImageRemove,
+    ) -> Result<Vec<image::DeleteItem>, Error> {
         let (parts, name) = (Arc::clone(&self.parts), name.to_owned());
-        blocking(move || remove(&parts, &name, force)).await
+        blocking(move || {
+            let how = Removal { force: remove.force, parents: !remove.keep_parents };
+            let removed = parts.images.remove(&name, how, &|id| parts.users(id))?;
+            Ok(removed_items(&parts, removed))
+        })
+        .await
     }
 
     /// Gives an image one more name.
@@ -154,24 +160,20 @@ fn credentials(auth: auth::AuthConfig) -> Option<Credentials> {
     named.then_some(Credentials::Password { user: auth.username, password: auth.password })
 }
 
-fn remove(parts: &Parts, name: &str, force: bool) -> Result<Vec<image::DeleteItem>, Error> {
-    let (id, removed) = parts.images.remove(name, force, |id| parts.users(id))?;
-    Ok(removed_items(parts, &id, removed))
-}
-
 /// What is gone, as clients are told, with its events.
-fn removed_items(parts: &Parts, id: &Digest, removed: Vec<Removed>) -> Vec<image::DeleteItem> {
+fn removed_items(parts: &Parts, removed: Vec<Removed>) -> Vec<image::DeleteItem> {
     let items = removed.into_iter().map(|item| match item {
-        Removed::Untagged(name) => {
-            parts.image_event(id, &id.to_string(), ImageEvent::Untag);
+        Removed::Untagged { name, image, along } => {
+            if !along {
+                parts.image_event(&image, &image.to_string(), ImageEvent::Untag);
+            }
             image::DeleteItem::Untagged(name)
         }
-        Removed::Deleted(gone) => {
-            if gone == *id {
-                parts.image_event(&gone, &gone.to_string(), ImageEvent::Delete);
-            }
-            image::DeleteItem::Deleted(gone.to_string())
+        Removed::Deleted(image) => {
+            parts.image_event(&image, &image.to_string(), ImageEvent::Delete);
+            image::DeleteItem::Deleted(image.to_string())
         }
+        Removed::Layer(chain, _) => image::DeleteItem::Deleted(chain.to_string()),
     });
     items.collect()
 }
@@ -192,7 +194,8 @@ fn inspect(parts: &Parts, name: &str) -> Result<image::Inspect, Error> {
         id: record.id.to_string(),
         repo_tags,
         repo_digests,
-        comment: config.comment.clone(),
+        parent: record.parent.as_ref().map(ToString::to_string).unwrap_or_default(),
+        comment: comment(&config),
         created: config.created.as_deref().and_then(|time| time.parse().ok()),
         author: config.author.clone(),
         config: Some(image_defaults(&config)),
@@ -206,8 +209,18 @@ fn inspect(parts: &Parts, name: &str) -> Result<image::Inspect, Error> {
             kind: "layers".into(),
             layers: Some(diffs).filter(|diffs| !diffs.is_empty()),
         },
-        metadata: image::Metadata::default(),
+        metadata: image::Metadata {
+            last_tag_time: parts.storage.images().named_at(&record.id)?.map(Into::into).unwrap_or_default(),
+        },
     })
+}
+
+/// The image's comment, or that of its last step.
+fn comment(config: &berth_oci::ImageConfig) -> String {
+    match config.history.last() {
+        Some(step) if config.comment.is_empty() => step.comment.clone(),
+        _ => config.comment.clone(),
+    }
 }
 
 fn graph_driver(parts: &Parts, chain: Option<&Digest>) -> Result<berth_api::container::GraphDriver, Error> {
@@ -224,38 +237,6 @@ fn graph_driver(parts: &Parts, chain: Option<&Digest>) -> Result<berth_api::cont
         }
     }
     Ok(berth_api::container::GraphDriver { name: STORAGE_DRIVER.into(), data: Some(data) })
-}
-
-fn history(parts: &Parts, name: &str) -> Result<Vec<image::HistoryItem>, Error> {
-    let ResolvedImage { record, config } = parts.images.resolve(name)?;
-    let mut sizes = Vec::new();
-    for chain in berth_oci::chain_ids(&config.rootfs.diff_ids) {
-        sizes.push(parts.storage.layers().get(&chain)?.map_or(0, |layer| layer.size));
-    }
-    let mut sizes = sizes.into_iter();
-    let mut items: Vec<image::HistoryItem> = config
-        .history
-        .iter()
-        .map(|step| {
-            let size = if step.empty_layer { 0 } else { sizes.next().unwrap_or_default() };
-            let created = step.created.as_deref().and_then(|time| time.parse::<jiff::Timestamp>().ok());
-            image::HistoryItem {
-                comment: step.comment.clone(),
-                created: created.map_or(0, jiff::Timestamp::as_second),
-                created_by: step.created_by.clone(),
-                id: "<missing>".into(),
-                size: i64::try_from(size).unwrap_or(i64::MAX),
-                tags: None,
-            }
-        })
-        .collect();
-    items.reverse();
-    if let Some(first) = items.first_mut() {
-        let (tags, _) = names(parts, &record.id)?;
-        first.id = record.id.to_string();
-        first.tags = Some(tags).filter(|tags| !tags.is_empty());
-    }
-    Ok(items)
 }
 
 #[cfg(test)]

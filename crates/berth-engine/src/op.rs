@@ -135,6 +135,26 @@ pub struct DiskUsage {
     pub build_cache: bool,
 }
 
+/// Which images a list shows, and what of them.
+#[derive(Debug, Clone, Default)]
+pub struct ImageList {
+    /// Also those without a name from which others were made.
+    pub all: bool,
+    /// Which.
+    pub filters: Filters,
+    /// How many bytes each shares with others.
+    pub shared_size: bool,
+}
+
+/// How an image is removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ImageRemove {
+    /// Also with several names, or used by containers that do not run.
+    pub force: bool,
+    /// Keep parents that have no name.
+    pub keep_parents: bool,
+}
+
 /// A process to run in a running container.
 #[derive(Debug, Clone, Default)]
 pub struct ExecCreate {

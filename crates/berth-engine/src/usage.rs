@@ -7,17 +7,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use berth_api::container::{Status, Summary};
-use berth_api::filter::Filters;
 use berth_api::system::{DiskUsage, Usage};
 use berth_api::volume::{UsageData, Volume};
 use berth_api::{StringMap, image};
 use berth_archive::tree;
-use berth_oci::Digest;
 use rustix::fs::{Mode, OFlags};
 
 use crate::blocking::blocking;
 use crate::create::mounts::MountSource;
 use crate::engine::Parts;
+use crate::images::list::list;
+use crate::images::sharing::Sharing;
 use crate::inspect::to_signed;
 use crate::{Engine, Error, op};
 
@@ -29,14 +29,10 @@ impl Engine {
             true => Some(containers(self.list(everything).await?)),
             false => None,
         };
-        let images = match wanted.images {
-            true => Some(self.image_list(true, Filters::default()).await?),
-            false => None,
-        };
         let parts = Arc::clone(&self.parts);
         blocking(move || {
             Ok(DiskUsage {
-                image_usage: images.map(|listed| measured(&parts, listed)).transpose()?,
+                image_usage: wanted.images.then(|| images(&parts)).transpose()?,
                 container_usage: containers,
                 volume_usage: wanted.volumes.then(|| volumes(&parts)).transpose()?,
                 // Nothing is built yet.
@@ -67,48 +63,12 @@ fn containers(mut items: Vec<Summary>) -> Usage<Summary> {
     usage
 }
 
-/// The layers of images, each once, and how many images have each.
-struct Layers {
-    /// Size and parent, by chain ID.
-    known: HashMap<Digest, (i64, Option<Digest>)>,
-    users: HashMap<Digest, u32>,
-}
-
-impl Layers {
-    fn of(&self, top: Option<&Digest>) -> Vec<Digest> {
-        let mut chains = Vec::new();
-        let mut next = top.cloned();
-        while let Some(chain) = next {
-            next = self.known.get(&chain).and_then(|(_, parent)| parent.clone());
-            chains.push(chain);
-        }
-        chains
-    }
-
-    fn size(&self, chain: &Digest) -> i64 {
-        self.known.get(chain).map_or(0, |(size, _)| *size)
-    }
-}
-
-fn measured(parts: &Parts, mut items: Vec<image::Summary>) -> Result<Usage<image::Summary>, Error> {
-    let known = parts.storage.layers().list()?.into_iter();
-    let known = known.map(|layer| (layer.chain, (to_signed(layer.size), layer.parent))).collect();
-    let mut layers = Layers { known, users: HashMap::new() };
-    let records = parts.storage.images().list()?;
-    let tops: HashMap<String, Option<Digest>> =
-        records.into_iter().map(|record| (record.id.to_string(), record.chain)).collect();
-    let top = |image: &image::Summary| tops.get(&image.id).and_then(Option::as_ref);
+fn images(parts: &Parts) -> Result<Usage<image::Summary>, Error> {
+    let all = parts.storage.images().listed()?;
+    let sharing = Sharing::of(parts, &all)?;
+    let items = list(parts, &op::ImageList::default(), all, Some(&sharing))?;
+    let mut usage = Usage { total_count: count(items.len()), total_size: sharing.total(), ..Usage::default() };
     for image in &items {
-        for chain in layers.of(top(image)) {
-            *layers.users.entry(chain).or_default() += 1;
-        }
-    }
-    let total = layers.users.keys().map(|chain| layers.size(chain)).sum();
-    let mut usage = Usage { total_count: count(items.len()), total_size: total, ..Usage::default() };
-    for image in &mut items {
-        let shared = |chain: &Digest| layers.users.get(chain).is_some_and(|users| *users > 1);
-        let chains = layers.of(top(image)).into_iter().filter(shared);
-        image.shared_size = chains.map(|chain| layers.size(&chain)).sum();
         match image.containers {
             0 => usage.reclaimable += image.size - image.shared_size,
             _ => usage.active_count += 1,
@@ -192,21 +152,6 @@ fn volume_sizes(parts: &Parts) -> Result<Vec<(String, i64)>, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn layers_are_followed_to_the_bottom() {
-        let digest = |text: &str| Digest::of(text.as_bytes());
-        let known = HashMap::from([
-            (digest("base"), (5, None)),
-            (digest("middle"), (7, Some(digest("base")))),
-            (digest("top"), (11, Some(digest("middle")))),
-        ]);
-        let layers = Layers { known, users: HashMap::new() };
-        let chains = layers.of(Some(&digest("top")));
-        assert_eq!(chains, [digest("top"), digest("middle"), digest("base")]);
-        assert_eq!(chains.iter().map(|chain| layers.size(chain)).sum::<i64>(), 23);
-        assert!(layers.of(None).is_empty());
-    }
 
     #[test]
     fn only_what_does_not_run_can_be_reclaimed() {

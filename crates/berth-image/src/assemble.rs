@@ -18,6 +18,8 @@ pub(crate) struct Plan {
     pub chains: Vec<Digest>,
     /// How many of the lowest are stored; the lease holds them.
     pub present: usize,
+    /// The image that it is made from here, if it is.
+    pub parent: Option<Digest>,
 }
 
 impl Plan {
@@ -33,7 +35,7 @@ impl Plan {
                 break;
             }
         }
-        Ok(Self { diffs, chains, present })
+        Ok(Self { diffs, chains, present, parent: None })
     }
 }
 
@@ -81,6 +83,13 @@ pub(crate) fn record(
         size += storage.layers().get(chain)?.map_or(0, |layer| layer.size);
     }
     let created = config.created.as_deref().and_then(|time| time.parse::<Timestamp>().ok());
-    let record = ImageRecord { id: id.clone(), chain: plan.chains.last().cloned(), size, created };
+    let record = ImageRecord {
+        id: id.clone(),
+        chain: plan.chains.last().cloned(),
+        size,
+        created,
+        parent: plan.parent.clone(),
+        labels: Some(config.config.labels.clone()),
+    };
     Ok(storage.images().put(&record, sources, names)?)
 }

@@ -86,7 +86,7 @@ impl Images {
     }
 
     /// Records the image that `config`, which does not name the new layer yet, describes: the layers it has, and `layer`,
-    /// if there is one, on top of them. Gives its ID. Blocks.
+    /// if there is one, on top of them. `parent` is the image that it was made from. Gives its ID. Blocks.
     ///
     /// # Errors
     /// A layer too many; a layer below that is gone; database and file errors.
@@ -95,6 +95,7 @@ impl Images {
         mut config: ImageConfig,
         layer: Option<NewLayer>,
         name: Option<&Reference>,
+        parent: Option<&Digest>,
     ) -> Result<Digest> {
         let storage = self.storage();
         "layers".clone_into(&mut config.rootfs.kind);
@@ -106,7 +107,8 @@ impl Images {
         let bytes = made::json(&config)?;
         let id = Digest::of(&bytes);
         let mut lease = storage.lease();
-        let plan = Plan::new(storage, &config, &mut lease)?;
+        let mut plan = Plan::new(storage, &config, &mut lease)?;
+        plan.parent = parent.cloned();
         match (count - plan.present, layer) {
             (0, _) => {}
             (1, Some(layer)) => assemble::place(storage, &plan, vec![layer.0], &mut lease)?,

@@ -21,6 +21,7 @@ mod progress;
 mod pull;
 mod push;
 mod remote;
+mod removal;
 mod save;
 mod stream;
 mod unpack;
@@ -35,11 +36,12 @@ use berth_storage::Storage;
 pub use compose::{Held, NewLayer};
 pub use error::{Error, ErrorKind, Result};
 pub use load::Loaded;
-pub use names::{InUse, Removed, ResolvedImage};
+pub use names::ResolvedImage;
 pub use progress::Progress;
 pub use pull::{PullLimits, Pulled};
 pub use push::{PushLimits, Pushed, Pushing};
 pub use remote::Distribution;
+pub use removal::{InUse, Removal, Removed};
 pub use save::Saving;
 
 /// All images of one data root.

@@ -17,26 +17,8 @@ pub struct ResolvedImage {
     pub config: ImageConfig,
 }
 
-/// A container that stands in the way of a removal.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct InUse {
-    /// The container's ID.
-    pub container: String,
-    /// Whether it runs.
-    pub running: bool,
-}
-
-/// One step of a removal.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Removed {
-    /// A name is gone; as people write it.
-    Untagged(String),
-    /// The image or one of its layers is gone.
-    Deleted(Digest),
-}
-
 /// How the user named an image.
-enum Found {
+pub(crate) enum Found {
     Name(ImageRecord, Reference),
     Id(ImageRecord),
 }
@@ -69,7 +51,7 @@ impl Images {
         Ok(record.id)
     }
 
-    fn find(&self, name: &str) -> Result<Found> {
+    pub(crate) fn find(&self, name: &str) -> Result<Found> {
         let images = self.storage().images();
         if let Ok(id) = name.parse::<Digest>() {
             let found = images.get(&id)?;
@@ -121,125 +103,6 @@ impl Images {
         Ok(image.record)
     }
 
-    /// Removes a name, and with its last name the image; or, by ID, the image with its names. `in_use` tells the
-    /// containers of an image. Gives the image's ID, and what is gone.
-    ///
-    /// # Errors
-    /// [`Error::Conflict`] in Docker's words; as [`Images::resolve`].
-    pub fn remove(
-        &self,
-        name: &str,
-        force: bool,
-        in_use: impl Fn(&Digest) -> Vec<InUse>,
-    ) -> Result<(Digest, Vec<Removed>)> {
-        let found = self.find(name)?;
-        let removed = match &found {
-            Found::Name(record, reference) => self.remove_name(name, record, reference, force, in_use),
-            Found::Id(record) => self.remove_image(record, force, in_use),
-        };
-        let (Found::Name(record, _) | Found::Id(record)) = found;
-        Ok((record.id, removed?))
-    }
-
-    fn remove_name(
-        &self,
-        given: &str,
-        record: &ImageRecord,
-        reference: &Reference,
-        force: bool,
-        in_use: impl Fn(&Digest) -> Vec<InUse>,
-    ) -> Result<Vec<Removed>> {
-        let repository = reference.name();
-        let mut gone = vec![reference.clone()];
-        let others: Vec<Reference> =
-            self.references(&record.id)?.into_iter().filter(|other| other != reference).collect();
-        // The digests of a repository go with its last tag.
-        let of_repository = || others.iter().filter(|other| other.name() == repository);
-        if reference.digest().is_none() && of_repository().all(|other| other.digest().is_some()) {
-            gone.extend(of_repository().cloned());
-        }
-        let last = others.iter().all(|other| gone.contains(other));
-        let all: Vec<&Reference> = others.iter().chain([reference]).collect();
-        let users = if last || is_single(&all) { in_use(&record.id) } else { Vec::new() };
-        if let Some(user) = users.first()
-            && !force
-        {
-            return Err(Error::Conflict {
-                action: format!("remove repository reference {given:?}"),
-                how: "must force",
-                reason: format!(
-                    "container {} is using its referenced image {}",
-                    short(&user.container),
-                    record.id.short()
-                ),
-            });
-        }
-        let mut removed = Vec::new();
-        for name in &gone {
-            self.storage().images().untag(&name.canonical())?;
-            removed.push(Removed::Untagged(name.familiar()));
-        }
-        // What a running container stands on stays, without a name.
-        if last && !users.iter().any(|user| user.running) {
-            removed.extend(self.delete(record)?);
-        }
-        Ok(removed)
-    }
-
-    fn remove_image(
-        &self,
-        record: &ImageRecord,
-        force: bool,
-        in_use: impl Fn(&Digest) -> Vec<InUse>,
-    ) -> Result<Vec<Removed>> {
-        let conflict = |how, reason| {
-            Err(Error::Conflict { action: format!("delete {}", record.id.short()), how, reason })
-        };
-        let names = self.references(&record.id)?;
-        let users = in_use(&record.id);
-        if let Some(user) = users.iter().find(|user| user.running) {
-            let reason = format!("image is being used by running container {}", short(&user.container));
-            return conflict("cannot be forced", reason);
-        }
-        if !force && !names.is_empty() && !is_single(&names.iter().collect::<Vec<_>>()) {
-            return conflict("must be forced", "image is referenced in multiple repositories".to_owned());
-        }
-        if let Some(user) = users.first()
-            && !force
-        {
-            let reason = format!("image is being used by stopped container {}", short(&user.container));
-            return conflict("must be forced", reason);
-        }
-        let mut removed: Vec<Removed> = names.iter().map(|name| Removed::Untagged(name.familiar())).collect();
-        removed.extend(self.delete(record)?);
-        Ok(removed)
-    }
-
-    /// Removes an image with its names if no container uses it and its names are still `names`; gives what is gone.
-    ///
-    /// # Errors
-    /// [`Error::NotFound`]; database and file errors.
-    pub fn remove_unused(
-        &self,
-        id: &Digest,
-        names: &[Reference],
-        in_use: impl Fn(&Digest) -> Vec<InUse>,
-    ) -> Result<Vec<Removed>> {
-        let record = self.storage().images().get(id)?.ok_or_else(|| Error::NotFound(id.to_string()))?;
-        if !in_use(id).is_empty() || self.references(id)? != names {
-            return Ok(Vec::new());
-        }
-        let mut removed: Vec<Removed> = names.iter().map(|name| Removed::Untagged(name.familiar())).collect();
-        removed.extend(self.delete(&record)?);
-        Ok(removed)
-    }
-
-    fn delete(&self, record: &ImageRecord) -> Result<Vec<Removed>> {
-        let outcome = self.storage().images().remove(&record.id)?;
-        let layers = outcome.layers.into_iter().map(Removed::Deleted);
-        Ok([Removed::Deleted(record.id.clone())].into_iter().chain(layers).collect())
-    }
-
     /// The names of an image.
     ///
     /// # Errors
@@ -247,36 +110,5 @@ impl Images {
     pub fn references(&self, id: &Digest) -> Result<Vec<Reference>> {
         let tags = self.storage().images().names(id)?;
         Ok(tags.iter().filter_map(|tag| tag.name.parse().ok()).collect())
-    }
-}
-
-/// Whether names are one tag at most, and all of one repository.
-fn is_single(names: &[&Reference]) -> bool {
-    let tags = names.iter().filter(|name| name.digest().is_none()).count();
-    tags <= 1 && names.windows(2).all(|pair| pair[0].name() == pair[1].name())
-}
-
-fn short(id: &str) -> &str {
-    id.get(..12).unwrap_or(id)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn several_tags_or_repositories_are_more_than_one_name() {
-        let digest = format!("@sha256:{}", "0".repeat(64));
-        let at = |name: &str| format!("{name}{digest}");
-        for (names, single) in [
-            (vec!["a:b".to_owned()], true),
-            (vec!["a:b".to_owned(), at("a")], true),
-            (vec![at("a")], true),
-            (vec!["a:b".to_owned(), "a:c".to_owned()], false),
-            (vec!["a:b".to_owned(), at("other")], false),
-        ] {
-            let parsed: Vec<Reference> = names.iter().map(|name| name.parse().unwrap()).collect();
-            assert_eq!(is_single(&parsed.iter().collect::<Vec<_>>()), single, "{names:?}");
-        }
     }
 }

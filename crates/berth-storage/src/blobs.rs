@@ -239,6 +239,29 @@ impl<'a> Blobs<'a> {
             .map(|(text, bytes)| Ok(BlobInfo { digest: digest(&text)?, size: size(bytes) }))
             .collect()
     }
+
+    /// Bytes of all blobs of a kind.
+    ///
+    /// # Errors
+    /// Database errors.
+    pub fn total(&self, kind: BlobKind) -> Result<u64> {
+        let total: i64 = self.shared.database.read(|connection| {
+            connection
+                .prepare_cached("SELECT coalesce(sum(size), 0) FROM blobs WHERE kind = ?")
+                .and_then(|mut statement| statement.query_row([kind.as_str()], |row| row.get(0)))
+                .map_err(failed("summing"))
+        })?;
+        Ok(size(total))
+    }
+
+    /// Removes compressed layers, the least recently used ones first, until they take no more than `keep` bytes; those that
+    /// are being read stay. Returns the bytes that are gone.
+    ///
+    /// # Errors
+    /// Database and file errors.
+    pub fn shrink(&self, keep: u64) -> Result<u64> {
+        crate::garbage::shrink_cache_to(self.shared, keep)
+    }
 }
 
 /// The place of a blob.

@@ -24,15 +24,15 @@ const UNUSED_DOCUMENTS: &str = "SELECT digest FROM blobs AS blob WHERE kind = 'd
 const CACHE_SHARE: u64 = 10;
 
 /// Removes unused layers from the top downwards, unused documents, and the least recently used compressed layers over
-/// the bound. Returns the layers.
-pub(crate) fn collect(shared: &Arc<Shared>) -> Result<Vec<Digest>> {
+/// the bound. Returns the layers, with the bytes of their files.
+pub(crate) fn collect(shared: &Arc<Shared>) -> Result<Vec<(Digest, u64)>> {
     let mut removed = Vec::new();
     loop {
         let mut progress = false;
         for chain in column(shared, UNUSED_LAYERS)? {
             let chain = digest(&chain)?;
-            if remove_layer(shared, &chain)? {
-                removed.push(chain);
+            if let Some(bytes) = remove_layer(shared, &chain)? {
+                removed.push((chain, bytes));
                 progress = true;
             }
         }
@@ -47,21 +47,23 @@ pub(crate) fn collect(shared: &Arc<Shared>) -> Result<Vec<Digest>> {
     Ok(removed)
 }
 
-/// Removes one layer, unless it has come into use in the meantime.
-fn remove_layer(shared: &Shared, chain: &Digest) -> Result<bool> {
+/// Removes one layer, unless it has come into use in the meantime. Returns the bytes of its files.
+fn remove_layer(shared: &Shared, chain: &Digest) -> Result<Option<u64>> {
     let _structure = shared.structure();
     if shared.leases.holds(&Object::Layer(chain.clone())) {
-        return Ok(false);
+        return Ok(None);
     }
-    let deleted = shared.write(|transaction| {
-        let query = format!("DELETE FROM layers WHERE chain = ?1 AND chain IN ({UNUSED_LAYERS})");
-        transaction.execute(&query, [chain.to_string()]).map_err(failed("removing a layer"))
+    let deleted: Option<i64> = shared.write(|transaction| {
+        let query =
+            format!("DELETE FROM layers WHERE chain = ?1 AND chain IN ({UNUSED_LAYERS}) RETURNING size");
+        transaction
+            .query_row(&query, [chain.to_string()], |row| row.get(0))
+            .optional()
+            .map_err(failed("removing a layer"))
     })?;
-    if deleted == 0 {
-        return Ok(false);
-    }
+    let Some(bytes) = deleted else { return Ok(None) };
     shared.root.trash(&layers::relative(chain))?;
-    Ok(true)
+    Ok(Some(size(bytes)))
 }
 
 fn remove_blob(shared: &Shared, blob: &Digest) -> Result<bool> {
@@ -90,10 +92,17 @@ fn shrink_cache(shared: &Arc<Shared>) -> Result<()> {
         Some(bound) => bound,
         None => shared.root.file_system_size()? / CACHE_SHARE,
     };
-    let mut total =
+    shrink_cache_to(shared, bound).map(drop)
+}
+
+/// Removes compressed layers, the least recently used ones first, until they take no more than `bound` bytes, as far as
+/// nobody reads them. Returns the bytes that are gone.
+pub(crate) fn shrink_cache_to(shared: &Shared, bound: u64) -> Result<u64> {
+    let before =
         size(one(shared, "SELECT coalesce(sum(size), 0) FROM blobs WHERE kind = 'layer'")?.unwrap_or(0));
+    let mut total = before;
     if total <= bound {
-        return Ok(());
+        return Ok(0);
     }
     let rows: Vec<(String, i64)> = shared.database.read(|connection| {
         let mut statement = connection
@@ -110,7 +119,7 @@ fn shrink_cache(shared: &Arc<Shared>) -> Result<()> {
             total = total.saturating_sub(size(bytes));
         }
     }
-    Ok(())
+    Ok(before - total)
 }
 
 /// One column of text.

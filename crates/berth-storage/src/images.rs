@@ -1,5 +1,6 @@
 //! Images and their names.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use berth_oci::Digest;
@@ -38,6 +39,10 @@ pub struct ImageRecord {
     pub size: u64,
     /// When it was built, by its configuration.
     pub created: Option<Timestamp>,
+    /// The image that it was made from here.
+    pub parent: Option<Digest>,
+    /// Its labels; none where only the configuration tells them.
+    pub labels: Option<BTreeMap<String, String>>,
 }
 
 /// What [`Images::remove`] took away.
@@ -45,8 +50,8 @@ pub struct ImageRecord {
 pub struct RemovedImage {
     /// Names that are gone.
     pub names: Vec<String>,
-    /// Layers that are gone.
-    pub layers: Vec<Digest>,
+    /// Layers that are gone, with the bytes of their files.
+    pub layers: Vec<(Digest, u64)>,
 }
 
 /// Access to images.
@@ -55,15 +60,20 @@ pub struct Images<'a> {
     shared: &'a Arc<Shared>,
 }
 
-const COLUMNS: &str = "SELECT id, chain, size, created FROM images";
+const COLUMNS: &str = "SELECT id, chain, size, created, parent, labels FROM images";
 
 impl<'a> Images<'a> {
     pub(crate) fn new(shared: &'a Arc<Shared>) -> Self {
         Self { shared }
     }
 
+    pub(crate) fn shared(&self) -> &'a Arc<Shared> {
+        self.shared
+    }
+
     /// Records an image with its sources, and gives it `names`, in one transaction. Its configuration, the documents
-    /// of the sources and its layers must be stored, and held by a lease.
+    /// of the sources and its layers must be stored, and held by a lease. A parent that is gone is forgotten. If the image
+    /// is recorded already, it counts as used now.
     ///
     /// # Errors
     /// Database errors; a missing document or layer is one.
@@ -72,7 +82,9 @@ impl<'a> Images<'a> {
             let id = image.id.to_string();
             transaction
                 .prepare_cached(
-                    "INSERT INTO images (id, chain, size, created, stored) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                    "INSERT INTO images (id, chain, size, created, stored, parent, labels, used)
+                     VALUES (?1, ?2, ?3, ?4, ?5, (SELECT id FROM images WHERE id = ?6), ?7, ?5)
+                     ON CONFLICT DO UPDATE SET used = excluded.used",
                 )
                 .and_then(|mut statement| {
                     statement.execute(params![
@@ -80,7 +92,9 @@ impl<'a> Images<'a> {
                         image.chain.as_ref().map(ToString::to_string),
                         integer(image.size),
                         image.created.map(Timestamp::as_millisecond),
-                        now()
+                        now(),
+                        image.parent.as_ref().map(ToString::to_string),
+                        image.labels.as_ref().and_then(|labels| serde_json::to_string(labels).ok()),
                     ])
                 })
                 .map_err(failed("recording an image"))?;
@@ -242,6 +256,7 @@ impl<'a> Images<'a> {
             let delete = |statement: &str| transaction.execute(statement, [&key]);
             delete("DELETE FROM tags WHERE image = ?").map_err(failed("removing names"))?;
             delete("DELETE FROM image_sources WHERE image = ?").map_err(failed("removing sources"))?;
+            delete("UPDATE images SET parent = NULL WHERE parent = ?").map_err(failed("removing a parent"))?;
             match delete("DELETE FROM images WHERE id = ?").map_err(failed("removing an image"))? {
                 0 => Err(Error::not_found("image", id)),
                 _ => Ok(()),
@@ -260,21 +275,28 @@ fn set_name(transaction: &Transaction<'_>, tag: &Tag, id: &str) -> Result<()> {
              ON CONFLICT DO UPDATE SET target = excluded.target, image = excluded.image",
         )
         .and_then(|mut statement| statement.execute(params![tag.name, tag.target.to_string(), id]))
+        .map_err(failed("naming an image"))?;
+    transaction
+        .prepare_cached("UPDATE images SET named = ? WHERE id = ?")
+        .and_then(|mut statement| statement.execute(params![now(), id]))
         .map(drop)
         .map_err(failed("naming an image"))
 }
 
-type Columns = (String, Option<String>, i64, Option<i64>);
+pub(crate) type Columns = (String, Option<String>, i64, Option<i64>, Option<String>, Option<String>);
 
-fn columns(row: &Row<'_>) -> rusqlite::Result<Columns> {
-    Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+pub(crate) fn columns(row: &Row<'_>) -> rusqlite::Result<Columns> {
+    Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?))
 }
 
-fn record((id, chain, bytes, created): Columns) -> Result<ImageRecord> {
+pub(crate) fn record((id, chain, bytes, created, parent, labels): Columns) -> Result<ImageRecord> {
     Ok(ImageRecord {
         id: digest(&id)?,
         chain: optional_digest(chain)?,
         size: size(bytes),
         created: created.and_then(|time| Timestamp::from_millisecond(time).ok()),
+        parent: optional_digest(parent)?,
+        // What cannot be read is told by the configuration.
+        labels: labels.and_then(|text| serde_json::from_str(&text).ok()),
     })
 }

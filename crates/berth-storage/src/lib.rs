@@ -25,6 +25,7 @@ mod images;
 mod kv;
 mod layers;
 mod leases;
+mod lineage;
 mod projects;
 mod root;
 mod snapshots;
@@ -43,6 +44,7 @@ pub use images::{ImageRecord, Images, RemovedImage, Source, Tag};
 pub use kv::Kv;
 pub use layers::{Layer, LayerStaging, Layers, NewLayer};
 pub use leases::{Lease, SnapshotLease};
+pub use lineage::Listed;
 pub use snapshots::{Snapshot, Snapshots};
 pub use usage::DiskUsage;
 
@@ -206,7 +208,7 @@ impl Storage {
     pub fn collect(&self) -> Result<Vec<berth_oci::Digest>> {
         let removed = garbage::collect(&self.shared)?;
         self.shared.waker.wake();
-        Ok(removed)
+        Ok(removed.into_iter().map(|(chain, _)| chain).collect())
     }
 
     /// Bytes on disk, by kind. Blocks: containers' directories are walked.

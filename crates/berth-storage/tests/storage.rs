@@ -46,7 +46,14 @@ fn image(storage: &Storage, layers: &[&str], names: &[&str]) -> ImageRecord {
     }
     let target = Digest::of(&manifest);
     let record =
-        ImageRecord { id: Digest::of(&config), chain: parent, size: 7, created: Some(Timestamp::UNIX_EPOCH) };
+        ImageRecord {
+            id: Digest::of(&config),
+            chain: parent,
+            size: 7,
+            created: Some(Timestamp::UNIX_EPOCH),
+            parent: None,
+            labels: None,
+        };
     let names: Vec<Tag> =
         names.iter().map(|name| Tag { name: (*name).to_owned(), target: target.clone() }).collect();
     storage.images().put(&record, &[Source { manifest: target, index: None }], &names).unwrap();

@@ -129,7 +129,7 @@ fn commit(
     let layer = packed?;
     let layer = Some(layer).filter(|layer| !layer.is_empty());
     let config = describe(base.config, defaults, container, request, layer.is_none());
-    let id = parts.images.compose(config, layer, request.name.as_ref())?;
+    let id = parts.images.compose(config, layer, request.name.as_ref(), Some(&base.record.id))?;
     tell(parts, container, &id, request);
     Ok(id.to_string())
 }

@@ -124,7 +124,7 @@ fn import(
         history: vec![History { created: Some(now), comment: request.message.clone(), ..History::default() }],
         ..ImageConfig::default()
     };
-    let id = parts.images.compose(config, Some(layer), request.name.as_ref())?;
+    let id = parts.images.compose(config, Some(layer), request.name.as_ref(), None)?;
     if let Some(name) = &request.name {
         parts.image_event(&id, &name.familiar(), ImageEvent::Tag);
     }

@@ -6,62 +6,86 @@ use std::sync::Arc;
 use berth_api::filter::Filters;
 use berth_api::{StringMap, duration, image};
 use berth_oci::Reference;
-use berth_storage::ImageRecord;
+use berth_storage::{ImageRecord, Listed};
 use jiff::Timestamp;
 
-use super::names;
+use super::pattern::Pattern;
+use super::sharing::Sharing;
 use crate::blocking::blocking;
 use crate::engine::Parts;
+use crate::inspect::to_signed;
 use crate::life::prune::is_labelled;
-use crate::{Engine, Error};
+use crate::{Engine, Error, op};
 
 const KNOWN: [&str; 7] = ["before", "dangling", "label", "label!", "reference", "since", "until"];
 
 impl Engine {
-    /// Images, the newest first. All that are kept are final, so that `all` adds none to those without a name.
-    pub async fn image_list(&self, all: bool, filters: Filters) -> Result<Vec<image::Summary>, Error> {
+    /// Images, the newest first. Those without a name from which others were made are shown with `all` only.
+    pub async fn image_list(&self, list: op::ImageList) -> Result<Vec<image::Summary>, Error> {
         let parts = Arc::clone(&self.parts);
-        let _ = all;
-        blocking(move || list(&parts, &filters)).await
+        blocking(move || {
+            let images = parts.storage.images().listed()?;
+            let sharing = list.shared_size.then(|| Sharing::of(&parts, &images)).transpose()?;
+            self::list(&parts, &list, images, sharing.as_ref())
+        })
+        .await
     }
 }
 
-fn list(parts: &Parts, filters: &Filters) -> Result<Vec<image::Summary>, Error> {
-    let filter = Filter::new(parts, filters)?;
+/// Those of `images`, which are all, that are asked for. Without `sharing` it is not told what they share.
+pub(crate) fn list(
+    parts: &Parts,
+    list: &op::ImageList,
+    images: Vec<Listed>,
+    sharing: Option<&Sharing>,
+) -> Result<Vec<image::Summary>, Error> {
+    let filter = Filter::new(parts, &list.filters)?;
     let mut containers: HashMap<String, i64> = HashMap::new();
     for container in parts.containers.all() {
         *containers.entry(container.definition.image.clone()).or_default() += 1;
     }
     let mut found = Vec::new();
-    for record in parts.storage.images().list()? {
+    for Listed { record, names, has_children, .. } in images {
+        let names = names.iter().filter_map(|name| name.parse::<Reference>().ok());
+        let names = names.filter(|name| filter.is_named(name));
+        let (digests, tags): (Vec<_>, Vec<_>) = names.partition(|name| name.digest().is_some());
         // It may be removed meanwhile.
-        let Ok(config) = parts.images.config(&record.id) else { continue };
-        let labels: StringMap = config.config.labels.into_iter().collect();
-        let (mut repo_tags, mut repo_digests) = names(parts, &record.id)?;
-        repo_tags.retain(|name| filter.is_named(name));
-        repo_digests.retain(|name| filter.is_named(name));
-        if !filter.has(&record, &repo_tags, &repo_digests, &labels) {
+        let Some(labels) = labels(parts, &record) else { continue };
+        let nameless = tags.is_empty() && digests.is_empty();
+        let hidden = nameless && has_children && !list.all;
+        let is_parent = has_children && filter.dangling == Some(true);
+        if hidden || is_parent || !filter.has(&record, !tags.is_empty(), !nameless, &labels) {
             continue;
         }
+        let familiar = |names: Vec<Reference>| names.iter().map(Reference::familiar).collect();
         let id = record.id.to_string();
         found.push(image::Summary {
             containers: containers.get(&id).copied().unwrap_or_default(),
             created: record.created.map_or(0, Timestamp::as_second),
             labels: Some(labels).filter(|labels| !labels.is_empty()),
-            parent_id: String::new(),
-            repo_digests,
-            repo_tags,
-            // As Docker: not computed for lists.
-            shared_size: -1,
-            size: i64::try_from(record.size).unwrap_or(i64::MAX),
+            parent_id: record.parent.as_ref().map(ToString::to_string).unwrap_or_default(),
+            repo_digests: familiar(digests),
+            repo_tags: familiar(tags),
+            // As Docker: not computed for lists that do not ask for it.
+            shared_size: sharing.map_or(-1, |sharing| sharing.shared(record.chain.as_ref())),
+            size: to_signed(record.size),
             id,
         });
     }
     Ok(found)
 }
 
+/// The labels of an image; none if it is gone.
+pub(super) fn labels(parts: &Parts, record: &ImageRecord) -> Option<StringMap> {
+    match &record.labels {
+        Some(labels) => Some(labels.clone().into_iter().collect()),
+        None => Some(parts.images.config(&record.id).ok()?.config.labels.into_iter().collect()),
+    }
+}
+
 struct Filter<'a> {
     filters: &'a Filters,
+    references: Vec<Pattern>,
     dangling: Option<bool>,
     before: Option<Timestamp>,
     since: Option<Timestamp>,
@@ -102,21 +126,24 @@ impl<'a> Filter<'a> {
             before.push(until);
         }
         let dangling = truth(filters, "dangling")?;
-        Ok(Self { filters, dangling, before: before.into_iter().min(), since })
+        let read = |text: &str| {
+            Pattern::read(text).ok_or_else(|| Error::InvalidParameter("syntax error in pattern".into()))
+        };
+        let references = filters.get("reference").map(read).collect::<Result<_, _>>()?;
+        Ok(Self { filters, references, dangling, before: before.into_iter().min(), since })
     }
 
     /// Whether a name is among those asked for.
-    fn is_named(&self, name: &str) -> bool {
-        !self.filters.has("reference") || self.filters.get("reference").any(|wanted| is_like(wanted, name))
+    fn is_named(&self, name: &Reference) -> bool {
+        !self.filters.has("reference") || self.references.iter().any(|wanted| is_like(wanted, name))
     }
 
-    /// `tags` and `digests` are those names of the image that were asked for.
-    fn has(&self, record: &ImageRecord, tags: &[String], digests: &[String], labels: &StringMap) -> bool {
+    /// `tagged` and `named`: whether the image has tags, or names of any kind, among those that were asked for.
+    fn has(&self, record: &ImageRecord, tagged: bool, named: bool, labels: &StringMap) -> bool {
         let created = record.created;
-        let named = !(tags.is_empty() && digests.is_empty());
         let dangling = match self.dangling {
             None => true,
-            Some(true) => tags.is_empty(),
+            Some(true) => !tagged,
             // A digest is a name too.
             Some(false) => named,
         };
@@ -128,40 +155,12 @@ impl<'a> Filter<'a> {
     }
 }
 
-/// Whether a familiar name matches a pattern with `*` and `?`, with or without its tag.
-fn is_like(wanted: &str, name: &str) -> bool {
-    let Ok(reference) = name.parse::<Reference>() else { return false };
-    let repository = reference.familiar_repository();
-    let same = |wanted: Reference| {
-        wanted.name() == reference.name() && wanted.tag().is_none_or(|tag| Some(tag) == reference.tag())
-    };
-    // A pattern without wildcards may be written in full.
-    [name, repository.as_str()].into_iter().any(|text| glob(wanted.as_bytes(), text.as_bytes()))
-        || wanted.parse().is_ok_and(same)
-}
-
-/// Go's `path.Match` without its classes: `*` and `?` stay within one part of a path.
-fn glob(pattern: &[u8], text: &[u8]) -> bool {
-    // Where to go on after the last star, should what follows it not match.
-    let (mut at, mut position, mut star) = (0, 0, None);
-    while position < text.len() {
-        match pattern.get(at) {
-            Some(b'*') => {
-                star = Some((at + 1, position));
-                at += 1;
-            }
-            Some(b'?') if text[position] != b'/' => (at, position) = (at + 1, position + 1),
-            Some(byte) if *byte == text[position] => (at, position) = (at + 1, position + 1),
-            _ => match star {
-                Some((after, taken)) if text[taken] != b'/' => {
-                    star = Some((after, taken + 1));
-                    (at, position) = (after, taken + 1);
-                }
-                _ => return false,
-            },
-        }
-    }
-    pattern[at..].iter().all(|byte| *byte == b'*')
+/// Whether a name is like a pattern, as people write it or in full, with or without its tag.
+fn is_like(wanted: &Pattern, name: &Reference) -> bool {
+    wanted.matches(&name.familiar())
+        || wanted.matches(&name.familiar_repository())
+        || wanted.matches(&name.canonical())
+        || wanted.matches(&name.name())
 }
 
 #[cfg(test)]
@@ -179,9 +178,13 @@ mod tests {
             ("*/*", "team/app:v1", true),
             ("*/*:v1", "team/app:v1", true),
             ("docker.io/library/busybox", "busybox:latest", true),
+            ("docker.io/library/busybox:*", "busybox:latest", true),
+            ("docker.io/team/app", "team/app:v1", true),
+            ("*5000*/*", "host:5000/app:v1", true),
             ("box", "busybox:latest", false),
         ] {
-            assert_eq!(is_like(pattern, name), matches, "{pattern} {name}");
+            let wanted = Pattern::read(pattern).unwrap();
+            assert_eq!(is_like(&wanted, &name.parse().unwrap()), matches, "{pattern} {name}");
         }
     }
 }

@@ -1,16 +1,17 @@
 //! Removal of all images that nothing uses.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use berth_api::StringMap;
 use berth_api::filter::Filters;
-use berth_api::image::{DeleteItem, PruneResponse};
-use berth_oci::{Digest, ImageConfig, Reference};
-use berth_storage::ImageRecord;
+use berth_api::image::PruneResponse;
+use berth_image::Removed;
+use berth_oci::Reference;
+use berth_storage::{BlobKind, ImageRecord, Listed};
 use jiff::Timestamp;
 
-use super::list::truth;
+use super::list::{labels, truth};
 use super::removed_items;
 use crate::blocking::blocking;
 use crate::engine::Parts;
@@ -18,7 +19,7 @@ use crate::event::Event;
 use crate::life::prune::{Turn, is_labelled, until};
 use crate::{Engine, Error};
 
-const KNOWN: [&str; 4] = ["dangling", "label", "label!", "until"];
+const KNOWN: [&str; 5] = ["dangling", "keep-storage", "label", "label!", "until"];
 
 /// Which images are to go, unless a container uses them.
 struct Selection {
@@ -26,6 +27,8 @@ struct Selection {
     /// Only those without a tag.
     dangling: bool,
     until: Option<Timestamp>,
+    /// Bytes of the store at which nothing more is removed. Berth's own.
+    keep: Option<u64>,
 }
 
 impl Selection {
@@ -35,31 +38,47 @@ impl Selection {
         }
         let dangling = truth(&filters, "dangling")?.unwrap_or(true);
         let until = until(&filters, now)?;
-        Ok(Self { filters, dangling, until })
+        let keep = keep(&filters)?;
+        Ok(Self { filters, dangling, until, keep })
     }
 
-    fn has(&self, record: &ImageRecord, config: &ImageConfig, names: &[Reference]) -> bool {
-        let labels: StringMap = config.config.labels.clone().into_iter().collect();
+    fn has(&self, record: &ImageRecord, labels: &StringMap, names: &[Reference]) -> bool {
         let tagged = names.iter().any(|name| name.digest().is_none());
         !(self.dangling && tagged)
             && self.until.is_none_or(|until| record.created.is_some_and(|created| created <= until))
-            && is_labelled(&self.filters, Some(&labels))
+            && is_labelled(&self.filters, Some(labels))
+    }
+}
+
+/// The value of `keep-storage` in bytes.
+fn keep(filters: &Filters) -> Result<Option<u64>, Error> {
+    let mut given = filters.get("keep-storage");
+    let Some(text) = given.next() else { return Ok(None) };
+    match (text.parse(), given.next()) {
+        (Ok(bytes), None) => Ok(Some(bytes)),
+        _ => Err(Error::InvalidParameter(format!("invalid filter 'keep-storage={text}'"))),
     }
 }
 
 impl Engine {
     /// Removes all images that satisfy the filters and that no container uses: those without a tag, unless the filter
-    /// `dangling` is false. What it reports as freed are the bytes of the files of layers that are gone.
+    /// `dangling` is false. With `keep-storage`, only as many as it takes, those first that were not used for longest, and
+    /// compressed layers before them. What it reports as freed are the bytes of the files that are gone.
     pub async fn image_prune(&self, filters: Filters) -> Result<PruneResponse, Error> {
         let parts = Arc::clone(&self.parts);
         blocking(move || {
             let _turn = Turn::take(&parts.pruning_images)?;
             let selection = Selection::new(filters, Timestamp::now())?;
             let mut report = PruneResponse::default();
-            for record in parts.storage.images().list()? {
-                // It may have gone meanwhile, or come into use.
-                if let Err(error) = prune(&parts, &selection, &record, &mut report) {
-                    tracing::debug!(image = %record.id, %error, "prune left an image");
+            match selection.keep {
+                Some(bytes) => shrink(&parts, &selection, bytes, &mut report)?,
+                None => {
+                    for image in parts.storage.images().listed()? {
+                        // It may have gone meanwhile, or come into use.
+                        if let Err(error) = prune(&parts, &selection, &image, &mut report) {
+                            tracing::debug!(image = %image.record.id, %error, "prune left an image");
+                        }
+                    }
                 }
             }
             parts.events.publish(Event::ImagesPruned { reclaimed: report.space_reclaimed });
@@ -69,36 +88,72 @@ impl Engine {
     }
 }
 
+fn names(image: &Listed) -> Vec<Reference> {
+    image.names.iter().filter_map(|name| name.parse().ok()).collect()
+}
+
+/// Removes an image, if it is selected and nothing is in the way.
 fn prune(
     parts: &Parts,
     selection: &Selection,
-    record: &ImageRecord,
+    image: &Listed,
     report: &mut PruneResponse,
 ) -> Result<(), Error> {
-    let config = parts.images.config(&record.id)?;
-    let names = parts.images.references(&record.id)?;
-    if !selection.has(record, &config, &names) || !parts.users(&record.id).is_empty() {
+    let names = names(image);
+    // One that others were made from goes with the last of them, unless it has a name to lose.
+    let parent = image.has_children && (names.is_empty() || selection.dangling);
+    let Some(labels) = labels(parts, &image.record).filter(|_| !parent) else { return Ok(()) };
+    if !selection.has(&image.record, &labels, &names) {
         return Ok(());
     }
-    let mut sizes: HashMap<Digest, u64> = HashMap::new();
-    for chain in berth_oci::chain_ids(&config.rootfs.diff_ids) {
-        if let Some(layer) = parts.storage.layers().get(&chain)? {
-            sizes.insert(chain, layer.size);
+    let removed = parts.images.remove_unused(&image.record.id, &names, &|id| parts.users(id))?;
+    if removed.is_empty() {
+        return Ok(());
+    }
+    let freed = |item: &Removed| if let Removed::Layer(_, bytes) = item { *bytes } else { 0 };
+    report.space_reclaimed += removed.iter().map(freed).sum::<u64>();
+    report.images_deleted.get_or_insert_default().extend(removed_items(parts, removed));
+    Ok(())
+}
+
+/// Removes what was not used for longest until the store takes no more than `keep` bytes: compressed layers, which can be
+/// had again, and then images.
+fn shrink(
+    parts: &Parts,
+    selection: &Selection,
+    keep: u64,
+    report: &mut PruneResponse,
+) -> Result<(), Error> {
+    let storage = &parts.storage;
+    let layers: u64 = storage.layers().list()?.iter().map(|layer| layer.size).sum();
+    let cached = storage.blobs().total(BlobKind::Layer)?;
+    let documents = storage.blobs().total(BlobKind::Document)?;
+    let excess = (layers + cached + documents).saturating_sub(keep);
+    if excess == 0 {
+        return Ok(());
+    }
+    report.space_reclaimed += storage.blobs().shrink(cached.saturating_sub(excess))?;
+    let mut tried = HashSet::new();
+    while report.space_reclaimed < excess {
+        let mut images = storage.images().listed()?;
+        images.sort_by_key(|image| image.used);
+        // Children go before parents, which may be older; each is tried once.
+        let next = images.into_iter().find(|image| {
+            let unused = !image.has_children && parts.users(&image.record.id).is_empty();
+            unused && tried.insert(image.record.id.clone())
+        });
+        let Some(image) = next else { break };
+        if let Err(error) = prune(parts, selection, &image, report) {
+            tracing::debug!(image = %image.record.id, %error, "prune left an image");
         }
     }
-    let removed = parts.images.remove_unused(&record.id, &names, |id| parts.users(id))?;
-    let items = removed_items(parts, &record.id, removed);
-    for item in &items {
-        let DeleteItem::Deleted(digest) = item else { continue };
-        let size = digest.parse().ok().and_then(|digest: Digest| sizes.get(&digest).copied());
-        report.space_reclaimed += size.unwrap_or_default();
-    }
-    report.images_deleted.get_or_insert_default().extend(items);
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
+    use berth_oci::Digest;
+
     use super::*;
 
     fn selects(filters: &str, created: Option<i64>, names: &[&str]) -> Result<bool, String> {
@@ -107,11 +162,10 @@ mod tests {
             Selection::new(Filters::parse(filters).unwrap(), now).map_err(|error| error.to_string())?;
         let created = created.map(|second| Timestamp::new(second, 0).unwrap());
         let id: Digest = format!("sha256:{}", "ab".repeat(32)).parse().unwrap();
-        let record = ImageRecord { id, chain: None, size: 0, created };
-        let mut config = ImageConfig::default();
-        config.config.labels.insert("keep".into(), "yes".into());
+        let record = ImageRecord { id, chain: None, size: 0, created, parent: None, labels: None };
+        let labels = StringMap::from([("keep".to_owned(), "yes".to_owned())]);
         let names: Vec<Reference> = names.iter().map(|name| name.parse().unwrap()).collect();
-        Ok(selection.has(&record, &config, &names))
+        Ok(selection.has(&record, &labels, &names))
     }
 
     #[test]
@@ -138,5 +192,9 @@ mod tests {
             Err("invalid filter 'dangling=perhaps'".into())
         );
         assert_eq!(selects(r#"{"name":["x"]}"#, None, &[]), Err("invalid filter 'name'".into()));
+        for (text, bytes) in [("10", Ok(Some(10))), ("x", Err(())), ("-1", Err(())), ("1.5", Err(()))] {
+            let filters = Filters::parse(&format!(r#"{{"keep-storage":["{text}"]}}"#)).unwrap();
+            assert_eq!(keep(&filters).map_err(drop), bytes, "{text}");
+        }
     }
 }

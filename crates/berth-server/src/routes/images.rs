@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use berth_api::progress::JsonMessage;
-use berth_engine::{Engine, Error};
+use berth_api::version::ApiVersion;
+use berth_engine::{Engine, Error, op};
 use bytes::Bytes;
 use futures_util::TryStreamExt as _;
 use futures_util::stream::unfold;
@@ -24,8 +25,10 @@ use crate::incoming::RequestBody;
 const PROGRESS_QUEUE: usize = 64;
 
 pub async fn list(call: Call) -> Outcome {
-    let images = call.engine.image_list(call.query.flag("all"), call.query.filters()?).await?;
-    Ok(legacy::images(call.version, &images))
+    let shared_size = call.version >= ApiVersion::new(1, 42) && call.query.flag("shared-size");
+    let list = op::ImageList { all: call.query.flag("all"), filters: call.query.filters()?, shared_size };
+    let images = call.engine.image_list(list).await?;
+    Ok(legacy::images(call.version, images))
 }
 
 pub async fn inspect(call: Call, name: &str) -> Outcome {
@@ -41,7 +44,9 @@ pub async fn remove(call: Call, name: &str) -> Outcome {
     if name.trim().is_empty() {
         return Err(Failure::invalid("image name cannot be blank"));
     }
-    Ok(answer::ok(&call.engine.image_remove(name, call.query.flag("force")).await?))
+    let remove =
+        op::ImageRemove { force: call.query.flag("force"), keep_parents: call.query.flag("noprune") };
+    Ok(answer::ok(&call.engine.image_remove(name, remove).await?))
 }
 
 pub async fn tag(call: Call, name: &str) -> Outcome {

@@ -140,10 +140,20 @@ pub fn info(version: ApiVersion, mut info: Info) -> Response<Body> {
     })
 }
 
-/// The list of images. Before 1.44 the size is also called the virtual size.
-pub fn images(version: ApiVersion, images: &[image::Summary]) -> Response<Body> {
+/// The list of images. Before 1.51 containers were not counted, before 1.44 the size was also called the virtual size, and
+/// before 1.43 an image without names was called so.
+pub fn images(version: ApiVersion, mut images: Vec<image::Summary>) -> Response<Body> {
+    for image in &mut images {
+        if version < ApiVersion::new(1, 51) {
+            image.containers = -1;
+        }
+        if version < ApiVersion::new(1, 43) && image.repo_tags.is_empty() && image.repo_digests.is_empty() {
+            image.repo_tags.push("<none>:<none>".into());
+            image.repo_digests.push("<none>@<none>".into());
+        }
+    }
     if version >= ApiVersion::new(1, 44) {
-        return answer::ok(images);
+        return answer::ok(&images);
     }
     changed(&images, |value| {
         for image in value.as_array_mut().into_iter().flatten() {
@@ -153,18 +163,32 @@ pub fn images(version: ApiVersion, images: &[image::Summary]) -> Response<Body> 
     })
 }
 
-/// An image's inspection, with the fields of images that were built by committing containers.
+/// An image's inspection, with the fields of images that were built by committing containers. Before 1.52 fields without a
+/// value were told.
 pub fn image(version: ApiVersion, image: &image::Inspect) -> Response<Body> {
-    if version >= ApiVersion::new(1, 50) {
+    let before = |minor| version < ApiVersion::new(1, minor);
+    if !before(52) {
         return answer::ok(image);
     }
     changed(image, |value| {
-        extend(Some(value), json!({ "Parent": "", "DockerVersion": "" }));
-        if version < ApiVersion::new(1, 45) {
+        extend(Some(value), json!({ "Parent": "", "Comment": "", "DockerVersion": "", "Author": "" }));
+        let empty = json!({
+            "Cmd": null, "Entrypoint": null, "Env": null, "Labels": null, "OnBuild": null, "User": "",
+            "Volumes": null, "WorkingDir": "",
+        });
+        extend(value.get_mut("Config"), empty);
+        if before(50) {
+            let of_containers = json!({
+                "AttachStderr": false, "AttachStdin": false, "AttachStdout": false, "Domainname": "", "Hostname": "",
+                "Image": "", "OpenStdin": false, "StdinOnce": false, "Tty": false,
+            });
+            extend(value.get_mut("Config"), of_containers);
+        }
+        if before(45) {
             extend(Some(value), json!({ "Container": "", "ContainerConfig": null }));
         }
-        if version < ApiVersion::new(1, 44) {
-            extend(Some(value), json!({ "VirtualSize": image.size }));
+        if before(44) {
+            extend(Some(value), json!({ "VirtualSize": image.size, "Created": "0001-01-01T00:00:00Z" }));
         }
     })
 }
@@ -258,8 +282,8 @@ mod tests {
     #[test]
     fn old_clients_find_the_virtual_size() {
         let list = [image::Summary { size: 7, ..image::Summary::default() }];
-        assert_eq!(document(images(ApiVersion::new(1, 43), &list))[0]["VirtualSize"], 7);
-        assert!(document(images(ApiVersion::new(1, 44), &list))[0].get("VirtualSize").is_none());
+        assert_eq!(document(images(ApiVersion::new(1, 43), list.clone()))[0]["VirtualSize"], 7);
+        assert!(document(images(ApiVersion::new(1, 44), list.clone()))[0].get("VirtualSize").is_none());
         let inspected = image::Inspect { size: 9, ..image::Inspect::default() };
         assert_eq!(document(image(ApiVersion::new(1, 43), &inspected))["VirtualSize"], 9);
         assert!(document(image(ApiVersion::new(1, 49), &inspected)).get("ContainerConfig").is_none());
