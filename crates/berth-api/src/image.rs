@@ -1,5 +1,7 @@
 //! Images, as a user sees them.
 
+pub mod layers;
+
 use serde::{Deserialize, Serialize};
 
 use crate::container::{GraphDriver, HealthConfig};

@@ -11,7 +11,7 @@ pub use info::{
     AddressPool, Commit, Containerd, ContainerdNamespaces, DiscoveredDevice, Firewall, IndexInfo, Info,
     Plugins, RegistryConfig, Runtime, Swarm,
 };
-pub use usage::{CacheRecord, DiskUsage, LegacyDiskUsage, Usage};
+pub use usage::{CachePruneResponse, CacheRecord, DiskUsage, LegacyDiskUsage, Usage};
 
 /// `GET /version`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -18,6 +18,7 @@ pub mod meta;
 pub mod overlay;
 pub mod pack;
 pub mod tree;
+pub mod waste;
 pub mod writer;
 
 pub use error::{Error, Result};

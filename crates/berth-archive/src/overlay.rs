@@ -158,19 +158,8 @@ impl Opened {
     /// All names of the top layer, marks of removed names among them.
     pub(crate) fn raw_entries(&self) -> Result<Vec<(CString, Found)>> {
         let Some((_, directory)) = self.directories.first() else { return Ok(Vec::new()) };
-        let failed = |error| Error::file("listing", b"a directory", error);
-        let mut entries = Vec::new();
-        for entry in Dir::read_from(directory).map_err(failed)? {
-            let entry = entry.map_err(failed)?;
-            let name = entry.file_name();
-            if name != c"."
-                && name != c".."
-                && let Some(stat) = examine(directory, name)?
-            {
-                entries.push((name.to_owned(), Found { stat, index: 0 }));
-            }
-        }
-        Ok(entries)
+        let entries = directory_entries(directory)?.into_iter();
+        Ok(entries.map(|(name, stat)| (name, Found { stat, index: 0 })).collect())
     }
 
     /// The directory in the top layer, if there is one.
@@ -256,7 +245,7 @@ impl Opened {
     }
 }
 
-fn open_beneath(layer: BorrowedFd<'_>, path: &[u8]) -> Result<OwnedFd, Errno> {
+pub(crate) fn open_beneath(layer: BorrowedFd<'_>, path: &[u8]) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
     let path = if path.is_empty() { b"." } else { path };
@@ -266,6 +255,23 @@ fn open_beneath(layer: BorrowedFd<'_>, path: &[u8]) -> Result<OwnedFd, Errno> {
             other => return other,
         }
     }
+}
+
+/// All names of a directory, marks of removed names among them.
+pub(crate) fn directory_entries(directory: &OwnedFd) -> Result<Vec<(CString, Stat)>> {
+    let failed = |error| Error::file("listing", b"a directory", error);
+    let mut entries = Vec::new();
+    for entry in Dir::read_from(directory).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let name = entry.file_name();
+        if name != c"."
+            && name != c".."
+            && let Some(stat) = examine(directory, name)?
+        {
+            entries.push((name.to_owned(), stat));
+        }
+    }
+    Ok(entries)
 }
 
 fn examine(directory: &OwnedFd, name: &CStr) -> Result<Option<Stat>> {

@@ -3,6 +3,7 @@
 mod commit;
 mod history;
 mod import;
+mod layers;
 pub(crate) mod list;
 mod messages;
 mod pattern;

@@ -1,5 +1,7 @@
 //! How much room everything takes. What several images share counts once.
 
+mod cache;
+
 use std::collections::{HashMap, HashSet};
 use std::ffi::CString;
 use std::os::fd::AsFd;
@@ -35,8 +37,7 @@ impl Engine {
                 image_usage: wanted.images.then(|| images(&parts)).transpose()?,
                 container_usage: containers,
                 volume_usage: wanted.volumes.then(|| volumes(&parts)).transpose()?,
-                // Nothing is built yet.
-                build_cache_usage: wanted.build_cache.then(Usage::default),
+                build_cache_usage: wanted.build_cache.then(|| cache::usage(&parts)).transpose()?,
             })
         })
         .await

@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use berth_oci::Digest;
 use berth_oci::digest::Hasher;
-use rusqlite::OptionalExtension;
-use rusqlite::params;
+use jiff::Timestamp;
+use rusqlite::{OptionalExtension, params};
 
 use crate::database::{digest, failed, integer, now, size};
 use crate::leases::Object;
@@ -54,6 +54,19 @@ pub struct BlobInfo {
     pub digest: Digest,
     /// Its length in bytes.
     pub size: u64,
+}
+
+/// A compressed layer of the cache.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CachedLayer {
+    /// Its digest.
+    pub digest: Digest,
+    /// Its length in bytes.
+    pub size: u64,
+    /// When it came, or was last used.
+    pub used: Timestamp,
+    /// Whether it is being read now, so that it stays.
+    pub held: bool,
 }
 
 /// Access to blobs.
@@ -197,6 +210,14 @@ impl<'a> Blobs<'a> {
         let found = self.get(wanted)?.is_some();
         if found {
             lease.add(Object::Blob(wanted.clone()));
+            // The cache gives up first what was not used for longest. Documents are kept with their images.
+            self.shared.write(|transaction| {
+                transaction
+                    .prepare_cached("UPDATE blobs SET used = ?2 WHERE digest = ?1 AND kind = 'layer' AND used < ?2 - 60000")
+                    .and_then(|mut statement| statement.execute(params![wanted.to_string(), now()]))
+                    .map(drop)
+                    .map_err(failed("noting a use"))
+            })?;
         }
         Ok(found)
     }
@@ -238,6 +259,38 @@ impl<'a> Blobs<'a> {
         rows.into_iter()
             .map(|(text, bytes)| Ok(BlobInfo { digest: digest(&text)?, size: size(bytes) }))
             .collect()
+    }
+
+    /// The compressed layers of the cache, those first that were not used for longest.
+    ///
+    /// # Errors
+    /// Database errors.
+    pub fn cached(&self) -> Result<Vec<CachedLayer>> {
+        let rows: Vec<(String, i64, i64)> = self.shared.database.read(|connection| {
+            let mut statement = connection
+                .prepare_cached("SELECT digest, size, used FROM blobs WHERE kind = 'layer' ORDER BY used")
+                .map_err(failed("listing blobs"))?;
+            let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)));
+            rows.and_then(Iterator::collect).map_err(failed("listing blobs"))
+        })?;
+        let layers = rows.into_iter().map(|(text, bytes, used)| {
+            let digest = digest(&text)?;
+            Ok(CachedLayer {
+                held: self.shared.leases.holds(&Object::Blob(digest.clone())),
+                digest,
+                size: size(bytes),
+                used: Timestamp::from_millisecond(used).unwrap_or_default(),
+            })
+        });
+        layers.collect()
+    }
+
+    /// Removes a compressed layer from the cache, unless it is being read; whether it is gone by this.
+    ///
+    /// # Errors
+    /// Database and file errors.
+    pub fn evict(&self, layer: &Digest) -> Result<bool> {
+        crate::garbage::remove_cached(self.shared, layer)
     }
 
     /// Bytes of all blobs of a kind.

@@ -66,6 +66,17 @@ fn remove_layer(shared: &Shared, chain: &Digest) -> Result<Option<u64>> {
     Ok(Some(size(bytes)))
 }
 
+/// Removes a compressed layer, unless somebody reads it.
+pub(crate) fn remove_cached(shared: &Shared, layer: &Digest) -> Result<bool> {
+    let kind: Option<String> = shared.database.read(|connection| {
+        connection
+            .query_row("SELECT kind FROM blobs WHERE digest = ?", [layer.to_string()], |row| row.get(0))
+            .optional()
+            .map_err(failed("looking up a blob"))
+    })?;
+    if kind.as_deref() == Some("layer") { remove_blob(shared, layer) } else { Ok(false) }
+}
+
 fn remove_blob(shared: &Shared, blob: &Digest) -> Result<bool> {
     let _structure = shared.structure();
     if shared.leases.holds(&Object::Blob(blob.clone())) {

@@ -35,7 +35,7 @@ mod usage;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-pub use blobs::{BlobInfo, BlobKind, BlobWriter, Blobs, Expected};
+pub use blobs::{BlobInfo, BlobKind, BlobWriter, Blobs, CachedLayer, Expected};
 pub use containers::{ContainerRecord, Containers};
 pub use draft::BlobDraft;
 pub use error::{Error, Result};

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::time::Time;
 use crate::{container, image, volume};
 
 /// How much room objects of one kind take.
@@ -100,8 +101,23 @@ pub struct CacheRecord {
     pub shared: bool,
     /// Bytes.
     pub size: i64,
+    /// When it was made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub created_at: Option<Time>,
+    /// When it was last used.
+    pub last_used_at: Option<Time>,
     /// How often it was used.
     pub usage_count: i64,
+}
+
+/// The answer to the removal of what builders keep.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct CachePruneResponse {
+    /// IDs of what is gone.
+    pub caches_deleted: Option<Vec<String>>,
+    /// Bytes freed.
+    pub space_reclaimed: u64,
 }
 
 fn is_zero(number: &i64) -> bool {

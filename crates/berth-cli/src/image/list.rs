@@ -43,6 +43,7 @@ pub fn command() -> Command {
         command
             .arg(switch("all").short('a').help("Also intermediate images"))
             .arg(switch("digests").help("Show digests"))
+            .arg(switch("disk").help("Show what each image takes alone, and together with others"))
             .arg(many("filter", "NAME=VALUE").short('f').value_parser(filter::filter).help("Only some"))
             .arg(one("format", "TEMPLATE").help("Show by a Go template, 'table TEMPLATE' or json"))
             .arg(switch("no-trunc").help("Show everything in full"))
@@ -61,12 +62,13 @@ pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
     if let Some(repository) = flags::text(matches, "repository") {
         pairs.push(("reference".to_owned(), repository.to_owned()));
     }
-    let path =
-        Query::new().flag("all", on(matches, "all")).filters(&filter::filters(&pairs)).on("/images/json");
+    let path = Query::new().flag("all", on(matches, "all")).filters(&filter::filters(&pairs));
+    let format = flags::format(matches, &context.config.settings.images_format);
+    let disk = on(matches, "disk");
+    let path = path.flag("shared-size", disk || format.is_some_and(shows_sharing)).on("/images/json");
     let client = context.client().await?;
     let found: Vec<Summary> = client.get(&path).await?;
     let (whole, digests) = (on(matches, "no-trunc"), on(matches, "digests"));
-    let format = flags::format(matches, &context.config.settings.images_format);
     if on(matches, "quiet") && matches!(format, None | Some("raw" | "table")) {
         for image in &found {
             for _ in rows(image, whole, digests) {
@@ -85,11 +87,21 @@ pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
     if digests {
         columns.insert(2, FURTHER[0]);
     }
+    if disk {
+        columns.extend([FURTHER[4], FURTHER[3], FURTHER[2]]);
+    }
     if format != "table" {
-        columns.extend(FURTHER.iter().filter(|column| column.0 != "Digest" || !digests));
+        let further = FURTHER.iter().filter(|further| columns.iter().all(|column| column.0 != further.0));
+        let further: Vec<Column> = further.copied().collect();
+        columns.extend(further);
     }
     out!("{}", template::rows(format, &columns, rows)?);
     Ok(())
+}
+
+/// Whether a template shows what has to be asked for.
+fn shows_sharing(format: &str) -> bool {
+    format.contains(".SharedSize") || format.contains(".UniqueSize")
 }
 
 /// One row for each name, and one for an image without any.

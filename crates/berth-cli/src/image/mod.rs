@@ -2,6 +2,7 @@
 
 mod history;
 mod import;
+mod layers;
 mod list;
 mod load;
 mod progress;
@@ -45,6 +46,7 @@ pub fn group_commands() -> Vec<Command> {
         remove::command().name("rm").aliases(["remove", "rmi"]),
         tag::command(),
         history::command(),
+        layers::command(),
         container::inspect_command_of_images(),
         prune::command(),
     ]
@@ -77,6 +79,7 @@ pub async fn run(context: &Context, name: &str, matches: &ArgMatches) -> Outcome
         "rmi" => remove::run(context, matches).await,
         "tag" => tag::run(context, matches).await,
         "history" => history::run(context, matches).await,
+        "layers" => layers::run(context, matches).await,
         _ => container::inspect_image(context, matches).await,
     }
 }

@@ -6,8 +6,8 @@ use clap::{ArgMatches, Command};
 
 use crate::confirm::confirm;
 use crate::context::Context;
-use crate::failure::Outcome;
-use crate::flags::{many, on, switch};
+use crate::failure::{Failure, Outcome};
+use crate::flags::{many, on, one, switch};
 use crate::format::human::long_size;
 use crate::values::filter;
 
@@ -22,13 +22,21 @@ pub fn command() -> Command {
                     .help("Only some: until=TIME, label=NAME[=VALUE], label!=NAME[=VALUE]"),
             )
             .arg(switch("force").short('f').help("Do not ask"))
+            .arg(
+                one("keep-storage", "SIZE")
+                    .value_parser(crate::values::size::bytes)
+                    .help("Only until the rest takes no more, those first that were not used for longest"),
+            )
     })
 }
 
 /// Runs it.
 pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
     let all = on(matches, "all");
-    let warning = if all {
+    let keep = matches.get_one::<i64>("keep-storage").copied();
+    let warning = if keep.is_some() {
+        "WARNING! This will remove images that no container uses, those first that were not used for longest."
+    } else if all {
         "WARNING! This will remove all images without at least one container associated to them."
     } else {
         "WARNING! This will remove all dangling images."
@@ -38,9 +46,15 @@ pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
         return Ok(());
     }
     let mut pairs = filter::with_configured(filter::given(matches), &context.config.settings.prune_filters);
-    pairs.push(("dangling".to_owned(), (!all).to_string()));
+    pairs.push(("dangling".to_owned(), (!all && keep.is_none()).to_string()));
+    pairs.extend(keep.map(|bytes| ("keep-storage".to_owned(), bytes.to_string())));
     let path = Query::new().filters(&filter::filters(&pairs)).on("/images/prune");
-    let report: PruneResponse = context.client().await?.post_for_stream(&path).await?.json().await?;
+    let answer = context.client().await?.post_for_stream(&path).await.map_err(|error| {
+        let foreign = keep.is_some() && error.to_string().contains("invalid filter 'keep-storage'");
+        let why = "the daemon does not know --keep-storage: it is not Berth's, or an older one";
+        if foreign { Failure::new(why) } else { error.into() }
+    });
+    let report: PruneResponse = answer?.json().await?;
     out!("{}", shown(&report));
     Ok(())
 }

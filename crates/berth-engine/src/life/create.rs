@@ -52,6 +52,9 @@ fn create(parts: &Arc<Parts>, mut op: op::CreateContainer) -> Result<CreateRespo
         parts.containers.release(&name, &id);
     }
     outcome?;
+    if let Err(error) = parts.storage.images().touch(&image.record.id) {
+        tracing::warn!(image = %image.record.id, %error, "the use of an image was not noted");
+    }
     Ok(CreateResponse { id, warnings })
 }
 

@@ -74,9 +74,14 @@ impl Owner {
         let container = id.clone();
         // A start that was interrupted may have made it after all had been cleared away.
         let cgroup = self.cgroup()?;
+        let image = self.container.definition.image.parse();
         blocking(move || {
             remove_tree(&exec_dir)?;
             cgroup.remove()?;
+            if let Ok(image) = image {
+                // It was in use until now.
+                storage.images().touch(&image)?;
+            }
             storage.snapshots().remove(&container)?;
             storage.containers().remove(&container)?;
             for volume in volumes {

@@ -40,6 +40,10 @@ pub async fn history(call: Call, name: &str) -> Outcome {
     Ok(answer::ok(&call.engine.image_history(name).await?))
 }
 
+pub async fn layers(call: Call, name: &str) -> Outcome {
+    Ok(answer::ok(&call.engine.image_layers(name).await?))
+}
+
 pub async fn remove(call: Call, name: &str) -> Outcome {
     if name.trim().is_empty() {
         return Err(Failure::invalid("image name cannot be blank"));

@@ -282,8 +282,8 @@ mod tests {
     #[test]
     fn old_clients_find_the_virtual_size() {
         let list = [image::Summary { size: 7, ..image::Summary::default() }];
-        assert_eq!(document(images(ApiVersion::new(1, 43), list.clone()))[0]["VirtualSize"], 7);
-        assert!(document(images(ApiVersion::new(1, 44), list.clone()))[0].get("VirtualSize").is_none());
+        assert_eq!(document(images(ApiVersion::new(1, 43), list.to_vec()))[0]["VirtualSize"], 7);
+        assert!(document(images(ApiVersion::new(1, 44), list.to_vec()))[0].get("VirtualSize").is_none());
         let inspected = image::Inspect { size: 9, ..image::Inspect::default() };
         assert_eq!(document(image(ApiVersion::new(1, 43), &inspected))["VirtualSize"], 9);
         assert!(document(image(ApiVersion::new(1, 49), &inspected)).get("ContainerConfig").is_none());

@@ -40,6 +40,15 @@ pub async fn disk_usage(call: Call) -> Outcome {
     })
 }
 
+/// `POST /build/prune`. Other bounds than that of what is to stay are not for compressed layers.
+pub async fn prune_cache(call: Call) -> Outcome {
+    let keep = ["reserved-space", "keep-storage"].into_iter().find_map(|name| call.query.given(name));
+    let keep = keep.map(|text| {
+        text.parse().map_err(|_| Failure::invalid(format!("keep-storage is in bytes and expects an integer, got {text}")))
+    });
+    Ok(answer::ok(&call.engine.cache_prune(keep.transpose()?.unwrap_or(0), call.query.filters()?).await?))
+}
+
 /// Both forms from 1.52 on, unless the client says that it knows the new one.
 fn form(version: ApiVersion, verbose: bool, usage: &DiskUsage) -> Result<Value, serde_json::Error> {
     let with_new = version >= NEW;

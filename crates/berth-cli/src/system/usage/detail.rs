@@ -3,6 +3,7 @@
 use berth_api::container::Summary;
 use berth_api::image;
 use berth_api::system::{CacheRecord, DiskUsage};
+use berth_api::time::Time;
 use berth_api::volume::Volume;
 use serde_json::{Map, Value, json};
 
@@ -133,13 +134,17 @@ fn volume(volume: &Volume) -> Value {
     })
 }
 
+fn since(time: &Option<Time>) -> String {
+    time.as_ref().map(|time| ago(time.0.as_second())).unwrap_or_default()
+}
+
 fn record(record: &CacheRecord) -> Value {
     json!({
         "ID": record.id.get(..12).unwrap_or(&record.id),
         "CacheType": record.kind,
         "Size": long_size(record.size),
-        "CreatedSince": "",
-        "LastUsedSince": "",
+        "CreatedSince": since(&record.created_at),
+        "LastUsedSince": since(&record.last_used_at),
         "UsageCount": record.usage_count.to_string(),
         "Shared": record.shared.to_string(),
     })
