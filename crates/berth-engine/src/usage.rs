@@ -28,11 +28,12 @@ impl Engine {
     pub async fn disk_usage(&self, wanted: op::DiskUsage) -> Result<DiskUsage, Error> {
         let everything = op::List { all: true, size: true, ..op::List::default() };
         let containers = match wanted.containers {
-            true => Some(containers(self.list(everything).await?)),
+            true => Some(self.list(everything).await?),
             false => None,
         };
         let parts = Arc::clone(&self.parts);
         blocking(move || {
+            let containers = containers.map(|items| containers_with(items, |id| log_size(&parts, id)));
             Ok(DiskUsage {
                 image_usage: wanted.images.then(|| images(&parts)).transpose()?,
                 container_usage: containers,
@@ -48,9 +49,17 @@ fn count(number: usize) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-fn containers(mut items: Vec<Summary>) -> Usage<Summary> {
+/// Bytes of a container's log; none if that cannot be told any more.
+pub(crate) fn log_size(parts: &Parts, id: &str) -> u64 {
+    parts.storage.snapshots().log_size(id).unwrap_or_default()
+}
+
+/// What containers take: what they have written, and, other than in lists, their logs.
+fn containers_with(mut items: Vec<Summary>, log_size: impl Fn(&str) -> u64) -> Usage<Summary> {
     let mut usage = Usage { total_count: count(items.len()), ..Usage::default() };
     for container in &mut items {
+        let logged = to_signed(log_size(&container.id));
+        container.size_rw = container.size_rw.map(|written| written + logged);
         // As in Docker, this is shown elsewhere.
         container.image_manifest_descriptor = None;
         let written = container.size_rw.unwrap_or_default();
@@ -157,13 +166,13 @@ mod tests {
     #[test]
     fn only_what_does_not_run_can_be_reclaimed() {
         let container = |state, written| Summary { state, size_rw: Some(written), ..Summary::default() };
-        let usage = containers(vec![
+        let usage = containers_with(vec![
             container(Status::Running, 1),
             container(Status::Exited, 10),
             container(Status::Paused, 100),
             container(Status::Created, 1000),
-        ]);
+        ], |_| 20_000);
         assert_eq!((usage.active_count, usage.total_count), (2, 4));
-        assert_eq!((usage.total_size, usage.reclaimable), (1111, 1010));
+        assert_eq!((usage.total_size, usage.reclaimable), (81_111, 41_010));
     }
 }

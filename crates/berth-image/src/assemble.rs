@@ -49,20 +49,22 @@ pub(crate) fn place(storage: &Storage, plan: &Plan, layers: Vec<Unpacked>, lease
         Some(top) => storage.layers().paths(&plan.chains[top])?,
         None => Vec::new(),
     };
+    let mut copied = Vec::new();
     for layer in &layers {
         let directory = layer.staging.open()?;
-        fixup(directory.as_fd(), &layer.fixups, &below)
+        let bytes = fixup(directory.as_fd(), &layer.fixups, &below)
             .map_err(|source| Error::Unpack { layer: layer.diff.short().to_owned(), source })?;
+        copied.push(bytes);
         below.insert(0, layer.staging.path());
     }
     // One sync for all, before any row names them.
     storage.layers().sync()?;
-    for (index, layer) in (plan.present..).zip(layers) {
+    for ((index, layer), copied) in (plan.present..).zip(layers).zip(copied) {
         let record = Layer {
             chain: plan.chains[index].clone(),
             parent: index.checked_sub(1).map(|parent| plan.chains[parent].clone()),
             diff: layer.diff,
-            size: layer.size,
+            size: layer.size + copied,
         };
         storage.layers().commit(layer.staging, &record, lease)?;
     }

@@ -73,6 +73,18 @@ impl Images {
         let id = documents.config.0.clone();
         let target = documents.index.as_ref().unwrap_or(&documents.manifest).0.clone();
         let names = names(&reference, &target)?;
+        // Who wants the same image waits until it is there, and finds all its layers.
+        let turn = self.inner.turn(&Digest::of(format!("image {id}").as_bytes()));
+        let _turn = match turn.try_lock() {
+            Ok(turn) => turn,
+            Err(_) => {
+                for layer in &documents.layers {
+                    let reporter = Reporter::new(layer.digest.short().to_owned(), progress.clone());
+                    reporter.state("Waiting").await;
+                }
+                turn.lock().await
+            }
+        };
         let mut lease = storage.lease();
         let plan = Plan::new(storage, &documents.parsed, &mut lease)?;
         let known = storage.images().get(&id)?.is_some();

@@ -98,7 +98,8 @@ fn remove_blob(shared: &Shared, blob: &Digest) -> Result<bool> {
     }
 }
 
-fn shrink_cache(shared: &Arc<Shared>) -> Result<()> {
+/// Keeps compressed layers within their bound.
+pub(crate) fn shrink_cache(shared: &Shared) -> Result<()> {
     let bound = match shared.options.blob_cache_bytes {
         Some(bound) => bound,
         None => shared.root.file_system_size()? / CACHE_SHARE,

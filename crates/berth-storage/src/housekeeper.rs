@@ -1,10 +1,11 @@
-//! The background thread: empties the trash and writes checkpoints, neither of which anyone should wait for.
+//! The background thread: empties the trash, keeps the cache of compressed layers within its bound and writes checkpoints,
+//! for none of which anyone should wait.
 
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use crate::{Result, Shared, database, projects};
+use crate::{Result, Shared, database, garbage, projects};
 
 /// Wakes the housekeeper; a wake that is pending already is enough.
 #[derive(Clone, Debug)]
@@ -44,6 +45,9 @@ impl Housekeeper {
         let work = move || {
             let is_open = || !lock(&progress_of_thread.0).closing;
             while wake.recv().is_ok() && is_open() {
+                if let Err(error) = garbage::shrink_cache(&shared_of_thread) {
+                    tracing::warn!(%error, "the cache of compressed layers is over its bound");
+                }
                 if let Err(error) = shared_of_thread.root.empty_trash(is_open) {
                     tracing::warn!(%error, "emptying the trash");
                 }

@@ -112,7 +112,10 @@ impl<'a> Images<'a> {
                     .map_err(failed("recording the source of an image"))?;
             }
             names.iter().try_for_each(|tag| set_name(transaction, tag, &id))
-        })
+        })?;
+        // What it was unpacked from may be more than the cache can hold.
+        self.shared.waker.wake();
+        Ok(())
     }
 
     /// The image with an ID.

@@ -153,6 +153,20 @@ impl<'a> Snapshots<'a> {
             .map_err(|error| Error::file("measuring", path, error))
     }
 
+    /// Bytes of the log that is kept beside what the container has written; nothing there is 0. Blocks.
+    ///
+    /// # Errors
+    /// File errors.
+    pub fn log_size(&self, id: &str) -> Result<u64> {
+        check(id)?;
+        let path = format!("{}/log", relative(id));
+        match self.shared.root.open_directory(&path) {
+            Err(Error::File { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(0),
+            directory => berth_archive::tree::content_size(directory?.as_fd())
+                .map_err(|error| Error::file("measuring", path, error)),
+        }
+    }
+
     /// The right to mount the upper, until the lease is dropped.
     ///
     /// # Errors

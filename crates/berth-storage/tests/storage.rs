@@ -29,6 +29,11 @@ fn expected(content: &[u8]) -> Expected {
 
 /// Stores an image of layers with one file each, named `names`.
 fn image(storage: &Storage, layers: &[&str], names: &[&str]) -> ImageRecord {
+    child(storage, layers, names, None)
+}
+
+/// The same of an image that was made from another.
+fn child(storage: &Storage, layers: &[&str], names: &[&str], from: Option<&Digest>) -> ImageRecord {
     let mut lease = storage.lease();
     let diffs: Vec<Digest> = layers.iter().map(|content| Digest::of(content.as_bytes())).collect();
     let mut parent = None;
@@ -51,7 +56,7 @@ fn image(storage: &Storage, layers: &[&str], names: &[&str]) -> ImageRecord {
             chain: parent,
             size: 7,
             created: Some(Timestamp::UNIX_EPOCH),
-            parent: None,
+            parent: from.cloned(),
             labels: None,
         };
     let names: Vec<Tag> =
@@ -282,4 +287,74 @@ fn settings_are_kept_by_collection() {
     assert_eq!(storage.kv().list("network").unwrap(), [("a".to_owned(), "2".to_owned())]);
     storage.kv().remove("network", "a").unwrap();
     assert!(storage.kv().get("network", "a").unwrap().is_none());
+}
+
+#[test]
+fn parents_are_known_until_they_go() {
+    let (temp, storage) = store();
+    let base = image(&storage, &["a"], &["docker.io/library/a:1"]);
+    let top = child(&storage, &["a", "b"], &[], Some(&base.id));
+    assert_eq!(storage.images().children(&base.id).unwrap(), [top.id.clone()]);
+    let listed = storage.images().listed().unwrap();
+    let of = |id| listed.iter().find(|image| image.record.id == id).unwrap();
+    assert!(of(base.id.clone()).has_children && !of(top.id.clone()).has_children);
+    assert_eq!(of(base.id.clone()).names, ["docker.io/library/a:1"]);
+    drop(storage);
+    let storage = open(&temp);
+    assert_eq!(storage.images().get(&top.id).unwrap().unwrap().parent.as_ref(), Some(&base.id));
+    storage.images().remove(&base.id).unwrap();
+    assert_eq!(storage.images().get(&top.id).unwrap().unwrap().parent, None);
+    // A parent that has gone meanwhile is none.
+    storage.images().remove(&top.id).unwrap();
+    let top = child(&storage, &["a", "b"], &[], Some(&base.id));
+    assert_eq!(storage.images().get(&top.id).unwrap().unwrap().parent, None);
+}
+
+#[test]
+fn uses_and_names_of_images_are_dated() {
+    let (_temp, storage) = store();
+    let base = image(&storage, &["a"], &[]);
+    let before = storage.images().listed().unwrap()[0].used;
+    assert_eq!(storage.images().named_at(&base.id).unwrap(), None);
+    storage.images().touch(&base.id).unwrap();
+    assert_eq!(storage.images().listed().unwrap()[0].used, before, "within a minute nothing is written");
+    storage.images().touch(&Digest::of(b"absent")).unwrap();
+    let tag = Tag { name: "docker.io/library/a:1".into(), target: base.id.clone() };
+    storage.images().tag(&base.id, &tag).unwrap();
+    assert!(storage.images().named_at(&base.id).unwrap().unwrap() >= before);
+}
+
+#[test]
+fn the_cache_shrinks_by_itself_once_an_image_is_stored() {
+    let temp = tempfile::tempdir().unwrap();
+    let options = Options { blob_cache_bytes: Some(10), ..Options::default() };
+    let storage = Storage::open(temp.path().join("root"), options).unwrap();
+    for content in [b"12345", b"67890", b"abcde"] {
+        let mut writer = storage.blobs().writer(BlobKind::Layer, expected(content)).unwrap();
+        writer.write(content).unwrap();
+        writer.commit(&mut storage.lease()).unwrap();
+    }
+    let image = image(&storage, &["a"], &[]);
+    storage.settle();
+    assert_eq!(storage.blobs().total(BlobKind::Layer).unwrap(), 10);
+    assert!(!storage.blobs().read(&image.id).unwrap().is_empty(), "documents stay");
+}
+
+#[test]
+fn the_default_bound_of_the_cache_is_a_tenth_and_what_is_read_stays() {
+    let (_temp, storage) = store();
+    let mut writer = storage.blobs().writer(BlobKind::Layer, expected(b"12345")).unwrap();
+    writer.write(b"12345").unwrap();
+    let mut lease = storage.lease();
+    writer.commit(&mut lease).unwrap();
+    storage.collect().unwrap();
+    assert_eq!(storage.blobs().total(BlobKind::Layer).unwrap(), 5, "far below a tenth of the disk");
+    let held = storage.blobs().cached().unwrap();
+    assert!(held[0].held);
+    assert_eq!((storage.blobs().shrink(0).unwrap(), storage.blobs().evict(&held[0].digest).unwrap()), (0, false));
+    drop(lease);
+    assert_eq!(storage.blobs().shrink(0).unwrap(), 5);
+    assert!(!storage.blobs().evict(&held[0].digest).unwrap());
+    let document = image(&storage, &["a"], &[]).id;
+    assert!(!storage.blobs().evict(&document).unwrap(), "documents are no cache");
 }

@@ -23,8 +23,10 @@ pub struct Layers {
 #[serde(default, rename_all = "PascalCase")]
 pub struct Layer {
     /// Digest of the uncompressed tar.
+    #[serde(rename = "DiffID")]
     pub diff_id: String,
     /// Digest of the layer on top of all below it.
+    #[serde(rename = "ChainID")]
     pub chain_id: String,
     /// The instruction that made it; empty if the image does not say.
     pub created_by: String,

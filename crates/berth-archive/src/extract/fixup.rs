@@ -18,13 +18,14 @@ use crate::{Error, Result};
 
 /// Completes an extracted layer from the layers below it, whose directories are `lower`, the topmost first: implied
 /// directories take owner, mode, extended attributes and times of the directory that they cover, if there is one;
-/// hard links to files of lower layers become copies, linked to each other where they share a target. Blocks.
+/// hard links to files of lower layers become copies, linked to each other where they share a target. Returns the bytes of
+/// those copies. Blocks.
 ///
 /// # Errors
 /// A link's target that no lower layer has, or that is a directory; a failed file system operation.
-pub fn fixup(dir: BorrowedFd<'_>, fixups: &Fixups, lower: &[impl AsRef<Path>]) -> Result<()> {
+pub fn fixup(dir: BorrowedFd<'_>, fixups: &Fixups, lower: &[impl AsRef<Path>]) -> Result<u64> {
     if fixups.is_empty() {
-        return Ok(());
+        return Ok(0);
     }
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let mut layers = vec![reopen(dir)?];
@@ -44,6 +45,7 @@ pub fn fixup(dir: BorrowedFd<'_>, fixups: &Fixups, lower: &[impl AsRef<Path>]) -
     let mut copied: HashMap<&[u8], &[u8]> = HashMap::new();
     // A link changes the time of its directory, which the archive or a lower layer said.
     let mut touched: HashMap<&[u8], Timestamps> = HashMap::new();
+    let mut bytes = 0;
     for link in &fixups.links {
         let (folder, last) = name::split(&link.path);
         let parent = directory(&layers[0], folder)?;
@@ -63,6 +65,7 @@ pub fn fixup(dir: BorrowedFd<'_>, fixups: &Fixups, lower: &[impl AsRef<Path>]) -
             Some(Node::Other { parent: from, stat }) => {
                 let (_, source) = name::split(&link.target);
                 copy(from, OsStr::from_bytes(source), stat, &parent, last, &link.path)?;
+                bytes += u64::try_from(stat.st_size).unwrap_or(0);
             }
             Some(Node::Directory(_)) => {
                 return Err(Error::refused(&link.path, "it is a hard link to a directory"));
@@ -81,7 +84,7 @@ pub fn fixup(dir: BorrowedFd<'_>, fixups: &Fixups, lower: &[impl AsRef<Path>]) -
         rustix::fs::futimens(directory(&layers[0], folder)?, &times)
             .map_err(|error| Error::file("setting the times of", folder, error))?;
     }
-    Ok(())
+    Ok(bytes)
 }
 
 /// What one layer has at a path.

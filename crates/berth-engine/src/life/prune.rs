@@ -106,11 +106,15 @@ impl Engine {
         Ok(report)
     }
 
-    /// Bytes that a container wrote; none if that cannot be told any more.
+    /// Bytes that a container wrote, its log among them; none if that cannot be told any more.
     async fn written(&self, container: &Arc<Container>) -> u64 {
         let (parts, container) = (Arc::clone(&self.parts), Arc::clone(container));
-        let sizes = blocking(move || inspect::sizes(&parts, &container.definition)).await;
-        sizes.ok().and_then(|(written, _)| u64::try_from(written?).ok()).unwrap_or_default()
+        let sizes = blocking(move || {
+            let (written, _) = inspect::sizes(&parts, &container.definition)?;
+            let written = written.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or_default();
+            Ok(written + crate::usage::log_size(&parts, container.id()))
+        });
+        sizes.await.unwrap_or_default()
     }
 }
 

@@ -13,7 +13,7 @@ use crate::output::eventually;
 
 /// What happens to the answers about one thing.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Fault {
+pub enum Fault {
     /// The connection closes before anything is answered.
     NoAnswer,
     /// The connection closes after half of the body.
@@ -22,6 +22,8 @@ enum Fault {
     HalfOnce,
     /// Half of the body comes, and then nothing.
     Stall,
+    /// Half of the body comes, and the rest when the fault is lifted.
+    Late,
     /// Another body of the same length.
     Other,
     /// A server error.
@@ -37,15 +39,15 @@ struct State {
 }
 
 /// A registry with one image, `x:y`, inside the test's namespace; it ends with the test.
-struct Registry {
+pub struct Registry {
     address: String,
     state: Arc<Mutex<State>>,
     config: String,
-    layers: Vec<String>,
+    pub layers: Vec<String>,
 }
 
 impl Registry {
-    fn serve(image: &Image, change: impl FnOnce(&mut Value)) -> Registry {
+    pub fn serve(image: &Image, change: impl FnOnce(&mut Value)) -> Registry {
         let blobs = image.oci_blobs();
         let (manifest, rest) = blobs.split_last().unwrap();
         let mut manifest: Value = serde_json::from_slice(manifest).unwrap();
@@ -71,15 +73,15 @@ impl Registry {
         Registry { address, state, config, layers }
     }
 
-    fn name(&self) -> String {
+    pub fn name(&self) -> String {
         format!("{}/x:y", self.address)
     }
 
-    fn fail(&self, part: &str, fault: Fault) {
+    pub fn fail(&self, part: &str, fault: Fault) {
         self.state.lock().unwrap().fault = Some((part.to_owned(), fault));
     }
 
-    fn heal(&self) {
+    pub fn heal(&self) {
         let mut state = self.state.lock().unwrap();
         state.fault = None;
         state.requests.clear();
@@ -88,6 +90,16 @@ impl Registry {
     /// Whether a part of a blob was asked for.
     fn was_resumed(&self) -> bool {
         self.state.lock().unwrap().requests.iter().any(|(_, range)| !range.is_empty())
+    }
+
+    /// Lifts the fault; what was asked is remembered.
+    pub fn release(&self) {
+        self.state.lock().unwrap().fault = None;
+    }
+
+    /// How often a part of a path was asked for.
+    pub fn count(&self, part: &str) -> usize {
+        self.state.lock().unwrap().requests.iter().filter(|(line, _)| line.contains(part)).count()
     }
 
     fn was_asked_for(&self, part: &str) -> bool {
@@ -151,6 +163,12 @@ fn answer(
     )?;
     match fault {
         Some(Fault::Half | Fault::HalfOnce) => connection.write_all(&body[..body.len() / 2]),
+        Some(Fault::Late) => {
+            connection.write_all(&body[..body.len() / 2])?;
+            connection.flush()?;
+            eventually("the fault is lifted", || state.lock().unwrap().fault.is_none().then_some(()));
+            connection.write_all(&body[body.len() / 2..])
+        }
         Some(Fault::Stall) => {
             connection.write_all(&body[..body.len() / 2])?;
             connection.flush()?;
@@ -163,7 +181,7 @@ fn answer(
 }
 
 /// An image whose layers are large enough to be cut, with noise that does not compress away.
-fn image() -> Image {
+pub fn image() -> Image {
     let noise = |seed: u32| -> Vec<u8> {
         let mut state = seed;
         let next = || {
