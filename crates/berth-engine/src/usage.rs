@@ -77,7 +77,8 @@ fn images(parts: &Parts) -> Result<Usage<image::Summary>, Error> {
     let all = parts.storage.images().listed()?;
     let sharing = Sharing::of(parts, &all)?;
     let items = list(parts, &op::ImageList::default(), all, Some(&sharing))?;
-    let mut usage = Usage { total_count: count(items.len()), total_size: sharing.total(), ..Usage::default() };
+    let mut usage =
+        Usage { total_count: count(items.len()), total_size: sharing.total(), ..Usage::default() };
     for image in &items {
         match image.containers {
             0 => usage.reclaimable += image.size - image.shared_size,
@@ -166,12 +167,15 @@ mod tests {
     #[test]
     fn only_what_does_not_run_can_be_reclaimed() {
         let container = |state, written| Summary { state, size_rw: Some(written), ..Summary::default() };
-        let usage = containers_with(vec![
-            container(Status::Running, 1),
-            container(Status::Exited, 10),
-            container(Status::Paused, 100),
-            container(Status::Created, 1000),
-        ], |_| 20_000);
+        let usage = containers_with(
+            vec![
+                container(Status::Running, 1),
+                container(Status::Exited, 10),
+                container(Status::Paused, 100),
+                container(Status::Created, 1000),
+            ],
+            |_| 20_000,
+        );
         assert_eq!((usage.active_count, usage.total_count), (2, 4));
         assert_eq!((usage.total_size, usage.reclaimable), (81_111, 41_010));
     }

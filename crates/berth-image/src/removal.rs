@@ -81,12 +81,7 @@ impl Images {
     ///
     /// # Errors
     /// [`Error::Conflict`] for what is in the way of an image without a name; database and file errors.
-    pub fn remove_unused(
-        &self,
-        id: &Digest,
-        names: &[Reference],
-        in_use: Users<'_>,
-    ) -> Result<Vec<Removed>> {
+    pub fn remove_unused(&self, id: &Digest, names: &[Reference], in_use: Users<'_>) -> Result<Vec<Removed>> {
         let how = Removal { force: false, parents: true };
         let mut removed = Vec::new();
         for name in names {
@@ -209,12 +204,7 @@ impl Images {
         Ok(())
     }
 
-    fn obstacle(
-        &self,
-        record: &ImageRecord,
-        lesser: Lesser,
-        in_use: Users<'_>,
-    ) -> Result<Option<Obstacle>> {
+    fn obstacle(&self, record: &ImageRecord, lesser: Lesser, in_use: Users<'_>) -> Result<Option<Obstacle>> {
         let images = self.storage().images();
         if !images.children(&record.id)?.is_empty() {
             let reason = "image has dependent child images".to_owned();

@@ -185,7 +185,9 @@ async fn system_route(call: Call, segments: &[&str]) -> Outcome {
             Ok(answer::ok(&serde_json::json!({ "Volumes": [], "Warnings": null })))
         }
         (&Method::GET, ["system", "df"]) => usage::disk_usage(call).await,
-        (&Method::GET, ["berth", "images", name @ .., "layers"]) => images::layers(call, &name.join("/")).await,
+        (&Method::GET, ["berth", "images", name @ .., "layers"]) => {
+            images::layers(call, &name.join("/")).await
+        }
         (&Method::POST, ["build", "prune"]) => usage::prune_cache(call).await,
         (&Method::POST, ["commit"]) => commit::container(call).await,
         (&Method::POST, ["auth"]) => registry::login(call).await,

@@ -259,7 +259,8 @@ impl<'a> Images<'a> {
             let delete = |statement: &str| transaction.execute(statement, [&key]);
             delete("DELETE FROM tags WHERE image = ?").map_err(failed("removing names"))?;
             delete("DELETE FROM image_sources WHERE image = ?").map_err(failed("removing sources"))?;
-            delete("UPDATE images SET parent = NULL WHERE parent = ?").map_err(failed("removing a parent"))?;
+            delete("UPDATE images SET parent = NULL WHERE parent = ?")
+                .map_err(failed("removing a parent"))?;
             match delete("DELETE FROM images WHERE id = ?").map_err(failed("removing an image"))? {
                 0 => Err(Error::not_found("image", id)),
                 _ => Ok(()),

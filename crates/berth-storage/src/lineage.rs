@@ -32,7 +32,7 @@ impl Images<'_> {
     /// # Errors
     /// Database errors.
     pub fn listed(&self) -> Result<Vec<Listed>> {
-        let (rows, tags): (Vec<(Columns, i64)>, Vec<(String, String)>) = self.shared().database.read(|connection| {
+        let (rows, tags) = self.shared().database.read(|connection| {
             let query = "SELECT id, chain, size, created, parent, labels, coalesce(used, stored) FROM images
                  ORDER BY created DESC, stored DESC, id";
             let mut statement = connection.prepare_cached(query).map_err(failed("listing images"))?;
@@ -113,9 +113,7 @@ impl Images<'_> {
         self.shared().database.read(|connection| {
             connection
                 .prepare_cached(query)
-                .and_then(|mut statement| {
-                    statement.query_row([id.to_string()], |row| row.get(0)).optional()
-                })
+                .and_then(|mut statement| statement.query_row([id.to_string()], |row| row.get(0)).optional())
                 .map_err(failed("looking up an image"))
         })
     }

@@ -50,15 +50,14 @@ fn child(storage: &Storage, layers: &[&str], names: &[&str], from: Option<&Diges
         storage.blobs().put(&Digest::of(document), document, &mut lease).unwrap();
     }
     let target = Digest::of(&manifest);
-    let record =
-        ImageRecord {
-            id: Digest::of(&config),
-            chain: parent,
-            size: 7,
-            created: Some(Timestamp::UNIX_EPOCH),
-            parent: from.cloned(),
-            labels: None,
-        };
+    let record = ImageRecord {
+        id: Digest::of(&config),
+        chain: parent,
+        size: 7,
+        created: Some(Timestamp::UNIX_EPOCH),
+        parent: from.cloned(),
+        labels: None,
+    };
     let names: Vec<Tag> =
         names.iter().map(|name| Tag { name: (*name).to_owned(), target: target.clone() }).collect();
     storage.images().put(&record, &[Source { manifest: target, index: None }], &names).unwrap();
@@ -351,7 +350,10 @@ fn the_default_bound_of_the_cache_is_a_tenth_and_what_is_read_stays() {
     assert_eq!(storage.blobs().total(BlobKind::Layer).unwrap(), 5, "far below a tenth of the disk");
     let held = storage.blobs().cached().unwrap();
     assert!(held[0].held);
-    assert_eq!((storage.blobs().shrink(0).unwrap(), storage.blobs().evict(&held[0].digest).unwrap()), (0, false));
+    assert_eq!(
+        (storage.blobs().shrink(0).unwrap(), storage.blobs().evict(&held[0].digest).unwrap()),
+        (0, false)
+    );
     drop(lease);
     assert_eq!(storage.blobs().shrink(0).unwrap(), 5);
     assert!(!storage.blobs().evict(&held[0].digest).unwrap());

@@ -4,7 +4,7 @@ use berth_api::image::Summary;
 use berth_client::Query;
 use berth_oci::Reference;
 use clap::{Arg, ArgMatches, Command};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use crate::context::Context;
 use crate::failure::Outcome;
@@ -71,7 +71,7 @@ pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
     let (whole, digests) = (on(matches, "no-trunc"), on(matches, "digests"));
     if on(matches, "quiet") && matches!(format, None | Some("raw" | "table")) {
         for image in &found {
-            for _ in rows(image, whole, digests) {
+            for _ in rows(image, &Shown { whole, digests, fields: "" }) {
                 let raw = if format == Some("raw") { "image_id: " } else { "" };
                 outln!("{raw}{}", if whole { &image.id } else { short_id(&image.id) });
             }
@@ -82,7 +82,6 @@ pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
         "raw" => &RAW.replace("{digest}", if digests { "digest: {{.Digest}}\n" } else { "" }),
         format => format,
     };
-    let rows = found.iter().flat_map(|image| rows(image, whole, digests || format.contains(".Digest")));
     let mut columns = COLUMNS.to_vec();
     if digests {
         columns.insert(2, FURTHER[0]);
@@ -95,7 +94,11 @@ pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
         let further: Vec<Column> = further.copied().collect();
         columns.extend(further);
     }
-    out!("{}", template::rows(format, &columns, rows)?);
+    // A template can name a field by other means than its name; a table without one names its columns.
+    let named = columns.iter().map(|column| column.0).collect::<Vec<_>>().join(" ");
+    let fields = if format == "table" { named.as_str() } else { "json" };
+    let shown = Shown { whole, digests: digests || format.contains(".Digest"), fields };
+    out!("{}", template::rows(format, &columns, found.iter().flat_map(|image| rows(image, &shown)))?);
     Ok(())
 }
 
@@ -104,8 +107,17 @@ fn shows_sharing(format: &str) -> bool {
     format.contains(".SharedSize") || format.contains(".UniqueSize")
 }
 
+/// How rows are shown.
+struct Shown<'a> {
+    /// IDs in full.
+    whole: bool,
+    digests: bool,
+    /// The columns or the template: only fields that it names are made.
+    fields: &'a str,
+}
+
 /// One row for each name, and one for an image without any.
-fn rows(image: &Summary, whole: bool, digests: bool) -> Vec<Map<String, Value>> {
+fn rows(image: &Summary, shown: &Shown<'_>) -> Vec<Map<String, Value>> {
     let parse =
         |names: &[String]| -> Vec<Reference> { names.iter().filter_map(|name| name.parse().ok()).collect() };
     let (tags, by_digest) = (parse(&image.repo_tags), parse(&image.repo_digests));
@@ -115,40 +127,58 @@ fn rows(image: &Summary, whole: bool, digests: bool) -> Vec<Map<String, Value>> 
             .find(|reference| reference.familiar_repository() == repository)
             .and_then(|reference| reference.digest().map(ToString::to_string))
     };
-    let row = |repository: &str, tag: &str, digest: Option<String>| {
-        let row = json!({
-            "Repository": repository,
-            "Tag": tag,
-            "ID": if whole { image.id.as_str() } else { short_id(&image.id) },
-            "Digest": digest.unwrap_or_else(|| NONE.to_owned()),
-            "CreatedSince": if image.created > 0 { ago(image.created) } else { "N/A".to_owned() },
-            "CreatedAt": moment(image.created),
-            "Size": size(image.size),
-            "Containers": if image.containers < 0 { "N/A".to_owned() } else { image.containers.to_string() },
-            "UniqueSize": if image.shared_size < 0 { "N/A".to_owned() } else { size(image.size - image.shared_size) },
-            "SharedSize": if image.shared_size < 0 { "N/A".to_owned() } else { size(image.shared_size) },
-        });
-        template::fields(row)
-    };
     if !tags.is_empty() {
         let named = tags.iter().map(|tag| {
             let repository = tag.familiar_repository();
-            let digest = digest_of(&repository).filter(|_| digests);
-            row(&repository, tag.tag().unwrap_or(NONE), digest)
+            let digest = if shown.digests { digest_of(&repository) } else { None };
+            row(image, shown, repository, tag.tag().unwrap_or(NONE), digest)
         });
         return named.collect();
     }
     match by_digest.first() {
         Some(reference) => {
             let digest = reference.digest().map(ToString::to_string);
-            vec![row(&reference.familiar_repository(), NONE, digest)]
+            vec![row(image, shown, reference.familiar_repository(), NONE, digest)]
         }
-        None => vec![row(NONE, NONE, None)],
+        None => vec![row(image, shown, NONE.to_owned(), NONE, None)],
     }
+}
+
+fn row(
+    image: &Summary,
+    shown: &Shown<'_>,
+    repository: String,
+    tag: &str,
+    digest: Option<String>,
+) -> Map<String, Value> {
+    let known = |bytes: i64| if image.shared_size < 0 { "N/A".to_owned() } else { size(bytes) };
+    let mut row = Map::new();
+    // A list may be long: what nobody sees is not written.
+    let mut field = |name: &str, value: &dyn Fn() -> String| {
+        if shown.fields == "json" || shown.fields.contains(name) {
+            row.insert(name.to_owned(), Value::String(value()));
+        }
+    };
+    field("Repository", &|| repository.clone());
+    field("Tag", &|| tag.to_owned());
+    field("ID", &|| if shown.whole { image.id.clone() } else { short_id(&image.id).to_owned() });
+    field("Digest", &|| digest.clone().unwrap_or_else(|| NONE.to_owned()));
+    field("CreatedSince", &|| if image.created > 0 { ago(image.created) } else { "N/A".to_owned() });
+    field("CreatedAt", &|| moment(image.created));
+    field("Size", &|| size(image.size));
+    field("Containers", &|| match image.containers {
+        ..0 => "N/A".to_owned(),
+        count => count.to_string(),
+    });
+    field("UniqueSize", &|| known(image.size - image.shared_size));
+    field("SharedSize", &|| known(image.shared_size));
+    row
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -159,11 +189,14 @@ mod tests {
             size: 4_300_000,
             ..Summary::default()
         };
-        let found = rows(&image, false, false);
+        let shown = Shown { whole: false, digests: false, fields: "json" };
+        let found = rows(&image, &shown);
         assert_eq!((&found[0]["Repository"], &found[0]["Tag"]), (&json!("busybox"), &json!("latest")));
         assert_eq!(found[1]["Repository"], "127.0.0.1:5000/b");
         assert_eq!((&found[0]["ID"], &found[0]["Size"]), (&json!("abababababab"), &json!("4.3MB")));
         let image = Summary { repo_tags: vec![], ..image };
-        assert_eq!(rows(&image, false, false)[0]["Repository"], NONE);
+        assert_eq!(rows(&image, &shown)[0]["Repository"], NONE);
+        let few = rows(&image, &Shown { fields: "Tag Size", ..shown });
+        assert_eq!(few[0].keys().collect::<Vec<_>>(), ["Size", "Tag"]);
     }
 }

@@ -118,12 +118,7 @@ fn prune(
 
 /// Removes what was not used for longest until the store takes no more than `keep` bytes: compressed layers, which can be
 /// had again, and then images.
-fn shrink(
-    parts: &Parts,
-    selection: &Selection,
-    keep: u64,
-    report: &mut PruneResponse,
-) -> Result<(), Error> {
+fn shrink(parts: &Parts, selection: &Selection, keep: u64, report: &mut PruneResponse) -> Result<(), Error> {
     let storage = &parts.storage;
     let layers: u64 = storage.layers().list()?.iter().map(|layer| layer.size).sum();
     let cached = storage.blobs().total(BlobKind::Layer)?;

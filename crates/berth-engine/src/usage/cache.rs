@@ -79,9 +79,8 @@ impl Selection {
     }
 
     fn has(&self, layer: &CachedLayer) -> bool {
-        let any = |name: &str, is: &dyn Fn(&str) -> bool| {
-            !self.filters.has(name) || self.filters.get(name).any(is)
-        };
+        let any =
+            |name: &str, is: &dyn Fn(&str) -> bool| !self.filters.has(name) || self.filters.get(name).any(is);
         // They have neither labels nor parents, and belong to nobody alone.
         !self.filters.has("label")
             && !self.filters.has("parent")

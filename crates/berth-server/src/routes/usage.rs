@@ -44,7 +44,9 @@ pub async fn disk_usage(call: Call) -> Outcome {
 pub async fn prune_cache(call: Call) -> Outcome {
     let keep = ["reserved-space", "keep-storage"].into_iter().find_map(|name| call.query.given(name));
     let keep = keep.map(|text| {
-        text.parse().map_err(|_| Failure::invalid(format!("keep-storage is in bytes and expects an integer, got {text}")))
+        text.parse().map_err(|_| {
+            Failure::invalid(format!("keep-storage is in bytes and expects an integer, got {text}"))
+        })
     });
     Ok(answer::ok(&call.engine.cache_prune(keep.transpose()?.unwrap_or(0), call.query.filters()?).await?))
 }

@@ -51,7 +51,11 @@ fn noise(size: usize, seed: u64) -> Vec<u8> {
 /// Loads an image of one layer of its own on a base of 4 MB.
 fn load(daemon: &Daemon, name: &str, size: usize) -> String {
     let base = Layer::new().file("base", 0o644, noise(4_000_000, 1));
-    let own = Layer::new().file("own", 0o644, noise(size, name.bytes().fold(7, |sum, byte| sum * 31 + u64::from(byte))));
+    let own = Layer::new().file(
+        "own",
+        0o644,
+        noise(size, name.bytes().fold(7, |sum, byte| sum * 31 + u64::from(byte))),
+    );
     let path = files::write(daemon.root.path(), "i.tar", &Image::new(vec![base, own]).docker_archive(name));
     daemon.berth(&["load", "-q", "-i", &path]).ok();
     daemon.inspect(name, "{{.Id}}")
@@ -187,8 +191,12 @@ fn a_store_is_kept_under_a_size() {
     daemon.berth(&["create", "--name", "user", "used:v1", "x"]).ok();
     load(&daemon, "one:v1", 3_000_006);
     let names = || {
-        let mut names: Vec<String> =
-            daemon.berth(&["images", "--format", "{{.Repository}}"]).ok().lines().map(str::to_owned).collect();
+        let mut names: Vec<String> = daemon
+            .berth(&["images", "--format", "{{.Repository}}"])
+            .ok()
+            .lines()
+            .map(str::to_owned)
+            .collect();
         names.sort();
         names.join(" ")
     };
@@ -210,7 +218,7 @@ fn a_store_is_kept_under_a_size() {
     assert_eq!(names(), "used", "filters hold too");
     prune("0");
     assert_eq!(df(&daemon), 0);
-    daemon.berth(&["image", "prune", "-f", "--keep-storage", "x"]).fails(1, "invalid");
+    daemon.berth(&["image", "prune", "-f", "--keep-storage", "x"]).fails(125, "invalid size");
     let (status, body) =
         api(&daemon, "POST", "/v1.55/images/prune?filters=%7B%22keep-storage%22:%5B%22x%22%5D%7D");
     assert_eq!((status, body.contains("invalid filter 'keep-storage=x'")), (400, true), "{body}");
@@ -237,6 +245,7 @@ fn the_cache_of_compressed_layers_gives_way_first() {
     assert_eq!((status, body["SpaceReclaimed"].as_i64()), (200, Some(bytes)), "{body}");
     assert_eq!(cached(), json!({}));
     // Nothing depends on it.
-    let text = daemon.berth(&["run", "--rm", "--network", "none", &registry.name(), "wc", "-c", "/more"]).ok();
+    let text =
+        daemon.berth(&["run", "--rm", "--network", "none", &registry.name(), "wc", "-c", "/more"]).ok();
     assert_eq!(text, "400000 /more");
 }

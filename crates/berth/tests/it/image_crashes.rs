@@ -55,7 +55,8 @@ fn is_consistent(daemon: &Daemon, when: &str) {
         manifests += 1;
     }
     assert!(manifests >= images.len(), "{when}: {manifests} manifests of {} images", images.len());
-    let script = "find layers/*/fs -type f -printf '%i %s\\n' | sort -u | awk '{ sum += $2 } END { print sum + 0 }'";
+    let script =
+        "find layers/*/fs -type f -printf '%i %s\\n' | sort -u | awk '{ sum += $2 } END { print sum + 0 }'";
     let mut command = std::process::Command::new("sh");
     let bytes = crate::output::run(command.args(["-c", script]).current_dir(daemon.data_root())).ok();
     let counted = usage["ImageUsage"]["TotalSize"].as_i64().unwrap_or_default();
@@ -140,7 +141,8 @@ fn what_is_removed_during_a_pull_or_a_run_is_whole_or_gone() {
                         arguments.iter().map(|word| if *word == "NAME" { name } else { word }).collect();
                     let output = daemon.berth(&arguments);
                     // Each may lose to another, but only in these words.
-                    let known = ["No such image", "conflict: unable", "already running", "pull access denied"];
+                    let known =
+                        ["No such image", "conflict: unable", "already running", "pull access denied"];
                     let lost = known.iter().any(|words| output.stderr.contains(words));
                     assert!(output.code == 0 || lost, "{output:?}");
                 }

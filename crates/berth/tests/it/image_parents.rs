@@ -172,7 +172,10 @@ fn old_clients_and_new_ones_see_their_fields() {
     let new = get("/v1.55/images/busybox/json");
     assert!(new.get("Parent").is_none() && new.get("Author").is_none(), "{new}");
     let old = get("/v1.51/images/busybox/json");
-    assert_eq!((&old["Parent"], &old["Author"], &old["Config"]["User"]), (&"".into(), &"".into(), &"".into()));
+    assert_eq!(
+        (&old["Parent"], &old["Author"], &old["Config"]["User"]),
+        (&"".into(), &"".into(), &"".into())
+    );
     assert_eq!(get("/v1.55/images/top/json")["Parent"], middle.as_str());
     assert_eq!(get("/v1.40/images/busybox/json")["Config"]["AttachStdin"], false);
 }
