@@ -36,14 +36,14 @@ impl Images<'_> {
             let query = "SELECT id, chain, size, created, parent, labels, coalesce(used, stored) FROM images
                  ORDER BY created DESC, stored DESC, id";
             let mut statement = connection.prepare_cached(query).map_err(failed("listing images"))?;
-            let rows = statement
+            let rows: Vec<(Columns, i64)> = statement
                 .query_map([], |row| Ok((columns(row)?, row.get(6)?)))
                 .and_then(Iterator::collect)
                 .map_err(failed("listing images"))?;
             let mut statement = connection
                 .prepare_cached("SELECT image, name FROM tags ORDER BY name")
                 .map_err(failed("listing names"))?;
-            let tags = statement
+            let tags: Vec<(String, String)> = statement
                 .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))
                 .and_then(Iterator::collect)
                 .map_err(failed("listing names"))?;

@@ -293,7 +293,7 @@ fn parents_are_known_until_they_go() {
     let (temp, storage) = store();
     let base = image(&storage, &["a"], &["docker.io/library/a:1"]);
     let top = child(&storage, &["a", "b"], &[], Some(&base.id));
-    assert_eq!(storage.images().children(&base.id).unwrap(), [top.id.clone()]);
+    assert_eq!(storage.images().children(&base.id).unwrap(), std::slice::from_ref(&top.id));
     let listed = storage.images().listed().unwrap();
     let of = |id| listed.iter().find(|image| image.record.id == id).unwrap();
     assert!(of(base.id.clone()).has_children && !of(top.id.clone()).has_children);
