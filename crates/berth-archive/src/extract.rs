@@ -7,10 +7,10 @@
 //! Paths are walked beneath one descriptor with symbolic links refused by the kernel (`openat2`, `RESOLVE_BENEATH` and
 //! `RESOLVE_NO_SYMLINKS`); last components are created exclusively or opened with `O_NOFOLLOW`.
 
-mod attributes;
+pub(crate) mod attributes;
 mod fixup;
 mod name;
-mod place;
+pub(crate) mod place;
 
 use std::collections::BTreeMap;
 use std::fs::File;

@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 pub mod changes;
+pub mod copy;
 pub mod decompress;
 mod error;
 pub mod extract;

@@ -132,6 +132,17 @@ impl Overlay {
 }
 
 impl Opened {
+    /// One directory that is no layer: what its names are, they are.
+    pub(crate) fn plain(directory: OwnedFd) -> Self {
+        Self { directories: vec![(0, directory)] }
+    }
+
+    /// What a name of the top layer is, if it is there; the mark of a removed one too.
+    pub(crate) fn examine(&self, name: &CStr) -> Result<Option<Found>> {
+        let Some((_, directory)) = self.directories.first() else { return Ok(None) };
+        Ok(examine(directory, name)?.map(|stat| Found { stat, index: 0 }))
+    }
+
     /// All names with what they are, in the order of their bytes.
     ///
     /// # Errors

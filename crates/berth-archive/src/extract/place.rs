@@ -125,25 +125,7 @@ impl Tree {
         let fd = self.create(path, &mut entries.recorder, |spot| {
             rustix::fs::openat(spot.parent, spot.name, flags, Mode::RUSR | Mode::WUSR)
         })?;
-        let whole = [(0, entry.stored)];
-        let segments = entry.sparse.as_ref().map_or(&whole[..], |map| &map.segments);
-        let mut end = 0;
-        for &(offset, length) in segments {
-            entries.recorder.content(path, offset, length)?;
-            let mut done = 0;
-            while done < length {
-                let most = length - done;
-                let written = write(&fd, entries.data(most, &entry.name)?, offset + done, path)?;
-                done += written.bytes;
-                end = if written.ends_in_hole { end } else { offset + done };
-                self.account(written.bytes)?;
-            }
-        }
-        let size = entry.sparse.as_ref().map_or(entry.stored, |map| map.real_size);
-        if end < size {
-            rustix::fs::ftruncate(&fd, size)
-                .map_err(|error| Error::file("setting the size of", path, error))?;
-        }
+        fill(&fd, path, entry, entries, |bytes| self.account(bytes))?;
         attributes::set_open(fd.as_fd(), entry, path)?;
         rustix::fs::futimens(&fd, &attributes::timestamps(entry.mtime))
             .map_err(|error| Error::file("setting the times of", path, error))
@@ -503,6 +485,34 @@ fn make_node(spot: &Spot<'_>, kind: FileType, device: Dev) -> rustix::io::Result
 /// overlayfs' mark of a deleted file: a character device 0:0.
 pub(super) fn is_whiteout(stat: &rustix::fs::Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0
+}
+
+/// Writes an entry's content to its new file, holes left out; `written` is told of what was written, and may end it.
+pub(crate) fn fill<R: Read>(
+    fd: &OwnedFd,
+    path: &[u8],
+    entry: &Entry,
+    entries: &mut Entries<R>,
+    mut written: impl FnMut(u64) -> Result<()>,
+) -> Result<()> {
+    let whole = [(0, entry.stored)];
+    let segments = entry.sparse.as_ref().map_or(&whole[..], |map| &map.segments);
+    let mut end = 0;
+    for &(offset, length) in segments {
+        entries.recorder.content(path, offset, length)?;
+        let mut done = 0;
+        while done < length {
+            let part = write(fd, entries.data(length - done, &entry.name)?, offset + done, path)?;
+            done += part.bytes;
+            end = if part.ends_in_hole { end } else { offset + done };
+            written(part.bytes)?;
+        }
+    }
+    let size = entry.sparse.as_ref().map_or(entry.stored, |map| map.real_size);
+    if end < size {
+        rustix::fs::ftruncate(fd, size).map_err(|error| Error::file("setting the size of", path, error))?;
+    }
+    Ok(())
 }
 
 struct Written {
