@@ -35,6 +35,17 @@ pub enum Error {
     /// No image has this name or ID.
     #[error("No such image: {0}")]
     NoSuchImage(String),
+    /// A container has no such file.
+    #[error("Could not find the file {path} in container {container}")]
+    NoSuchFile {
+        /// The path that was asked for.
+        path: String,
+        /// The container, as it was asked for.
+        container: String,
+    },
+    /// A container's files are not as the request has them, in the words of Docker's daemon.
+    #[error("{0}")]
+    Files(String),
     /// No exec instance has this ID.
     #[error("No such exec instance: {0}")]
     NoSuchExec(String),
@@ -165,6 +176,7 @@ impl Error {
         match self {
             Error::NoSuchContainer(_)
             | Error::NoSuchImage(_)
+            | Error::NoSuchFile { .. }
             | Error::NoSuchExec(_)
             | Error::NoSuchNetwork(_) => ErrorKind::NotFound,
             Error::AmbiguousId(_) | Error::InvalidName(_) | Error::InvalidParameter(_) => {
@@ -191,6 +203,7 @@ impl Error {
             Error::Start(_)
             | Error::Storage(_)
             | Error::Archive(_)
+            | Error::Files(_)
             | Error::Network(_)
             | Error::Connect(_)
             | Error::JoinPid(_)

@@ -66,6 +66,10 @@ pub enum ContainerEvent {
     Top,
     /// Its file system was exported.
     Export,
+    /// Files were copied out of it.
+    ArchivePath,
+    /// Files were copied into it.
+    ExtractToDir,
     /// An image was made of it.
     Commit {
         /// What was said about it.
@@ -215,6 +219,8 @@ impl ContainerEvent {
             ContainerEvent::Destroy => plain("destroy"),
             ContainerEvent::Top => plain("top"),
             ContainerEvent::Export => plain("export"),
+            ContainerEvent::ArchivePath => plain("archive-path"),
+            ContainerEvent::ExtractToDir => plain("extract-to-dir"),
             ContainerEvent::Update => plain("update"),
             ContainerEvent::Health(status) => plain(&format!("health_status: {}", status.as_str())),
             ContainerEvent::Die { code, ran } => {

@@ -207,6 +207,17 @@ pub struct Commit {
     pub changes: Vec<String>,
 }
 
+/// Unpacks an archive into a directory of a container.
+#[derive(Debug, Clone, Default)]
+pub struct Extract {
+    /// The directory.
+    pub path: String,
+    /// Whether the files are to belong to the container's user, if it has one, instead of whom the archive names.
+    pub own: bool,
+    /// Whether a file may take the place of a directory, and a directory that of a file.
+    pub replace: bool,
+}
+
 /// Makes an image of an archive of files.
 #[derive(Debug, Clone, Default)]
 pub struct Import {

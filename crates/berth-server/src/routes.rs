@@ -1,5 +1,6 @@
 //! All routes of the API, in one place.
 
+mod archive;
 mod attach;
 mod commit;
 mod containers;
@@ -138,7 +139,9 @@ async fn container_route(call: Call, segments: &[&str]) -> Outcome {
         (&Method::GET, [name, "stats"]) => stats::container(call, name).await,
         (&Method::POST, [name, "exec"]) => exec::create(call, name).await,
         (&Method::DELETE, [name]) => containers::remove(call, name).await,
-        (&Method::GET | &Method::HEAD | &Method::PUT, [_, "archive"]) => unsupported(&call),
+        (&Method::HEAD, [name, "archive"]) => archive::stat(call, name).await,
+        (&Method::GET, [name, "archive"]) => archive::get(call, name).await,
+        (&Method::PUT, [name, "archive"]) => archive::put(call, name).await,
         _ => Err(Failure::page_not_found()),
     }
 }

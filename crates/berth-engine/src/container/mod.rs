@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, watch};
 use crate::Error;
 use crate::create::Definition;
 use crate::event::{ContainerEvent, Event};
+use crate::life::files::Gate;
 use crate::life::owner::Request;
 use health::Health;
 use state::State;
@@ -41,6 +42,8 @@ pub struct Container {
     /// Whether no more output can come.
     ended: watch::Sender<bool>,
     requests: mpsc::Sender<Request>,
+    /// Who may use its files.
+    pub(crate) gate: Gate,
 }
 
 /// Who serves its streams.
@@ -135,6 +138,7 @@ impl Container {
             ended: watch::Sender::new(!life.up),
             life: watch::Sender::new(life),
             requests,
+            gate: Gate::default(),
         };
         (container, mailbox)
     }

@@ -6,6 +6,7 @@ pub mod attach;
 mod create;
 pub mod exec;
 mod exit;
+pub(crate) mod files;
 pub mod health;
 pub(crate) mod join;
 pub mod logs;

@@ -67,6 +67,7 @@ impl Owner {
     /// Removes a container that does not run: intent, layer and files, row. Interrupted, the next engine goes on.
     pub(super) async fn delete(&mut self, remove: op::Remove) -> Result<(), Error> {
         self.change(|kept| kept.state = State::Removing)?;
+        let _closed = self.container.gate.close_now().await;
         let id = self.container.id().to_owned();
         let storage = self.parts.storage.clone();
         let exec_dir = self.parts.exec_dir(&id);

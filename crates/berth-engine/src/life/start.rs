@@ -29,7 +29,7 @@ use crate::spec::files::{self, Surroundings};
 use crate::{Engine, Error};
 
 /// Files that the engine writes for each container, and their names inside.
-const GENERATED: [(&str, &str); 3] =
+pub(super) const GENERATED: [(&str, &str); 3] =
     [("hostname", "/etc/hostname"), ("hosts", "/etc/hosts"), ("resolv.conf", "/etc/resolv.conf")];
 
 /// How long a start waits for connections that were promised an attachment.
@@ -75,6 +75,8 @@ impl Owner {
 
     /// Starts it, for the so-manieth time by its policy.
     pub(super) async fn start(&mut self, restarts: u32) -> Result<(), Error> {
+        // Copies that go on have its files mounted.
+        let _closed = self.container.gate.close().await;
         let before = self.container.state().last_exit().cloned();
         match self.launch(before.clone(), restarts).await {
             Ok(running) => {

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::OciSpecError;
 use oci_spec::runtime::{
-    Linux, LinuxBuilder, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType, LinuxSeccomp,
+    Linux, LinuxBuilder, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType, LinuxSeccomp, Mount,
     RootBuilder, Spec, SpecBuilder,
 };
 
@@ -55,6 +55,12 @@ pub fn cgroup_path(definition: &Definition, default_parent: &str) -> PathBuf {
         parent => parent,
     };
     crate::create::mounts::clean(&format!("/{parent}/{}", definition.id))
+}
+
+/// The mounts of a container, and index and plan of those whose source is a path of the host or a volume.
+pub fn planned_mounts(definition: &Definition) -> Result<(Vec<Mount>, Vec<(usize, &MountPlan)>), Error> {
+    let mounts::Mounts { mounts, sources, .. } = mounts::mounts(definition, Shared::default())?;
+    Ok((mounts, sources))
 }
 
 /// Composes the configuration of a container.

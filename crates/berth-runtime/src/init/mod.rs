@@ -14,6 +14,7 @@ mod privileges;
 mod program;
 mod rootfs;
 mod sysctl;
+pub mod view;
 
 use std::convert::Infallible;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use berth_api::progress::JsonMessage;
 use berth_engine::{Engine, Error};
 use bytes::Bytes;
-use futures_util::TryStreamExt as _;
 use futures_util::stream::unfold;
+use futures_util::{Stream, TryStreamExt as _};
 use http::{Response, StatusCode};
 use http_body_util::BodyStream;
 use tokio::sync::mpsc;
@@ -83,10 +83,17 @@ pub async fn load(call: Call) -> Outcome {
 
 /// A request's body, for a thread that may block.
 pub(super) fn reader(request: http::Request<RequestBody>) -> Box<dyn std::io::Read + Send> {
+    Box::new(SyncIoBridge::new(StreamReader::new(parts(request))))
+}
+
+/// A request's body, as it comes.
+pub(super) fn parts(
+    request: http::Request<RequestBody>,
+) -> impl Stream<Item = std::io::Result<Bytes>> + Send + Unpin + 'static {
     let body = BodyStream::new(request.into_body())
         .map_err(std::io::Error::other)
         .try_filter_map(|frame| async move { Ok(frame.into_data().ok()) });
-    Box::new(SyncIoBridge::new(StreamReader::new(Box::pin(body))))
+    Box::pin(body)
 }
 
 async fn load_body(
