@@ -24,14 +24,13 @@ pub struct PathStat {
 impl PathStat {
     const DIRECTORY: u32 = 1 << 31;
     const SYMLINK: u32 = 1 << 27;
-    /// What neither a directory nor a plain file is.
-    const SPECIAL: u32 = 1 << 26 | 1 << 25 | 1 << 24 | 1 << 21 | 1 << 19;
+    const DEVICE: u32 = 1 << 26;
     /// Kinds as `st_mode` has them (inode(7)), and as Go has them.
     const KINDS: [(u32, u32); 6] = [
         (0o040_000, Self::DIRECTORY),
         (0o120_000, Self::SYMLINK),
-        (0o060_000, 1 << 26),
-        (0o020_000, 1 << 26 | 1 << 21),
+        (0o060_000, Self::DEVICE),
+        (0o020_000, Self::DEVICE | 1 << 21),
         (0o010_000, 1 << 25),
         (0o140_000, 1 << 24),
     ];
@@ -58,10 +57,10 @@ impl PathStat {
         self.mode & Self::SYMLINK != 0
     }
 
-    /// Whether it is a device, FIFO or socket.
+    /// Whether it is a device.
     #[must_use]
-    pub fn is_special(&self) -> bool {
-        self.mode & Self::SPECIAL != 0
+    pub fn is_device(&self) -> bool {
+        self.mode & Self::DEVICE != 0
     }
 }
 

@@ -39,14 +39,43 @@ pub enum Owner {
 }
 
 /// How to unpack.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Options {
     /// Whether a file may take the place of a directory, and a directory that of a file.
     pub replace: bool,
     /// To whom new files belong.
     pub owner: Owner,
+    /// Names that become others, one after the other.
+    pub renames: Vec<Rename>,
     /// Bounds on what the archive may ask for.
     pub limits: Limits,
+}
+
+/// The first part of names that becomes another, with all that stands below it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rename {
+    /// What it is; for nothing or `/`, the new name is put before all.
+    pub from: Vec<u8>,
+    /// What it becomes.
+    pub to: Vec<u8>,
+}
+
+impl Rename {
+    fn of(&self, name: &[u8]) -> Vec<u8> {
+        let trimmed = |name: &[u8]| -> Vec<u8> {
+            let end = name.iter().rposition(|byte| *byte != b'/').map_or(0, |last| last + 1);
+            name[..end].to_vec()
+        };
+        let (from, to) = (trimmed(&self.from), trimmed(&self.to));
+        if from.is_empty() {
+            let start = name.iter().position(|byte| *byte != b'/').unwrap_or(name.len());
+            return if to.is_empty() { name[start..].to_vec() } else { [&to, &b"/"[..], &name[start..]].concat() };
+        }
+        match name.strip_prefix(from.as_slice()) {
+            Some(rest) if rest.is_empty() || rest.starts_with(b"/") => [&to, rest].concat(),
+            _ => name.to_vec(),
+        }
+    }
 }
 
 /// Unpacks an uncompressed tar stream below the directory `destination` inside `root`. Blocks.
@@ -99,6 +128,12 @@ struct Spot<'a> {
 
 impl Target<'_> {
     fn place<R: Read>(&mut self, mut entry: Entry, entries: &mut Entries<R>) -> Result<()> {
+        for rename in &self.options.renames {
+            entry.name = rename.of(&entry.name);
+            if entry.kind == Kind::HardLink {
+                entry.link = rename.of(&entry.link);
+            }
+        }
         let Some(name) = self.name(&entry.name)? else { return Ok(()) };
         if let Owner::Fixed(uid, gid) = self.options.owner {
             (entry.uid, entry.gid) = (uid, gid);

@@ -9,6 +9,6 @@ mod out;
 pub mod path;
 mod place;
 
-pub use into::{Options, Owner, unpack};
+pub use into::{Options, Owner, Rename, unpack};
 pub use out::pack;
 pub use place::{Found, follow, look, opened};

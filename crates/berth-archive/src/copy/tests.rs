@@ -202,3 +202,26 @@ fn r10_swapped_links_lead_nowhere() {
     let left: Vec<_> = fs::read_dir(&outside).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left, ["file"]);
 }
+
+#[test]
+fn names_are_changed_with_what_is_below_them() {
+    let of = |from: &str, to: &str, name: &str| {
+        let rename = Rename { from: from.as_bytes().to_vec(), to: to.as_bytes().to_vec() };
+        String::from_utf8(rename.of(name.as_bytes())).unwrap()
+    };
+    assert_eq!(of("a", "b", "a/"), "b/");
+    assert_eq!(of("a", "b", "a/a"), "b/a");
+    assert_eq!(of("a", "b", "ab"), "ab");
+    assert_eq!(of(".", "b", "./x"), "b/x");
+    assert_eq!(of("/", "b", "/x"), "b/x");
+    assert_eq!(of("/", "b", "/"), "b/");
+    assert_eq!(of("", "", "/x"), "x");
+    let temp = tree();
+    let root = temp.path().join("root");
+    let tar = archive(&[("old", DIRECTORY, ""), ("old/one", FILE, "1"), ("old/two", HARD, "old/one")]);
+    let renames = vec![Rename { from: b"old".to_vec(), to: b"new".to_vec() }];
+    let options = Options { owner: Owner::Caller, renames, ..Options::default() };
+    unpack(open(&root).as_fd(), b"/", &options, tar.as_slice()).unwrap();
+    let inode = |name: &str| fs::metadata(root.join("new").join(name)).unwrap().ino();
+    assert_eq!(inode("one"), inode("two"));
+}

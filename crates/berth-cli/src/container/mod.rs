@@ -2,6 +2,7 @@
 
 mod attach;
 mod commit;
+mod copy;
 mod create;
 mod devices;
 mod diff;
@@ -70,6 +71,7 @@ fn all(list: Command, inspect: Command) -> Vec<Command> {
         export::command(),
         port::command(),
         commit::command(),
+        copy::command(),
     ];
     all.extend(process::commands());
     all
@@ -101,6 +103,7 @@ pub async fn run(context: &Context, name: &str, matches: &ArgMatches) -> Outcome
         "diff" => diff::run(context, matches).await,
         "export" => export::run(context, matches).await,
         "port" => port::run(context, matches).await,
+        "cp" => copy::run(context, matches).await,
         "commit" => commit::run(context, matches).await,
         "prune" => prune::run(context, matches).await,
         name => process::run(context, name, matches).await,

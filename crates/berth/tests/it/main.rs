@@ -27,6 +27,8 @@ mod commit;
 mod completion;
 mod content;
 mod contexts;
+mod copy;
+mod copy_races;
 mod daemon;
 mod daemon_config;
 mod daemon_process;
