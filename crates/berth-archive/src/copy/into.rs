@@ -282,10 +282,8 @@ impl Target<'_> {
             match make(&self.spot(name)?) {
                 Err(Errno::EXIST) => {
                     // Taken since it was looked at: a directory is not removed for that.
-                    let spot = self.spot(name)?;
-                    match rustix::fs::unlinkat(spot.parent, spot.name, AtFlags::empty()) {
-                        Ok(()) | Err(Errno::NOENT) => {}
-                        Err(error) => return Err(Error::file("replacing", name, error)),
+                    if !self.examine(name)?.is_some_and(|stat| is_directory(&stat)) {
+                        self.clear(name)?;
                     }
                 }
                 other => return other.map_err(|error| Error::file("creating", name, error)),
@@ -298,7 +296,12 @@ impl Target<'_> {
         let spot = self.spot(name)?;
         let last = CString::new(spot.name.as_bytes())
             .map_err(|_| Error::refused(name, "its name holds a NUL byte"))?;
-        tree::remove(spot.parent, &last).map_err(|error| Error::file("replacing", name, error))
+        // Asked from outside its mount namespace, the kernel would remove what is below a mount, and the mount with it.
+        let failed = |error: io::Error| Error::file("replacing", name, error);
+        if tree::holds_mount(spot.parent, &last).map_err(failed)? {
+            return Err(failed(Errno::BUSY.into()));
+        }
+        tree::remove(spot.parent, &last).map_err(failed)
     }
 
     fn examine(&self, name: &[u8]) -> Result<Option<Stat>> {

@@ -225,3 +225,37 @@ fn names_are_changed_with_what_is_below_them() {
     let inode = |name: &str| fs::metadata(root.join("new").join(name)).unwrap().ino();
     assert_eq!(inode("one"), inode("two"));
 }
+
+#[test]
+fn what_is_mounted_is_not_removed_from_another_namespace() {
+    use berth_sys::{mount, process};
+    let temp = tree();
+    let root = temp.path().join("root");
+    fs::write(temp.path().join("mounted"), "kept").unwrap();
+    // A mount namespace of another thread, as a container's is.
+    let there = std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            process::unshare(process::flags::NEWNS).unwrap();
+            let change = mount::Attributes {
+                propagation: mount::propagation::PRIVATE,
+                recursive: true,
+                ..mount::Attributes::default()
+            };
+            mount::set_attributes(open(std::path::Path::new("/")), change, None).unwrap();
+            let file = mount::clone_at(CWD, &temp.path().join("mounted"), false).unwrap();
+            mount::attach(file, beneath::open_path(open(&root), Path::new("foo")).unwrap()).unwrap();
+            let directory = mount::new_filesystem("tmpfs", &[], 0).unwrap();
+            mount::attach(directory, beneath::open_path(open(&root), Path::new("bar/quux")).unwrap()).unwrap();
+            (open(&root), fs::File::open("/proc/thread-self/ns/mnt").unwrap())
+        });
+        thread.join().unwrap()
+    });
+    let options = Options { replace: true, owner: Owner::Caller, ..Options::default() };
+    for name in ["foo", "bar/quux", "bar"] {
+        let tar = archive(&[(name, FILE, "new")]);
+        let error = unpack(there.0.as_fd(), b"/", &options, tar.as_slice()).unwrap_err();
+        assert!(std::error::Error::source(&error).unwrap().to_string().contains("busy"), "{name}: {error}");
+    }
+    assert_eq!(fs::read_to_string(root.join("foo")).unwrap(), "hello");
+    assert!(root.join("bar/quux/baz").exists());
+}

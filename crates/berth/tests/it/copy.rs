@@ -174,7 +174,7 @@ with_both_clients! {
             (vec!["file", &at("/dev/null")], "got a device"),
             (vec![&at("/d"), &inn], "copying between containers is not supported"),
             (vec!["file", "dir"], "must specify at least one container source"),
-            (vec!["file", "absent:/"], "No such container: absent"),
+            (vec!["file", "absent:/x"], "No such container: absent"),
             (vec!["absent:/etc", "."], "No such container: absent"),
             (vec!["", &inn], "source can not be empty"),
         ] {
@@ -294,7 +294,10 @@ fn archive(daemon: &Daemon, method: &str, id: &str, query: &str, body: &[u8]) ->
 }
 
 fn stat(answer: &str) -> serde_json::Value {
-    let line = answer.lines().find_map(|line| line.strip_prefix("x-docker-container-path-stat: "));
+    let line = answer.lines().find_map(|line| {
+        let (name, value) = line.split_once(": ")?;
+        name.eq_ignore_ascii_case("X-Docker-Container-Path-Stat").then_some(value)
+    });
     let line = line.unwrap_or_else(|| panic!("no stat in {answer}"));
     serde_json::from_slice(&base64::engine::general_purpose::STANDARD.decode(line.trim()).unwrap()).unwrap()
 }

@@ -115,11 +115,11 @@ with_both_clients! {
 
 /// A copy into a container whose client has sent only a part, and waits.
 fn half_a_copy(daemon: &Daemon, id: &str, path: &str) -> std::os::unix::net::UnixStream {
-    let tar = crate::files::Layer::new().file("whole", 0o644, "w").file("half", 0o644, vec![b'x'; 200_000]).bytes();
+    let tar = crate::files::Layer::new().file("whole", 0o644, "w").file("half", 0o644, vec![b'x'; 4_000_000]).bytes();
     let query = format!("/v1.44/containers/{id}/archive?path={path}");
     let request = raw::request("PUT", &query, "", &tar);
     let mut stream = raw::connect(daemon);
-    stream.write_all(&request[..request.len() - 100_000]).unwrap();
+    stream.write_all(&request[..request.len() - 1_000_000]).unwrap();
     stream
 }
 
@@ -205,12 +205,12 @@ fn a_killed_daemon_leaves_no_mounts_and_what_was_copied() {
 fn a_container_may_end_during_a_copy() {
     let daemon = Daemon::start();
     let id = daemon.background(&["-v", "data:/data", "--tmpfs", "/scratch", "busybox", "sleep", "1000"]);
-    let tar = crate::files::Layer::new().file("a", 0o644, vec![b'a'; 200_000]).file("vol/b", 0o644, "b").bytes();
+    let tar = crate::files::Layer::new().file("a", 0o644, vec![b'a'; 4_000_000]).file("vol/b", 0o644, "b").bytes();
     // The volume is seen to the end, though no process of the container is left.
     let query = format!("/v1.44/containers/{id}/archive?path=/data");
     let request = raw::request("PUT", &query, "", &tar);
     let mut stream = raw::connect(&daemon);
-    let (first, second) = request.split_at(100_000);
+    let (first, second) = request.split_at(3_000_000);
     stream.write_all(first).unwrap();
     arrived(&daemon, "a");
     daemon.berth(&["kill", &id]).ok();

@@ -8,6 +8,7 @@ use std::time::Duration;
 use berth_runtime::launch::{GeneratedFile, Rootfs};
 use berth_runtime::view::{Parts as Mounts, assemble};
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::Error;
@@ -28,13 +29,14 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub async fn open(parts: &Arc<Parts>, container: &Arc<Container>) -> Result<View, Error> {
     let mut life = container.life();
     loop {
+        // Before the state is looked at: what changes after that is noticed.
+        life.mark_unchanged();
         match container.state() {
             State::Removing => {
                 let id = container.id();
                 return Err(Error::Conflict(format!("container {id} is being removed")));
             }
             State::Running(running) => {
-                life.mark_unchanged();
                 if let Some(view) = of_process(parts, container, running.pid).await? {
                     return Ok(view);
                 }
@@ -70,6 +72,8 @@ async fn of_process(
         let is_its = cgroup.pids()?.contains(&pid) && is_alive(&process);
         match (root, namespace) {
             (Ok(root), Ok(namespace)) if is_its => Ok(Some(View { root, namespace })),
+            // One that is ending has let go of its root before its end can be seen.
+            (Err(Errno::NOENT | Errno::SRCH), _) | (_, Err(Errno::NOENT | Errno::SRCH)) => Ok(None),
             (Err(source), _) | (_, Err(source)) if is_its => {
                 let operation = format!("open the root of process {pid}");
                 Err(Error::Io { operation, source: source.into() })
