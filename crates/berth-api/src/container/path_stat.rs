@@ -40,7 +40,8 @@ impl PathStat {
     /// Go's mode of a `st_mode`.
     #[must_use]
     pub fn mode_of(st_mode: u32) -> u32 {
-        let kind = Self::KINDS.into_iter().find(|(kind, _)| st_mode & 0o170_000 == *kind).map_or(0, |(_, go)| go);
+        let kind =
+            Self::KINDS.into_iter().find(|(kind, _)| st_mode & 0o170_000 == *kind).map_or(0, |(_, go)| go);
         let bits = Self::BITS.into_iter().filter(|(bit, _)| st_mode & bit != 0);
         bits.fold(kind | st_mode & 0o777, |mode, (_, go)| mode | go)
     }
@@ -86,8 +87,17 @@ mod tests {
 
     #[test]
     fn the_header_is_dockers() {
-        let stat = PathStat { name: "a".into(), size: 3, mode: 0o644, link_target: String::new(), ..PathStat::default() };
+        let stat = PathStat {
+            name: "a".into(),
+            size: 3,
+            mode: 0o644,
+            link_target: String::new(),
+            ..PathStat::default()
+        };
         let text = serde_json::to_string(&stat).unwrap();
-        assert_eq!(text, r#"{"name":"a","size":3,"mode":420,"mtime":"0001-01-01T00:00:00Z","linkTarget":""}"#);
+        assert_eq!(
+            text,
+            r#"{"name":"a","size":3,"mode":420,"mtime":"0001-01-01T00:00:00Z","linkTarget":""}"#
+        );
     }
 }

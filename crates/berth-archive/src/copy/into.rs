@@ -69,7 +69,11 @@ impl Rename {
         let (from, to) = (trimmed(&self.from), trimmed(&self.to));
         if from.is_empty() {
             let start = name.iter().position(|byte| *byte != b'/').unwrap_or(name.len());
-            return if to.is_empty() { name[start..].to_vec() } else { [&to, &b"/"[..], &name[start..]].concat() };
+            return if to.is_empty() {
+                name[start..].to_vec()
+            } else {
+                [&to, &b"/"[..], &name[start..]].concat()
+            };
         }
         match name.strip_prefix(from.as_slice()) {
             Some(rest) if rest.is_empty() || rest.starts_with(b"/") => [&to, rest].concat(),
@@ -148,7 +152,9 @@ impl Target<'_> {
             Kind::CharDevice(major, minor) => {
                 self.node(&name, &entry, FileType::CharacterDevice, (major, minor))
             }
-            Kind::BlockDevice(major, minor) => self.node(&name, &entry, FileType::BlockDevice, (major, minor)),
+            Kind::BlockDevice(major, minor) => {
+                self.node(&name, &entry, FileType::BlockDevice, (major, minor))
+            }
         }
     }
 
@@ -180,8 +186,7 @@ impl Target<'_> {
             return Ok(());
         }
         if is != becomes && !self.options.replace {
-            let (old, new) =
-                if is { ("directory", "non-directory") } else { ("non-directory", "directory") };
+            let (old, new) = if is { ("directory", "non-directory") } else { ("non-directory", "directory") };
             let (name, directory) = (crate::error::lossy(name), crate::error::lossy(&self.base));
             return Err(Error::Overwrite { old, name, new, directory });
         }
@@ -204,8 +209,9 @@ impl Target<'_> {
 
     fn file<R: Read>(&mut self, name: &[u8], entry: &Entry, entries: &mut Entries<R>) -> Result<()> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let made =
-            self.create(name, |spot| rustix::fs::openat(spot.parent, spot.name, flags, Mode::RUSR | Mode::WUSR))?;
+        let made = self.create(name, |spot| {
+            rustix::fs::openat(spot.parent, spot.name, flags, Mode::RUSR | Mode::WUSR)
+        })?;
         let filled = fill(&made, name, entry, entries, |_| Ok(()))
             .and_then(|()| self.attributes(made.as_fd(), entry, name))
             .and_then(|()| {
@@ -222,7 +228,9 @@ impl Target<'_> {
     }
 
     fn symlink(&mut self, name: &[u8], entry: &Entry) -> Result<()> {
-        if entry.link.is_empty() || entry.link.contains(&0) || entry.link.len() > self.options.limits.path_bytes
+        if entry.link.is_empty()
+            || entry.link.contains(&0)
+            || entry.link.len() > self.options.limits.path_bytes
         {
             return Err(Error::refused(name, "its target is empty, too long or holds a NUL byte"));
         }
@@ -240,9 +248,7 @@ impl Target<'_> {
 
     fn node(&mut self, name: &[u8], entry: &Entry, kind: FileType, (major, minor): (u32, u32)) -> Result<()> {
         let device = rustix::fs::makedev(major, minor);
-        self.create(name, |spot| {
-            rustix::fs::mknodat(spot.parent, spot.name, kind, Mode::empty(), device)
-        })?;
+        self.create(name, |spot| rustix::fs::mknodat(spot.parent, spot.name, kind, Mode::empty(), device))?;
         let spot = self.spot(name)?;
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let failed = |error| Error::file("opening", name, error);
@@ -264,7 +270,8 @@ impl Target<'_> {
         }
         let (directory, last) = split(&target);
         let failed = |error: io::Error| Error::file("opening", &target, error);
-        let from = opened(self.root, &self.below(directory), OFlags::PATH | OFlags::DIRECTORY).map_err(failed)?;
+        let from =
+            opened(self.root, &self.below(directory), OFlags::PATH | OFlags::DIRECTORY).map_err(failed)?;
         let last = OsStr::from_bytes(last);
         self.create(name, |spot| {
             // A link is not followed: without AT_SYMLINK_FOLLOW, it is the link that gets another name.
@@ -273,11 +280,7 @@ impl Target<'_> {
     }
 
     /// Runs `make` for a name that is free, or is made so.
-    fn create<T>(
-        &mut self,
-        name: &[u8],
-        make: impl Fn(&Spot<'_>) -> rustix::io::Result<T>,
-    ) -> Result<T> {
+    fn create<T>(&mut self, name: &[u8], make: impl Fn(&Spot<'_>) -> rustix::io::Result<T>) -> Result<T> {
         for _ in 0..ATTEMPTS {
             match make(&self.spot(name)?) {
                 Err(Errno::EXIST) => {
@@ -330,7 +333,8 @@ impl Target<'_> {
             }
             other => other,
         };
-        self.cached = Some((directory.to_vec(), fd.map_err(|error| Error::file("opening", directory, error))?));
+        self.cached =
+            Some((directory.to_vec(), fd.map_err(|error| Error::file("opening", directory, error))?));
         Ok(())
     }
 
@@ -375,8 +379,7 @@ impl Target<'_> {
         rustix::fs::chmodat(CWD, &itself, mode(entry.mode), AtFlags::empty())
             .map_err(|error| Error::file("changing the mode of", name, error))?;
         for (attribute, value) in entry.xattrs.iter().filter(|(name, _)| !is_overlay(name)) {
-            let set =
-                rustix::fs::setxattr(&itself, OsStr::from_bytes(attribute), value, XattrFlags::empty());
+            let set = rustix::fs::setxattr(&itself, OsStr::from_bytes(attribute), value, XattrFlags::empty());
             tolerate(set, name)?;
         }
         rustix::fs::utimensat(CWD, &itself, &timestamps(entry.mtime), AtFlags::empty())

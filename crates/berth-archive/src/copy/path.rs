@@ -121,17 +121,27 @@ mod tests {
         {
             assert_eq!(clean(path.as_bytes()), expected.as_bytes(), "{path}");
         }
-        for (path, expected) in [("", "."), ("/", "/"), ("//", "/"), ("a/b/", "b"), ("/a/.", "."), ("x", "x")] {
+        for (path, expected) in [("", "."), ("/", "/"), ("//", "/"), ("a/b/", "b"), ("/a/.", "."), ("x", "x")]
+        {
             assert_eq!(base(path.as_bytes()), expected.as_bytes(), "{path}");
         }
-        for (path, expected) in
-            [("/a/b", "/a/b"), ("/a/b/", "/a/b/"), ("/a/b/.", "/a/b/."), (".", "/."), ("/", "/"), ("a/../.", "/.")]
-        {
+        for (path, expected) in [
+            ("/a/b", "/a/b"),
+            ("/a/b/", "/a/b/"),
+            ("/a/b/.", "/a/b/."),
+            (".", "/."),
+            ("/", "/"),
+            ("a/../.", "/."),
+        ] {
             assert_eq!(preserved(absolute(path.as_bytes()), path.as_bytes()), expected.as_bytes(), "{path}");
         }
-        for (path, directory, last) in
-            [("/a/b", "/a", "b"), ("/a/b/", "/a", "b"), ("/a/b/.", "/a/b", "."), ("x", ".", "x"), ("/", "/", "/")]
-        {
+        for (path, directory, last) in [
+            ("/a/b", "/a", "b"),
+            ("/a/b/", "/a", "b"),
+            ("/a/b/.", "/a/b", "."),
+            ("x", ".", "x"),
+            ("/", "/", "/"),
+        ] {
             let expected = (directory.as_bytes().to_vec(), last.as_bytes().to_vec());
             assert_eq!(split_entry(path.as_bytes()), expected, "{path}");
         }

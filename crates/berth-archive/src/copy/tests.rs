@@ -77,7 +77,10 @@ fn names_in_the_archive_are_dockers() {
     assert_eq!(names(&packed(&root, "/bar/dirsymlink/", "dirsymlink")), ["dirsymlink/", "dirsymlink/baz"]);
     assert_eq!(names(&packed(&root, "/bar/notarget", "notarget")), ["notarget"]);
     let all = names(&packed(&root, "/", ""));
-    assert!(["/", "/foo", "/bar/", "/bar/quux/baz"].iter().all(|name| all.contains(&(*name).to_owned())), "{all:?}");
+    assert!(
+        ["/", "/foo", "/bar/", "/bar/quux/baz"].iter().all(|name| all.contains(&(*name).to_owned())),
+        "{all:?}"
+    );
     assert_eq!(names(&packed(&root, "/bar/root/.", ".")).len(), all.len());
 }
 
@@ -115,7 +118,10 @@ fn files_and_directories_do_not_replace_each_other_unless_allowed() {
     let error = put(&root, "/bar", &archive(&[("quux/baz", DIRECTORY, "")])).unwrap_err();
     assert_eq!(error.to_string(), "cannot overwrite non-directory \"quux/baz\" with directory \"/bar\"");
     let error = put(&root, "/bar", &archive(&[("dirsymlink", DIRECTORY, "")])).unwrap_err();
-    assert!(error.to_string().starts_with("cannot overwrite non-directory"), "a link is no directory: {error}");
+    assert!(
+        error.to_string().starts_with("cannot overwrite non-directory"),
+        "a link is no directory: {error}"
+    );
     let options = Options { replace: true, owner: Owner::Caller, ..Options::default() };
     let both = archive(&[("bar", FILE, "x"), ("foo", DIRECTORY, "")]);
     unpack(open(&root).as_fd(), b"/", &options, both.as_slice()).unwrap();
@@ -130,8 +136,12 @@ fn links_in_the_way_are_followed_inside_and_links_at_the_end_replaced() {
     symlink("../../outside", root.join("out")).unwrap();
     symlink(temp.path().join("outside"), root.join("absolute")).unwrap();
     let outside = "out/new";
-    put(&root, "/", &archive(&[(outside, FILE, "in"), ("bar/dirsymlink/in", FILE, "i"), ("foo", LINK, "/etc")]))
-        .unwrap();
+    put(
+        &root,
+        "/",
+        &archive(&[(outside, FILE, "in"), ("bar/dirsymlink/in", FILE, "i"), ("foo", LINK, "/etc")]),
+    )
+    .unwrap();
     assert_eq!(fs::read_dir(temp.path().join("outside")).unwrap().count(), 0);
     assert_eq!(fs::read_to_string(root.join("outside/new")).unwrap(), "in");
     assert!(root.join("bar/quux/in").is_file());
@@ -245,7 +255,8 @@ fn what_is_mounted_is_not_removed_from_another_namespace() {
             let file = mount::clone_at(CWD, &temp.path().join("mounted"), false).unwrap();
             mount::attach(file, beneath::open_path(open(&root), Path::new("foo")).unwrap()).unwrap();
             let directory = mount::new_filesystem("tmpfs", &[], 0).unwrap();
-            mount::attach(directory, beneath::open_path(open(&root), Path::new("bar/quux")).unwrap()).unwrap();
+            mount::attach(directory, beneath::open_path(open(&root), Path::new("bar/quux")).unwrap())
+                .unwrap();
             (open(&root), fs::File::open("/proc/thread-self/ns/mnt").unwrap())
         });
         thread.join().unwrap()

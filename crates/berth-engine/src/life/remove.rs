@@ -17,6 +17,10 @@ impl Engine {
     /// Removes a container.
     pub async fn remove(&self, name: &str, op: op::Remove) -> Result<(), Error> {
         let container = self.parts.containers.find(name)?;
+        if op.force {
+            // Its owner may be waiting for copies to end before a start, and would not hear of this.
+            container.gate.cut();
+        }
         ask(&container, |answer| Request::Remove(op, answer)).await.map_err(|error| match error {
             Error::Conflict(why) => Error::Conflict(format!("cannot remove container \"{name}\": {why}")),
             other => other,

@@ -63,13 +63,8 @@ fn mount(parts: &Parts<'_>) -> Result<View, StartError> {
     let root = rootfs::make(parts.rootfs)?;
     rootfs::attach(&root)?;
     let at = root.mount.as_fd();
-    let mounter = Mounter {
-        root: at,
-        sources: &[],
-        hierarchies: None,
-        cgroup_namespace: false,
-        cgroup_path: None,
-    };
+    let mounter =
+        Mounter { root: at, sources: &[], hierarchies: None, cgroup_namespace: false, cgroup_path: None };
     for (mount, source) in &parts.binds {
         let options = Options::parse(mount.options().as_deref().unwrap_or_default());
         let options = options.context(Stage::Mount, || "options")?;

@@ -384,8 +384,12 @@ fn a_terminal_shows_progress() {
     let daemon = Daemon::start();
     let id = container(&daemon, false, &[]);
     let here = folder(&daemon, "here");
-    let command = format!("{} -H {} cp {id}:/bin/busybox .", crate::daemon::binary().display(), daemon.host());
+    let command =
+        format!("{} -H {} cp {id}:/bin/busybox .", crate::daemon::binary().display(), daemon.host());
     let output = run(Command::new("script").args(["-qec", &command, "/dev/null"]).current_dir(&here)).ok();
-    assert!(output.contains("Copying from container - ") && output.contains("Successfully copied "), "{output:?}");
+    assert!(
+        output.contains("Copying from container - ") && output.contains("Successfully copied "),
+        "{output:?}"
+    );
     assert!(here.join("busybox").is_file());
 }

@@ -25,7 +25,8 @@ impl Outside {
     }
 
     fn check(&self) {
-        let names: Vec<_> = fs::read_dir(&self.path).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        let names: Vec<_> =
+            fs::read_dir(&self.path).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(names, ["file"]);
         assert_eq!(fs::read_to_string(self.path.join("file")).unwrap(), "SECRET");
     }
@@ -115,7 +116,10 @@ with_both_clients! {
 
 /// A copy into a container whose client has sent only a part, and waits.
 fn half_a_copy(daemon: &Daemon, id: &str, path: &str) -> std::os::unix::net::UnixStream {
-    let tar = crate::files::Layer::new().file("whole", 0o644, "w").file("half", 0o644, vec![b'x'; 4_000_000]).bytes();
+    let tar = crate::files::Layer::new()
+        .file("whole", 0o644, "w")
+        .file("half", 0o644, vec![b'x'; 4_000_000])
+        .bytes();
     let query = format!("/v1.44/containers/{id}/archive?path={path}");
     let request = raw::request("PUT", &query, "", &tar);
     let mut stream = raw::connect(daemon);
@@ -205,7 +209,8 @@ fn a_killed_daemon_leaves_no_mounts_and_what_was_copied() {
 fn a_container_may_end_during_a_copy() {
     let daemon = Daemon::start();
     let id = daemon.background(&["-v", "data:/data", "--tmpfs", "/scratch", "busybox", "sleep", "1000"]);
-    let tar = crate::files::Layer::new().file("a", 0o644, vec![b'a'; 4_000_000]).file("vol/b", 0o644, "b").bytes();
+    let tar =
+        crate::files::Layer::new().file("a", 0o644, vec![b'a'; 4_000_000]).file("vol/b", 0o644, "b").bytes();
     // The volume is seen to the end, though no process of the container is left.
     let query = format!("/v1.44/containers/{id}/archive?path=/data");
     let request = raw::request("PUT", &query, "", &tar);
@@ -232,7 +237,8 @@ fn hostile_roots_and_archives_lead_nowhere() {
     let daemon = Daemon::start();
     let outside = Outside::new(&daemon);
     let path = outside.path.display();
-    let script = format!("rm -rf /home /srv; ln -s {path} /home; ln -s /home /srv; mkfifo /fifo; mknod /disk b 8 0");
+    let script =
+        format!("rm -rf /home /srv; ln -s {path} /home; ln -s /home /srv; mkfifo /fifo; mknod /disk b 8 0");
     let id = daemon.background(&["busybox", "sh", "-c", &script]);
     daemon.wait(&id);
     let here = daemon.root.path().join("here");
@@ -246,11 +252,15 @@ fn hostile_roots_and_archives_lead_nowhere() {
     outside.check();
     // Nothing waits for a FIFO or opens a disk.
     for special in ["/fifo", "/disk"] {
-        run(&mut daemon.client(Client::Berth, &["cp", &format!("{id}:{special}"), here.to_str().unwrap()])).ok();
+        run(&mut daemon.client(Client::Berth, &["cp", &format!("{id}:{special}"), here.to_str().unwrap()]))
+            .ok();
     }
     // What a container sends cannot leave the directory that it is unpacked to.
     symlink(&outside.path, here.join("out")).unwrap();
-    let tar = crate::files::Layer::new().symlink("x", path.to_string().as_str()).file("x/planted", 0o644, "x").bytes();
+    let tar = crate::files::Layer::new()
+        .symlink("x", path.to_string().as_str())
+        .file("x/planted", 0o644, "x")
+        .bytes();
     feed(&mut daemon.client(Client::Berth, &["cp", "-", &format!("{id}:/tmp")]), &tar).ok();
     outside.check();
     assert!(Path::new(&here).join("fifo").exists());

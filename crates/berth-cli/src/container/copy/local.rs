@@ -117,9 +117,11 @@ impl Source {
     pub async fn send(self, client: &Client, request: &str, progress: &Progress) -> Outcome {
         let (sender, receiver) = mpsc::channel::<io::Result<Bytes>>(AHEAD);
         let moved = progress.counter();
-        let body = unfold(receiver, |mut receiver| async move {
-            receiver.recv().await.map(|part| (part, receiver))
-        });
+        let body =
+            unfold(
+                receiver,
+                |mut receiver| async move { receiver.recv().await.map(|part| (part, receiver)) },
+            );
         let out = Out { sender, moved, buffer: Vec::with_capacity(PIECE) };
         let is_tree = matches!(self, Self::Tree { .. });
         // A thread that reads standard input may never end: it is not waited for.
@@ -150,7 +152,9 @@ impl Source {
             Self::Tree { path, name } => {
                 let root = File::open("/").map_err(failed)?;
                 let packed = copy::pack(root.as_fd(), &path, &name, &mut out).map_err(io::Error::other);
-                packed.and_then(|()| out.send()).map_err(|error| out.fail(error, |error| Failure::new(causes(&error))))
+                packed
+                    .and_then(|()| out.send())
+                    .map_err(|error| out.fail(error, |error| Failure::new(causes(&error))))
             }
         }
     }

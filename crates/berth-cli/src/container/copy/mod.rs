@@ -37,7 +37,9 @@ pub fn command() -> Command {
                     .help("Do not show progress, which is shown only on a terminal anyway"),
             )
             .arg(flags::operand("source").help("CONTAINER:PATH, PATH, or - for a tar on standard input"))
-            .arg(flags::operand("destination").help("CONTAINER:PATH, PATH, or - for a tar on standard output"))
+            .arg(
+                flags::operand("destination").help("CONTAINER:PATH, PATH, or - for a tar on standard output"),
+            )
     })
 }
 

@@ -99,10 +99,7 @@ impl Gate {
     }
 
     /// The files that copies see: those that another one has open, or new ones.
-    pub async fn view(
-        &self,
-        open: impl Future<Output = Result<View, Error>>,
-    ) -> Result<Arc<View>, Error> {
+    pub async fn view(&self, open: impl Future<Output = Result<View, Error>>) -> Result<Arc<View>, Error> {
         let mut shared = self.view.lock().await;
         if let Some(view) = shared.upgrade() {
             return Ok(view);
@@ -116,7 +113,8 @@ impl Gate {
         self.cut.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn cut(&self) {
+    /// Cuts off the copies that go on now.
+    pub fn cut(&self) {
         let mut cut = self.cut.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::take(&mut *cut).cancel();
     }

@@ -24,8 +24,8 @@ use crate::event::ContainerEvent;
 use crate::pieces::ArchiveStream;
 use crate::{Engine, Error, op};
 
-pub use gate::Gate;
 use gate::Copying;
+pub use gate::Gate;
 use view::View;
 
 impl Engine {
@@ -151,7 +151,11 @@ impl Place {
         if directory.f_flag.contains(StatVfsMountFlags::RDONLY) {
             return Err(Error::InvalidParameter(read_only(&container.definition.mounts, &resolved).into()));
         }
-        let options = Options { replace: extract.replace, owner: owner(view, container, extract)?, ..Options::default() };
+        let options = Options {
+            replace: extract.replace,
+            owner: owner(view, container, extract)?,
+            ..Options::default()
+        };
         let reader = decompress::reader(reader)?;
         Ok(copy::unpack(root, &resolved, &options, reader)?)
     }

@@ -25,8 +25,7 @@ fn ended() -> io::Error {
 /// Where a thread writes an archive, and where it is read. `ending` cuts it off too.
 pub fn out(link: Link, ending: CancellationToken) -> (Out, ArchiveStream) {
     let (sender, pieces) = mpsc::channel(AHEAD);
-    let out =
-        Out { link, ending, sender, buffer: Vec::with_capacity(PIECE), runtime: Handle::current() };
+    let out = Out { link, ending, sender, buffer: Vec::with_capacity(PIECE), runtime: Handle::current() };
     (out, ArchiveStream { pieces })
 }
 

@@ -51,23 +51,17 @@ pub async fn open(parts: &Arc<Parts>, container: &Arc<Container>) -> Result<View
 }
 
 /// The files as a container's first process sees them; none if it has ended.
-async fn of_process(
-    parts: &Arc<Parts>,
-    container: &Arc<Container>,
-    pid: i32,
-) -> Result<Option<View>, Error> {
+async fn of_process(parts: &Arc<Parts>, container: &Arc<Container>, pid: i32) -> Result<Option<View>, Error> {
     let cgroup = parts.cgroup(container)?;
     blocking(move || {
-        let Some(process) = Pid::from_raw(pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()) else {
+        let Some(process) = Pid::from_raw(pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok())
+        else {
             return Ok(None);
         };
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = rustix::fs::open(format!("/proc/{pid}/root"), flags, Mode::empty());
-        let namespace = rustix::fs::open(
-            format!("/proc/{pid}/ns/mnt"),
-            OFlags::RDONLY | OFlags::CLOEXEC,
-            Mode::empty(),
-        );
+        let namespace =
+            rustix::fs::open(format!("/proc/{pid}/ns/mnt"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
         // A process that is in the cgroup now, and has had its number since before its root was opened, is the one.
         let is_its = cgroup.pids()?.contains(&pid) && is_alive(&process);
         match (root, namespace) {
@@ -109,11 +103,16 @@ async fn at_rest(parts: &Arc<Parts>, container: &Arc<Container>) -> Result<View,
     let made = GENERATED.iter().filter(|(name, target)| directory.join(name).exists() && !taken(target));
     let read_only = definition.host.readonly_rootfs;
     let files: Vec<GeneratedFile> = made
-        .map(|(name, target)| GeneratedFile { source: directory.join(name), target: target.into(), read_only })
+        .map(|(name, target)| GeneratedFile {
+            source: directory.join(name),
+            target: target.into(),
+            read_only,
+        })
         .collect();
     blocking(move || {
         let mut fds: Vec<Option<OwnedFd>> = fds.into_iter().map(Some).collect();
-        let binds = indices.iter().filter_map(|(mount, fd)| Some((mounts.get(*mount)?, fds.get_mut(*fd)?.take()?)));
+        let binds =
+            indices.iter().filter_map(|(mount, fd)| Some((mounts.get(*mount)?, fds.get_mut(*fd)?.take()?)));
         let binds = binds.collect();
         assemble(&Mounts { rootfs: &rootfs, binds, files: &files, read_only }).map_err(|error| Error::Io {
             operation: "mount the container's files".into(),
