@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::OciSpecError;
 use oci_spec::runtime::{
-    Linux, LinuxBuilder, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType, LinuxSeccomp, Mount,
+    Linux, LinuxBuilder, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType, LinuxSeccomp,
     RootBuilder, Spec, SpecBuilder,
 };
 
@@ -57,10 +57,9 @@ pub fn cgroup_path(definition: &Definition, default_parent: &str) -> PathBuf {
     crate::create::mounts::clean(&format!("/{parent}/{}", definition.id))
 }
 
-/// The mounts of a container, and index and plan of those whose source is a path of the host or a volume.
-pub fn planned_mounts(definition: &Definition) -> Result<(Vec<Mount>, Vec<(usize, &MountPlan)>), Error> {
-    let mounts::Mounts { mounts, sources, .. } = mounts::mounts(definition, Shared::default())?;
-    Ok((mounts, sources))
+/// The mounts of a container, as far as they follow from its definition alone.
+pub fn planned_mounts(definition: &Definition) -> Result<mounts::Mounts<'_>, Error> {
+    mounts::mounts(definition, Shared::default())
 }
 
 /// Composes the configuration of a container.

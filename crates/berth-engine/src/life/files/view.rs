@@ -88,8 +88,9 @@ fn is_alive(process: &OwnedFd) -> bool {
 /// The files of a container that does not run, mounted for as long as the view is held.
 async fn at_rest(parts: &Arc<Parts>, container: &Arc<Container>) -> Result<View, Error> {
     let definition = &container.definition;
-    let (mounts, planned) = spec::planned_mounts(definition)?;
-    let (indices, fds) = sources::open(parts, definition, &planned).await?;
+    let all = spec::planned_mounts(definition)?;
+    let mounts = all.mounts;
+    let (indices, fds) = sources::open(parts, definition, &all.sources).await?;
     let snapshot = parts.storage.snapshots().mounts(container.id())?;
     let rootfs = Rootfs::Overlay {
         lower: snapshot.lower,
