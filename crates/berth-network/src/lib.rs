@@ -9,11 +9,13 @@
 mod error;
 pub mod firewall;
 pub mod host;
+pub mod inside;
 pub mod ipam;
 pub mod net;
 pub mod port;
+pub mod subnets;
 mod sysctl;
 
 pub use error::Error;
-pub use host::{Bridge, Endpoint, Host};
+pub use host::{Bridge, Endpoint, Host, Reach, Rules};
 pub use port::{PortMapping, Protocol};
