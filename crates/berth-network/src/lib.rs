@@ -11,6 +11,7 @@ pub mod firewall;
 pub mod host;
 pub mod inside;
 pub mod ipam;
+mod link;
 pub mod net;
 pub mod port;
 pub mod subnets;
@@ -18,4 +19,5 @@ mod sysctl;
 
 pub use error::Error;
 pub use host::{Bridge, Endpoint, Host, Reach, Rules};
+pub use link::Link;
 pub use port::{PortMapping, Protocol};

@@ -10,6 +10,7 @@ pub mod health;
 pub(crate) mod join;
 pub mod logs;
 mod open;
+mod network;
 pub mod owner;
 mod pause;
 mod policy;
