@@ -224,11 +224,6 @@ impl Networks {
         outcome
     }
 
-    /// Whether a link of the host has this name.
-    pub fn has_link(&self, name: &str) -> bool {
-        self.host.link_exists(name)
-    }
-
     /// Takes a network's links away, and forgets it. Nobody may be on it ([`Segment::close`]).
     pub async fn remove(&self, id: &str) -> Result<(), Error> {
         if lock(&self.others).remove(id).is_some() {
