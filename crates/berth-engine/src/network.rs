@@ -2,6 +2,7 @@
 
 pub mod attachment;
 pub mod bridge;
+pub mod names;
 pub mod object;
 pub mod request;
 pub mod segment;
@@ -26,6 +27,7 @@ use crate::create::ports::Publication;
 use crate::{BridgeSettings, Error};
 use attachment::Asked;
 use bridge::BridgeOptions;
+use names::Member;
 use object::{Driver, Object, Subnet};
 use segment::Segment;
 
@@ -426,6 +428,13 @@ impl Networks {
         blocking(move || Ok(inside::route(std::os::fd::AsFd::as_fd(&netns), &new, &gone)?)).await
     }
 
+    /// The place where a resolver learns what a container is called on all its networks that have names, as of now; an
+    /// empty list when it has left them. Called when a container has started, has joined or left a network, has ended or
+    /// was taken over. It must not block.
+    pub fn announce(&self, container: &str, members: &[Member]) {
+        tracing::debug!(container, ?members, "names on networks");
+    }
+
     /// Remembers a container's endpoints as they are now; gives back the addresses of `left`.
     pub fn settle(&self, container: &str, endpoints: Vec<Endpoint>, left: Option<&Endpoint>) {
         if let Some(segment) = left.and_then(|endpoint| self.segment_of(endpoint)) {
@@ -453,6 +462,12 @@ impl Networks {
     pub async fn reserve(&self, container: &str, ports: Vec<Publication>) -> Result<Vec<PortMapping>, Error> {
         let (net, owner) = (Arc::clone(&self.net), container.to_owned());
         blocking(move || reserve(&net, &owner, &ports)).await
+    }
+
+    /// Gives back the ports of a container that runs, and has no way out any more.
+    pub async fn release(&self, container: &str) -> Result<(), Error> {
+        let (net, owner) = (Arc::clone(&self.net), container.to_owned());
+        blocking(move || Ok(net.release(&owner)?)).await
     }
 
     /// Starts the net process again if it has died, and fills it with the ports of running containers.

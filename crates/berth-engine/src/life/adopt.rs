@@ -267,6 +267,7 @@ impl Owner {
         }
         self.take_shim(control).await;
         self.settle_pending().await;
+        self.announce();
         self.renew_limits().await;
         self.monitor(&running);
         if !self.parts.settings.live_restore {

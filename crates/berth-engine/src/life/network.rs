@@ -17,6 +17,7 @@ use crate::container::state::{Running, State};
 use crate::create::{NetworkPlan, mac, ports};
 use crate::event::{Event, NetworkEvent};
 use crate::network::attachment::{Asked, Attachment};
+use crate::network::names::members;
 use crate::network::object::{Driver, Object};
 use crate::network::segment::gateways;
 use crate::network::{Joining, Networks};
@@ -143,8 +144,19 @@ impl Owner {
         });
     }
 
+    /// Lets the resolver know what it is called on its networks.
+    pub(super) fn announce(&self) {
+        let (kept, definition) = (self.container.kept(), &self.container.definition);
+        let attached = attachments(definition, &kept);
+        let hostname = &definition.config.hostname;
+        let found =
+            members(&kept.name, &definition.id, hostname, &attached, kept.state.endpoints());
+        self.parts.networks.announce(&definition.id, &found);
+    }
+
     /// Gives back addresses and ports.
     pub(super) async fn give_back_network(&self) {
+        self.parts.networks.announce(self.container.id(), &[]);
         if let Err(error) = self.parts.networks.detach(self.container.id()).await {
             tracing::warn!(container = self.container.id(), %error, "the network was not given back whole");
         }
@@ -256,6 +268,9 @@ impl Owner {
             let mut undo = Vec::new();
             undo.extend(networks.unplug(&endpoint).await.err().map(|error| error.to_string()));
             undo.extend(networks.republish(&now, &before).await.err().map(|error| error.to_string()));
+            if !publishes(&before) && publishes(&now) {
+                undo.extend(networks.release(id).await.err().map(|error| error.to_string()));
+            }
             networks.settle(id, before.clone(), Some(&endpoint));
             undo.extend(self.set_endpoints(&before).err().map(|error| error.to_string()));
             return Err(if undo.is_empty() { first } else { Error::Unwound { first: Box::new(first), undo } });
@@ -271,6 +286,7 @@ impl Owner {
             }
         });
         self.edit_hosts(&endpoint, true);
+        self.announce();
         Ok(())
     }
 
@@ -386,6 +402,10 @@ impl Owner {
             Err(error) => Err(error),
         };
         let republished = networks.republish(before, &now).await;
+        let released = match publishes(before) && !publishes(&now) {
+            true => networks.release(self.container.id()).await,
+            false => Ok(()),
+        };
         networks.settle(self.container.id(), now.clone(), Some(&gone));
         self.change_regardless(|kept| {
             if let State::Running(running) = &mut kept.state {
@@ -393,7 +413,8 @@ impl Owner {
             }
         });
         self.edit_hosts(&gone, false);
-        unplugged.and(rerouted).and(republished)
+        self.announce();
+        unplugged.and(rerouted).and(republished).and(released)
     }
 
     /// Takes away what an earlier engine was about to make or to remove when it was killed.
@@ -433,6 +454,11 @@ impl Owner {
             tracing::warn!(container = self.container.id(), %error, "the hosts file was not brought up to date");
         }
     }
+}
+
+/// Whether one of a container's endpoints has published ports.
+fn publishes(endpoints: &[Endpoint]) -> bool {
+    endpoints.iter().any(|endpoint| !endpoint.ports.is_empty())
 }
 
 /// The network namespace of a container, by its init.

@@ -102,6 +102,7 @@ impl Owner {
             life.code = 0;
             life.error.clear();
         });
+        self.announce();
         self.tell_networks(NetworkEvent::Connect);
         self.tell(ContainerEvent::Start);
         // The row of intent is enough to find the container again; this one says since when it runs.

@@ -23,6 +23,9 @@ impl Engine {
         if named(wanted.name()).is_some() {
             return Err(Error::Conflict(format!("network with name {} already exists", wanted.name())));
         }
+        // The default bridge's subnet is settled first: it must not be given away.
+        parts.networks.bridge().await?;
+        parts.remember_gateway()?;
         let (pools, taken) = parts.networks.subnets();
         let object = wanted.settle(pools, &taken)?;
         self.check_link(&object)?;

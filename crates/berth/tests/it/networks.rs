@@ -86,7 +86,7 @@ with_both_clients! {
         daemon.berth(&["exec", "-d", "b1", "sh", "-c", serve]).ok();
         let address = endpoint(daemon, "b1", "b", "IPAddress");
         eventually("b1 answers", || {
-            (daemon.berth(&["exec", "a1", "nc", "-w", "1", &address, "99"]).stdout == "told").then_some(())
+            (daemon.berth(&["exec", "a1", "nc", "-w", "1", &address, "99"]).stdout.trim() == "told").then_some(())
         });
         assert!(reaches(daemon, "a1", &endpoint(daemon, "b1", "b", "GlobalIPv6Address")));
         assert!(!reaches(daemon, "a2", &address));
@@ -172,8 +172,8 @@ with_both_clients! {
         sleeper(daemon, client, "two", &["--network", "inside"]);
         sleeper(daemon, client, "out", &["--network", "outside", "-p", "0.0.0.0:8099:99"]);
         assert!(reaches(daemon, "one", &endpoint(daemon, "two", "inside", "IPAddress")));
-        assert_eq!(endpoint(daemon, "one", "inside", "Gateway"), "<no value>".trim_matches(['<', '>']).replace("no value", "").trim());
-        assert_eq!(daemon.berth(&["exec", "one", "ip", "route", "show", "default"]).ok(), "");
+        assert_eq!(endpoint(daemon, "one", "inside", "Gateway"), "");
+        assert!(!daemon.berth(&["exec", "one", "ip", "route"]).ok().contains("default"));
         // Not even with a route, nor through the host's published ports.
         daemon.berth(&["rm", "-f", "two"]).ok();
         let bridge = daemon.with(client, &["network", "inspect", "-f", "{{(index .IPAM.Config 0).Gateway}}", "inside"]).ok();
@@ -185,7 +185,7 @@ with_both_clients! {
         let host = endpoint(daemon, "out", "outside", "Gateway");
         eventually("the port answers others", || {
             let asked = daemon.berth(&["exec", "asks", "nc", "-w", "1", &host, "8099"]);
-            (asked.stdout == "told").then_some(())
+            (asked.stdout.trim() == "told").then_some(())
         });
         let asked = daemon.berth(&["exec", "three", "nc", "-w", "1", &bridge, "8099"]);
         assert!(!asked.stdout.contains("told"), "{}", asked.stdout);
@@ -223,7 +223,10 @@ with_both_clients! {
         assert_eq!(said.trim_end(), "Deleted Networks:\ngone");
         let left = daemon.with(client, &["network", "ls", "-f", "type=custom", "--format", "{{.Name}}"]).ok();
         assert_eq!(left, "kept\nused");
-        let events = daemon.with(client, &["events", "--since", "1", "--until", "0s", "-f", "type=network", "--format", "{{.Action}}"]).ok();
+        // Docker's client cuts a duration to whole seconds, and with it the newest events.
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+        let until = format!("{}.{:09}", now.as_secs(), now.subsec_nanos());
+        let events = daemon.with(client, &["events", "--since", "1h", "--until", &until, "-f", "type=network", "--format", "{{.Action}}"]).ok();
         let count = |action: &str| events.lines().filter(|line| *line == action).count();
         assert_eq!((count("create"), count("connect"), count("destroy"), count("prune")), (3, 1, 1, 1), "{events}");
     }
@@ -244,7 +247,7 @@ fn several_networks_at_once_each_have_their_endpoint() {
         "cc",
         "sh",
         "-c",
-        "ls /sys/class/net | tr '\\n' ' '; ip route show default; for n in eth0 eth1 eth2; do cat /proc/sys/net/ipv4/conf/$n/log_martians; done",
+        "ls /sys/class/net | tr '\\n' ' '; ip route | grep default; for n in eth0 eth1 eth2; do cat /proc/sys/net/ipv4/conf/$n/log_martians; done",
     ]);
     let gateway = endpoint(&daemon, "cc", "b", "Gateway");
     assert_eq!(inside.ok(), format!("eth0 eth1 eth2 lo default via {gateway} dev eth2 \n0\n0\n1"));
