@@ -82,9 +82,7 @@ fn summary(
             network_mode: definition.host.network_mode.clone(),
             annotations: definition.host.annotations.clone(),
         },
-        network_settings: SummaryNetworks {
-            networks: networks::endpoints(definition, kept),
-        },
+        network_settings: SummaryNetworks { networks: networks::endpoints(definition, kept) },
         mounts: inspect::mount_points(parts, definition),
         health: Some(SummaryHealth {
             status: kept.health.as_deref().map_or("none", |health| health.status.as_str()).into(),

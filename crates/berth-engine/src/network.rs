@@ -6,6 +6,7 @@ pub mod names;
 pub mod object;
 pub mod request;
 pub mod segment;
+mod setup;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -15,9 +16,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use berth_network::firewall::{self, FirewallState, Published, Reached};
 use berth_network::net::NetClient;
 use berth_network::subnets::{self, AddressPool};
-use berth_network::{Endpoint, Host, PortMapping, Reach, inside, ipam};
+use berth_network::{Endpoint, Host, PortMapping, inside};
 use ipnet::{IpNet, Ipv4Net};
-use jiff::Timestamp;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::OnceCell;
@@ -26,10 +26,10 @@ use crate::blocking::blocking;
 use crate::create::ports::Publication;
 use crate::{BridgeSettings, Error};
 use attachment::Asked;
-use bridge::BridgeOptions;
 use names::Member;
-use object::{Driver, Object, Subnet};
+use object::{Driver, Object};
 use segment::Segment;
+use setup::{default_gateway, default_object, firewall_state, published, reached, refill, reserve, set_up};
 
 /// The networks of an engine. Nothing is set up before it is first needed.
 pub struct Networks {
@@ -183,8 +183,7 @@ impl Networks {
                 let settings = self.settings.clone();
                 let remembered = *lock(&self.remembered);
                 let others: Vec<IpNet> = self.subnets().1;
-                let gateway =
-                    blocking(move || default_gateway(&settings, remembered, &others)).await?;
+                let gateway = blocking(move || default_gateway(&settings, remembered, &others)).await?;
                 let segment = Segment::new(default_object(&self.settings, gateway))
                     .ok_or(berth_network::Error::NoSubnet)?;
                 for (container, endpoints) in &*lock(&self.endpoints) {
@@ -195,7 +194,8 @@ impl Networks {
                 }
                 let mut all: Vec<Arc<Segment>> = lock(&self.segments).values().cloned().collect();
                 all.insert(0, Arc::clone(&segment));
-                let (host, net, endpoints) = (Arc::clone(&self.host), Arc::clone(&self.net), self.endpoints());
+                let (host, net, endpoints) =
+                    (Arc::clone(&self.host), Arc::clone(&self.net), self.endpoints());
                 blocking(move || set_up(&host, &net, &all, &endpoints)).await?;
                 lock(&self.segments).insert(segment.object.id.clone(), Arc::clone(&segment));
                 Ok(segment)
@@ -380,7 +380,12 @@ impl Networks {
 
     /// Makes the link of one more endpoint of a container that runs, whose endpoints are `all` with it, and sets it up
     /// inside.
-    pub async fn plug(&self, netns: BorrowedFd<'_>, endpoint: &Endpoint, all: &[Endpoint]) -> Result<(), Error> {
+    pub async fn plug(
+        &self,
+        netns: BorrowedFd<'_>,
+        endpoint: &Endpoint,
+        all: &[Endpoint],
+    ) -> Result<(), Error> {
         let segment = self.known(endpoint)?;
         if let Err(first) = segment.link.connect(&self.host, netns, endpoint) {
             segment.link.ensure(&self.host)?;
@@ -399,10 +404,11 @@ impl Networks {
         let host = Arc::clone(&self.host);
         let (segment, endpoint) = (self.segment_of(endpoint), endpoint.clone());
         blocking(move || {
-            Ok(match segment {
+            match segment {
                 Some(segment) => segment.link.disconnect(&host, &endpoint)?,
                 None => host.remove_link(&endpoint.host_link)?,
-            })
+            }
+            Ok(())
         })
         .await
     }
@@ -416,8 +422,7 @@ impl Networks {
     ) -> Result<(), Error> {
         let (old, new) = (route_list(before), route_list(now));
         let family = |v6: bool| new.iter().any(|(_, gateway)| gateway.is_ipv6() == v6);
-        let gone: Vec<_> =
-            old.iter().filter(|(_, gateway)| !family(gateway.is_ipv6())).cloned().collect();
+        let gone: Vec<_> = old.iter().filter(|(_, gateway)| !family(gateway.is_ipv6())).cloned().collect();
         if old == new {
             return Ok(());
         }
@@ -520,145 +525,4 @@ fn route_list(endpoints: &[Endpoint]) -> Vec<(String, IpAddr)> {
         Some((endpoint.name.clone(), endpoint.gateway(v6)?))
     };
     chosen.filter_map(route).collect()
-}
-
-fn refill(net: &NetClient, endpoints: &BTreeMap<String, Vec<Endpoint>>) -> Result<(), Error> {
-    let mut first = Ok(());
-    let flat = endpoints.iter().flat_map(|(container, all)| all.iter().map(move |one| (container, one)));
-    for (container, endpoint) in flat.filter(|(_, endpoint)| !endpoint.ports.is_empty()) {
-        let reserved = net.reserve(container, &endpoint.ports).map(|_| ()).map_err(Error::from);
-        first = first.and(reserved);
-    }
-    first
-}
-
-fn default_gateway(
-    settings: &BridgeSettings,
-    remembered: Option<Ipv4Net>,
-    others: &[IpNet],
-) -> Result<Ipv4Net, Error> {
-    if let Some(gateway) = settings.gateway.or(remembered) {
-        return Ok(gateway);
-    }
-    let subnet = subnets::choose(&subnets::default_pools(&[0; 5]), false, others)?;
-    match ipam::first_address(subnet) {
-        IpAddr::V4(first) => Ok(Ipv4Net::new(first, subnet.prefix_len())
-            .map_err(|_| berth_network::Error::NoSubnet)?),
-        IpAddr::V6(_) => Err(berth_network::Error::NoSubnet.into()),
-    }
-}
-
-/// The default bridge, as a network.
-fn default_object(settings: &BridgeSettings, gateway: Ipv4Net) -> Object {
-    let options = BridgeOptions {
-        name: Some(settings.name.clone()),
-        mtu: settings.mtu,
-        masquerade: settings.masquerade,
-        ..BridgeOptions::default()
-    };
-    Object {
-        id: bridge_id(),
-        name: "bridge".into(),
-        created: Timestamp::UNIX_EPOCH,
-        driver: Driver::Bridge(options),
-        ipv4: true,
-        ipv6: false,
-        internal: false,
-        attachable: false,
-        config_only: false,
-        config_from: None,
-        labels: BTreeMap::new(),
-        options: BTreeMap::new(),
-        ipam_options: None,
-        subnets: vec![Subnet {
-            net: IpNet::V4(gateway.trunc()),
-            range: None,
-            gateway: Some(gateway.addr().into()),
-            auxiliary: BTreeMap::new(),
-        }],
-    }
-}
-
-/// Makes links and firewall what the records say. Links that are there stay, and what goes through them goes on.
-fn set_up(
-    host: &Host,
-    net: &NetClient,
-    segments: &[Arc<Segment>],
-    endpoints: &BTreeMap<String, Vec<Endpoint>>,
-) -> Result<(), Error> {
-    for (index, segment) in segments.iter().enumerate() {
-        match segment.link.ensure(host) {
-            // One of a user must not keep the default from working.
-            Err(error) if index > 0 => {
-                tracing::error!(network = segment.object.name, %error, "a network could not be set up");
-            }
-            outcome => outcome?,
-        }
-    }
-    firewall::reconcile(&firewall_state(segments.iter(), endpoints))?;
-    refill(net, endpoints)
-}
-
-fn firewall_state<'a>(
-    segments: impl Iterator<Item = &'a Arc<Segment>>,
-    endpoints: &BTreeMap<String, Vec<Endpoint>>,
-) -> FirewallState {
-    let mut state = FirewallState::default();
-    let default = bridge_id();
-    for segment in segments {
-        state.bridges.extend(segment.link.firewall());
-        let id = &segment.object.id;
-        let own = |endpoint: &&Endpoint| {
-            endpoint.network == *id || (endpoint.network.is_empty() && *id == default)
-        };
-        for endpoint in endpoints.values().flatten().filter(own) {
-            state.ports.extend(published(segment, endpoint));
-            state.reached.extend(reached(segment, endpoint));
-        }
-    }
-    state
-}
-
-/// The firewall's elements of an endpoint whose packets are translated.
-fn published(segment: &Segment, endpoint: &Endpoint) -> Vec<Published> {
-    let routed = segment.link.firewall().is_some_and(|(_, rules)| rules.reach4 == Reach::Published);
-    let Some(container) = endpoint.address4().filter(|_| !routed) else { return Vec::new() };
-    endpoint.ports.iter().map(|mapping| Published { mapping: mapping.clone(), container }).collect()
-}
-
-/// Those of one that is reached at its own addresses.
-fn reached(segment: &Segment, endpoint: &Endpoint) -> Vec<Reached> {
-    let Some((_, rules)) = segment.link.firewall() else { return Vec::new() };
-    let mut found = Vec::new();
-    for address in endpoint.addresses.iter().map(IpNet::addr) {
-        let reach = if address.is_ipv4() { rules.reach4 } else { rules.reach6 };
-        if reach != Reach::Published {
-            continue;
-        }
-        for mapping in &endpoint.ports {
-            let one = Reached { address, protocol: mapping.protocol, port: mapping.container_port };
-            if !found.contains(&one) {
-                found.push(one);
-            }
-        }
-    }
-    found
-}
-
-/// Reserves all ports of a container, or none. In a range, the next port is tried while one is taken.
-fn reserve(net: &NetClient, owner: &str, ports: &[Publication]) -> Result<Vec<PortMapping>, Error> {
-    let mut candidates: Vec<_> = ports.iter().map(Publication::candidates).collect();
-    let mut wanted: Vec<PortMapping> = candidates.iter_mut().filter_map(Iterator::next).collect();
-    loop {
-        let error = match net.reserve(owner, &wanted) {
-            Ok(settled) => return Ok(settled),
-            Err(error) => error,
-        };
-        let berth_network::Error::PortInUse { address, port } = error else { return Err(error.into()) };
-        let taken = wanted.iter().position(|w| w.host_address == address && w.host_port == port);
-        match taken.and_then(|index| Some((index, candidates[index].next()?))) {
-            Some((index, next)) => wanted[index] = next,
-            None => return Err(error.into()),
-        }
-    }
 }

@@ -293,9 +293,7 @@ mod tests {
 
     #[test]
     fn older_rows_have_one_endpoint_or_none() {
-        let row = |endpoint: &str| {
-            format!(r#"{{"starting":{{"endpoint":{endpoint},"before":null}}}}"#)
-        };
+        let row = |endpoint: &str| format!(r#"{{"starting":{{"endpoint":{endpoint},"before":null}}}}"#);
         assert_eq!(serde_json::from_str::<State>(&row("null")).unwrap(), starting_new(vec![]));
         let old = r#"{"host_link":"veth1","name":"eth0","mac":[0,0,0,0,0,0],"addresses":[],"gateways":[],"ports":[]}"#;
         let one = Endpoint { host_link: "veth1".into(), name: "eth0".into(), ..Endpoint::default() };

@@ -89,13 +89,11 @@ impl Owner {
         Ok(Some(Joining { segment, asked }))
     }
 
-    fn segment(
-        &self,
-        object: &Object,
-    ) -> Result<std::sync::Arc<crate::network::segment::Segment>, Error> {
-        self.parts.networks.segment(&object.id).ok_or_else(|| {
-            Error::Forbidden("cannot create endpoint on configuration-only network".into())
-        })
+    fn segment(&self, object: &Object) -> Result<std::sync::Arc<crate::network::segment::Segment>, Error> {
+        self.parts
+            .networks
+            .segment(&object.id)
+            .ok_or_else(|| Error::Forbidden("cannot create endpoint on configuration-only network".into()))
     }
 
     /// In Docker's words.
@@ -149,8 +147,7 @@ impl Owner {
         let (kept, definition) = (self.container.kept(), &self.container.definition);
         let attached = attachments(definition, &kept);
         let hostname = &definition.config.hostname;
-        let found =
-            members(&kept.name, &definition.id, hostname, &attached, kept.state.endpoints());
+        let found = members(&kept.name, &definition.id, hostname, &attached, kept.state.endpoints());
         self.parts.networks.announce(&definition.id, &found);
     }
 
@@ -224,7 +221,9 @@ impl Owner {
             NetworkPlan::Host if object.driver != Driver::Host => return invalid(shares),
             NetworkPlan::Host => return Ok(()),
             _ if object.driver == Driver::Host => {
-                return invalid("container cannot be disconnected from host network or connected to host network");
+                return invalid(
+                    "container cannot be disconnected from host network or connected to host network",
+                );
             }
             _ => {}
         }
@@ -273,7 +272,11 @@ impl Owner {
             }
             networks.settle(id, before.clone(), Some(&endpoint));
             undo.extend(self.set_endpoints(&before).err().map(|error| error.to_string()));
-            return Err(if undo.is_empty() { first } else { Error::Unwound { first: Box::new(first), undo } });
+            return Err(if undo.is_empty() {
+                first
+            } else {
+                Error::Unwound { first: Box::new(first), undo }
+            });
         }
         now.iter_mut().for_each(|endpoint| endpoint.pending = false);
         networks.settle(id, now.clone(), None);
@@ -309,7 +312,8 @@ impl Owner {
     async fn place_ports(&self, endpoints: &mut [Endpoint], joining: &[Joining]) -> Result<(), Error> {
         let [four, six] = gateways(endpoints);
         let Some(publisher) = four.or(six) else { return Ok(()) };
-        let mut held: Vec<_> = endpoints.iter_mut().flat_map(|endpoint| std::mem::take(&mut endpoint.ports)).collect();
+        let mut held: Vec<_> =
+            endpoints.iter_mut().flat_map(|endpoint| std::mem::take(&mut endpoint.ports)).collect();
         if held.is_empty() {
             let publications = self.publications(joining)?;
             if !publications.is_empty() {
@@ -337,7 +341,8 @@ impl Owner {
         let host = found.as_ref().is_some_and(|object| object.driver == Driver::Host);
         if host && running.is_some() && self.container.definition.network == NetworkPlan::Host {
             return Err(Error::InvalidParameter(
-                "cannot disconnect container from host network - container was created in host network mode".into(),
+                "cannot disconnect container from host network - container was created in host network mode"
+                    .into(),
             ));
         }
         let Some(attachment) = attached.iter().find(|attachment| attachment.name == name) else {

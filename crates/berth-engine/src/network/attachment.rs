@@ -82,11 +82,7 @@ pub struct Asked {
 impl Asked {
     /// Reads settings for the network called `name`, which is `object` if there is one already. All that is wrong is told
     /// at once.
-    pub fn parse(
-        name: &str,
-        object: Option<&Object>,
-        settings: &EndpointSettings,
-    ) -> Result<Asked, Error> {
+    pub fn parse(name: &str, object: Option<&Object>, settings: &EndpointSettings) -> Result<Asked, Error> {
         let mut wrong = Vec::new();
         let mut asked = Asked { priority: settings.gw_priority, ..Asked::default() };
         if PREDEFINED.contains(&name) || name == "default" {
@@ -129,9 +125,7 @@ impl Asked {
             }
         }
         if !ipam.ipv6_address.is_empty() {
-            let good = |address: &Ipv6Addr| {
-                !address.is_unspecified() && address.to_ipv4_mapped().is_none()
-            };
+            let good = |address: &Ipv6Addr| !address.is_unspecified() && address.to_ipv4_mapped().is_none();
             self.ipv6 = ipam.ipv6_address.parse().ok().filter(good);
             if self.ipv6.is_none() {
                 wrong.push(format!("invalid IPv6 address: {}", ipam.ipv6_address));
@@ -192,7 +186,9 @@ fn sysctls(text: &str, wrong: &mut Vec<String>) -> Vec<(String, String)> {
             ["net", "ipv4" | "ipv6" | "mpls", group, "IFNAME" | "ifname", last] => last
                 .split_once('=')
                 // A path below the group's directory must stay there.
-                .filter(|(key, _)| ![*group, *key].iter().any(|part| part.is_empty() || part.contains(['/', '.'])))
+                .filter(|(key, _)| {
+                    ![*group, *key].iter().any(|part| part.is_empty() || part.contains(['/', '.']))
+                })
                 .map(|(key, value)| (format!("{}.{group}.IFNAME.{key}", parts[1]), value.to_owned())),
             _ => None,
         };
@@ -213,11 +209,8 @@ mod tests {
     use berth_api::network::EndpointIpamConfig;
 
     fn settings(ipv4: &str, ipv6: &str) -> EndpointSettings {
-        let ipam = EndpointIpamConfig {
-            ipv4_address: ipv4.into(),
-            ipv6_address: ipv6.into(),
-            link_local_ips: None,
-        };
+        let ipam =
+            EndpointIpamConfig { ipv4_address: ipv4.into(), ipv6_address: ipv6.into(), link_local_ips: None };
         EndpointSettings { ipam_config: Some(ipam), ..EndpointSettings::default() }
     }
 
@@ -254,10 +247,17 @@ mod tests {
                 .unwrap();
         assert_eq!(asked.sysctls_of("eth0.5")[0], ("ipv4/conf/eth0.5/log_martians".into(), "1".into()));
         assert!(asked.disables_ipv6());
-        for bad in
-            ["net.ipv4.conf.eth0.log_martians=1", "kernel.x=1", "net.ipv4.conf.IFNAME.a/../b=1", "net.ipv4...x=1", ""]
-        {
-            assert!(parse("mine", &with(bad)).unwrap_err().contains("unrecognised network interface sysctl"), "{bad}");
+        for bad in [
+            "net.ipv4.conf.eth0.log_martians=1",
+            "kernel.x=1",
+            "net.ipv4.conf.IFNAME.a/../b=1",
+            "net.ipv4...x=1",
+            "",
+        ] {
+            assert!(
+                parse("mine", &with(bad)).unwrap_err().contains("unrecognised network interface sysctl"),
+                "{bad}"
+            );
         }
     }
 

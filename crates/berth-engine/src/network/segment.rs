@@ -69,8 +69,7 @@ impl Segment {
             if subnet.is_v6() && asked.disables_ipv6() {
                 continue;
             }
-            let wanted =
-                if subnet.is_v6() { asked.ipv6.map(IpAddr::V6) } else { asked.ipv4.map(IpAddr::V4) };
+            let wanted = if subnet.is_v6() { asked.ipv6.map(IpAddr::V6) } else { asked.ipv4.map(IpAddr::V4) };
             match taken(pool, wanted, exists) {
                 Ok(address) => {
                     endpoint.addresses.extend(IpNet::new(address, subnet.net.prefix_len()).ok());
@@ -87,7 +86,8 @@ impl Segment {
             return Err(error);
         }
         if endpoint.mac == [0; 6] {
-            endpoint.mac = endpoint.addresses.first().map(|net| ipam::mac_for(net.addr())).unwrap_or_default();
+            endpoint.mac =
+                endpoint.addresses.first().map(|net| ipam::mac_for(net.addr())).unwrap_or_default();
         }
         // Beside, and no subnet's: nobody else could get them.
         let lone = |address: &IpAddr| IpNet::new(*address, if address.is_ipv4() { 32 } else { 64 }).ok();
@@ -218,14 +218,8 @@ mod tests {
         let chosen = |endpoints: &[Endpoint]| gateways(endpoints);
         assert_eq!(chosen(&[]), [None, None]);
         assert_eq!(chosen(&[endpoint("b", 0, &[four]), endpoint("a", 0, &[four])]), [Some(1), None]);
-        assert_eq!(
-            chosen(&[endpoint("b", 0, &[four, six]), endpoint("a", 0, &[four])]),
-            [Some(0), Some(0)]
-        );
-        assert_eq!(
-            chosen(&[endpoint("b", 0, &[four, six]), endpoint("z", 1, &[four])]),
-            [Some(1), Some(0)]
-        );
+        assert_eq!(chosen(&[endpoint("b", 0, &[four, six]), endpoint("a", 0, &[four])]), [Some(0), Some(0)]);
+        assert_eq!(chosen(&[endpoint("b", 0, &[four, six]), endpoint("z", 1, &[four])]), [Some(1), Some(0)]);
         assert_eq!(chosen(&[endpoint("inside", 9, &[]), endpoint("z", -1, &[six])]), [None, Some(1)]);
     }
 }
