@@ -71,16 +71,17 @@ fn inspect(parts: &Parts, container: &Container, size: bool) -> Result<Inspect, 
 
 fn network_settings(definition: &Definition, kept: &Kept) -> NetworkSettings {
     let running = kept.state.running();
-    let endpoint = kept.state.endpoint();
     let own = running.filter(|_| !matches!(definition.network, NetworkPlan::Container(_)));
     NetworkSettings {
         sandbox_id: own.map(|_| networks::sandbox_id(&definition.id)).unwrap_or_default(),
         sandbox_key: own.map(|running| format!("/proc/{}/ns/net", running.pid)).unwrap_or_default(),
         ports: match running {
-            Some(_) if definition.network == NetworkPlan::Bridge => networks::port_map(definition, endpoint),
+            Some(_) if definition.network.has_endpoints() => {
+                networks::port_map(definition, kept.state.endpoints())
+            }
             _ => Default::default(),
         },
-        networks: networks::endpoints(definition, &kept.name, endpoint, running.is_some()),
+        networks: networks::endpoints(definition, kept),
     }
 }
 
@@ -184,7 +185,7 @@ mod tests {
             pid: 7,
             started_at: jiff::Timestamp::UNIX_EPOCH,
             paused: false,
-            endpoint: None,
+            endpoints: vec![],
             oom_killed: false,
         });
         let shown = network_settings(&definition, &kept);

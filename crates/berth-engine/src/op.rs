@@ -3,10 +3,12 @@
 //! Wire types end here: [`CreateContainer::parse`] and its like turn them into closed values once, and refuse what makes no
 //! sense in Docker's words.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use berth_api::container::{Config, HostConfig, UpdateRequest};
 use berth_api::filter::Filters;
+use berth_api::network::EndpointSettings;
 use berth_oci::{Platform, Reference};
 use jiff::Timestamp;
 
@@ -23,6 +25,8 @@ pub struct CreateContainer {
     pub config: Config,
     /// What the host gives it.
     pub host_config: HostConfig,
+    /// What it is to have on networks, by what the user called them.
+    pub endpoints: BTreeMap<String, EndpointSettings>,
     /// Whether what is mounted below a read-only bind stays writable, as clients before 1.44 expect.
     pub read_only_top: bool,
 }

@@ -102,8 +102,11 @@ async fn dispatch(call: Call) -> Outcome {
         Some((&"networks", rest)) => match (&call.method, rest) {
             (&Method::GET, []) => networks::list(call).await,
             (&Method::GET, [name]) => networks::inspect(call, name).await,
-            (&Method::POST, ["create" | "prune"]) | (&Method::DELETE, [_]) => unsupported(&call),
-            (&Method::POST, [_, "connect" | "disconnect"]) => unsupported(&call),
+            (&Method::POST, ["create"]) => networks::create(call).await,
+            (&Method::POST, ["prune"]) => networks::prune(call).await,
+            (&Method::DELETE, [name]) => networks::remove(call, name).await,
+            (&Method::POST, [name, "connect"]) => networks::connect(call, name).await,
+            (&Method::POST, [name, "disconnect"]) => networks::disconnect(call, name).await,
             _ => Err(Failure::page_not_found()),
         },
         Some((&("swarm" | "nodes" | "services" | "tasks" | "secrets" | "configs"), _)) => {

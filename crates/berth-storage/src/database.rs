@@ -11,7 +11,8 @@ use crate::root::Root;
 use crate::{Error, Result};
 
 /// Steps from each schema version to the next; the version is SQLite's `user_version`.
-const MIGRATIONS: [&str; 2] = [include_str!("schema/0001.sql"), include_str!("schema/0002.sql")];
+const MIGRATIONS: [&str; 3] =
+    [include_str!("schema/0001.sql"), include_str!("schema/0002.sql"), include_str!("schema/0003.sql")];
 /// Commits between two checkpoints.
 const CHECKPOINT_EVERY: u64 = 256;
 

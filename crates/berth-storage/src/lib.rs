@@ -25,6 +25,7 @@ mod images;
 mod kv;
 mod layers;
 mod leases;
+mod networks;
 mod projects;
 mod root;
 mod snapshots;
@@ -43,6 +44,7 @@ pub use images::{ImageRecord, Images, RemovedImage, Source, Tag};
 pub use kv::Kv;
 pub use layers::{Layer, LayerStaging, Layers, NewLayer};
 pub use leases::{Lease, SnapshotLease};
+pub use networks::{NetworkRecord, Networks};
 pub use snapshots::{Snapshot, Snapshots};
 pub use usage::DiskUsage;
 
@@ -164,6 +166,11 @@ impl Storage {
     #[must_use]
     pub fn containers(&self) -> Containers<'_> {
         Containers::new(&self.shared)
+    }
+
+    /// Networks that users made.
+    pub fn networks(&self) -> Networks<'_> {
+        Networks::new(&self.shared)
     }
 
     /// Writable layers of containers.

@@ -44,6 +44,16 @@ pub fn command_of_images() -> Command {
         .defer(|command| command.arg(format()).arg(flags::operands("name").value_name("IMAGE")))
 }
 
+/// The command, for networks.
+pub fn command_of_networks() -> Command {
+    Command::new("inspect").about("Shows all there is to know about networks").defer(|command| {
+        command
+            .arg(format())
+            .arg(switch("verbose").short('v').help("Also what helps to find faults"))
+            .arg(flags::operands("name").value_name("NETWORK"))
+    })
+}
+
 fn format() -> clap::Arg {
     one("format", "TEMPLATE").short('f').help("Show by a Go template, or json")
 }
@@ -72,10 +82,11 @@ pub async fn of(context: &Context, matches: &ArgMatches, kinds: &[&str]) -> Outc
     let format = flags::text(matches, "format").filter(|format| !format.is_empty());
     let format = format.map(Format::read).transpose()?;
     let client = context.client().await?;
-    let size = matches.try_get_one::<bool>("size").ok().flatten().is_some_and(|size| *size);
+    let is_on = |name: &str| matches.try_get_one::<bool>(name).ok().flatten().is_some_and(|on| *on);
+    let (size, verbose) = (is_on("size"), is_on("verbose"));
     let (mut found, mut failures) = (Vec::new(), Failures::default());
     for name in flags::list(matches, "name") {
-        match look_up(&client, &name, kinds, size).await {
+        match look_up(&client, &name, kinds, size, verbose).await {
             Ok(object) => found.push(object),
             Err(failure) => failures.push(failure),
         }
@@ -103,10 +114,16 @@ fn value(object: &RawValue) -> Outcome<Value> {
         .map_err(|error| Failure::new(format!("unable to read inspect data: {error}")))
 }
 
-async fn look_up(client: &Client, name: &str, kinds: &[&str], size: bool) -> Outcome<Box<RawValue>> {
+async fn look_up(
+    client: &Client,
+    name: &str,
+    kinds: &[&str],
+    size: bool,
+    verbose: bool,
+) -> Outcome<Box<RawValue>> {
     let mut last = None;
     for kind in kinds {
-        match client.get_bytes(&path(kind, name, size)).await {
+        match client.get_bytes(&path(kind, name, size, verbose)).await {
             Ok(bytes) => {
                 let object = serde_json::from_slice(&bytes)
                     .map_err(|error| Failure::new(format!("unable to read inspect data: {error}")))?;
@@ -123,11 +140,12 @@ async fn look_up(client: &Client, name: &str, kinds: &[&str], size: bool) -> Out
     Err(Failure::new(format!("error: no such object: {name}")))
 }
 
-fn path(kind: &str, name: &str, size: bool) -> String {
+fn path(kind: &str, name: &str, size: bool, verbose: bool) -> String {
     let name = segment(name);
     match kind {
         "container" => Query::new().flag("size", size).on(&format!("/containers/{name}/json")),
         "image" | "plugin" => format!("/{kind}s/{name}/json"),
+        "network" => Query::new().flag("verbose", verbose).on(&format!("/networks/{name}")),
         kind => format!("/{kind}s/{name}"),
     }
 }

@@ -6,7 +6,7 @@ mod copy;
 mod create;
 mod devices;
 mod diff;
-mod environment;
+pub mod environment;
 mod exec;
 mod exit;
 mod export;
@@ -113,6 +113,16 @@ pub async fn run(context: &Context, name: &str, matches: &ArgMatches) -> Outcome
 /// The command `image inspect`.
 pub fn inspect_command_of_images() -> Command {
     inspect::command_of_images()
+}
+
+/// The command `network inspect`.
+pub fn inspect_command_of_networks() -> Command {
+    inspect::command_of_networks()
+}
+
+/// Runs `network inspect`.
+pub async fn inspect_network(context: &Context, matches: &ArgMatches) -> Outcome {
+    inspect::of(context, matches, &["network"]).await
 }
 
 /// Runs `image inspect`.

@@ -10,6 +10,7 @@ pub(crate) mod files;
 pub mod health;
 pub(crate) mod join;
 pub mod logs;
+mod network;
 mod open;
 pub mod owner;
 mod pause;

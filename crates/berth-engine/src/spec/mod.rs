@@ -208,7 +208,7 @@ fn namespaces(definition: &Definition, joined: &Joined) -> Result<Vec<LinuxNames
 /// Docker's defaults for a network namespace of its own, then the user's.
 fn sysctls(definition: &Definition) -> HashMap<String, String> {
     let mut found = HashMap::new();
-    if matches!(definition.network, NetworkPlan::Bridge | NetworkPlan::None) {
+    if !matches!(definition.network, NetworkPlan::Host | NetworkPlan::Container(_)) {
         found = berth_runtime::defaults::sysctls();
     }
     for (key, value) in definition.host.sysctls.iter().flatten() {

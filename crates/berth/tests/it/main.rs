@@ -61,6 +61,8 @@ mod logs;
 mod model;
 mod monitor;
 mod network;
+mod networks;
+mod networks_faults;
 mod output;
 mod packaging;
 mod parity;
