@@ -44,6 +44,9 @@ pub enum Error {
     /// A prefix of several IDs.
     #[error("multiple IDs found with provided prefix: {0}")]
     Ambiguous(String),
+    /// A name that would be read as a digest.
+    #[error("refusing to create an ambiguous tag using digest algorithm as name")]
+    AmbiguousName,
     /// The index has nothing for this platform.
     #[error("no matching manifest for {platform} in the manifest list entries")]
     NoPlatform {
@@ -166,7 +169,7 @@ impl Error {
             | Self::NoPlatform { .. }
             | Self::WrongPlatform { .. }
             | Self::NoExport { .. } => ErrorKind::NotFound,
-            Self::Reference(_) | Self::Ambiguous(_) => ErrorKind::Invalid,
+            Self::Reference(_) | Self::Ambiguous(_) | Self::AmbiguousName => ErrorKind::Invalid,
             Self::Conflict { .. } => ErrorKind::Conflict,
             Self::Registry(error) if error.is_not_found() => ErrorKind::NotFound,
             Self::Registry(error) if error.is_denied() => ErrorKind::Denied,

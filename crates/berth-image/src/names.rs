@@ -116,6 +116,9 @@ impl Images {
             return Err(Error::Reference(berth_oci::reference::ReferenceError::Format));
         }
         let reference = if tag.is_empty() { reference.with_default_tag() } else { reference.tagged(tag)? };
+        if reference.familiar_repository() == "sha256" {
+            return Err(Error::AmbiguousName);
+        }
         let id = image.record.id.clone();
         self.storage().images().tag(&id, &Tag { name: reference.canonical(), target: id.clone() })?;
         Ok(image.record)
