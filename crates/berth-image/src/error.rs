@@ -41,6 +41,9 @@ pub enum Error {
         /// Why not.
         reason: String,
     },
+    /// One platform of an image is to be removed without force.
+    #[error("Content will be removed from all images referencing this variant. Use --force to force delete.")]
+    NotForced,
     /// A prefix of several IDs.
     #[error("multiple IDs found with provided prefix: {0}")]
     Ambiguous(String),
@@ -166,7 +169,7 @@ impl Error {
             | Self::NoPlatform { .. }
             | Self::WrongPlatform { .. }
             | Self::NoExport { .. } => ErrorKind::NotFound,
-            Self::Reference(_) | Self::Ambiguous(_) => ErrorKind::Invalid,
+            Self::Reference(_) | Self::Ambiguous(_) | Self::NotForced => ErrorKind::Invalid,
             Self::Conflict { .. } => ErrorKind::Conflict,
             Self::Registry(error) if error.is_not_found() => ErrorKind::NotFound,
             Self::Registry(error) if error.is_denied() => ErrorKind::Denied,

@@ -24,6 +24,7 @@ mod remote;
 mod save;
 mod stream;
 mod unpack;
+mod variants;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -41,6 +42,7 @@ pub use pull::{PullLimits, Pulled};
 pub use push::{PushLimits, Pushed, Pushing};
 pub use remote::Distribution;
 pub use save::Saving;
+pub use variants::{Content, Listed, RemovedVariant};
 
 /// All images of one data root.
 #[derive(Debug, Clone)]
