@@ -69,6 +69,15 @@ pub enum Error {
         /// The platform asked for.
         platform: Platform,
     },
+    /// The archive that is to be loaded has no image for a platform.
+    #[error("requested platform(s) ([{platform}]) not found")]
+    NotInArchive {
+        /// The platform asked for.
+        platform: Platform,
+    },
+    /// Some platforms of an image that is to be pushed are missing, and none of those that are kept stands out.
+    #[error("multiple matching manifests found but no specific platform requested")]
+    SeveralPlatforms,
     /// Nothing has a tag of the repository that is to be pushed.
     #[error("An image does not exist locally with the tag: {0}")]
     NoRepository(String),
@@ -168,9 +177,10 @@ impl Error {
             | Self::NoTag(_)
             | Self::NoPlatform { .. }
             | Self::WrongPlatform { .. }
-            | Self::NoExport { .. } => ErrorKind::NotFound,
+            | Self::NoExport { .. }
+            | Self::NotInArchive { .. } => ErrorKind::NotFound,
             Self::Reference(_) | Self::Ambiguous(_) | Self::NotForced => ErrorKind::Invalid,
-            Self::Conflict { .. } => ErrorKind::Conflict,
+            Self::Conflict { .. } | Self::SeveralPlatforms => ErrorKind::Conflict,
             Self::Registry(error) if error.is_not_found() => ErrorKind::NotFound,
             Self::Registry(error) if error.is_denied() => ErrorKind::Denied,
             Self::Archive(_) | Self::BrokenArchive { .. } | Self::Document(_) | Self::Config(_) => {

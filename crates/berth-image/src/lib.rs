@@ -39,7 +39,7 @@ pub use load::Loaded;
 pub use names::{InUse, Removed, ResolvedImage};
 pub use progress::Progress;
 pub use pull::{PullLimits, Pulled};
-pub use push::{PushLimits, Pushed, Pushing};
+pub use push::{Instead, PushLimits, Pushed, Pushing};
 pub use remote::Distribution;
 pub use save::Saving;
 pub use variants::{Content, Listed, RemovedVariant};
