@@ -154,7 +154,11 @@ impl Images {
         Ok(self.storage().images().covered()?)
     }
 
-    pub(crate) fn is_covered(&self, id: &Digest) -> Result<bool> {
+    /// Whether an image is one of these.
+    ///
+    /// # Errors
+    /// Database errors.
+    pub fn is_covered(&self, id: &Digest) -> Result<bool> {
         let images = self.storage().images();
         Ok(images.names(id)?.is_empty() && !images.covering(id)?.is_empty())
     }
