@@ -182,7 +182,9 @@ impl Error {
             | Self::WrongPlatform { .. }
             | Self::NoExport { .. }
             | Self::NotInArchive { .. } => ErrorKind::NotFound,
-            Self::Reference(_) | Self::Ambiguous(_) | Self::AmbiguousName | Self::NotForced => ErrorKind::Invalid,
+            Self::Reference(_) | Self::Ambiguous(_) | Self::AmbiguousName | Self::NotForced => {
+                ErrorKind::Invalid
+            }
             Self::Conflict { .. } | Self::SeveralPlatforms => ErrorKind::Conflict,
             Self::Registry(error) if error.is_not_found() => ErrorKind::NotFound,
             Self::Registry(error) if error.is_denied() => ErrorKind::Denied,

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use tokio::sync::mpsc;
 
 use crate::assemble::{self, Plan};
-use crate::bundle::{Bundle, Part};
+use crate::bundle::{Bundle, Early, Part};
 use crate::made;
 use crate::progress::Reporter;
 use crate::unpack::{Unpacked, unpack};
@@ -72,7 +72,7 @@ impl Images {
         platforms: &[Platform],
         progress: &mpsc::Sender<Progress>,
     ) -> Result<Vec<Loaded>> {
-        let bundle = Bundle::read(self.storage(), archive)?;
+        let mut bundle = Bundle::read(self.storage(), archive, progress)?;
         let found = if bundle.has("manifest.json") && !layout::has_index(&bundle) {
             let mut found = saved_images(&bundle)?;
             found.retain(|found| is_wanted(&found.platform, platforms));
@@ -85,18 +85,21 @@ impl Images {
                     .to_owned(),
             ));
         };
-        let missing = platforms.iter().find(|wanted| {
-            !found.iter().any(|found| found.platform.satisfies(wanted))
-        });
+        let missing =
+            platforms.iter().find(|wanted| !found.iter().any(|found| found.platform.satisfies(wanted)));
         if let Some(platform) = missing {
             return Err(Error::NotInArchive { platform: platform.clone() });
+        }
+        for place in found.iter().flat_map(|image| &image.layers) {
+            bundle.expect(&place.name);
         }
         let mut loaded: Vec<Loaded> = Vec::new();
         for image in found {
             let index = image.index.as_ref().map(|(digest, _)| digest.clone());
-            let one = self.load_one(&bundle, image, progress)?;
+            let one = self.load_one(&mut bundle, image, progress)?;
             // Several platforms of one name are told of once.
-            let told = index.is_some() && loaded.iter().any(|other| !one.names.is_empty() && other.names == one.names);
+            let told = index.is_some()
+                && loaded.iter().any(|other| !one.names.is_empty() && other.names == one.names);
             if !told {
                 loaded.push(one);
             }
@@ -104,7 +107,12 @@ impl Images {
         Ok(loaded)
     }
 
-    fn load_one(&self, bundle: &Bundle, image: Found, progress: &mpsc::Sender<Progress>) -> Result<Loaded> {
+    fn load_one(
+        &self,
+        bundle: &mut Bundle,
+        image: Found,
+        progress: &mpsc::Sender<Progress>,
+    ) -> Result<Loaded> {
         let storage = self.storage();
         let diffs = image.parsed.rootfs.diff_ids.len();
         if diffs != image.layers.len() {
@@ -119,7 +127,8 @@ impl Images {
         }
         assemble::place(storage, &plan, unpacked, &mut lease)?;
         let id = image.config.0.clone();
-        let target = image.index.as_ref().or(image.manifest.as_ref()).map_or(&id, |(digest, _)| digest).clone();
+        let target =
+            image.index.as_ref().or(image.manifest.as_ref()).map_or(&id, |(digest, _)| digest).clone();
         let manifest = match image.manifest {
             Some(manifest) => manifest,
             None => {
@@ -140,11 +149,14 @@ impl Images {
 
     fn load_layer(
         &self,
-        bundle: &Bundle,
+        bundle: &mut Bundle,
         place: &Place,
         diff: &Digest,
         reporter: Reporter,
     ) -> Result<Unpacked> {
+        if let Some(early) = bundle.take(self.storage(), &place.name)? {
+            return settle(place, diff, early);
+        }
         let part = bundle.open(&place.name)?;
         let total = part.len();
         let hasher = place.descriptor.as_ref().map(|descriptor| Hasher::new(descriptor.digest.algorithm()));
@@ -162,6 +174,18 @@ impl Images {
 /// Whether an image is for one of the platforms that were asked for.
 fn is_wanted(platform: &Platform, wanted: &[Platform]) -> bool {
     wanted.is_empty() || wanted.iter().any(|wanted| platform.satisfies(wanted))
+}
+
+/// Checks a layer that was unpacked before it was known what it should be.
+fn settle(place: &Place, diff: &Digest, early: Early) -> Result<Unpacked> {
+    if let (Some(descriptor), Some(blob)) = (&place.descriptor, early.blob) {
+        check_blob(&place.name, descriptor, Some(blob), early.size)?;
+    }
+    let unpacked = early.outcome?;
+    if unpacked.diff == *diff {
+        return Ok(unpacked);
+    }
+    Err(Error::WrongLayer { layer: diff.short().to_owned(), actual: unpacked.diff, expected: diff.clone() })
 }
 
 fn check_blob(name: &str, descriptor: &Descriptor, actual: Option<Digest>, size: u64) -> Result<()> {

@@ -50,6 +50,7 @@ mod images;
 mod import;
 mod inside;
 mod life;
+mod load;
 mod log_drivers;
 mod log_modes;
 mod log_remote;
