@@ -141,7 +141,16 @@ mod tests {
             ..Summary::default()
         };
         let unnamed = Summary { id: image.id.clone(), size: 1, ..Summary::default() };
-        insta::assert_snapshot!(show(&[unnamed, image]), @r"
-        ");
+        let expected = [
+            "IMAGE            ID             DISK USAGE   CONTENT SIZE   EXTRA",
+            "one:latest",
+            "two:latest       abababababab        4.3MB            1MB   U",
+            "├─ linux/amd64   cdcdcdcdcdcd          2MB            1MB   U",
+            "└─ linux/arm64   cdcdcdcdcdcd           0B             0B",
+            "",
+            "<untagged>       abababababab           1B             0B",
+            "",
+        ];
+        assert_eq!(show(&[unnamed, image]).lines().collect::<Vec<_>>(), expected);
     }
 }

@@ -62,6 +62,7 @@ mod network;
 mod output;
 mod packaging;
 mod parity;
+mod platforms;
 mod plugins;
 mod policies;
 mod prune;
