@@ -169,6 +169,13 @@ fn layout(objects: &[Box<RawValue>], indent: Option<&str>) -> String {
     writer.text
 }
 
+/// One document, in lines with an indent or without any space; the order of its fields stays.
+pub fn laid_out(json: &str, indent: Option<&str>) -> String {
+    let mut writer = Layout { text: String::new(), indent, depth: 0 };
+    writer.document(json);
+    writer.text
+}
+
 struct Layout<'a> {
     text: String,
     indent: Option<&'a str>,

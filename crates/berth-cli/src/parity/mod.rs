@@ -11,7 +11,7 @@ const DOCKER: &str = include_str!("docker.txt");
 const MISSING: [&str; 2] = ["container cp", "image build"];
 
 /// Flags that differ, and why.
-const DIFFERENT: [(&str, &str, &str); 7] = [
+const DIFFERENT: [(&str, &str, &str); 3] = [
     ("docker", "host", "a second one is told apart, and refused in Docker's older words"),
     ("container commit", "pause", "it can be turned off as in older clients, too"),
     ("commit", "pause", "it can be turned off as in older clients, too"),

@@ -56,6 +56,7 @@ mod log_remote;
 mod log_tls;
 mod login;
 mod logs;
+mod manifests;
 mod model;
 mod monitor;
 mod network;

@@ -69,7 +69,7 @@ impl Multi {
     }
 
     /// An OCI layout with the platforms `kept` of it.
-    fn layout(&self, name: &str, kept: &[&str]) -> Vec<u8> {
+    pub fn layout(&self, name: &str, kept: &[&str]) -> Vec<u8> {
         let top = json!({"schemaVersion": 2, "manifests": [{
             "mediaType": INDEX, "digest": digest(&self.index), "size": self.index.len(),
             "annotations": {"org.opencontainers.image.ref.name": name, "io.containerd.image.name": name},
