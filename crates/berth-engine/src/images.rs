@@ -256,11 +256,7 @@ fn graph_driver(parts: &Parts, chain: Option<&Digest>) -> Result<berth_api::cont
     Ok(berth_api::container::GraphDriver { name: STORAGE_DRIVER.into(), data: Some(data) })
 }
 
-fn history(
-    parts: &Parts,
-    name: &str,
-    platform: Option<&Platform>,
-) -> Result<Vec<image::HistoryItem>, Error> {
+fn history(parts: &Parts, name: &str, platform: Option<&Platform>) -> Result<Vec<image::HistoryItem>, Error> {
     let ResolvedImage { record, config } = parts.images.resolve_for(name, platform)?;
     let mut sizes = Vec::new();
     for chain in berth_oci::chain_ids(&config.rootfs.diff_ids) {

@@ -85,9 +85,8 @@ impl Images {
                     .to_owned(),
             ));
         };
-        let missing = platforms.iter().find(|wanted| {
-            !found.iter().any(|found| found.platform.satisfies(wanted))
-        });
+        let missing =
+            platforms.iter().find(|wanted| !found.iter().any(|found| found.platform.satisfies(wanted)));
         if let Some(platform) = missing {
             return Err(Error::NotInArchive { platform: platform.clone() });
         }
@@ -96,7 +95,8 @@ impl Images {
             let index = image.index.as_ref().map(|(digest, _)| digest.clone());
             let one = self.load_one(&bundle, image, progress)?;
             // Several platforms of one name are told of once.
-            let told = index.is_some() && loaded.iter().any(|other| !one.names.is_empty() && other.names == one.names);
+            let told = index.is_some()
+                && loaded.iter().any(|other| !one.names.is_empty() && other.names == one.names);
             if !told {
                 loaded.push(one);
             }
@@ -119,7 +119,8 @@ impl Images {
         }
         assemble::place(storage, &plan, unpacked, &mut lease)?;
         let id = image.config.0.clone();
-        let target = image.index.as_ref().or(image.manifest.as_ref()).map_or(&id, |(digest, _)| digest).clone();
+        let target =
+            image.index.as_ref().or(image.manifest.as_ref()).map_or(&id, |(digest, _)| digest).clone();
         let manifest = match image.manifest {
             Some(manifest) => manifest,
             None => {

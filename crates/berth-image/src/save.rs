@@ -100,7 +100,12 @@ struct Planner<'a> {
 
 impl Planner<'_> {
     /// Plans one image; of several manifests that it came with, `listed` is tried first.
-    fn image(&mut self, record: &ImageRecord, config: &ImageConfig, listed: Option<&Digest>) -> Result<Image> {
+    fn image(
+        &mut self,
+        record: &ImageRecord,
+        config: &ImageConfig,
+        listed: Option<&Digest>,
+    ) -> Result<Image> {
         let chains = chain_ids(&config.rootfs.diff_ids);
         // The topmost layer holds all below it.
         let held = match &record.chain {

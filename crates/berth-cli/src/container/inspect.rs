@@ -40,14 +40,12 @@ pub fn command_of_all() -> Command {
 
 /// The command, for images.
 pub fn command_of_images() -> Command {
-    Command::new("inspect")
-        .about("Shows all there is to know about images")
-        .defer(|command| {
-            command
-                .arg(format())
-                .arg(one("platform", "OS/ARCH").help("Of this platform of the images"))
-                .arg(flags::operands("name").value_name("IMAGE"))
-        })
+    Command::new("inspect").about("Shows all there is to know about images").defer(|command| {
+        command
+            .arg(format())
+            .arg(one("platform", "OS/ARCH").help("Of this platform of the images"))
+            .arg(flags::operands("name").value_name("IMAGE"))
+    })
 }
 
 fn format() -> clap::Arg {

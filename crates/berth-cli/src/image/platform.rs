@@ -39,7 +39,10 @@ mod tests {
 
     #[test]
     fn a_platform_is_sent_as_an_object() {
-        assert_eq!(json("linux/arm64/v8").unwrap(), r#"{"architecture":"arm64","os":"linux","variant":"v8"}"#);
+        assert_eq!(
+            json("linux/arm64/v8").unwrap(),
+            r#"{"architecture":"arm64","os":"linux","variant":"v8"}"#
+        );
         assert!(json("linux/").unwrap_err().message.starts_with("invalid platform: "));
     }
 }

@@ -17,7 +17,10 @@ pub fn command() -> Command {
         command
             .arg(switch("all-tags").short('a').help("Push all tags of the repository"))
             .arg(switch("disable-content-trust").hide(true))
-            .arg(one("platform", "OS/ARCH").help("Push one platform as an image of its own (all, with their index)"))
+            .arg(
+                one("platform", "OS/ARCH")
+                    .help("Push one platform as an image of its own (all, with their index)"),
+            )
             .arg(switch("quiet").short('q').help("Print only the image's name"))
             .arg(flags::operand("image"))
     })

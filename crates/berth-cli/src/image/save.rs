@@ -16,7 +16,10 @@ pub fn command() -> Command {
         .defer(|command| {
             command
                 .arg(one("output", "FILE").short('o').help("Write to a file (standard output)"))
-                .arg(many("platform", "OS/ARCH").help("Save only these platforms of the images (all that are kept)"))
+                .arg(
+                    many("platform", "OS/ARCH")
+                        .help("Save only these platforms of the images (all that are kept)"),
+                )
                 .arg(flags::operands("image"))
         })
 }

@@ -97,8 +97,7 @@ fn text(lines: &[Line]) -> String {
     let width = lines.iter().map(|line| line.first.width()).chain(["IMAGE".len()]).max().unwrap_or_default();
     let row = |first: &str, [id, total, content, extra]: [&str; 4]| {
         let pad = " ".repeat(width - first.width());
-        let line =
-            format!("{first}{pad}{SPACE}{id:<12}{SPACE}{total:>10}{SPACE}{content:>12}{SPACE}{extra}");
+        let line = format!("{first}{pad}{SPACE}{id:<12}{SPACE}{total:>10}{SPACE}{content:>12}{SPACE}{extra}");
         format!("{}\n", line.trim_end())
     };
     let mut out = row("IMAGE", ["ID", "DISK USAGE", "CONTENT SIZE", "EXTRA"]);

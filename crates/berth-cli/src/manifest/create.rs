@@ -27,13 +27,18 @@ const KNOWN: [(&str, &[&str]); 10] = [
 
 /// The command `create`.
 pub fn command() -> Command {
-    Command::new("create").about("Makes a manifest list of images, to be annotated and pushed").defer(|command| {
-        command
-            .arg(switch("amend").short('a').help("Add to a list that is there"))
-            .arg(switch("insecure").help("Allow a registry without TLS, or with a certificate that is not trusted"))
-            .arg(flags::operand("list").value_name("MANIFEST_LIST"))
-            .arg(flags::operands("manifest"))
-    })
+    Command::new("create").about("Makes a manifest list of images, to be annotated and pushed").defer(
+        |command| {
+            command
+                .arg(switch("amend").short('a').help("Add to a list that is there"))
+                .arg(
+                    switch("insecure")
+                        .help("Allow a registry without TLS, or with a certificate that is not trusted"),
+                )
+                .arg(flags::operand("list").value_name("MANIFEST_LIST"))
+                .arg(flags::operands("manifest"))
+        },
+    )
 }
 
 /// The command `annotate`.

@@ -96,7 +96,10 @@ impl Entry {
         };
         let expected = &self.descriptor.digest;
         expected.verify(&bytes).map_err(|actual| {
-            Failure::new(format!("internal digest mismatch for {}: expected {expected}, got {actual}", self.name))
+            Failure::new(format!(
+                "internal digest mismatch for {}: expected {expected}, got {actual}",
+                self.name
+            ))
         })?;
         Ok(bytes)
     }
@@ -156,7 +159,8 @@ mod tests {
     use super::*;
 
     fn entry(bytes: &[u8]) -> Entry {
-        let platform = ListedPlatform { architecture: "arm".into(), os: "linux".into(), ..Default::default() };
+        let platform =
+            ListedPlatform { architecture: "arm".into(), os: "linux".into(), ..Default::default() };
         let listed = Listed {
             media_type: DOCKER_MANIFEST.into(),
             digest: Digest::of(bytes),

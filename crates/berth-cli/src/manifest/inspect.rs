@@ -6,9 +6,9 @@ use serde::Serialize;
 
 use super::entry::{self, Entry, Listed};
 use super::push::check_registry;
+use super::reference;
 use super::remote::{self, Found};
 use super::store::{self, Store};
-use super::reference;
 use crate::container::laid_out;
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
@@ -18,14 +18,12 @@ use crate::flags::{self, on, switch};
 pub fn command() -> Command {
     Command::new("inspect").about("Shows the manifest of an image, or a manifest list").defer(|command| {
         command
-            .arg(switch("insecure").help("Allow a registry without TLS, or with a certificate that is not trusted"))
-            .arg(switch("verbose").short('v').help("Also show the platform and the layers of each image"))
             .arg(
-                Arg::new("manifest")
-                    .required(true)
-                    .num_args(1..=2)
-                    .value_name("[MANIFEST_LIST] MANIFEST"),
+                switch("insecure")
+                    .help("Allow a registry without TLS, or with a certificate that is not trusted"),
             )
+            .arg(switch("verbose").short('v').help("Also show the platform and the layers of each image"))
+            .arg(Arg::new("manifest").required(true).num_args(1..=2).value_name("[MANIFEST_LIST] MANIFEST"))
     })
 }
 
@@ -51,8 +49,8 @@ pub async fn run(context: &Context, store: &Store, matches: &ArgMatches) -> Outc
     let client = remote::client(context, &name, on(matches, "insecure")).await?;
     match remote::look(&client, &name).await? {
         Found::Image(entry) => show(&entry, verbose),
-        Found::List(index) if verbose => document(&remote::images(&client, &name, &index).await?),
-        Found::List(index) => show_list(&index.manifests.iter().map(remote::listed).collect::<Vec<_>>()),
+        Found::List(list) if verbose => document(&remote::images(&client, &name, &list).await?),
+        Found::List(list) => show_list(&list),
     }
 }
 

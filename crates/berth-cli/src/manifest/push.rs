@@ -16,7 +16,10 @@ use crate::flags::{self, on, switch};
 pub fn command() -> Command {
     Command::new("push").about("Puts a manifest list into its registry").defer(|command| {
         command
-            .arg(switch("insecure").help("Allow a registry without TLS, or with a certificate that is not trusted"))
+            .arg(
+                switch("insecure")
+                    .help("Allow a registry without TLS, or with a certificate that is not trusted"),
+            )
             .arg(switch("purge").short('p').help("Remove the list here afterwards"))
             .arg(flags::operand("list").value_name("MANIFEST_LIST"))
     })

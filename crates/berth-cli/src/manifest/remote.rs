@@ -1,21 +1,29 @@
 //! What registries have.
 
 use berth_oci::media_type::{ACCEPTED, DOCKER_MANIFEST, OCI_MANIFEST};
-use berth_oci::{CONFIG_LIMIT, Descriptor, Document, ImageConfig, Index, Manifest, Reference};
+use berth_oci::{CONFIG_LIMIT, Document, ImageConfig, Manifest, Reference};
 use berth_registry::{Client, Credentials, Proxies, RegistryConfig};
 use futures_util::StreamExt as _;
+use serde::Deserialize;
 
 use super::entry::{Entry, Listed, ListedPlatform};
 use crate::context::Context;
 use crate::credentials;
 use crate::failure::{Failure, Outcome};
 
+/// A manifest list with everything that is shown of it.
+#[derive(Deserialize)]
+struct List {
+    #[serde(default)]
+    manifests: Vec<Listed>,
+}
+
 /// What a name stands for in a registry.
 pub enum Found {
     /// An image.
     Image(Box<Entry>),
     /// A list of images.
-    List(Index),
+    List(Vec<Listed>),
 }
 
 /// A client for the registry of a name, with the user's account for it. One that is `insecure` may do without TLS.
@@ -67,7 +75,11 @@ pub async fn look(client: &Client, name: &Reference) -> Outcome<Found> {
     let answer = client.manifest(name, &ACCEPTED).await.map_err(|error| failure(name, &error))?;
     let document = Document::read(&answer.bytes, answer.media_type.as_deref());
     let manifest = match document.map_err(|error| Failure::new(error.to_string()))? {
-        Document::Index(index) => return Ok(Found::List(index)),
+        Document::Index(_) => {
+            let list: List = serde_json::from_slice(&answer.bytes)
+                .map_err(|error| Failure::new(format!("malformed manifest: {error}")))?;
+            return Ok(Found::List(list.manifests));
+        }
         Document::Manifest(manifest) => manifest,
     };
     let platform = platform(client, name, &manifest).await?;
@@ -100,36 +112,19 @@ pub async fn image(client: &Client, name: &Reference) -> Outcome<Entry> {
 ///
 /// # Errors
 /// As [`image`].
-pub async fn images(client: &Client, name: &Reference, index: &Index) -> Outcome<Vec<Entry>> {
+pub async fn images(client: &Client, name: &Reference, list: &[Listed]) -> Outcome<Vec<Entry>> {
     let mut entries = Vec::new();
-    for member in &index.manifests {
+    for member in list {
         let mut named: Reference = name.at(member.digest.clone());
         if let Some(tag) = name.tag() {
             let whole = format!("{}:{tag}@{}", name.name(), member.digest);
             named = whole.parse().unwrap_or(named);
         }
         let mut entry = image(client, &named).await?;
-        entry.descriptor.platform = Some(listed(member).platform.unwrap_or_default());
+        entry.descriptor.platform = Some(member.platform.clone().unwrap_or_default());
         entries.push(entry);
     }
     Ok(entries)
-}
-
-/// What stands for a member of a list.
-pub fn listed(member: &Descriptor) -> Listed {
-    let platform = member.platform.clone().map(|platform| ListedPlatform {
-        architecture: platform.architecture,
-        os: platform.os,
-        os_version: platform.os_version.unwrap_or_default(),
-        os_features: Vec::new(),
-        variant: platform.variant.unwrap_or_default(),
-    });
-    Listed {
-        media_type: member.media_type.clone(),
-        digest: member.digest.clone(),
-        size: member.size,
-        platform,
-    }
 }
 
 /// What an image's configuration says that it is for.

@@ -4,9 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use berth_api::descriptor::Descriptor;
-use berth_api::image::{
-    AttestationData, DeleteItem, ImageData, ManifestSize, ManifestSummary, UnpackedSize,
-};
+use berth_api::image::{AttestationData, DeleteItem, ImageData, ManifestSize, ManifestSummary, UnpackedSize};
 use berth_image::{Content, Listed, Removed};
 use berth_oci::{Digest, Platform};
 use berth_storage::ImageRecord;

@@ -33,12 +33,14 @@ impl Images<'_> {
     /// # Errors
     /// Database errors.
     pub fn variants(&self, index: &Digest) -> Result<Vec<ImageRecord>> {
-        let query =
-            format!("{COLUMNS} WHERE id IN (SELECT image FROM image_sources WHERE index_digest = ?) ORDER BY id");
+        let query = format!(
+            "{COLUMNS} WHERE id IN (SELECT image FROM image_sources WHERE index_digest = ?) ORDER BY id"
+        );
         let rows = self.shared.database.read(|connection| {
             let mut statement = connection.prepare_cached(&query).map_err(failed("listing variants"))?;
             let rows = statement.query_map([index.to_string()], columns);
-            rows.and_then(Iterator::collect::<std::result::Result<Vec<_>, _>>).map_err(failed("listing variants"))
+            rows.and_then(Iterator::collect::<std::result::Result<Vec<_>, _>>)
+                .map_err(failed("listing variants"))
         })?;
         rows.into_iter().map(record).collect()
     }
@@ -48,7 +50,8 @@ impl Images<'_> {
     /// # Errors
     /// Database errors.
     pub fn of_manifest(&self, manifest: &Digest) -> Result<Option<ImageRecord>> {
-        let query = format!("{COLUMNS} WHERE id IN (SELECT image FROM image_sources WHERE manifest = ?) LIMIT 1");
+        let query =
+            format!("{COLUMNS} WHERE id IN (SELECT image FROM image_sources WHERE manifest = ?) LIMIT 1");
         self.one(&query, &manifest.to_string())
     }
 

@@ -14,7 +14,14 @@ use crate::registry::{ADDRESS, Registry};
 fn publish(daemon: &Daemon, image: &Multi, architecture: &str, name: &str) {
     let archive = files::write(daemon.root.path(), "one.tar", &image.layout(name, &[architecture]));
     let mut command = Command::new("skopeo");
-    command.args(["copy", "--quiet", "--insecure-policy", "--dest-tls-verify=false", "--override-arch", architecture]);
+    command.args([
+        "copy",
+        "--quiet",
+        "--insecure-policy",
+        "--dest-tls-verify=false",
+        "--override-arch",
+        architecture,
+    ]);
     run(command.arg(format!("oci-archive:{archive}")).arg(format!("docker://{ADDRESS}/{name}"))).ok();
     assert_eq!(pushed(&format!("{ADDRESS}/{name}")), image.manifest(architecture));
 }
