@@ -8,7 +8,7 @@ use berth_oci::Reference;
 use berth_storage::ImageRecord;
 use jiff::Timestamp;
 
-use super::manifests::{size_of_all, summaries, users};
+use super::manifests::{sizes, summaries, users};
 use super::names;
 use crate::blocking::blocking;
 use crate::engine::Parts;
@@ -38,6 +38,7 @@ fn list(parts: &Parts, filters: &Filters, manifests: bool) -> Result<Vec<image::
     let users = users(parts);
     // Platforms of other images are shown with these.
     let covered = parts.images.covered()?;
+    let sizes = sizes(parts, &covered)?;
     let mut found = Vec::new();
     for record in parts.storage.images().list()? {
         if covered.contains(&record.id) {
@@ -57,10 +58,7 @@ fn list(parts: &Parts, filters: &Filters, manifests: bool) -> Result<Vec<image::
             true => summaries(parts, &record, &users)?.unzip(),
             false => (None, None),
         };
-        let mut size = to_signed(record.size);
-        if !covered.is_empty() {
-            size = size_of_all(parts, &record)?;
-        }
+        let size = to_signed(record.size).saturating_add(sizes.get(&record.id).copied().unwrap_or_default());
         found.push(image::Summary {
             containers: users.get(&id).map_or(0, |users| i64::try_from(users.len()).unwrap_or(i64::MAX)),
             created: record.created.map_or(0, Timestamp::as_second),

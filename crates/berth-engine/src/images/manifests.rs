@@ -1,12 +1,12 @@
 //! The platforms of images: shown, and removed one by one.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use berth_api::descriptor::Descriptor;
 use berth_api::image::{AttestationData, DeleteItem, ImageData, ManifestSize, ManifestSummary, UnpackedSize};
 use berth_image::{Content, Listed, Removed};
-use berth_oci::Platform;
+use berth_oci::{Digest, Platform};
 use berth_storage::ImageRecord;
 
 use crate::blocking::blocking;
@@ -71,21 +71,19 @@ fn summary(listed: Listed, users: &Users) -> ManifestSummary {
     summary
 }
 
-/// Bytes of the files of all platforms that a name of the image covers.
-pub(super) fn size_of_all(parts: &Parts, record: &ImageRecord) -> Result<i64, Error> {
-    let Some((_, listed)) = parts.images.listed(record)? else { return Ok(to_signed(record.size)) };
-    let kept = listed.iter().filter_map(|one| match &one.content {
-        Content::Image { record: Some(record), .. } => Some(record),
-        _ => None,
-    });
-    let mut seen: Vec<&ImageRecord> = Vec::new();
-    for image in kept {
-        if !seen.contains(&image) {
-            seen.push(image);
+/// Bytes of the files of the other platforms of images, by the images whose names cover them.
+pub(super) fn sizes(parts: &Parts, covered: &HashSet<Digest>) -> Result<HashMap<Digest, i64>, Error> {
+    let mut sizes: HashMap<Digest, i64> = HashMap::new();
+    for id in covered {
+        let Some(record) = parts.storage.images().get(id)? else { continue };
+        let names = parts.images.covering(id)?;
+        let Some(name) = names.first() else { continue };
+        if let Some(main) = parts.storage.images().by_name(&name.canonical())? {
+            let size = sizes.entry(main.id).or_default();
+            *size = size.saturating_add(to_signed(record.size));
         }
     }
-    let total = seen.iter().map(|image| image.size).sum::<u64>().max(record.size);
-    Ok(to_signed(total))
+    Ok(sizes)
 }
 
 impl Engine {
