@@ -3,8 +3,13 @@
 use serde::{Deserialize, Serialize};
 
 use crate::container::{GraphDriver, HealthConfig};
+use crate::descriptor::Descriptor;
 use crate::time::Time;
 use crate::{Set, StringMap};
+
+mod manifests;
+
+pub use manifests::{AttestationData, ImageData, ManifestSize, ManifestSummary, UnpackedSize};
 
 /// An element of `GET /images/json`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +33,12 @@ pub struct Summary {
     pub shared_size: i64,
     /// Bytes in all.
     pub size: i64,
+    /// What its name points to; only where manifests are asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub descriptor: Option<Descriptor>,
+    /// Its platforms; only where they are asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub manifests: Option<Vec<ManifestSummary>>,
 }
 
 /// `GET /images/{name}/json`.
@@ -69,6 +80,12 @@ pub struct Inspect {
     pub root_fs: RootFs,
     /// What this engine knows beside the image.
     pub metadata: Metadata,
+    /// What its name points to; only where manifests are asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub descriptor: Option<Descriptor>,
+    /// Its platforms; only where they are asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub manifests: Option<Vec<ManifestSummary>>,
 }
 
 /// The part of an image that configures containers.

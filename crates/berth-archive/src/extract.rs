@@ -23,6 +23,7 @@ pub use fixup::fixup;
 use place::Tree;
 
 use crate::format::entry::{Entries, Kind};
+use crate::format::input::Input;
 use crate::meta::Recorder;
 use crate::{Error, Result};
 
@@ -125,7 +126,7 @@ impl Extractor {
     /// away.
     pub fn layer(self, reader: impl Read) -> Result<Extracted> {
         let limits = self.options.limits;
-        let mut entries = Entries::new(reader, Recorder::new(self.meta)?, limits);
+        let mut entries = Entries::new(Input::new(reader), Recorder::new(self.meta)?, limits);
         let mut tree = Tree::new(self.dir, self.options.keep_free_bytes)?;
         let (mut count, mut content) = (0, 0u64);
         while let Some(entry) = entries.next()? {

@@ -3,6 +3,7 @@
 mod commit;
 mod import;
 mod list;
+mod manifests;
 mod messages;
 mod prune;
 mod push;
@@ -29,16 +30,25 @@ pub(crate) use commit::is_left_frozen;
 const QUEUE: usize = 64;
 
 impl Engine {
-    /// Everything about an image.
-    pub async fn image_inspect(&self, name: &str) -> Result<image::Inspect, Error> {
+    /// Everything about an image, for a platform if one is given; with `manifests`, all its platforms too.
+    pub async fn image_inspect(
+        &self,
+        name: &str,
+        platform: Option<Platform>,
+        manifests: bool,
+    ) -> Result<image::Inspect, Error> {
         let (parts, name) = (Arc::clone(&self.parts), name.to_owned());
-        blocking(move || inspect(&parts, &name)).await
+        blocking(move || inspect(&parts, &name, platform.as_ref(), manifests)).await
     }
 
     /// The steps an image was built in, the newest first.
-    pub async fn image_history(&self, name: &str) -> Result<Vec<image::HistoryItem>, Error> {
+    pub async fn image_history(
+        &self,
+        name: &str,
+        platform: Option<Platform>,
+    ) -> Result<Vec<image::HistoryItem>, Error> {
         let (parts, name) = (Arc::clone(&self.parts), name.to_owned());
-        blocking(move || history(&parts, &name)).await
+        blocking(move || history(&parts, &name, platform.as_ref())).await
     }
 
     /// Pulls an image by its reference, such as `debian:12`; errors after the first message are also returned.
@@ -74,15 +84,16 @@ impl Engine {
         .await
     }
 
-    /// Loads the images of an archive, which is read by a blocking thread.
+    /// Loads the images of an archive, which is read by a blocking thread; only those for `platforms` if any are given.
     pub async fn image_load(
         &self,
         archive: Box<dyn std::io::Read + Send>,
+        platforms: Vec<Platform>,
         progress: mpsc::Sender<progress::JsonMessage>,
     ) -> Result<(), Error> {
         let (sender, receiver) = mpsc::channel(QUEUE);
         let parts = Arc::clone(&self.parts);
-        let load = blocking(move || Ok(parts.images.load(archive, &sender)?));
+        let load = blocking(move || Ok(parts.images.load(archive, &platforms, &sender)?));
         let (loaded, ()) = tokio::join!(load, messages::loading(receiver, &progress));
         for image in loaded? {
             messages::loaded(&image, &progress).await;
@@ -178,15 +189,32 @@ fn removed_items(parts: &Parts, id: &Digest, removed: Vec<Removed>) -> Vec<image
 
 /// Tags and digests of an image, as people write them.
 fn names(parts: &Parts, id: &Digest) -> Result<(Vec<String>, Vec<String>), Error> {
-    let references = parts.images.references(id)?;
-    let (digests, tags): (Vec<_>, Vec<_>) = references.iter().partition(|name| name.digest().is_some());
-    let familiar = |names: Vec<&Reference>| names.into_iter().map(Reference::familiar).collect();
-    Ok((familiar(tags), familiar(digests)))
+    Ok(familiar(&parts.images.references(id)?))
 }
 
-fn inspect(parts: &Parts, name: &str) -> Result<image::Inspect, Error> {
-    let ResolvedImage { record, config } = parts.images.resolve(name)?;
-    let (repo_tags, repo_digests) = names(parts, &record.id)?;
+/// The same with those of which it is one platform.
+fn all_names(parts: &Parts, id: &Digest) -> Result<(Vec<String>, Vec<String>), Error> {
+    Ok(familiar(&parts.images.covering(id)?))
+}
+
+fn familiar(references: &[Reference]) -> (Vec<String>, Vec<String>) {
+    let (digests, tags): (Vec<_>, Vec<_>) = references.iter().partition(|name| name.digest().is_some());
+    let familiar = |names: Vec<&Reference>| names.into_iter().map(Reference::familiar).collect();
+    (familiar(tags), familiar(digests))
+}
+
+fn inspect(
+    parts: &Parts,
+    name: &str,
+    platform: Option<&Platform>,
+    manifests: bool,
+) -> Result<image::Inspect, Error> {
+    let ResolvedImage { record, config } = parts.images.resolve_for(name, platform)?;
+    let (repo_tags, repo_digests) = all_names(parts, &record.id)?;
+    let (descriptor, manifests) = match manifests {
+        true => manifests::summaries(parts, &record, &manifests::users(parts))?.unzip(),
+        false => (None, None),
+    };
     let diffs: Vec<String> = config.rootfs.diff_ids.iter().map(ToString::to_string).collect();
     Ok(image::Inspect {
         id: record.id.to_string(),
@@ -207,6 +235,8 @@ fn inspect(parts: &Parts, name: &str) -> Result<image::Inspect, Error> {
             layers: Some(diffs).filter(|diffs| !diffs.is_empty()),
         },
         metadata: image::Metadata::default(),
+        descriptor,
+        manifests,
     })
 }
 
@@ -226,8 +256,8 @@ fn graph_driver(parts: &Parts, chain: Option<&Digest>) -> Result<berth_api::cont
     Ok(berth_api::container::GraphDriver { name: STORAGE_DRIVER.into(), data: Some(data) })
 }
 
-fn history(parts: &Parts, name: &str) -> Result<Vec<image::HistoryItem>, Error> {
-    let ResolvedImage { record, config } = parts.images.resolve(name)?;
+fn history(parts: &Parts, name: &str, platform: Option<&Platform>) -> Result<Vec<image::HistoryItem>, Error> {
+    let ResolvedImage { record, config } = parts.images.resolve_for(name, platform)?;
     let mut sizes = Vec::new();
     for chain in berth_oci::chain_ids(&config.rootfs.diff_ids) {
         sizes.push(parts.storage.layers().get(&chain)?.map_or(0, |layer| layer.size));
@@ -251,7 +281,7 @@ fn history(parts: &Parts, name: &str) -> Result<Vec<image::HistoryItem>, Error> 
         .collect();
     items.reverse();
     if let Some(first) = items.first_mut() {
-        let (tags, _) = names(parts, &record.id)?;
+        let (tags, _) = all_names(parts, &record.id)?;
         first.id = record.id.to_string();
         first.tags = Some(tags).filter(|tags| !tags.is_empty());
     }

@@ -14,6 +14,7 @@ use berth_api::{StringMap, container::Status};
 use jiff::Timestamp;
 
 use crate::blocking::blocking;
+use crate::defaults::RUNTIMES;
 use crate::engine::Parts;
 use crate::event::EventStream;
 use crate::inspect::STORAGE_DRIVER;
@@ -174,7 +175,7 @@ fn runtimes() -> BTreeMap<String, Runtime> {
     // Absent only where /proc is.
     let program = std::env::current_exe().map_or_else(|_| "berth".into(), |path| path.display().to_string());
     let runtime = Runtime { path: program, runtime_args: Some(vec!["runtime".into()]), status: None };
-    BTreeMap::from([("berth".to_owned(), runtime)])
+    RUNTIMES.into_iter().map(|name| (name.to_owned(), runtime.clone())).collect()
 }
 
 fn registries(settings: &RegistrySettings) -> RegistryConfig {

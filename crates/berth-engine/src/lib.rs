@@ -12,6 +12,7 @@ mod container;
 mod content;
 mod create;
 mod defaults;
+mod descriptors;
 mod engine;
 mod error;
 mod event;

@@ -41,9 +41,15 @@ pub enum Error {
         /// Why not.
         reason: String,
     },
+    /// One platform of an image is to be removed without force.
+    #[error("Content will be removed from all images referencing this variant. Use --force to force delete.")]
+    NotForced,
     /// A prefix of several IDs.
     #[error("multiple IDs found with provided prefix: {0}")]
     Ambiguous(String),
+    /// A name that would be read as a digest.
+    #[error("refusing to create an ambiguous tag using digest algorithm as name")]
+    AmbiguousName,
     /// The index has nothing for this platform.
     #[error("no matching manifest for {platform} in the manifest list entries")]
     NoPlatform {
@@ -66,6 +72,15 @@ pub enum Error {
         /// The platform asked for.
         platform: Platform,
     },
+    /// The archive that is to be loaded has no image for a platform.
+    #[error("requested platform(s) ([{platform}]) not found")]
+    NotInArchive {
+        /// The platform asked for.
+        platform: Platform,
+    },
+    /// Some platforms of an image that is to be pushed are missing, and none of those that are kept stands out.
+    #[error("multiple matching manifests found but no specific platform requested")]
+    SeveralPlatforms,
     /// Nothing has a tag of the repository that is to be pushed.
     #[error("An image does not exist locally with the tag: {0}")]
     NoRepository(String),
@@ -165,9 +180,12 @@ impl Error {
             | Self::NoTag(_)
             | Self::NoPlatform { .. }
             | Self::WrongPlatform { .. }
-            | Self::NoExport { .. } => ErrorKind::NotFound,
-            Self::Reference(_) | Self::Ambiguous(_) => ErrorKind::Invalid,
-            Self::Conflict { .. } => ErrorKind::Conflict,
+            | Self::NoExport { .. }
+            | Self::NotInArchive { .. } => ErrorKind::NotFound,
+            Self::Reference(_) | Self::Ambiguous(_) | Self::AmbiguousName | Self::NotForced => {
+                ErrorKind::Invalid
+            }
+            Self::Conflict { .. } | Self::SeveralPlatforms => ErrorKind::Conflict,
             Self::Registry(error) if error.is_not_found() => ErrorKind::NotFound,
             Self::Registry(error) if error.is_denied() => ErrorKind::Denied,
             Self::Archive(_) | Self::BrokenArchive { .. } | Self::Document(_) | Self::Config(_) => {

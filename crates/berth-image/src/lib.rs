@@ -24,6 +24,7 @@ mod remote;
 mod save;
 mod stream;
 mod unpack;
+mod variants;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -38,9 +39,10 @@ pub use load::Loaded;
 pub use names::{InUse, Removed, ResolvedImage};
 pub use progress::Progress;
 pub use pull::{PullLimits, Pulled};
-pub use push::{PushLimits, Pushed, Pushing};
+pub use push::{Instead, PushLimits, Pushed, Pushing};
 pub use remote::Distribution;
 pub use save::Saving;
+pub use variants::{Content, Listed, RemovedVariant};
 
 /// All images of one data root.
 #[derive(Debug, Clone)]

@@ -36,7 +36,7 @@ pub enum Removed {
 }
 
 /// How the user named an image.
-enum Found {
+pub(crate) enum Found {
     Name(ImageRecord, Reference),
     Id(ImageRecord),
 }
@@ -48,16 +48,19 @@ impl Images {
     /// # Errors
     /// [`Error::NotFound`], [`Error::Ambiguous`]; a malformed name; database errors.
     pub fn resolve(&self, name: &str) -> Result<ResolvedImage> {
-        let record = match self.find(name) {
+        let (Found::Name(record, _) | Found::Id(record)) = self.find_or_make(name)?;
+        let config = self.config(&record.id)?;
+        Ok(ResolvedImage { record, config })
+    }
+
+    pub(crate) fn find_or_make(&self, name: &str) -> Result<Found> {
+        match self.find(name) {
             Err(Error::NotFound(_)) if hello::is_meant(name) => {
                 hello::make(self.storage())?;
                 self.find(name)
             }
             found => found,
-        }?;
-        let (Found::Name(record, _) | Found::Id(record)) = record;
-        let config = self.config(&record.id)?;
-        Ok(ResolvedImage { record, config })
+        }
     }
 
     /// The ID of the image that `name` stands for, if it is stored.
@@ -69,7 +72,7 @@ impl Images {
         Ok(record.id)
     }
 
-    fn find(&self, name: &str) -> Result<Found> {
+    pub(crate) fn find(&self, name: &str) -> Result<Found> {
         let images = self.storage().images();
         if let Ok(id) = name.parse::<Digest>() {
             let found = images.get(&id)?;
@@ -105,20 +108,29 @@ impl Images {
         }
     }
 
-    /// Gives the image `name` one more name: `repository` with `tag`, `latest` if that is empty.
+    /// Gives the image `name` one more name: `repository` with `tag`, `latest` if that is empty. A name that stands for
+    /// several platforms passes all of them on.
     ///
     /// # Errors
     /// As [`Images::resolve`]; a malformed name.
     pub fn tag(&self, name: &str, repository: &str, tag: &str) -> Result<ImageRecord> {
-        let image = self.resolve(name)?;
+        let found = self.find_or_make(name)?;
         let reference: Reference = repository.parse()?;
         if reference.digest().is_some() {
             return Err(Error::Reference(berth_oci::reference::ReferenceError::Format));
         }
         let reference = if tag.is_empty() { reference.with_default_tag() } else { reference.tagged(tag)? };
-        let id = image.record.id.clone();
-        self.storage().images().tag(&id, &Tag { name: reference.canonical(), target: id.clone() })?;
-        Ok(image.record)
+        if reference.familiar_repository() == "sha256" {
+            return Err(Error::AmbiguousName);
+        }
+        let images = self.storage().images();
+        let (record, target) = match found {
+            Found::Name(record, from) => (record, images.target(&from.canonical())?),
+            Found::Id(record) => (record, None),
+        };
+        let target = target.unwrap_or_else(|| record.id.clone());
+        images.tag(&record.id, &Tag { name: reference.canonical(), target })?;
+        Ok(record)
     }
 
     /// Removes a name, and with its last name the image; or, by ID, the image with its names. `in_use` tells the
@@ -160,7 +172,9 @@ impl Images {
         }
         let last = others.iter().all(|other| gone.contains(other));
         let all: Vec<&Reference> = others.iter().chain([reference]).collect();
-        let users = if last || is_single(&all) { in_use(&record.id) } else { Vec::new() };
+        let orphans = self.orphans(&record.id, &gone)?;
+        let mut users = if last || is_single(&all) { in_use(&record.id) } else { Vec::new() };
+        users.extend(orphans.iter().flat_map(|orphan| in_use(&orphan.id)));
         if let Some(user) = users.first()
             && !force
         {
@@ -180,8 +194,10 @@ impl Images {
             removed.push(Removed::Untagged(name.familiar()));
         }
         // What a running container stands on stays, without a name.
-        if last && !users.iter().any(|user| user.running) {
-            removed.extend(self.delete(record)?);
+        for image in last.then_some(record).into_iter().chain(&orphans) {
+            if !in_use(&image.id).iter().any(|user| user.running) {
+                removed.extend(self.delete(image)?);
+            }
         }
         Ok(removed)
     }
@@ -196,7 +212,9 @@ impl Images {
             Err(Error::Conflict { action: format!("delete {}", record.id.short()), how, reason })
         };
         let names = self.references(&record.id)?;
-        let users = in_use(&record.id);
+        let orphans = self.orphans(&record.id, &names)?;
+        let images = || std::iter::once(record).chain(&orphans);
+        let users: Vec<InUse> = images().flat_map(|image| in_use(&image.id)).collect();
         if let Some(user) = users.iter().find(|user| user.running) {
             let reason = format!("image is being used by running container {}", short(&user.container));
             return conflict("cannot be forced", reason);
@@ -211,7 +229,9 @@ impl Images {
             return conflict("must be forced", reason);
         }
         let mut removed: Vec<Removed> = names.iter().map(|name| Removed::Untagged(name.familiar())).collect();
-        removed.extend(self.delete(record)?);
+        for image in images() {
+            removed.extend(self.delete(image)?);
+        }
         Ok(removed)
     }
 
@@ -226,11 +246,17 @@ impl Images {
         in_use: impl Fn(&Digest) -> Vec<InUse>,
     ) -> Result<Vec<Removed>> {
         let record = self.storage().images().get(id)?.ok_or_else(|| Error::NotFound(id.to_string()))?;
-        if !in_use(id).is_empty() || self.references(id)? != names {
+        let orphans = self.orphans(id, names)?;
+        let images = || std::iter::once(&record).chain(&orphans);
+        let used = images().any(|image| !in_use(&image.id).is_empty());
+        // What another name covers is no more unused than that name's image.
+        if used || self.references(id)? != names || self.is_covered(id)? {
             return Ok(Vec::new());
         }
         let mut removed: Vec<Removed> = names.iter().map(|name| Removed::Untagged(name.familiar())).collect();
-        removed.extend(self.delete(&record)?);
+        for image in images() {
+            removed.extend(self.delete(image)?);
+        }
         Ok(removed)
     }
 
@@ -256,7 +282,7 @@ fn is_single(names: &[&Reference]) -> bool {
     tags <= 1 && names.windows(2).all(|pair| pair[0].name() == pair[1].name())
 }
 
-fn short(id: &str) -> &str {
+pub(crate) fn short(id: &str) -> &str {
     id.get(..12).unwrap_or(id)
 }
 

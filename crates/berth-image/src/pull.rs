@@ -78,7 +78,11 @@ impl Images {
         let known = storage.images().get(&id)?.is_some();
         let same = known
             && match storage.images().by_name(&reference.canonical())? {
-                Some(image) => image.id == id,
+                // Another platform of the same index may be what the name means first.
+                Some(image) => {
+                    image.id == id
+                        || storage.images().target(&reference.canonical())?.as_ref() == Some(&target)
+                }
                 None => reference.tag().is_none(),
             };
         let layers = self.bring_layers(&registry, &reference, &documents, &plan, progress).await?;

@@ -177,8 +177,10 @@ impl Client {
             }
             Some(Challenge::Basic) => match credentials.and_then(Credentials::header) {
                 Some(header) => header,
-                // The refusal itself says what is wrong.
-                None => return Ok((answer, operation)),
+                None => {
+                    let message = "no basic auth credentials".to_owned();
+                    return Err(Error::Denied { repository: reference.familiar_repository(), message });
+                }
             },
             None => return Ok((answer, operation)),
         };
@@ -380,7 +382,8 @@ pub(crate) fn words(bytes: &[u8], otherwise: &str) -> String {
     }
     #[derive(Deserialize)]
     struct Item {
-        #[serde(default)]
+        // Go's servers and clients do not mind the case of names.
+        #[serde(default, alias = "Code")]
         code: String,
         #[serde(default)]
         message: String,
@@ -391,7 +394,11 @@ pub(crate) fn words(bytes: &[u8], otherwise: &str) -> String {
             .iter()
             .map(|item| {
                 let code = item.code.to_lowercase().replace('_', " ");
-                if item.message.is_empty() { code } else { format!("{code}: {}", item.message) }
+                match (code.as_str(), item.message.as_str()) {
+                    (_, "") => code,
+                    ("", message) => message.to_owned(),
+                    (code, message) => format!("{code}: {message}"),
+                }
             })
             .collect::<Vec<_>>()
             .join(", "),

@@ -9,7 +9,7 @@ use http::StatusCode;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No connection could be made.
-    #[error("failed to connect to registry {authority}: {source}")]
+    #[error("failed to connect to {authority}: dial tcp: {source}")]
     Connect {
         /// Host and port.
         authority: String,
@@ -60,6 +60,12 @@ pub enum Error {
         repository: String,
         /// The registry's words.
         message: String,
+    },
+    /// A web server has no such file.
+    #[error("{operation}: 404 Not Found: there is no such file")]
+    NotFound {
+        /// Method and address.
+        operation: String,
     },
     /// Access is refused.
     #[error(
@@ -118,7 +124,7 @@ pub enum Error {
         limit: u64,
     },
     /// The content is not what was asked for.
-    #[error("manifest of {reference} has digest {actual}, expected {expected}")]
+    #[error("manifest verification failed for digest {expected}: what came for {reference} has {actual}")]
     WrongDigest {
         /// The image.
         reference: String,
@@ -142,7 +148,7 @@ pub enum Error {
 impl Error {
     /// The registry has no such thing.
     pub fn is_not_found(&self) -> bool {
-        matches!(self, Self::ManifestUnknown { .. } | Self::BlobUnknown { .. })
+        matches!(self, Self::ManifestUnknown { .. } | Self::BlobUnknown { .. } | Self::NotFound { .. })
     }
 
     /// The registry refuses access; as Docker has it, that may mean that there is no such repository.

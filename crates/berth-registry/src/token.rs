@@ -66,7 +66,15 @@ impl Client {
         let status = answer.status();
         let bytes = read_all(answer, SHORT, &operation).await?;
         if status == StatusCode::UNAUTHORIZED || status == StatusCode::FORBIDDEN {
-            let message = words(&bytes, "incorrect username or password");
+            let otherwise = match (status, credentials) {
+                (StatusCode::FORBIDDEN, _) => {
+                    let shown = String::from_utf8_lossy(bytes.get(..200).unwrap_or(&bytes));
+                    &format!("error parsing HTTP 403 response body: {shown:?}")
+                }
+                (_, None) => "unauthorized: authentication required",
+                (_, Some(_)) => "unauthorized: incorrect username or password",
+            };
+            let message = words(&bytes, otherwise);
             return Err(Error::Denied { repository: repository_of(grant.scope), message });
         }
         if !status.is_success() {

@@ -4,6 +4,7 @@ use std::io;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use berth_oci::media_type::ACCEPTED;
 use berth_oci::{Descriptor, Digest, Reference};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
@@ -86,16 +87,22 @@ impl Client {
     /// # Errors
     /// Refusals, and failures to connect.
     pub async fn has_blob(&self, to: &Reference, digest: &Digest) -> Result<bool> {
+        self.has(to, &format!("blobs/{digest}"), &[]).await
+    }
+
+    /// Whether the repository of `to` has a manifest or index.
+    ///
+    /// # Errors
+    /// Refusals, and failures to connect.
+    pub async fn has_manifest(&self, to: &Reference, digest: &Digest) -> Result<bool> {
+        self.has(to, &format!("manifests/{digest}"), &ACCEPTED).await
+    }
+
+    async fn has(&self, to: &Reference, what: &str, accept: &[&str]) -> Result<bool> {
         let target = self.target(to).await?;
-        let url = target.url(&format!("blobs/{digest}"))?;
-        let (answer, operation) = self
-            .authorized(
-                &target,
-                None,
-                Call::new(Method::HEAD, url),
-                &Wanted { head: true, ..Wanted::default() },
-            )
-            .await?;
+        let call = Call::new(Method::HEAD, target.url(what)?);
+        let wanted = Wanted { head: true, accept, ..Wanted::default() };
+        let (answer, operation) = self.authorized(&target, None, call, &wanted).await?;
         match answer.status() {
             status if status.is_success() => Ok(true),
             StatusCode::NOT_FOUND => Ok(false),

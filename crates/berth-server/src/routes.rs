@@ -10,6 +10,7 @@ mod images;
 mod import;
 mod legacy;
 mod networks;
+mod platforms;
 mod registry;
 mod requests;
 mod save;

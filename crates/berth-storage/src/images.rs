@@ -1,5 +1,7 @@
 //! Images and their names.
 
+mod variants;
+
 use std::sync::Arc;
 
 use berth_oci::Digest;

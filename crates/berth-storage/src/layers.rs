@@ -242,6 +242,15 @@ impl LayerStaging {
         let path = self.shared.root.path().join(&self.name).join("meta");
         File::create_new(&path).map_err(|error: io::Error| Error::file("creating", path, error))
     }
+
+    /// What [`LayerStaging::meta`] received, to bring back the tar.
+    ///
+    /// # Errors
+    /// File errors.
+    pub fn open_meta(&self) -> Result<File> {
+        let path = self.shared.root.path().join(&self.name).join("meta");
+        File::open(&path).map_err(|error| Error::file("opening", path, error))
+    }
 }
 
 impl Drop for LayerStaging {

@@ -16,6 +16,7 @@ use crate::extract::Limits;
 use crate::extract::attributes::{is_overlay, mode, timestamps};
 use crate::extract::place::fill;
 use crate::format::entry::{Entries, Entry, Kind};
+use crate::format::input::Input;
 use crate::format::pax::Time;
 use crate::meta::Recorder;
 use crate::tree::{self, proc_path};
@@ -91,7 +92,7 @@ impl Rename {
 /// Whatever is wrong with the archive, the tree or the disk. What was unpacked before stays; the file that was being
 /// written is removed.
 pub fn unpack(root: BorrowedFd<'_>, destination: &[u8], options: &Options, reader: impl Read) -> Result<()> {
-    let mut entries = Entries::new(reader, Recorder::new(None)?, options.limits);
+    let mut entries = Entries::new(Input::unhashed(reader), Recorder::new(None)?, options.limits);
     let mut target = Target {
         root,
         base: path::absolute(destination),

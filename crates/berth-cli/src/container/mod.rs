@@ -110,6 +110,8 @@ pub async fn run(context: &Context, name: &str, matches: &ArgMatches) -> Outcome
     }
 }
 
+pub use inspect::laid_out;
+
 /// The command `image inspect`.
 pub fn inspect_command_of_images() -> Command {
     inspect::command_of_images()

@@ -4,6 +4,7 @@ mod history;
 mod import;
 mod list;
 mod load;
+pub mod platform;
 mod progress;
 mod prune;
 pub mod pull;
@@ -11,6 +12,7 @@ mod push;
 mod remove;
 mod save;
 mod tag;
+mod tree;
 
 use clap::{ArgMatches, Command};
 

@@ -7,6 +7,8 @@ use berth_api::progress::JsonMessage;
 use berth_client::ResponseBody;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use serde_json::Value;
+
 use crate::failure::{Failure, Outcome};
 use crate::format::human;
 
@@ -40,6 +42,9 @@ fn take(screen: &mut Screen, line: &[u8]) -> Outcome {
         return Err(Failure::new(message.error));
     }
     screen.message(&message);
+    if let Some(aux) = &message.aux {
+        screen.result(aux);
+    }
     Ok(())
 }
 
@@ -79,10 +84,22 @@ impl Screen {
         // Counts are for bars; a log file gets each change once.
         if counted.is_none() {
             match message.id.as_str() {
+                // A result for programs has no text.
+                "" if message.status.is_empty() => {}
                 "" => self.line(&message.status),
                 id => self.line(&format!("{id}: {}", message.status)),
             }
         }
+    }
+
+    /// A result for programs. Of one people are told too.
+    fn result(&mut self, aux: &Value) {
+        if aux["manifestPushedInsteadOfIndex"] != true {
+            return;
+        }
+        let digest = |name: &str| aux[name]["digest"].as_str().unwrap_or_default().to_owned();
+        self.line("Info -> Not all multiplatform-content is present and only the available single-platform image was pushed");
+        self.line(&format!("        {} -> {}", digest("originalIndex"), digest("selectedManifest")));
     }
 
     fn bar(&mut self, id: &str, text: String) {

@@ -1,6 +1,5 @@
 //! The list of images and its filters.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use berth_api::filter::Filters;
@@ -9,9 +8,11 @@ use berth_oci::Reference;
 use berth_storage::ImageRecord;
 use jiff::Timestamp;
 
+use super::manifests::{sizes, summaries, users};
 use super::names;
 use crate::blocking::blocking;
 use crate::engine::Parts;
+use crate::inspect::to_signed;
 use crate::life::prune::is_labelled;
 use crate::{Engine, Error};
 
@@ -22,18 +23,27 @@ impl Engine {
     pub async fn image_list(&self, all: bool, filters: Filters) -> Result<Vec<image::Summary>, Error> {
         let parts = Arc::clone(&self.parts);
         let _ = all;
-        blocking(move || list(&parts, &filters)).await
+        blocking(move || list(&parts, &filters, false)).await
+    }
+
+    /// The same with all that their names point to: platforms, and notes about them.
+    pub async fn image_list_with_manifests(&self, filters: Filters) -> Result<Vec<image::Summary>, Error> {
+        let parts = Arc::clone(&self.parts);
+        blocking(move || list(&parts, &filters, true)).await
     }
 }
 
-fn list(parts: &Parts, filters: &Filters) -> Result<Vec<image::Summary>, Error> {
+fn list(parts: &Parts, filters: &Filters, manifests: bool) -> Result<Vec<image::Summary>, Error> {
     let filter = Filter::new(parts, filters)?;
-    let mut containers: HashMap<String, i64> = HashMap::new();
-    for container in parts.containers.all() {
-        *containers.entry(container.definition.image.clone()).or_default() += 1;
-    }
+    let users = users(parts);
+    // Platforms of other images are shown with these.
+    let covered = parts.images.covered()?;
+    let sizes = sizes(parts, &covered)?;
     let mut found = Vec::new();
     for record in parts.storage.images().list()? {
+        if covered.contains(&record.id) {
+            continue;
+        }
         // It may be removed meanwhile.
         let Ok(config) = parts.images.config(&record.id) else { continue };
         let labels: StringMap = config.config.labels.into_iter().collect();
@@ -44,8 +54,13 @@ fn list(parts: &Parts, filters: &Filters) -> Result<Vec<image::Summary>, Error> 
             continue;
         }
         let id = record.id.to_string();
+        let (descriptor, listed) = match manifests {
+            true => summaries(parts, &record, &users)?.unzip(),
+            false => (None, None),
+        };
+        let size = to_signed(record.size).saturating_add(sizes.get(&record.id).copied().unwrap_or_default());
         found.push(image::Summary {
-            containers: containers.get(&id).copied().unwrap_or_default(),
+            containers: users.get(&id).map_or(0, |users| i64::try_from(users.len()).unwrap_or(i64::MAX)),
             created: record.created.map_or(0, Timestamp::as_second),
             labels: Some(labels).filter(|labels| !labels.is_empty()),
             parent_id: String::new(),
@@ -53,8 +68,10 @@ fn list(parts: &Parts, filters: &Filters) -> Result<Vec<image::Summary>, Error> 
             repo_tags,
             // As Docker: not computed for lists.
             shared_size: -1,
-            size: i64::try_from(record.size).unwrap_or(i64::MAX),
+            size,
             id,
+            descriptor,
+            manifests: listed,
         });
     }
     Ok(found)

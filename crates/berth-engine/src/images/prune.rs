@@ -76,6 +76,10 @@ fn prune(
     report: &mut PruneResponse,
 ) -> Result<(), Error> {
     let config = parts.images.config(&record.id)?;
+    // A platform of a name goes with that name's image.
+    if parts.images.is_covered(&record.id)? {
+        return Ok(());
+    }
     let names = parts.images.references(&record.id)?;
     if !selection.has(record, &config, &names) || !parts.users(&record.id).is_empty() {
         return Ok(());

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use berth_api::container::{CreateResponse, HostConfig};
-use berth_api::descriptor::{self, Descriptor};
+use berth_api::descriptor::Descriptor;
 use berth_api::network::EndpointSettings;
 use berth_image::ResolvedImage;
 use berth_oci::Platform;
@@ -14,6 +14,7 @@ use super::sources;
 use crate::container::{Container, Kept};
 use crate::create::mounts::{MountPlan, MountSource};
 use crate::create::{self, Definition, NetworkPlan};
+use crate::descriptors::described;
 use crate::engine::Parts;
 use crate::event::ContainerEvent;
 use crate::network::attachment::{Asked, Attachment};
@@ -33,8 +34,7 @@ impl Engine {
 
 fn create(parts: &Arc<Parts>, mut op: op::CreateContainer) -> Result<CreateResponse, Error> {
     let wanted = op.name.clone();
-    let image = parts.images.resolve(&op.config.image)?;
-    check_platform(&op, &image.config)?;
+    let image = image(parts, &op)?;
     let inherited = inherited(parts, &op.host_config)?;
     settle_named(parts, &mut op.host_config)?;
     let endpoints = std::mem::take(&mut op.endpoints);
@@ -72,28 +72,11 @@ fn manifest(parts: &Parts, image: &ResolvedImage) -> Option<Descriptor> {
     }
 }
 
-/// A descriptor as the API shows it.
-fn described(descriptor: berth_oci::Descriptor) -> Descriptor {
-    Descriptor {
-        media_type: descriptor.media_type,
-        digest: descriptor.digest.to_string(),
-        size: i64::try_from(descriptor.size).unwrap_or(i64::MAX),
-        platform: descriptor.platform.map(|platform| descriptor::Platform {
-            architecture: platform.architecture,
-            os: platform.os,
-            os_version: platform.os_version.unwrap_or_default(),
-            variant: platform.variant.unwrap_or_default(),
-        }),
-    }
-}
-
-fn check_platform(op: &op::CreateContainer, image: &berth_oci::ImageConfig) -> Result<(), Error> {
-    let Some(text) = &op.platform else { return Ok(()) };
-    let platform: Platform = text.parse().map_err(|error| Error::InvalidParameter(format!("{error}")))?;
-    if image.platform().satisfies(&platform) {
-        return Ok(());
-    }
-    Err(berth_image::Error::WrongPlatform { reference: op.config.image.clone(), platform }.into())
+/// The image that is named, for the platform that is asked for.
+fn image(parts: &Parts, op: &op::CreateContainer) -> Result<ResolvedImage, Error> {
+    let platform = op.platform.as_deref().map(str::parse::<Platform>).transpose();
+    let platform = platform.map_err(|error| Error::InvalidParameter(format!("{error}")))?;
+    Ok(parts.images.resolve_for(&op.config.image, platform.as_ref())?)
 }
 
 /// The mounts of the containers that `--volumes-from` names.

@@ -195,7 +195,12 @@ pub const OPTIONS: &[Opt] = &[
     works("default-ulimit", Ulimits, "NAME=SOFT[:HARD]", "Limit of containers' processes (repeatable)")
         .key_is("default-ulimits"),
     works("default-stop-timeout", Number, "SECONDS", "Seconds that a container gets to stop; 10"),
-    works("default-runtime", Text, "NAME", "Runtime of containers that ask for none; berth"),
+    works(
+        "default-runtime",
+        Text,
+        "NAME",
+        "Runtime of containers that ask for none: berth, or runc, which is the same",
+    ),
     works("init", Switch, "BOOL", "Run an init in containers that do not say otherwise"),
     works("no-new-privileges", Switch, "BOOL", "No program of a container gains privileges"),
     works("seccomp-profile", Text, "FILE", "System call filter of containers: a file, builtin or unconfined"),

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use berth_api::progress::JsonMessage;
+use berth_api::version::ApiVersion;
 use berth_engine::{Engine, Error};
+use berth_oci::Platform;
 use bytes::Bytes;
 use futures_util::stream::unfold;
 use futures_util::{Stream, TryStreamExt as _};
@@ -13,7 +15,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::io::{StreamReader, SyncIoBridge};
 
-use super::{Outcome, import, legacy};
+use super::{Outcome, import, legacy, platforms};
 use crate::answer;
 use crate::body::Body;
 use crate::call::{Call, Query};
@@ -24,24 +26,44 @@ use crate::incoming::RequestBody;
 const PROGRESS_QUEUE: usize = 64;
 
 pub async fn list(call: Call) -> Outcome {
-    let images = call.engine.image_list(call.query.flag("all"), call.query.filters()?).await?;
+    let filters = call.query.filters()?;
+    let manifests = call.version >= ApiVersion::new(1, 47) && call.query.flag("manifests");
+    let images = match manifests {
+        true => call.engine.image_list_with_manifests(filters).await?,
+        false => call.engine.image_list(call.query.flag("all"), filters).await?,
+    };
     Ok(legacy::images(call.version, &images))
 }
 
 pub async fn inspect(call: Call, name: &str) -> Outcome {
-    let image = call.engine.image_inspect(name).await?;
+    let manifests = call.version >= ApiVersion::new(1, 48) && call.query.flag("manifests");
+    let platform = platforms::single(&call.query, call.version, ApiVersion::new(1, 49))?;
+    if manifests && platform.is_some() {
+        return Err(Failure::invalid(
+            "conflicting options: manifests and platform options cannot both be set",
+        ));
+    }
+    let image = call.engine.image_inspect(name, platform, manifests).await?;
     Ok(legacy::image(call.version, &image))
 }
 
 pub async fn history(call: Call, name: &str) -> Outcome {
-    Ok(answer::ok(&call.engine.image_history(name).await?))
+    let platform = platforms::single(&call.query, call.version, ApiVersion::new(1, 48))?;
+    Ok(answer::ok(&call.engine.image_history(name, platform).await?))
 }
 
 pub async fn remove(call: Call, name: &str) -> Outcome {
     if name.trim().is_empty() {
         return Err(Failure::invalid("image name cannot be blank"));
     }
-    Ok(answer::ok(&call.engine.image_remove(name, call.query.flag("force")).await?))
+    let force = call.query.flag("force");
+    if call.version >= ApiVersion::new(1, 50) {
+        let platforms = platforms::all(&call.query, "platforms")?;
+        if !platforms.is_empty() {
+            return Ok(answer::ok(&call.engine.image_remove_platforms(name, platforms, force).await?));
+        }
+    }
+    Ok(answer::ok(&call.engine.image_remove(name, force).await?))
 }
 
 pub async fn tag(call: Call, name: &str) -> Outcome {
@@ -76,9 +98,10 @@ pub async fn create(call: Call) -> Outcome {
 
 pub async fn load(call: Call) -> Outcome {
     let quiet = call.query.flag("quiet");
+    let platforms = platforms::of_archive(call.version, &call.query)?;
     let engine = call.engine.clone();
     let reader = reader(call.request);
-    progress(move |messages| load_body(engine, reader, quiet, messages)).await
+    progress(move |messages| load_body(engine, reader, platforms, quiet, messages)).await
 }
 
 /// A request's body, for a thread that may block.
@@ -99,15 +122,16 @@ pub(super) fn parts(
 async fn load_body(
     engine: Arc<Engine>,
     reader: Box<dyn std::io::Read + Send>,
+    platforms: Vec<Platform>,
     quiet: bool,
     messages: mpsc::Sender<JsonMessage>,
 ) -> Result<(), Error> {
     if !quiet {
-        return engine.image_load(reader, messages).await;
+        return engine.image_load(reader, platforms, messages).await;
     }
     // Quiet is without bars; what was loaded is still told.
     let (sender, mut receiver) = mpsc::channel(PROGRESS_QUEUE);
-    let load = engine.image_load(reader, sender);
+    let load = engine.image_load(reader, platforms, sender);
     let forward = async {
         while let Some(message) = receiver.recv().await {
             if message.progress_detail.is_none() && messages.send(message).await.is_err() {

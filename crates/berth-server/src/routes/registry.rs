@@ -2,18 +2,16 @@
 
 use berth_api::auth::AuthConfig;
 use berth_api::version::ApiVersion;
-use berth_oci::Platform;
 
-use super::{Outcome, images};
+use super::{Outcome, images, platforms};
 use crate::answer;
 use crate::call::Call;
-use crate::failure::Failure;
 
 /// Before this version the platform is not looked at.
 const WITH_PLATFORM: ApiVersion = ApiVersion::new(1, 46);
 
 pub async fn push(call: Call, name: &str) -> Outcome {
-    let platform = platform(&call)?;
+    let platform = platforms::single(&call.query, call.version, WITH_PLATFORM)?;
     let (name, tag) = (name.to_owned(), call.query.given("tag").map(str::to_owned));
     let auth = call.registry_auth();
     let engine = call.engine.clone();
@@ -21,18 +19,6 @@ pub async fn push(call: Call, name: &str) -> Outcome {
         engine.image_push(&name, tag.as_deref(), platform, auth, messages).await
     })
     .await
-}
-
-fn platform(call: &Call) -> Result<Option<Platform>, Failure> {
-    let Some(text) = call.query.given("platform").filter(|_| call.version >= WITH_PLATFORM) else {
-        return Ok(None);
-    };
-    let platform: Platform = serde_json::from_str(text)
-        .map_err(|error| Failure::invalid(format!("failed to parse platform: {error}")))?;
-    if platform.os.is_empty() || platform.architecture.is_empty() {
-        return Err(Failure::invalid("both OS and Architecture must be provided"));
-    }
-    Ok(Some(platform))
 }
 
 pub async fn login(mut call: Call) -> Outcome {
