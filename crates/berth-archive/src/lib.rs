@@ -9,11 +9,13 @@
 #![forbid(unsafe_code)]
 
 pub mod changes;
+pub mod copy;
 pub mod decompress;
 mod error;
 pub mod extract;
 pub mod files;
 mod format;
+pub mod marks;
 pub mod meta;
 pub mod overlay;
 pub mod pack;
