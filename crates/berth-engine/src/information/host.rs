@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use berth_api::system::Info;
 use berth_runtime::cgroup::{Layout, Mode, Version};
+use berth_storage::Driver;
 
 use crate::{ContainerDefaults, Error};
 
@@ -163,8 +164,11 @@ pub fn security_options(defaults: &ContainerDefaults, apparmor: bool) -> Vec<Str
     options
 }
 
-/// What there is to say about the storage below the data root.
-pub fn storage_status(data_root: &Path) -> Vec<[String; 2]> {
+/// What there is to say about the storage below the data root; as with Docker, nothing of whole copies.
+pub fn storage_status(driver: Driver, data_root: &Path) -> Vec<[String; 2]> {
+    if driver == Driver::Copy {
+        return Vec::new();
+    }
     let pair = |name: &str, value: &str| [name.to_owned(), value.to_owned()];
     let file_system = rustix::fs::statfs(data_root).map_or("unknown", |found| file_system(found.f_type));
     vec![

@@ -279,9 +279,10 @@ impl Owner {
 
     fn rootfs(&self) -> Result<Rootfs, Error> {
         let snapshot = self.parts.storage.snapshots().mounts(self.container.id())?;
+        let Some(work) = snapshot.work else { return Ok(Rootfs::Path(snapshot.upper)) };
         // What goes with its end needs no care for a crash of the host.
         let volatile = self.container.definition.host.auto_remove;
-        Ok(Rootfs::Overlay { lower: snapshot.lower, upper: snapshot.upper, work: snapshot.work, volatile })
+        Ok(Rootfs::Overlay { lower: snapshot.lower, upper: snapshot.upper, work, volatile })
     }
 
     /// Writes the generated files, or names those of the container whose network it shares.
