@@ -62,14 +62,16 @@ fn unpack(storage: &Storage, below: &[Digest], tars: &[Vec<u8>]) -> Vec<Digest> 
 /// The root of a container, as it sees it.
 struct Mounted {
     path: PathBuf,
-    _mount: Option<OwnedFd>,
+    mount: Option<OwnedFd>,
 }
 
 fn mount(snapshot: &Snapshot) -> Mounted {
     let Some(work) = &snapshot.work else {
-        return Mounted { path: snapshot.upper.clone(), _mount: None };
+        return Mounted { path: snapshot.upper.clone(), mount: None };
     };
     let context = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).unwrap();
+    // As the engine does it: the mark of a volatile upper that was mounted once.
+    let _ = fs::remove_dir_all(work.join("work/incompat"));
     let set = |key: &str, value: &Path| rustix::mount::fsconfig_set_string(&context, key, value).unwrap();
     for lower in &snapshot.lower {
         set("lowerdir+", lower);
@@ -84,7 +86,25 @@ fn mount(snapshot: &Snapshot) -> Mounted {
     let mount =
         rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty()).unwrap();
     let path = Path::new("/proc/self/fd").join(mount.as_raw_fd().to_string());
-    Mounted { path, _mount: Some(mount) }
+    Mounted { path, mount: Some(mount) }
+}
+
+/// A mount that has a path, until it is dropped.
+struct Placed(PathBuf);
+
+impl Placed {
+    fn new(mounted: &Mounted, path: PathBuf) -> Placed {
+        fs::create_dir(&path).unwrap();
+        let flags = rustix::mount::MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+        rustix::mount::move_mount(mounted.mount.as_ref().unwrap(), "", CWD, &path, flags).unwrap();
+        Placed(path)
+    }
+}
+
+impl Drop for Placed {
+    fn drop(&mut self) {
+        rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH).unwrap();
+    }
 }
 
 /// Everything that can be told of a tree, by path.
@@ -109,14 +129,16 @@ fn listing(root: &Path) -> BTreeMap<PathBuf, String> {
                 text += &format!(" {} {} {:x}", metadata.nlink(), metadata.size(), metadata.rdev());
             }
             if metadata.is_file() {
-                text += &format!(" {} {}", metadata.blocks(), Digest::of(&fs::read(&path).unwrap()));
+                text += &format!(" {}", Digest::of(&fs::read(&path).unwrap()));
             }
             if metadata.is_symlink() {
                 text += &format!(" -> {:?}", fs::read_link(&path).unwrap());
             }
             let mut names = [0; 4096];
             let length = rustix::fs::llistxattr(&path, &mut names[..]).unwrap();
-            for name in names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+            let mut names: Vec<_> = names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()).collect();
+            names.sort_unstable();
+            for name in names {
                 let name = std::str::from_utf8(name).unwrap();
                 let mut value = [0; 4096];
                 let length = rustix::fs::lgetxattr(&path, name, &mut value[..]).unwrap();
@@ -255,7 +277,12 @@ fn all_show_the_same_image() {
         assert_eq!(fs::metadata(path("one")).unwrap().nlink(), 2);
         assert!(fs::metadata(path("holes")).unwrap().blocks() < 512, "holes stay holes");
         assert!(fs::metadata(path("disk")).unwrap().file_type().is_block_device());
-        seen.push(listing(&mounted.path));
+        let mut all = listing(&mounted.path);
+        for implied in ["a/twice", "z"] {
+            let text = all.get_mut(Path::new(implied)).unwrap();
+            *text = text.split('.').next().unwrap().rsplit_once(' ').unwrap().0.to_owned();
+        }
+        seen.push(all);
     }
     assert!(seen[0].len() > 25);
     assert_eq!(difference(&seen[0], &seen[1]), [""; 0]);
@@ -447,7 +474,10 @@ fn overlayfs_is_found_not_to_work_on_an_overlay() {
     let storage = open(&temp, Driver::Overlay);
     storage.snapshots().create("outer", None).unwrap();
     let outer = mount(&storage.snapshots().mounts("outer").unwrap());
-    let root = outer.path.join("data");
+    let loose = Storage::open(outer.path.join("data"), Options::default()).unwrap_err();
+    assert!(matches!(loose, Error::RootRefused { .. } | Error::File { .. }), "{loose}");
+    let place = Placed::new(&outer, temp.path().join("place"));
+    let root = place.0.join("data");
     let inner = Storage::open(&root, Options::default()).unwrap();
     assert_eq!(inner.driver(), Driver::Copy);
     assert!(!inner.overlay_problem().unwrap().is_empty());
