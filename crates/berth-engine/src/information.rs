@@ -18,7 +18,7 @@ use crate::engine::Parts;
 use crate::event::EventStream;
 use crate::{Engine, Error, RegistrySettings, logging, op, system as names};
 use host::Limits;
-pub(crate) use host::memory_bytes;
+pub(crate) use host::{cgroup_problem, memory_bytes};
 
 /// The version of all of Berth.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -145,8 +145,9 @@ fn info(parts: &Parts) -> Result<system::Info, Error> {
         let root = settings.data_root.display();
         format!("WARNING: overlayfs cannot work in {root} ({problem}): each container is a whole copy of its image")
     });
+    let cgroups = host::cgroup_problem().map(|problem| format!("WARNING: {problem}"));
     let host = info.warnings.take().unwrap_or_default();
-    let warnings: Vec<String> = settings.warnings.iter().cloned().chain(storage).chain(host).collect();
+    let warnings: Vec<String> = settings.warnings.iter().cloned().chain(storage).chain(cgroups).chain(host).collect();
     info.warnings = Some(warnings).filter(|warnings| !warnings.is_empty());
     count(parts, &mut info);
     Ok(info)

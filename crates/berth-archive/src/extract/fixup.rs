@@ -59,7 +59,8 @@ pub fn fixup(dir: BorrowedFd<'_>, fixups: &Fixups, lower: &[impl AsRef<Path>]) -
                 .map_err(|error| Error::file("creating", &link.path, error))?;
             continue;
         }
-        match look_up(&layers, &link.target, fixups.marks)?.first() {
+        // What came to stand there after the link is another file.
+        match look_up(&layers[1..], &link.target, fixups.marks)?.first() {
             Some(Node::Other { parent: from, stat }) => {
                 let (_, source) = name::split(&link.target);
                 let (source, name) = (c_name(source)?, c_name(last.as_bytes())?);

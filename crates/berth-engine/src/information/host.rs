@@ -92,6 +92,20 @@ impl Limits {
     }
 }
 
+/// Why no container can be started, if its cgroup could not be made: inside a container without a cgroup namespace of
+/// its own, cgroups are read-only (R8).
+pub fn cgroup_problem() -> Option<String> {
+    let layout = Layout::current().ok()?;
+    let closed = layout.hierarchies.iter().find(|hierarchy| {
+        rustix::fs::access(&hierarchy.mount, rustix::fs::Access::WRITE_OK) == Err(rustix::io::Errno::ROFS)
+    })?;
+    Some(format!(
+        "cgroups are read-only ({}), so no container can be started; a container that is to start others needs \
+         --privileged --cgroupns private",
+        closed.mount.display()
+    ))
+}
+
 /// Whether cgroups of version 2 have a limit of swap: the kernel may have it compiled or switched off.
 fn swap_of_children(layout: &Layout) -> bool {
     let Some(hierarchy) = layout.unified().and_then(|index| layout.hierarchies.get(index)) else {

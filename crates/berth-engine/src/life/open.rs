@@ -179,6 +179,9 @@ fn open_roots(settings: &Settings) -> Result<Arc<Storage>, Error> {
         driver: settings.storage_driver.as_deref().map(Driver::named).transpose()?,
     };
     let storage = Storage::open(&settings.data_root, options)?;
+    if let Some(problem) = crate::information::cgroup_problem() {
+        tracing::warn!("{problem}");
+    }
     if let Some(problem) = storage.overlay_problem() {
         let root = settings.data_root.display();
         tracing::warn!(%root, problem, "overlayfs cannot work in the data root: each container copies its image");

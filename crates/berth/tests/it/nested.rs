@@ -5,16 +5,16 @@ use std::fs;
 use crate::daemon::{Client, Daemon, binary};
 use crate::files::{self, Image, Layer};
 
-/// What is done inside. The data root is `$1`.
+/// What is done inside, in the busybox image with the engine and an archive. The data root is `$1`.
 pub const SCRIPT: &str = "
     mkdir -p /run /var/log
     berth daemon --data-root $1 > /var/log/berth 2>&1 &
     for i in $(seq 200); do berth version > /dev/null 2>&1 && break; sleep 0.1; done
-    berth load -q -i /busybox.tar || cat /var/log/berth
+    berth load -q -i /busybox.tar > /dev/null || cat /var/log/berth
     echo \"driver $(berth info --format '{{.Driver}}')\"
     berth info 2>&1 | grep 'overlayfs cannot work' | sed 's/ (.*//'
     berth run --rm --memory 32m --pids-limit 50 busybox sh -c 'echo hello from $(hostname | wc -c)'
-    berth run --rm busybox sh -c 'cat /proc/self/mountinfo | grep -c \" / / \"; ip -o -4 addr show dev eth0 | wc -l'
+    berth run --rm busybox sh -c 'ip -o -4 addr show dev eth0 | wc -l'
     berth run -d --name web -p 8080:80 busybox sh -c 'mkdir /www; echo served > /www/index.html; httpd -f -p 80 -h /www' > /dev/null
     for i in $(seq 100); do wget -q -O - http://127.0.0.1:8080/ 2>/dev/null && break; sleep 0.1; done
     berth exec web cat /www/index.html
@@ -35,17 +35,19 @@ pub fn image() -> Image {
     image
 }
 
-fn expected(driver: &str, data_root: &str) -> String {
+/// What [`SCRIPT`] prints.
+pub fn expected(driver: &str, data_root: &str) -> String {
     let warning = match driver {
         "vfs" => format!("WARNING: overlayfs cannot work in {data_root}\n"),
         _ => String::new(),
     };
-    format!("driver {driver}\n{warning}hello from 13\n1\n1\nserved\nserved\n2\nserved\nweb\n0")
+    format!("driver {driver}\n{warning}hello from 13\n1\nserved\nserved\n2\nserved\nweb\n0")
 }
 
 fn nest(daemon: &Daemon, client: Client, flags: &[&str], data_root: &str) -> String {
+    // With cgroups of version 2 it is the default. Without a namespace they would be read-only, whatever is allowed (R8).
     let run = [
-        &["run", "--rm", "--privileged"],
+        &["run", "--rm", "--privileged", "--cgroupns", "private"],
         flags,
         &["nested", "sh", "-c", SCRIPT, "sh", data_root],
     ]
@@ -64,4 +66,18 @@ with_both_clients! {
         let tmpfs = ["--tmpfs", "/data:exec,dev"];
         assert_eq!(nest(daemon, client, &tmpfs, "/data/root"), expected("overlay2", "/data/root"));
     }
+}
+
+#[test]
+fn without_a_cgroup_namespace_it_says_what_is_missing() {
+    let daemon = Daemon::start();
+    let path = files::write(daemon.root.path(), "nested.tar", &image().docker_archive("nested:latest"));
+    daemon.berth(&["load", "-q", "-i", &path]).ok();
+    let script = "berth daemon --data-root /data > /log 2>&1 & while ! berth version > /dev/null 2>&1; do sleep 0.1; done; \
+                  berth info 2>&1 | grep cgroups; kill %1; wait; grep cgroups /log";
+    let host = ["run", "--rm", "--privileged", "--cgroupns", "host", "nested", "sh", "-c", script];
+    let said = daemon.berth(&host).ok();
+    let count = said.matches("cgroups are read-only").count();
+    assert_eq!(count, 2, "in info and in the log: {said}");
+    assert!(said.contains("needs --privileged --cgroupns private"), "{said}");
 }
