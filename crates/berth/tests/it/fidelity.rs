@@ -6,11 +6,13 @@ use std::fs;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::process::Command;
 
 use tar::EntryType;
 
 use crate::daemon::Daemon;
 use crate::files::{self, Image, busybox, digest};
+use crate::output::run;
 
 /// Stacks per driver; `BERTH_FIDELITY_CASES` makes it more.
 const CASES: u64 = 12;
@@ -110,7 +112,7 @@ impl Stack {
         let longest = "m".repeat(255).into_bytes();
         let names: [&[u8]; 8] = [b"a", b"b", b"c", b".d", b"\xff\xfe e", "\u{e9}'".as_bytes(), &long, &longest];
         path.push(b'/');
-        path.extend_from_slice(self.chance.of(&names));
+        path.extend_from_slice(names[self.chance.below(8) as usize]);
         path
     }
 
@@ -124,7 +126,7 @@ impl Stack {
         let mut attributes = BTreeMap::new();
         if matches!(kind, Kind::File(_)) && self.chance.below(3) == 0 {
             attributes.insert("user.a".to_owned(), vec![self.chance.below(256) as u8, 0, b'\n', b'=']);
-            attributes.insert("trusted.b".to_owned(), Vec::new());
+            attributes.insert("trusted.b".to_owned(), b"t".to_vec());
             attributes.insert("security.capability".to_owned(), CAPABILITY.to_vec());
         }
         Node { kind, mode, owner, time, attributes }
@@ -274,7 +276,7 @@ impl Stack {
 }
 
 /// What is found on the disk, in the model's terms.
-pub fn tree_of(root: &Path) -> BTreeMap<Vec<u8>, String> {
+fn tree_of(root: &Path) -> BTreeMap<Vec<u8>, String> {
     let mut found = BTreeMap::new();
     let mut pending = vec![root.join("t")];
     while let Some(path) = pending.pop() {
@@ -357,9 +359,7 @@ fn difference(wanted: &Tree, found: &BTreeMap<Vec<u8>, String>) -> Vec<String> {
 
 fn check(daemon: &Daemon, seed: u64) {
     let stack = Stack::make(seed);
-    let mut layers = busybox().layers;
-    layers.extend(stack.layers.iter().cloned());
-    let image = Image { layers, config: busybox().config };
+    let image = image(&stack);
     let name = format!("random:{seed}");
     let path = files::write(daemon.root.path(), "random.tar", &image.docker_archive(&name));
     daemon.berth(&["load", "-q", "-i", &path]).ok();
@@ -389,6 +389,31 @@ fn check_all(driver: &str) {
     // Most are the same every time; the last is a new one.
     for seed in (1..cases.unwrap_or(CASES)).chain([time.as_nanos() as u64]) {
         check(&daemon, seed);
+    }
+}
+
+/// The image of a seed.
+fn image(stack: &Stack) -> Image {
+    let mut layers = busybox().layers;
+    layers.extend(stack.layers.iter().cloned());
+    Image { layers, config: busybox().config }
+}
+
+#[test]
+fn umoci_makes_the_same_of_random_layers() {
+    for seed in 1..6 {
+        let stack = Stack::make(seed);
+        let work = tempfile::tempdir().unwrap();
+        let archive = files::write(work.path(), "random.tar", &image(&stack).docker_archive("random:1"));
+        let layout = format!("oci:{}:random", work.path().join("layout").display());
+        let from = format!("docker-archive:{archive}");
+        run(Command::new("skopeo").args(["copy", "-q", &from, &layout])).ok();
+        let bundle = work.path().join("bundle");
+        let mut umoci = Command::new("umoci");
+        umoci.args(["unpack", "--image", &layout["oci:".len()..]]).arg(&bundle);
+        run(&mut umoci).ok();
+        let wrong = difference(&stack.tree, &tree_of(&bundle.join("rootfs")));
+        assert!(wrong.is_empty(), "seed {seed}:\n{}", wrong.join("\n"));
     }
 }
 

@@ -32,6 +32,7 @@ mod daemon_config;
 mod daemon_process;
 mod daemon_registries;
 mod daemon_tls;
+mod deep;
 mod details;
 mod drivers;
 mod errors;
