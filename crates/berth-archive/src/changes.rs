@@ -34,7 +34,11 @@ pub type Changes = Vec<(Vec<u8>, Kind)>;
 /// File errors.
 pub fn changes(upper: &Overlay, lower: &Overlay, hidden: &HashSet<Vec<u8>>) -> Result<Changes> {
     let mut walk = Walk { upper, lower, hidden, found: BTreeMap::new(), pending: Vec::new() };
-    walk.pending.push(Visit { place: upper.root(), below: Some(lower.root()), covered: matches!(upper.marks(), Marks::Whole { .. }) });
+    walk.pending.push(Visit {
+        place: upper.root(),
+        below: Some(lower.root()),
+        covered: matches!(upper.marks(), Marks::Whole { .. }),
+    });
     while let Some(visit) = walk.pending.pop() {
         walk.directory(&visit)?;
     }
@@ -50,7 +54,8 @@ pub fn written(upper: &Overlay, lower: &Overlay) -> Result<u64> {
     let mut seen = HashSet::new();
     let mut total = 0;
     let mut directory: Option<(Vec<u8>, Option<OwnedFd>)> = None;
-    for (path, _) in changes(upper, lower, &HashSet::new())?.iter().filter(|(_, kind)| *kind != Kind::Deleted) {
+    for (path, _) in changes(upper, lower, &HashSet::new())?.iter().filter(|(_, kind)| *kind != Kind::Deleted)
+    {
         let (folder, name) = match path.iter().rposition(|byte| *byte == b'/') {
             Some(slash) => (&path[..slash], &path[slash + 1..]),
             None => (&b""[..], &path[..]),

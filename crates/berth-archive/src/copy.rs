@@ -95,8 +95,7 @@ pub(crate) struct Copier {
 
 impl Copier {
     pub fn new(place: BorrowedFd<'_>, keep_free: u64) -> Result<Self> {
-        let place =
-            place.try_clone_to_owned().map_err(|source| Error::file("opening", b"/", source))?;
+        let place = place.try_clone_to_owned().map_err(|source| Error::file("opening", b"/", source))?;
         let mut copier = Self { place, keep_free, unchecked: 0, shares: true };
         copier.check_space()?;
         Ok(copier)
@@ -215,13 +214,7 @@ fn transfer(from: &OwnedFd, to: &OwnedFd, at: u64, bytes: u64) -> Result<u64, Er
     Ok(read as u64)
 }
 
-fn make_directory(
-    here: &Opened,
-    found: &Found,
-    name: &CStr,
-    target: &OwnedFd,
-    path: &[u8],
-) -> Result<()> {
+fn make_directory(here: &Opened, found: &Found, name: &CStr, target: &OwnedFd, path: &[u8]) -> Result<()> {
     let failed = |error: Errno| Error::file("copying", path, error);
     rustix::fs::mkdirat(target, name, Mode::RWXU).map_err(failed)?;
     let made = crate::tree::open_directory(target.as_fd(), name)

@@ -147,7 +147,8 @@ fn info(parts: &Parts) -> Result<system::Info, Error> {
     });
     let cgroups = host::cgroup_problem().map(|problem| format!("WARNING: {problem}"));
     let host = info.warnings.take().unwrap_or_default();
-    let warnings: Vec<String> = settings.warnings.iter().cloned().chain(storage).chain(cgroups).chain(host).collect();
+    let warnings: Vec<String> =
+        settings.warnings.iter().cloned().chain(storage).chain(cgroups).chain(host).collect();
     info.warnings = Some(warnings).filter(|warnings| !warnings.is_empty());
     count(parts, &mut info);
     Ok(info)

@@ -136,7 +136,8 @@ fn listing(root: &Path) -> BTreeMap<PathBuf, String> {
             }
             let mut names = [0; 4096];
             let length = rustix::fs::llistxattr(&path, &mut names[..]).unwrap();
-            let mut names: Vec<_> = names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()).collect();
+            let mut names: Vec<_> =
+                names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()).collect();
             names.sort_unstable();
             for name in names {
                 let name = std::str::from_utf8(name).unwrap();
@@ -252,7 +253,8 @@ fn layers() -> Vec<Vec<u8>> {
         .file("a/becomes-file", b"file")
         .link(EntryType::Link, "a/three", "a/one")
         .link(EntryType::Link, "a/four", "a/null");
-    let top = Tar::new().file("a/twice/new", b"again").file("a/gone", b"back").file("a/becomes-file", b"other");
+    let top =
+        Tar::new().file("a/twice/new", b"again").file("a/gone", b"back").file("a/becomes-file", b"other");
     vec![base.end(), middle.end(), top.end()]
 }
 
@@ -319,7 +321,9 @@ fn work(root: &Path) {
     fs::rename(path("same-y/file"), path("same-x/file")).unwrap();
     fs::rename(path("same-x/other"), path("same-y/file")).unwrap();
     let made = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
-    for name in ["b/deep/er", "b/deep", "b", "a/kept", "a/becomes-directory", "a/becomes-file", "a/twice", "a"] {
+    for name in
+        ["b/deep/er", "b/deep", "b", "a/kept", "a/becomes-directory", "a/becomes-file", "a/twice", "a"]
+    {
         let times = FileTimes::new().set_modified(made);
         File::open(path(name)).unwrap().set_times(times).unwrap();
     }
@@ -487,7 +491,10 @@ fn overlayfs_is_found_not_to_work_on_an_overlay() {
     drop(inner);
     let asked = Options { driver: Some(Driver::Overlay), ..Options::default() };
     let error = Storage::open(&root, asked).unwrap_err().to_string();
-    assert!(error.starts_with("error initializing graphdriver: prerequisites for driver not satisfied"), "{error}");
+    assert!(
+        error.starts_with("error initializing graphdriver: prerequisites for driver not satisfied"),
+        "{error}"
+    );
     // What is there for overlayfs is not passed over.
     fs::create_dir(root.join("layers/0123")).unwrap();
     Storage::open(&root, Options::default()).unwrap_err();

@@ -286,8 +286,7 @@ impl Tree {
 
     fn mark_opaque(&self, directory: &[u8]) -> Result<()> {
         let fd = self.open_beneath(directory, OFlags::RDONLY | OFlags::DIRECTORY)?;
-        self.marks.mark_opaque(&fd)
-            .map_err(|error| Error::file("marking as opaque", directory, error))
+        self.marks.mark_opaque(&fd).map_err(|error| Error::file("marking as opaque", directory, error))
     }
 
     /// Runs `make` for `path`; what stands there already is removed, since later entries replace earlier ones.
@@ -422,7 +421,8 @@ impl Tree {
                     rustix::fs::fchmod(&fd, attributes::mode(0o755))
                         .map_err(|error| Error::file("changing the mode of", path, error))?;
                     if hidden {
-                        self.marks.mark_opaque(&fd)
+                        self.marks
+                            .mark_opaque(&fd)
                             .map_err(|error| Error::file("marking as opaque", path, error))?;
                     }
                     self.links.remove(path);

@@ -30,7 +30,14 @@ const OPAQUE: &[u8] = b".wh..wh..opq";
 /// File errors; a failed write; a name that would mean a removal in a layer.
 pub fn pack(upper: &Overlay, lower: &Overlay, hidden: &HashSet<Vec<u8>>, out: impl Write) -> Result<()> {
     let spoilt = hidden.iter().map(|path| parent(path).to_vec()).collect();
-    let mut walk = Walk { packer: Packer::new(out, true), lower, marks: upper.marks(), hidden, spoilt, held: BTreeMap::new() };
+    let mut walk = Walk {
+        packer: Packer::new(out, true),
+        lower,
+        marks: upper.marks(),
+        hidden,
+        spoilt,
+        held: BTreeMap::new(),
+    };
     let root = upper.root();
     walk.root(&upper.enter(&root)?)?;
     let mut pending = vec![(root, Some(lower.root()))];
@@ -155,8 +162,7 @@ impl<W: Write> Walk<'_, W> {
         directory: &[u8],
     ) -> Result<()> {
         let Some(top) = here.top() else { return Ok(()) };
-        let stat =
-            rustix::fs::fstat(top).map_err(|error| Error::file("examining", directory, error))?;
+        let stat = rustix::fs::fstat(top).map_err(|error| Error::file("examining", directory, error))?;
         for (name, _) in old.entries()? {
             let there = entries.binary_search_by(|(entry, _)| entry.cmp(&name)).is_ok();
             if !there && !self.hidden.contains(&join(directory, name.to_bytes())) {

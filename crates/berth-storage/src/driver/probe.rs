@@ -68,7 +68,7 @@ fn marks(lower: &Path) -> Result<(), String> {
 /// Without the kind of each name in its listings, a file system cannot hold whiteouts (d_type).
 fn tells_kinds(directory: &Path) -> Result<(), String> {
     let open = open(directory).map_err(|error| error.to_string())?;
-    let entries = Dir::read_from(&open).map_err(|error| text(error))?;
+    let entries = Dir::read_from(&open).map_err(text)?;
     let known = |name: &CStr| name == c"." || name == c"..";
     for entry in entries {
         let entry = entry.map_err(text)?;

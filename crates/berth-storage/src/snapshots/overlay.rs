@@ -49,8 +49,8 @@ impl Way for Overlay {
     fn written(&self, snapshot: &Snapshot) -> Result<u64> {
         let failed = |error| Error::file("measuring", &snapshot.upper, error);
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let upper = rustix::fs::open(&snapshot.upper, flags, Mode::empty())
-            .map_err(|error| failed(error.into()))?;
+        let upper =
+            rustix::fs::open(&snapshot.upper, flags, Mode::empty()).map_err(|error| failed(error.into()))?;
         berth_archive::tree::content_size(std::os::fd::AsFd::as_fd(&upper)).map_err(failed)
     }
 }

@@ -29,7 +29,10 @@ fn life(client: Client) {
     with(&["run", "--name", "one", "busybox", "sh", "-c", script]);
     let changes = "C /etc\nC /etc/passwd\nD /home\nA /new\nA /new/file";
     assert_eq!(with(&["diff", "one"]), changes);
-    assert_eq!(with(&["inspect", "-f", "{{json .GraphDriver}} {{.Driver}}", "one"]), r#"{"Data":null,"Name":"vfs"} vfs"#);
+    assert_eq!(
+        with(&["inspect", "-f", "{{json .GraphDriver}} {{.Driver}}", "one"]),
+        r#"{"Data":null,"Name":"vfs"} vfs"#
+    );
     assert_eq!(with(&["image", "inspect", "-f", "{{.GraphDriver.Name}}", "busybox"]), "vfs");
     let size: u64 = with(&["inspect", "-s", "-f", "{{.SizeRw}}", "one"]).parse().unwrap();
     assert!((100_000..110_000).contains(&size), "{size}");
@@ -78,7 +81,10 @@ fn copies_hold_an_awkward_image_as_overlays_do() {
         daemon.berth(&["save", "-o", saved.to_str().unwrap(), "awkward:v1"]).ok();
         let bytes = std::fs::read(&saved).unwrap();
         for layer in &image.layers {
-            assert!(bytes.windows(layer.len()).any(|part| part == &layer[..]), "a layer changed with {driver}");
+            assert!(
+                bytes.windows(layer.len()).any(|part| part == &layer[..]),
+                "a layer changed with {driver}"
+            );
         }
         let listing = daemon.berth(&["run", "--rm", "awkward:v1", "sh", "-c", awkward::LISTING]).ok();
         // A directory's size is its file system's affair.
@@ -111,7 +117,10 @@ fn drivers_keep_their_data_apart_and_unknown_ones_are_refused() {
     assert_eq!(restart("vfs"), (1, "copy".to_owned()));
     for (name, problem) in [
         ("nosuch", "error initializing graphdriver: driver not supported: nosuch"),
-        ("aufs", "error initializing graphdriver: [graphdriver] ERROR: the aufs storage-driver has been deprecated and removed"),
+        (
+            "aufs",
+            "error initializing graphdriver: [graphdriver] ERROR: the aufs storage-driver has been deprecated and removed",
+        ),
     ] {
         daemon.set_arguments(&["--storage-driver", name]);
         let refused = run(&mut daemon.command());

@@ -110,7 +110,8 @@ impl Stack {
         let mut path = self.chance.of(&directories).clone();
         let long = "l".repeat(120).into_bytes();
         let longest = "m".repeat(255).into_bytes();
-        let names: [&[u8]; 8] = [b"a", b"b", b"c", b".d", b"\xff\xfe e", "\u{e9}'".as_bytes(), &long, &longest];
+        let names: [&[u8]; 8] =
+            [b"a", b"b", b"c", b".d", b"\xff\xfe e", "\u{e9}'".as_bytes(), &long, &longest];
         path.push(b'/');
         path.extend_from_slice(names[self.chance.below(8) as usize]);
         path
@@ -156,8 +157,11 @@ impl Stack {
         if kind == EntryType::Directory {
             name.push(b'/');
         }
-        let mut records: Vec<(String, Vec<u8>)> =
-            node.attributes.iter().map(|(key, value)| (format!("SCHILY.xattr.{key}"), value.clone())).collect();
+        let mut records: Vec<(String, Vec<u8>)> = node
+            .attributes
+            .iter()
+            .map(|(key, value)| (format!("SCHILY.xattr.{key}"), value.clone()))
+            .collect();
         let by_record = self.chance.below(2) == 0;
         if by_record {
             records.push(("path".to_owned(), name.clone()));

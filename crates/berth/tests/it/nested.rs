@@ -28,9 +28,11 @@ pub const SCRIPT: &str = "
 /// An image with the engine in it, and an archive for it to load.
 pub fn image() -> Image {
     let mut image = files::busybox();
-    let layer = Layer::new()
-        .file("bin/berth", 0o755, fs::read(binary()).unwrap())
-        .file("busybox.tar", 0o644, fs::read(files::busybox_archive()).unwrap());
+    let layer = Layer::new().file("bin/berth", 0o755, fs::read(binary()).unwrap()).file(
+        "busybox.tar",
+        0o644,
+        fs::read(files::busybox_archive()).unwrap(),
+    );
     image.layers.push(layer.bytes());
     image
 }
