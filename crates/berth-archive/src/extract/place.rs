@@ -154,9 +154,12 @@ impl Tree {
     }
 
     fn directory(&mut self, path: &[u8], entry: &Entry, recorder: &mut Recorder) -> Result<()> {
-        self.links.remove(path);
+        let was_link = self.links.remove(path).is_some();
         if !self.make_directory(path, recorder)? {
             tracing::trace!(path = %crate::error::lossy(path), "directory named again");
+        }
+        if was_link {
+            self.mark_opaque(path)?;
         }
         self.implied.remove(path);
         self.times.insert(path.to_vec(), entry.mtime);
@@ -307,7 +310,8 @@ impl Tree {
         Err(Error::refused(path, "it cannot be replaced"))
     }
 
-    /// Makes a directory; `false` if it is one already. A whiteout there means that nothing below shows through.
+    /// Makes a directory; `false` if it is one already. Anything else of this layer that was there, a whiteout too, means
+    /// that nothing below shows through.
     fn make_directory(&mut self, path: &[u8], recorder: &mut Recorder) -> Result<bool> {
         self.enter(path)?;
         let (parent, name) = self.spot(path)?;
@@ -326,9 +330,7 @@ impl Tree {
         let (parent, name) = self.spot(path)?;
         rustix::fs::mkdirat(parent, OsStr::from_bytes(name), Mode::RWXU)
             .map_err(|error| Error::file("creating", path, error))?;
-        if self.marks.is_whiteout(&stat) {
-            self.mark_opaque(path)?;
-        }
+        self.mark_opaque(path)?;
         Ok(true)
     }
 

@@ -12,7 +12,7 @@ pub const SCRIPT: &str = "
     for i in $(seq 200); do berth version > /dev/null 2>&1 && break; sleep 0.1; done
     berth load -q -i /busybox.tar > /dev/null || cat /var/log/berth
     echo \"driver $(berth info --format '{{.Driver}}')\"
-    berth info 2>&1 | grep 'overlayfs cannot work' | sed 's/ (.*//'
+    berth info 2>&1 | grep 'overlayfs cannot work' | tee /dev/stderr | sed 's/ (.*//'
     berth run --rm --memory 32m --pids-limit 50 busybox sh -c 'echo hello from $(hostname | wc -c)'
     berth run --rm busybox sh -c 'ip -o -4 addr show dev eth0 | wc -l'
     berth run -d --name web -p 8080:80 busybox sh -c 'mkdir /www; echo served > /www/index.html; httpd -f -p 80 -h /www' > /dev/null
@@ -54,7 +54,10 @@ fn nest(daemon: &Daemon, client: Client, flags: &[&str], data_root: &str) -> Str
         &["nested", "sh", "-c", SCRIPT, "sh", data_root],
     ]
     .concat();
-    daemon.with(client, &run).ok()
+    let output = daemon.with(client, &run);
+    // Why overlays cannot work there, shown when an assertion fails.
+    eprintln!("{}", output.stderr);
+    output.ok()
 }
 
 with_both_clients! {
