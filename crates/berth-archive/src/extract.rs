@@ -1,7 +1,7 @@
 //! Streaming extraction of one layer's tar into a directory.
 //!
 //! The result is an overlayfs lower layer: whiteouts have become character devices 0:0, opaque directories carry
-//! `trusted.overlay.opaque`. Two things need the layers below and wait for [`fixup`]: the attributes of directories
+//! `trusted.overlay.opaque`; or, where that cannot be, one with other [`Marks`]. Two things need the layers below and wait for [`fixup`]: the attributes of directories
 //! that the archive only implies, and hard links to files of lower layers.
 //!
 //! Paths are walked beneath one descriptor with symbolic links refused by the kernel (`openat2`, `RESOLVE_BENEATH` and
@@ -24,6 +24,7 @@ use place::Tree;
 
 use crate::format::entry::{Entries, Kind};
 use crate::format::input::Input;
+use crate::marks::Marks;
 use crate::meta::Recorder;
 use crate::{Error, Result};
 
@@ -53,6 +54,8 @@ pub struct Options {
     pub limits: Limits,
     /// Bytes that stay free on the directory's file system; extraction stops before it goes below.
     pub keep_free_bytes: u64,
+    /// What marks removed names and opaque directories.
+    pub marks: Marks,
 }
 
 /// A hard link whose target is no file of its own layer.
@@ -72,6 +75,8 @@ pub struct Fixups {
     pub implied: Vec<Vec<u8>>,
     /// Hard links into lower layers.
     pub links: Vec<DeferredLink>,
+    /// The marks of this layer and of those below.
+    pub marks: Marks,
 }
 
 impl Fixups {
@@ -127,7 +132,7 @@ impl Extractor {
     pub fn layer(self, reader: impl Read) -> Result<Extracted> {
         let limits = self.options.limits;
         let mut entries = Entries::new(Input::new(reader), Recorder::new(self.meta)?, limits);
-        let mut tree = Tree::new(self.dir, self.options.keep_free_bytes)?;
+        let mut tree = Tree::new(self.dir, self.options.keep_free_bytes, self.options.marks)?;
         let (mut count, mut content) = (0, 0u64);
         while let Some(entry) = entries.next()? {
             count += 1;

@@ -15,9 +15,11 @@ mod error;
 pub mod extract;
 pub mod files;
 mod format;
+pub mod marks;
 pub mod meta;
 pub mod overlay;
 pub mod pack;
+pub mod replica;
 pub mod tree;
 pub mod writer;
 

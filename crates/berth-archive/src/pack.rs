@@ -3,7 +3,7 @@
 //! Entries are POSIX.1-2001 (ustar, with PAX records for what does not fit): directories before what they hold, the
 //! first name of a file before its hard links. Sockets have no form in a tar and are left out, as tar does.
 
-mod attributes;
+pub(crate) mod attributes;
 pub mod layer;
 mod sparse;
 

@@ -15,13 +15,13 @@ use berth_api::{auth, image, progress};
 use berth_image::{InUse, Removed, ResolvedImage};
 use berth_oci::{Digest, Platform, Reference};
 use berth_registry::Credentials;
+use berth_storage::Driver;
 use tokio::sync::mpsc;
 
 use crate::blocking::blocking;
 use crate::create::image_defaults;
 use crate::engine::Parts;
 use crate::event::{Event, ImageEvent};
-use crate::inspect::STORAGE_DRIVER;
 use crate::{Engine, Error};
 
 pub(crate) use commit::is_left_frozen;
@@ -241,6 +241,10 @@ fn inspect(
 }
 
 fn graph_driver(parts: &Parts, chain: Option<&Digest>) -> Result<berth_api::container::GraphDriver, Error> {
+    let name = parts.storage.driver().name().to_owned();
+    if parts.storage.driver() == Driver::Copy {
+        return Ok(berth_api::container::GraphDriver { name, data: None });
+    }
     let mut data = berth_api::StringMap::new();
     if let Some(chain) = chain {
         let paths = parts.storage.layers().paths(chain)?;
@@ -253,7 +257,7 @@ fn graph_driver(parts: &Parts, chain: Option<&Digest>) -> Result<berth_api::cont
             data.insert("LowerDir".into(), lower.join(":"));
         }
     }
-    Ok(berth_api::container::GraphDriver { name: STORAGE_DRIVER.into(), data: Some(data) })
+    Ok(berth_api::container::GraphDriver { name, data: Some(data) })
 }
 
 fn history(parts: &Parts, name: &str, platform: Option<&Platform>) -> Result<Vec<image::HistoryItem>, Error> {

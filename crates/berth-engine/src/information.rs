@@ -17,10 +17,9 @@ use crate::blocking::blocking;
 use crate::defaults::RUNTIMES;
 use crate::engine::Parts;
 use crate::event::EventStream;
-use crate::inspect::STORAGE_DRIVER;
 use crate::{Engine, Error, RegistrySettings, logging, op, system as names};
 use host::Limits;
-pub(crate) use host::memory_bytes;
+pub(crate) use host::{cgroup_problem, memory_bytes};
 
 /// The version of all of Berth.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -104,8 +103,8 @@ fn info(parts: &Parts) -> Result<system::Info, Error> {
     let mut info = system::Info {
         id: parts.installation.clone(),
         images: i64::try_from(parts.storage.images().list()?.len()).unwrap_or(i64::MAX),
-        driver: STORAGE_DRIVER.into(),
-        driver_status: host::storage_status(&settings.data_root),
+        driver: parts.storage.driver().name().into(),
+        driver_status: host::storage_status(parts.storage.driver(), &settings.data_root),
         plugins: plugins(&settings.authorization_plugins),
         ipv4_forwarding: host::forwards_ipv4(),
         debug: settings.debug,
@@ -143,8 +142,14 @@ fn info(parts: &Parts) -> Result<system::Info, Error> {
         ..system::Info::default()
     };
     limits.describe(&mut info);
+    let storage = parts.storage.overlay_problem().map(|problem| {
+        let root = settings.data_root.display();
+        format!("WARNING: overlayfs cannot work in {root} ({problem}): each container is a whole copy of its image")
+    });
+    let cgroups = host::cgroup_problem().map(|problem| format!("WARNING: {problem}"));
+    let host = info.warnings.take().unwrap_or_default();
     let warnings: Vec<String> =
-        settings.warnings.iter().cloned().chain(info.warnings.take().unwrap_or_default()).collect();
+        settings.warnings.iter().cloned().chain(storage).chain(cgroups).chain(host).collect();
     info.warnings = Some(warnings).filter(|warnings| !warnings.is_empty());
     count(parts, &mut info);
     Ok(info)

@@ -36,6 +36,8 @@ pub struct Settings {
     pub blob_cache_bytes: Option<u64>,
     /// Bytes that a container may write that has no limit of its own; `None` for any number.
     pub storage_limit: Option<u64>,
+    /// How writable layers are kept, by Docker's name; `None` is overlayfs wherever it works.
+    pub storage_driver: Option<String>,
     /// Parent of containers' cgroups below each hierarchy: `/berth`, and `/docker` under Docker's name.
     pub cgroup_parent: String,
     /// Where files of the Container Device Interface lie; the last directory outranks the others.
@@ -67,6 +69,7 @@ impl Settings {
             keep_free_bytes: None,
             blob_cache_bytes: None,
             storage_limit: None,
+            storage_driver: None,
             cgroup_parent: "/berth".into(),
             cdi_dirs: vec!["/etc/cdi".into(), "/var/run/cdi".into()],
             labels: Vec::new(),

@@ -280,6 +280,8 @@ impl Options {
             // As in Docker, a negative number waits for ever.
             settings.shutdown_timeout = u64::try_from(seconds).map_or(Duration::MAX, Duration::from_secs);
         }
+        let driver = given.text("storage-driver").filter(|driver| !driver.is_empty());
+        settings.storage_driver = driver.map(str::to_owned);
         settings.storage_limit = storage_limit(given.list("storage-opt"))?;
         let parent = given.text("cgroup-parent").filter(|parent| !parent.is_empty());
         settings.cgroup_parent = parent.unwrap_or(defaults.cgroup_parent).to_owned();

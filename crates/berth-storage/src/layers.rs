@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use berth_archive::marks::Marks;
 use berth_oci::Digest;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use rustix::fs::{Mode, OFlags};
@@ -62,6 +63,12 @@ impl<'a> Layers<'a> {
         )
         .map_err(|error| Error::file("changing the mode of", &name, error))?;
         Ok(LayerStaging { shared: Arc::clone(self.shared), name, done: false })
+    }
+
+    /// The marks that layers have in their directories.
+    #[must_use]
+    pub fn marks(&self) -> Marks {
+        self.shared.way.marks()
     }
 
     /// Makes everything written to the data root's file system so far durable. Blocks. Meant to be called once for

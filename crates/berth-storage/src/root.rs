@@ -136,8 +136,13 @@ fn private_directory(path: &Path) -> Result<PathBuf> {
         }
         _ => {}
     }
+    let given = fs::metadata(path).map_err(|error| Error::file("examining", path, error))?;
     let path = path.canonicalize().map_err(|error| Error::file("resolving", path, error))?;
     let metadata = fs::metadata(&path).map_err(|error| Error::file("examining", &path, error))?;
+    if (given.dev(), given.ino()) != (metadata.dev(), metadata.ino()) {
+        // A link of /proc may lead where no path does: what has the same name elsewhere is somebody else's.
+        return Err(refused("it has no path of its own"));
+    }
     if !metadata.is_dir() {
         return Err(refused("it is not a directory"));
     }

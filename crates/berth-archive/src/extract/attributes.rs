@@ -12,9 +12,6 @@ use crate::format::pax::Time;
 use crate::tree::proc_path;
 use crate::{Error, Result};
 
-/// The attribute that marks an opaque directory (kernel, `Documentation/filesystems/overlayfs.rst`).
-pub(super) const OPAQUE: &str = "trusted.overlay.opaque";
-
 /// Whether an attribute steers overlayfs and is therefore never taken from an archive or another layer.
 pub(crate) fn is_overlay(name: &[u8]) -> bool {
     name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.")

@@ -9,7 +9,7 @@ use std::time::Duration;
 use berth_network::net::NetClient;
 use berth_oci::Digest;
 use berth_shim::spawner::Spawner;
-use berth_storage::{Options, Storage};
+use berth_storage::{Driver, Options, Storage};
 use ipnet::Ipv4Net;
 
 use super::adopt;
@@ -200,9 +200,19 @@ async fn watch(parts: &Parts) -> Result<(), Error> {
 fn open_roots(settings: &Settings) -> Result<Arc<Storage>, Error> {
     private_directory(&settings.exec_root)?;
     private_directory(&settings.exec_root.join("containers"))?;
-    let options =
-        Options { keep_free_bytes: settings.keep_free_bytes, blob_cache_bytes: settings.blob_cache_bytes };
+    let options = Options {
+        keep_free_bytes: settings.keep_free_bytes,
+        blob_cache_bytes: settings.blob_cache_bytes,
+        driver: settings.storage_driver.as_deref().map(Driver::named).transpose()?,
+    };
     let storage = Storage::open(&settings.data_root, options)?;
+    if let Some(problem) = crate::information::cgroup_problem() {
+        tracing::warn!("{problem}");
+    }
+    if let Some(problem) = storage.overlay_problem() {
+        let root = settings.data_root.display();
+        tracing::warn!(%root, problem, "overlayfs cannot work in the data root: each container copies its image");
+    }
     if settings.storage_limit.is_some_and(|bytes| bytes != 0) && !storage.enforces_quotas() {
         return Err(Error::InvalidParameter(
             "Storage option overlay2.size not supported. Filesystem does not support Project Quota".into(),

@@ -21,8 +21,10 @@ use ipnet::IpNet;
 
 use super::owner::Owner;
 use super::{shm, sources};
+use crate::container::Container;
 use crate::container::state::{Exited, Failure, Running, State};
 use crate::create::{Definition, NetworkPlan};
+use crate::engine::Parts;
 use crate::event::{ContainerEvent, NetworkEvent};
 use crate::logging::{self, Subject};
 use crate::network::default_routes;
@@ -171,7 +173,7 @@ impl Owner {
             fds.push(crate::blocking::blocking(move || shm.open()).await?);
         }
         let spec = composed.spec;
-        let rootfs = self.rootfs()?;
+        let rootfs = rootfs(&self.parts, &self.container)?;
         let [rows, columns] = definition.host.console_size.map(|n| u16::try_from(n).unwrap_or(0));
         let network = if endpoints.is_empty() { NetworkMode::FromSpec } else { NetworkMode::Await };
         let launch = Launch {
@@ -248,13 +250,6 @@ impl Owner {
                 ShimEvent::Detached { .. } | ShimEvent::OutOfMemory => {}
             }
         }
-    }
-
-    fn rootfs(&self) -> Result<Rootfs, Error> {
-        let snapshot = self.parts.storage.snapshots().mounts(self.container.id())?;
-        // What goes with its end needs no care for a crash of the host.
-        let volatile = self.container.definition.host.auto_remove;
-        Ok(Rootfs::Overlay { lower: snapshot.lower, upper: snapshot.upper, work: snapshot.work, volatile })
     }
 
     /// Writes the generated files, or names those of the container whose network it shares.
@@ -358,3 +353,12 @@ pub(super) fn remove_tree(path: &Path) -> Result<(), Error> {
 
 /// Index into the mounts → index into the descriptors, and the descriptors.
 pub(super) type Opened = (BTreeMap<usize, usize>, Vec<OwnedFd>);
+
+/// What a container's root is made of.
+pub(super) fn rootfs(parts: &Parts, container: &Container) -> Result<Rootfs, Error> {
+    let snapshot = parts.storage.snapshots().mounts(container.id())?;
+    let Some(work) = snapshot.work else { return Ok(Rootfs::Path(snapshot.upper)) };
+    // What goes with its end needs no care for a crash of the host.
+    let volatile = container.definition.host.auto_remove;
+    Ok(Rootfs::Overlay { lower: snapshot.lower, upper: snapshot.upper, work, volatile })
+}

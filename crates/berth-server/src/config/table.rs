@@ -182,6 +182,13 @@ pub const OPTIONS: &[Opt] = &[
     .key_is("log-opts"),
     works("keep-free", Text, "SIZE", "Space of the data root's file system that stays free, such as 256m"),
     works(
+        "storage-driver",
+        Text,
+        "DRIVER",
+        "How containers' files are kept: overlay2 (default), or vfs, whole copies for where overlays cannot work",
+    )
+    .short('s'),
+    works(
         "storage-opt",
         List,
         "NAME=VALUE",
@@ -262,7 +269,6 @@ pub const OPTIONS: &[Opt] = &[
     ignored("restart", Switch, "Replaced by restart policies").short('r'),
     ignored("rootless", Switch, "Rootless mode"),
     ignored("selinux-enabled", Switch, "SELinux"),
-    ignored("storage-driver", Text, "Storage driver").short('s'),
     ignored("swarm-default-advertise-addr", Text, "Swarm's address"),
     ignored("swarm-raft-election-tick", Number, "Swarm's election timing"),
     ignored("swarm-raft-heartbeat-tick", Number, "Swarm's heartbeat timing"),

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use berth_runtime::launch::{GeneratedFile, Rootfs};
+use berth_runtime::launch::GeneratedFile;
 use berth_runtime::view::{Parts as Mounts, assemble};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -17,7 +17,7 @@ use crate::container::Container;
 use crate::container::state::State;
 use crate::engine::Parts;
 use crate::life::sources;
-use crate::life::start::GENERATED;
+use crate::life::start::{self, GENERATED};
 use crate::spec;
 
 pub use berth_runtime::view::View;
@@ -91,13 +91,7 @@ async fn at_rest(parts: &Arc<Parts>, container: &Arc<Container>) -> Result<View,
     let all = spec::planned_mounts(definition)?;
     let mounts = all.mounts;
     let (indices, fds) = sources::open(parts, definition, &all.sources).await?;
-    let snapshot = parts.storage.snapshots().mounts(container.id())?;
-    let rootfs = Rootfs::Overlay {
-        lower: snapshot.lower,
-        upper: snapshot.upper,
-        work: snapshot.work,
-        volatile: definition.host.auto_remove,
-    };
+    let rootfs = start::rootfs(parts, container)?;
     let directory = parts.storage.container_dir(container.id())?;
     let taken = |target: &str| mounts.iter().any(|mount| mount.destination() == Path::new(target));
     // Those that its last run had.
