@@ -191,3 +191,19 @@ pub struct CommitResponse {
     #[serde(rename = "Id")]
     pub id: String,
 }
+
+/// An element of `GET /images/search`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SearchResult {
+    /// How many like it.
+    pub star_count: i64,
+    /// Whether the registry vouches for it.
+    pub is_official: bool,
+    /// The repository's name, without the registry's.
+    pub name: String,
+    /// Always false; older clients want it.
+    pub is_automated: bool,
+    /// What its owner says of it.
+    pub description: String,
+}

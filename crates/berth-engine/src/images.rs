@@ -7,6 +7,7 @@ mod messages;
 mod prune;
 mod push;
 mod save;
+mod search;
 
 use std::sync::Arc;
 

@@ -77,6 +77,12 @@ pub enum Error {
         /// The registry's words.
         message: String,
     },
+    /// A search failed.
+    #[error("{message}")]
+    Search {
+        /// What the registry answered.
+        message: String,
+    },
     /// What was to be sent could not be read.
     #[error("reading {digest} to send it: {source}")]
     Feed {

@@ -16,6 +16,7 @@ mod fetch;
 mod login;
 mod manifest;
 mod proxy;
+mod search;
 mod tls;
 mod token;
 mod upload;
@@ -29,6 +30,7 @@ pub use fetch::Fetched;
 pub use login::Login;
 pub use manifest::ManifestAnswer;
 pub use proxy::{Proxies, without_credentials};
+pub use search::{Found, split_term};
 pub use upload::{Begun, Feed, Mount};
 
 /// A result of this crate.

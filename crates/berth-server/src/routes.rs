@@ -160,7 +160,7 @@ async fn image_route(call: Call, segments: &[&str]) -> Outcome {
         (&Method::POST, ["load"]) => images::load(call).await,
         (&Method::GET, ["get"]) => save::images(call).await,
         (&Method::POST, ["prune"]) => images::prune(call).await,
-        (&Method::GET, ["search"]) => unsupported(&call),
+        (&Method::GET, ["search"]) => registry::search(call).await,
         (&Method::GET, [name @ .., "json"]) => images::inspect(call, &name.join("/")).await,
         (&Method::GET, [name @ .., "get"]) => save::image(call, &name.join("/")).await,
         (&Method::GET, [name @ .., "history"]) => images::history(call, &name.join("/")).await,

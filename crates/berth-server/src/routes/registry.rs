@@ -44,3 +44,15 @@ pub async fn distribution(call: Call, name: &str) -> Outcome {
     let auth = call.registry_auth();
     Ok(answer::ok(&call.engine.distribution(name, auth).await?))
 }
+
+pub async fn search(call: Call) -> Outcome {
+    let invalid = || Failure::invalid("invalid limit specified");
+    let limit = match call.query.given("limit") {
+        None => 0,
+        Some(text) => text.parse::<u32>().map_err(|_| invalid())?,
+    };
+    let filters = call.query.filters()?;
+    let term = call.query.get("term").to_owned();
+    let auth = call.registry_auth();
+    Ok(answer::ok(&call.engine.image_search(&term, limit, &filters, auth).await?))
+}
