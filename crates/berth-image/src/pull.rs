@@ -10,7 +10,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
 use crate::assemble::{self, Plan};
-use crate::progress::Reporter;
+use crate::progress::{self, Reporter};
 use crate::stream::{Download, Part, QUEUE};
 use crate::unpack::{Unpacked, unpack};
 use crate::{Error, Images, Inner, Progress, Result, origins};
@@ -67,7 +67,7 @@ impl Images {
         progress: mpsc::Sender<Progress>,
     ) -> Result<Pulled> {
         let reference = reference.clone().with_default_tag();
-        let registry = self.registry(reference.domain(), auth);
+        let registry = progress::telling(&self.registry(reference.domain(), auth), &progress);
         let documents = fetch_documents(&registry, &reference, platform).await?;
         let storage = self.storage();
         let id = documents.config.0.clone();

@@ -91,11 +91,21 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
-    /// Too many requests.
-    #[error("toomanyrequests: {message}")]
-    TooManyRequests {
+    /// The registry has too much to do, or this client asked for too much; it was waited for.
+    #[error(
+        "{}{message} ({})",
+        if *is_limit { "toomanyrequests: " } else { "unavailable: " },
+        crate::patience::advice(authority, *is_limit, *wait)
+    )]
+    Overload {
+        /// Host and perhaps port of whoever refused.
+        authority: String,
+        /// Whether a limit of this client is reached, and not of the registry.
+        is_limit: bool,
         /// The registry's words.
         message: String,
+        /// How long it wants no more requests, if it says.
+        wait: Option<std::time::Duration>,
     },
     /// Another refusal or failure of the registry.
     #[error("{operation}: registry answered {status}: {message}")]

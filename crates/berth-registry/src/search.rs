@@ -6,6 +6,7 @@ use url::Url;
 
 use crate::challenge::Challenge;
 use crate::client::{Source, Wanted, read_all, words};
+use crate::patience;
 use crate::upload::{as_refusal, challenge_of};
 use crate::{Client, Credentials, Error, Result};
 
@@ -65,6 +66,7 @@ impl Client {
         url.query_pairs_mut().append_pair("q", term).append_pair("n", &limit.to_string());
         let (answer, operation) = self.ask_to_search(&source, &url).await?;
         let status = answer.status();
+        let headers = answer.headers().clone();
         let is_json = answer
             .headers()
             .get(http::header::CONTENT_TYPE)
@@ -76,6 +78,10 @@ impl Client {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
                 let message = words(&bytes, &format!("unexpected status code {}", status.as_u16()));
                 return Err(Error::Refused { message });
+            }
+            status if patience::is_overload(status) => {
+                let message = words(&bytes, "no reason given");
+                return Err(patience::overload(source.authority.to_owned(), status, &headers, message));
             }
             // What speaks only today's protocol has no such page.
             StatusCode::NOT_FOUND => {
