@@ -4,6 +4,8 @@ use std::io;
 
 use berth_oci::{Digest, Platform};
 
+use crate::estimate::human;
+
 /// A result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -113,6 +115,24 @@ pub enum Error {
         what: String,
         /// The most that is read.
         limit: u64,
+    },
+    /// The image cannot fit onto the disk.
+    #[error(
+        "no space left for {reference}: {} are to be downloaded, and at least {} must be free for that; {} are free, of \
+         which {} must stay free",
+        human(*download), human(*needed), human(*free), human(*keep)
+    )]
+    NoRoom {
+        /// The image.
+        reference: String,
+        /// Bytes to be downloaded.
+        download: u64,
+        /// Bytes that the pull needs at the least.
+        needed: u64,
+        /// Bytes that are free.
+        free: u64,
+        /// Bytes that must stay free.
+        keep: u64,
     },
     /// The archive is no image archive.
     #[error("{0}")]

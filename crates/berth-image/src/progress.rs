@@ -21,6 +21,12 @@ pub struct Progress {
 /// Shortest time between two counts of the same layer.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// Tells something that is about no layer.
+pub(crate) async fn line(progress: &mpsc::Sender<Progress>, text: String) {
+    // A reader that has gone away changes nothing.
+    let _ = progress.send(Progress { id: String::new(), status: text.into(), current: 0, total: 0 }).await;
+}
+
 /// The same client, whose waits for busy registries are told as lines of their own.
 pub(crate) fn telling(registry: &berth_registry::Client, progress: &mpsc::Sender<Progress>) -> berth_registry::Client {
     // It does not keep the channel open: that it closes is how its reader learns of the end.

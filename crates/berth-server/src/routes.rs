@@ -163,6 +163,7 @@ async fn image_route(call: Call, segments: &[&str]) -> Outcome {
         (&Method::GET, ["search"]) => registry::search(call).await,
         (&Method::GET, [name @ .., "json"]) => images::inspect(call, &name.join("/")).await,
         (&Method::GET, [name @ .., "get"]) => save::image(call, &name.join("/")).await,
+        (&Method::GET, [name @ .., "estimate"]) => registry::estimate(call, &name.join("/")).await,
         (&Method::GET, [name @ .., "history"]) => images::history(call, &name.join("/")).await,
         (&Method::POST, [name @ .., "tag"]) => images::tag(call, &name.join("/")).await,
         (&Method::POST, [name @ .., "push"]) => registry::push(call, &name.join("/")).await,

@@ -1,5 +1,6 @@
 //! Commands about images.
 
+mod estimate;
 mod history;
 mod import;
 mod list;

@@ -56,3 +56,9 @@ pub async fn search(call: Call) -> Outcome {
     let auth = call.registry_auth();
     Ok(answer::ok(&call.engine.image_search(&term, limit, &filters, auth).await?))
 }
+
+/// Berth's own: what a pull would bring.
+pub async fn estimate(call: Call, name: &str) -> Outcome {
+    let auth = call.registry_auth();
+    Ok(answer::ok(&call.engine.image_estimate(name, call.query.given("platform"), auth).await?))
+}
