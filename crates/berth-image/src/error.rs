@@ -77,6 +77,14 @@ pub enum Error {
     /// A manifest or index that cannot be used.
     #[error(transparent)]
     Document(#[from] berth_oci::manifest::DocumentError),
+    /// What a registry gives as a manifest cannot be used.
+    #[error("manifest of {reference} cannot be used: {source}")]
+    Manifest {
+        /// The image.
+        reference: String,
+        /// Why not.
+        source: berth_oci::manifest::DocumentError,
+    },
     /// A configuration that cannot be used.
     #[error(transparent)]
     Config(#[from] berth_oci::config::ConfigError),
@@ -190,9 +198,11 @@ impl Error {
             Self::Conflict { .. } => ErrorKind::Conflict,
             Self::Registry(error) if error.is_not_found() => ErrorKind::NotFound,
             Self::Registry(error) if error.is_denied() => ErrorKind::Denied,
-            Self::Archive(_) | Self::BrokenArchive { .. } | Self::Document(_) | Self::Config(_) => {
-                ErrorKind::Invalid
-            }
+            Self::Archive(_)
+            | Self::BrokenArchive { .. }
+            | Self::Document(_)
+            | Self::Manifest { .. }
+            | Self::Config(_) => ErrorKind::Invalid,
             _ => ErrorKind::System,
         }
     }

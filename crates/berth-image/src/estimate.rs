@@ -58,17 +58,17 @@ pub struct Estimate {
 impl Estimate {
     /// Bytes that are to be downloaded.
     pub fn download(&self) -> u64 {
-        self.layers.iter().map(LayerEstimate::download).sum()
+        sum(self.layers.iter().map(LayerEstimate::download))
     }
 
     /// Bytes of all layers' blobs.
     pub fn total(&self) -> u64 {
-        self.layers.iter().map(|layer| layer.size).sum()
+        sum(self.layers.iter().map(|layer| layer.size))
     }
 
     /// Bytes that the missing layers take once they are unpacked: exactly if none of them is compressed, else at least.
     pub fn unpacked(&self) -> u64 {
-        self.missing().map(|layer| layer.size).sum()
+        sum(self.missing().map(|layer| layer.size))
     }
 
     /// Whether [`Estimate::unpacked`] is exact.
@@ -155,7 +155,12 @@ impl Images {
     }
 
     /// Fails if a pull cannot fit, also when everything is gone that was removed before. Blocks.
-    pub(crate) fn check_room(&self, documents: &Documents, plan: &Plan, reference: &Reference) -> Result<Estimate> {
+    pub(crate) fn check_room(
+        &self,
+        documents: &Documents,
+        plan: &Plan,
+        reference: &Reference,
+    ) -> Result<Estimate> {
         let mut estimate = self.look(documents, plan)?;
         if !estimate.fits() {
             self.storage().settle();
@@ -172,6 +177,11 @@ impl Images {
             keep: estimate.keep,
         })
     }
+}
+
+/// Registries may announce any sizes.
+fn sum(sizes: impl Iterator<Item = u64>) -> u64 {
+    sizes.fold(0, u64::saturating_add)
 }
 
 /// Bytes as people read them, such as `1.2GB`.

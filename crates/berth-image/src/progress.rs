@@ -28,7 +28,10 @@ pub(crate) async fn line(progress: &mpsc::Sender<Progress>, text: String) {
 }
 
 /// The same client, whose waits for busy registries are told as lines of their own.
-pub(crate) fn telling(registry: &berth_registry::Client, progress: &mpsc::Sender<Progress>) -> berth_registry::Client {
+pub(crate) fn telling(
+    registry: &berth_registry::Client,
+    progress: &mpsc::Sender<Progress>,
+) -> berth_registry::Client {
     // It does not keep the channel open: that it closes is how its reader learns of the end.
     let sender = progress.downgrade();
     registry.telling(move |pause| {

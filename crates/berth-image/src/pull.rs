@@ -197,24 +197,21 @@ pub(crate) async fn fetch_documents(
 ) -> Result<Documents> {
     let first = registry.manifest(reference, &ACCEPTED).await?;
     let wanted = platform.clone().unwrap_or_else(Platform::host);
-    let (index, manifest_digest, bytes, manifest) =
-        match Document::read(&first.bytes, first.media_type.as_deref())? {
-            Document::Manifest(manifest) => (None, first.digest, first.bytes, manifest),
-            Document::Index(index) => {
-                let found = index.find(&wanted);
-                let descriptor = found.ok_or_else(|| Error::NoPlatform { platform: wanted.clone() })?;
-                let answer = registry.manifest(&reference.at(descriptor.digest.clone()), &ACCEPTED).await?;
-                let manifest = match Document::read(&answer.bytes, answer.media_type.as_deref())? {
-                    Document::Manifest(manifest) => manifest,
-                    Document::Index(_) => {
-                        return Err(Error::Archive(
-                            "an index lists another index for the platform".to_owned(),
-                        ));
-                    }
-                };
-                (Some((first.digest, first.bytes)), answer.digest, answer.bytes, manifest)
-            }
-        };
+    let (index, manifest_digest, bytes, manifest) = match read_document(reference, &first)? {
+        Document::Manifest(manifest) => (None, first.digest, first.bytes, manifest),
+        Document::Index(index) => {
+            let found = index.find(&wanted);
+            let descriptor = found.ok_or_else(|| Error::NoPlatform { platform: wanted.clone() })?;
+            let answer = registry.manifest(&reference.at(descriptor.digest.clone()), &ACCEPTED).await?;
+            let manifest = match read_document(reference, &answer)? {
+                Document::Manifest(manifest) => manifest,
+                Document::Index(_) => {
+                    return Err(Error::Archive("an index lists another index for the platform".to_owned()));
+                }
+            };
+            (Some((first.digest, first.bytes)), answer.digest, answer.bytes, manifest)
+        }
+    };
     let Manifest { config, layers, .. } = manifest;
     let config_bytes = fetch_config(registry, reference, &config).await?;
     let parsed = ImageConfig::read(&config_bytes)?;
@@ -231,6 +228,11 @@ pub(crate) async fn fetch_documents(
         layers,
         parsed,
     })
+}
+
+fn read_document(reference: &Reference, answer: &berth_registry::ManifestAnswer) -> Result<Document> {
+    Document::read(&answer.bytes, answer.media_type.as_deref())
+        .map_err(|source| Error::Manifest { reference: reference.familiar(), source })
 }
 
 pub(crate) async fn fetch_config(

@@ -72,7 +72,8 @@ impl Client {
     /// A client without credentials.
     pub fn new(config: RegistryConfig) -> Self {
         let config = RwLock::new(Arc::new(config));
-        let shared = Shared { config, tokens: Tokens::default(), plain: Mutex::default(), within: Mutex::default() };
+        let shared =
+            Shared { config, tokens: Tokens::default(), plain: Mutex::default(), within: Mutex::default() };
         Self { shared: Arc::new(shared), credentials: None, teller: None }
     }
 

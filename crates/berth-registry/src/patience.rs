@@ -140,7 +140,12 @@ pub(crate) fn asked(headers: &HeaderMap) -> Option<Duration> {
 
 /// The error for a server whose overload outlasted the patience.
 pub(crate) fn overload(authority: String, status: StatusCode, headers: &HeaderMap, message: String) -> Error {
-    Error::Overload { authority, is_limit: status == StatusCode::TOO_MANY_REQUESTS, message, wait: asked(headers) }
+    Error::Overload {
+        authority,
+        is_limit: status == StatusCode::TOO_MANY_REQUESTS,
+        message,
+        wait: asked(headers),
+    }
 }
 
 /// What whoever meets an overload can do.
@@ -204,7 +209,9 @@ mod tests {
         assert_eq!(asked(&headers("Wed, 21 Oct 2015 07:29:30 GMT", date)), seconds(90));
         assert_eq!(asked(&headers("Wed, 21 Oct 2015 07:00:00 GMT", date)), seconds(0));
         assert_eq!(asked(&headers("Wed, 21 Oct 2015 07:00:00 GMT", "")), seconds(0), "that was long ago");
-        assert!(asked(&headers("Wed, 21 Oct 2122 07:00:00 GMT", "")).is_some_and(|wait| wait.as_secs() > 1 << 30));
+        assert!(
+            asked(&headers("Wed, 21 Oct 2122 07:00:00 GMT", "")).is_some_and(|wait| wait.as_secs() > 1 << 30)
+        );
         assert_eq!(asked(&headers("soon", date)), None);
         assert_eq!(asked(&headers("-3", date)), None);
         assert_eq!(asked(&HeaderMap::new()), None);
@@ -215,7 +222,8 @@ mod tests {
         let busy = StatusCode::SERVICE_UNAVAILABLE;
         let nothing = HeaderMap::new();
         let mut waiting = Waiting::new(Patience::default());
-        let waits: Vec<_> = std::iter::from_fn(|| waiting.next(busy, &nothing)).map(|wait| wait.as_millis()).collect();
+        let waits: Vec<_> =
+            std::iter::from_fn(|| waiting.next(busy, &nothing)).map(|wait| wait.as_millis()).collect();
         assert_eq!(waits, [500, 1000, 2000, 4000, 8000]);
         let mut waiting = Waiting::new(Patience::default());
         assert_eq!(waiting.next(StatusCode::OK, &nothing), None);

@@ -173,10 +173,7 @@ mod tests {
             assert_eq!(split_term(term), Ok(expected), "{term}");
         }
         let error = split_term("https://x/y").unwrap_err();
-        assert_eq!(
-            error,
-            "invalid repository name: repository name (https://x/y) should not have a scheme"
-        );
+        assert_eq!(error, "invalid repository name: repository name (https://x/y) should not have a scheme");
     }
 
     #[test]

@@ -65,7 +65,11 @@ fn identity(directories: &[PathBuf]) -> io::Result<Option<Identity>> {
     for directory in directories {
         for key in files(directory, "key").filter(|key| !key.with_extension("cert").exists()) {
             let certificate = key.with_extension("cert");
-            return Err(missing(format!("missing client certificate {} for key {}", name(&certificate), name(&key))));
+            return Err(missing(format!(
+                "missing client certificate {} for key {}",
+                name(&certificate),
+                name(&key)
+            )));
         }
         for certificate in files(directory, "cert") {
             let key = certificate.with_extension("key");
@@ -112,7 +116,10 @@ mod tests {
         assert!(identity(&directories).unwrap().is_none());
         std::fs::write(folder.path().join("a.cert"), "x").unwrap();
         let error = identity(&directories).unwrap_err().to_string();
-        assert_eq!(error, "missing key a.key for client certificate a.cert. CA certificates must use the extension .crt");
+        assert_eq!(
+            error,
+            "missing key a.key for client certificate a.cert. CA certificates must use the extension .crt"
+        );
         std::fs::rename(folder.path().join("a.cert"), folder.path().join("b.key")).unwrap();
         let error = identity(&directories).unwrap_err().to_string();
         assert_eq!(error, "missing client certificate b.cert for key b.key");

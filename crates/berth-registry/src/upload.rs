@@ -152,8 +152,11 @@ impl Client {
                     attempt += 1;
                 }
                 Err(Error::Overload { authority, is_limit, message, wait }) => {
-                    let status =
-                        if is_limit { StatusCode::TOO_MANY_REQUESTS } else { StatusCode::SERVICE_UNAVAILABLE };
+                    let status = if is_limit {
+                        StatusCode::TOO_MANY_REQUESTS
+                    } else {
+                        StatusCode::SERVICE_UNAVAILABLE
+                    };
                     let Some(pause) = waiting.pause(wait) else {
                         return Err(Error::Overload { authority, is_limit, message, wait });
                     };

@@ -51,7 +51,9 @@ mod tests {
     fn every_figure_is_named() {
         let estimate = PullEstimate { download: 48_200_000, free: 9_000_000_000, ..PullEstimate::default() };
         let text = text(&"debian:12".parse().unwrap(), &estimate);
-        for line in ["Download: 48.2MB of 0B", "Unpacked: more than 0B", "Free:     9GB, of which 0B stay free"] {
+        for line in
+            ["Download: 48.2MB of 0B", "Unpacked: more than 0B", "Free:     9GB, of which 0B stay free"]
+        {
             assert!(text.lines().any(|found| found == line), "{line}: {text}");
         }
     }

@@ -1,5 +1,6 @@
 //! Commands about images.
 
+mod copy;
 mod estimate;
 mod history;
 mod import;
@@ -47,6 +48,7 @@ pub fn group_commands() -> Vec<Command> {
         tag::command(),
         history::command(),
         container::inspect_command_of_images(),
+        copy::command(),
         prune::command(),
     ]
 }
@@ -73,6 +75,7 @@ pub async fn run(context: &Context, name: &str, matches: &ArgMatches) -> Outcome
         "push" => push::run(context, matches).await,
         "load" => load::run(context, matches).await,
         "import" => import::run(context, matches).await,
+        "copy" => copy::run(context, matches).await,
         "prune" => prune::run(context, matches).await,
         "save" => save::run(context, matches).await,
         "rmi" => remove::run(context, matches).await,

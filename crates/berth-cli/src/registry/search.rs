@@ -13,12 +13,8 @@ use crate::format::human::ellipsis;
 use crate::format::template::{self, Column};
 use crate::values::filter;
 
-const COLUMNS: [Column; 4] = [
-    ("Name", "NAME"),
-    ("Description", "DESCRIPTION"),
-    ("StarCount", "STARS"),
-    ("IsOfficial", "OFFICIAL"),
-];
+const COLUMNS: [Column; 4] =
+    [("Name", "NAME"), ("Description", "DESCRIPTION"), ("StarCount", "STARS"), ("IsOfficial", "OFFICIAL")];
 /// Longest description in a table, in characters.
 const WIDTH: usize = 45;
 
@@ -52,7 +48,8 @@ pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
         )));
     }
     // As with Docker's client, what is not above zero is as if nothing was said.
-    let limit = Some(flags::number(matches, "limit")).filter(|limit| *limit > 0).map(|limit| limit.to_string());
+    let limit =
+        Some(flags::number(matches, "limit")).filter(|limit| *limit > 0).map(|limit| limit.to_string());
     let path = Query::new()
         .set("term", term)
         .set_some("limit", limit.as_deref())
@@ -81,7 +78,8 @@ fn server(term: &str) -> &str {
 fn row(result: &SearchResult, whole: bool, json: bool) -> Map<String, Value> {
     // A terminal shows this: what strangers wrote may not steer it.
     let clean = |text: &str| -> String {
-        let spaces = text.chars().map(|letter| if matches!(letter, '\n' | '\r' | '\t') { ' ' } else { letter });
+        let spaces =
+            text.chars().map(|letter| if matches!(letter, '\n' | '\r' | '\t') { ' ' } else { letter });
         spaces.filter(|letter| !letter.is_control()).collect()
     };
     let description = clean(&result.description);

@@ -70,7 +70,9 @@ impl Engine {
         let (domain, term) = berth_registry::split_term(term).map_err(Error::InvalidParameter)?;
         let limit = if limit == 0 { LIMIT } else { limit };
         if limit > MOST {
-            return Err(Error::InvalidParameter(format!("limit {limit} is outside the range of [1, {MOST}]")));
+            return Err(Error::InvalidParameter(format!(
+                "limit {limit} is outside the range of [1, {MOST}]"
+            )));
         }
         let found = self.parts.images.search(domain, term, limit, auth.and_then(credentials)).await;
         let found = found.map_err(super::push::refused)?;

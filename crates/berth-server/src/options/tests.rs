@@ -177,7 +177,8 @@ fn the_file_says_what_flags_say() {
     assert_eq!(settings.labels, ["a=b"]);
     assert_eq!(settings.shutdown_timeout, Duration::from_secs(3));
     let mirror = |of: &str, url: &str| berth_engine::Mirror { of: of.into(), url: url.into() };
-    let mirrors = [mirror("docker.io", "https://m.example/"), mirror("r.example:5000", "http://m.example/p/")];
+    let mirrors =
+        [mirror("docker.io", "https://m.example/"), mirror("r.example:5000", "http://m.example/p/")];
     assert_eq!(settings.registry.mirrors, mirrors);
     assert_eq!((settings.registry.concurrent_downloads, settings.registry.download_attempts), (7, 5));
     assert_eq!((settings.defaults.shm_size, settings.defaults.ipc_mode.as_str()), (1 << 30, "shareable"));

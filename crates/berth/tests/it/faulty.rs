@@ -1,9 +1,12 @@
 //! A server whose every answer the test decides on, down to where it is cut.
 
+use std::collections::HashMap;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+
+use crate::files::{self, Image};
 
 /// A request as it came.
 #[derive(Debug, Clone)]
@@ -160,4 +163,38 @@ fn read(connection: &TcpStream) -> Option<Asked> {
         headers.push((name.to_lowercase(), value.trim().to_owned()));
     }
     Some(Asked { method, path, headers })
+}
+
+/// What a registry with the image `x:y` answers, by path.
+pub fn contents(image: &Image) -> HashMap<String, Reply> {
+    let blobs = image.oci_blobs();
+    let (manifest, rest) = blobs.split_last().unwrap();
+    let mut all: HashMap<String, Reply> = rest
+        .iter()
+        .map(|blob| (format!("/v2/x/blobs/{}", files::digest(blob)), Reply::new(200, blob.clone())))
+        .collect();
+    let reply = Reply::new(200, manifest.clone())
+        .header("Content-Type", "application/vnd.oci.image.manifest.v1+json")
+        .header("Docker-Content-Digest", files::digest(manifest));
+    all.insert(format!("/v2/x/manifests/{}", files::digest(manifest)), reply.clone());
+    all.insert("/v2/x/manifests/y".to_owned(), reply);
+    all
+}
+
+/// The answer of an honest registry, ranges included.
+pub fn honest(contents: &HashMap<String, Reply>, asked: &Asked) -> Reply {
+    if asked.path == "/v2/" {
+        return Reply::new(200, "{}");
+    }
+    let Some(whole) = contents.get(&asked.path) else {
+        return Reply::new(404, r#"{"errors":[{"code":"NAME_UNKNOWN","message":"not here"}]}"#);
+    };
+    let mut reply = whole.clone();
+    let (from, all) = (asked.from(), whole.body.len());
+    if from > 0 && from < all {
+        reply.status = 206;
+        reply.body.drain(..from);
+        reply.headers.push(format!("Content-Range: bytes {from}-{}/{all}", all - 1));
+    }
+    reply
 }

@@ -1,49 +1,15 @@
 //! Registries that want to be asked later.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::daemon::{Client, Daemon};
-use crate::faulty::{Asked, Faulty, Reply};
-use crate::files::{self, Image};
-
-/// What a registry with the image `x:y` answers, by path.
-pub fn contents(image: &Image) -> HashMap<String, Reply> {
-    let blobs = image.oci_blobs();
-    let (manifest, rest) = blobs.split_last().unwrap();
-    let mut all: HashMap<String, Reply> = rest
-        .iter()
-        .map(|blob| (format!("/v2/x/blobs/{}", files::digest(blob)), Reply::new(200, blob.clone())))
-        .collect();
-    let reply = Reply::new(200, manifest.clone())
-        .header("Content-Type", "application/vnd.oci.image.manifest.v1+json")
-        .header("Docker-Content-Digest", files::digest(manifest));
-    all.insert(format!("/v2/x/manifests/{}", files::digest(manifest)), reply.clone());
-    all.insert("/v2/x/manifests/y".to_owned(), reply);
-    all
-}
-
-/// The answer of an honest registry, ranges included.
-pub fn honest(contents: &HashMap<String, Reply>, asked: &Asked) -> Reply {
-    if asked.path == "/v2/" {
-        return Reply::new(200, "{}");
-    }
-    let Some(whole) = contents.get(&asked.path) else {
-        return Reply::new(404, r#"{"errors":[{"code":"NAME_UNKNOWN","message":"not here"}]}"#);
-    };
-    let mut reply = whole.clone();
-    let (from, all) = (asked.from(), whole.body.len());
-    if from > 0 && from < all {
-        reply.status = 206;
-        reply.body.drain(..from);
-        reply.headers.push(format!("Content-Range: bytes {from}-{}/{all}", all - 1));
-    }
-    reply
-}
+use crate::faulty::{Faulty, Reply, contents, honest};
+use crate::files;
 
 fn refusal(status: u16) -> Reply {
-    let body = r#"{"errors":[{"code":"TOOMANYREQUESTS","message":"You have reached your pull rate limit."}]}"#;
+    let body =
+        r#"{"errors":[{"code":"TOOMANYREQUESTS","message":"You have reached your pull rate limit."}]}"#;
     Reply::new(status, body)
 }
 
@@ -64,7 +30,10 @@ fn a_busy_registry_is_asked_again_when_it_says() {
     let date = "Wed, 21 Oct 2015 07:28:00 GMT";
     for (reply, client) in [
         (refusal(429).header("Retry-After", 1), Client::Berth),
-        (refusal(503).header("Date", date).header("Retry-After", "Wed, 21 Oct 2015 07:28:01 GMT"), Client::Docker),
+        (
+            refusal(503).header("Date", date).header("Retry-After", "Wed, 21 Oct 2015 07:28:01 GMT"),
+            Client::Docker,
+        ),
         (refusal(503), Client::Docker),
     ] {
         let registry = busy(1, reply);
@@ -102,7 +71,9 @@ fn a_registry_that_wants_hours_is_not_waited_for_and_the_error_says_what_to_do()
 fn patience_with_a_registry_that_names_no_time_ends() {
     let daemon = Daemon::empty(&[]);
     let registry = busy(usize::MAX, refusal(429));
-    let output = daemon.berth(&["pull", &format!("{}/x:y", registry.address)]).fails(1, "goes on refusing: try again later");
+    let output = daemon
+        .berth(&["pull", &format!("{}/x:y", registry.address)])
+        .fails(1, "goes on refusing: try again later");
     assert_eq!(registry.count("manifests/"), 6, "{output:?}");
     assert!(output.stdout.contains("asking again in 8 s"), "{output:?}");
 }

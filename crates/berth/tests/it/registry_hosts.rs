@@ -4,10 +4,11 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-use crate::daemon::{Client, Daemon};
+use crate::daemon::{Client, Daemon, binary};
 use crate::daemon_tls::Certificates;
+use crate::faulty::{Faulty, Reply};
 use crate::files;
-use crate::output::run;
+use crate::output::{feed, run};
 use crate::registry::Registry;
 
 /// Addresses that no other test has: what is below `/etc` is for all of them.
@@ -134,7 +135,14 @@ fn registries_in_an_insecure_network_may_have_any_certificate_or_no_tls() {
         }
     }
     let outside = format!("{}:5445", v4.replace("10.", "11."));
-    run(Command::new("ip").args(["address", "add", &format!("{}/32", v4.replace("10.", "11.")), "dev", "lo"])).ok();
+    run(Command::new("ip").args([
+        "address",
+        "add",
+        &format!("{}/32", v4.replace("10.", "11.")),
+        "dev",
+        "lo",
+    ]))
+    .ok();
     let _outside = Registry::start_at(daemon.root.path(), &outside, "");
     daemon.berth(&["pull", &format!("{outside}/x:1")]).fails(1, "--insecure-registry");
 }
@@ -160,4 +168,47 @@ fn every_registry_may_have_mirrors() {
     let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
     assert_eq!(shown["IndexConfigs"]["upstream.test:5000"]["Mirrors"][1], "http://127.0.0.1:5000/");
     assert_eq!(shown["IndexConfigs"]["docker.io"]["Mirrors"].as_array().map_or(0, Vec::len), 0);
+}
+
+#[test]
+fn r25_a_realm_in_the_clear_gets_no_credentials_of_a_registry_with_tls() {
+    let (v4, v6) = addresses();
+    let daemon = Daemon::start();
+    add_addresses(&v4, &v6);
+    let realm = Faulty::start(|_| Reply::new(200, r#"{"token": "t"}"#));
+    let (certificates, tls) = certified(&v4, &v6, false);
+    let bundle = certificates.path("ca.pem").display().to_string();
+    let auth = format!(
+        "auth:\n  token:\n    realm: http://{}/token\n    service: s\n    issuer: i\n    rootcertbundle: {bundle}\n",
+        realm.address
+    );
+    let authority = format!("{v4}:5443");
+    let _registry = Registry::start_at(daemon.root.path(), &authority, &format!("{tls}{auth}"));
+    let files = Settings::of(&authority);
+    files.put(&certificates, "ca.pem", "ca.crt");
+    for client in [Client::Berth, Client::Docker] {
+        let login = ["login", "-u", "someone", "--password-stdin", &authority];
+        let output = feed(&mut daemon.client(client, &login), b"secret");
+        output.fails(1, "refused, since it is not encrypted");
+    }
+    daemon.berth(&["pull", &format!("{authority}/x:1")]).fails(1, "refused, since it is not encrypted");
+    assert_eq!(realm.asked().len(), 0, "nothing was sent there");
+}
+
+#[test]
+fn a_registry_by_name_is_in_the_insecure_network_of_its_address() {
+    let (v4, v6) = addresses();
+    let daemon = Daemon::empty(&[]);
+    add_addresses(&v4, &v6);
+    let _registry = Registry::start_at(daemon.root.path(), &format!("{v4}:5445"), "");
+    let hosts = files::write(daemon.root.path(), "hosts", format!("{v4} named.test\n").as_bytes());
+    let archive = files::busybox_archive().display().to_string();
+    let copy = |network: &str| {
+        let mut command = Command::new("unshare");
+        let script = "mount --bind \"$1\" /etc/hosts && exec \"$2\" image copy --insecure-registry \"$3\" \"docker-archive:$4\" named.test:5445/x:1";
+        command.args(["-m", "sh", "-c", script, "sh", &hosts]).arg(binary()).args([network, &archive]);
+        run(&mut command)
+    };
+    copy(&format!("{}/32", v4.replace("10.", "11."))).fails(1, "TLS with registry named.test:5445 failed");
+    copy(&format!("{v4}/32")).ok();
 }

@@ -110,11 +110,20 @@ fn the_api_takes_no_limit_as_the_usual_one() {
     let index = index();
     let term = format!("{}/x", index.address).replace('/', "%2F");
     let (code, found) = api::ask(&daemon, &format!("/images/search?term={term}&limit=0"), None);
-    assert_eq!((code, found[1]["name"].as_str(), &found[1]["is_automated"]), (200, Some("busybox"), &json!(false)));
+    assert_eq!(
+        (code, found[1]["name"].as_str(), &found[1]["is_automated"]),
+        (200, Some("busybox"), &json!(false))
+    );
     assert_eq!(found[2]["description"], "");
-    assert!(index.asked()[0].path.ends_with("&n=25") || index.asked().last().unwrap().path.ends_with("&n=25"));
+    assert!(
+        index.asked()[0].path.ends_with("&n=25") || index.asked().last().unwrap().path.ends_with("&n=25")
+    );
     for path in ["limit=x", "limit=-1", "limit=101", "filters=x"] {
-        assert_eq!(api::refused(&daemon, "GET", &format!("/images/search?term={term}&{path}")).0, 400, "{path}");
+        assert_eq!(
+            api::refused(&daemon, "GET", &format!("/images/search?term={term}&{path}")).0,
+            400,
+            "{path}"
+        );
     }
 }
 
