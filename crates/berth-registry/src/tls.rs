@@ -63,7 +63,7 @@ fn identity(directories: &[PathBuf]) -> io::Result<Option<Identity>> {
     let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let mut found = None;
     for directory in directories {
-        for key in files(directory, "key").filter(|key| !key.with_extension("cert").exists()) {
+        if let Some(key) = files(directory, "key").find(|key| !key.with_extension("cert").exists()) {
             let certificate = key.with_extension("cert");
             return Err(missing(format!(
                 "missing client certificate {} for key {}",
