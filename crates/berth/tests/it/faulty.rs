@@ -91,8 +91,10 @@ impl Reply {
         bytes.extend_from_slice(&self.body);
         bytes.truncate(self.cut.unwrap_or(usize::MAX));
         connection.write_all(&bytes)?;
-        while self.endless {
-            connection.write_all(&self.body)?;
+        if self.endless {
+            loop {
+                connection.write_all(&self.body)?;
+            }
         }
         connection.flush()
     }
