@@ -208,3 +208,61 @@ pub struct CommitResponse {
     #[serde(rename = "Id")]
     pub id: String,
 }
+
+/// An element of `GET /images/search`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SearchResult {
+    /// How many like it.
+    pub star_count: i64,
+    /// Whether the registry vouches for it.
+    pub is_official: bool,
+    /// The repository's name, without the registry's.
+    pub name: String,
+    /// Always false; older clients want it.
+    pub is_automated: bool,
+    /// What its owner says of it.
+    pub description: String,
+}
+
+/// What a pull would bring: Berth's own `GET /images/{name}/estimate`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct PullEstimate {
+    /// Digest of what the reference names.
+    pub digest: String,
+    /// The platform of the image, such as `linux/amd64`.
+    pub platform: String,
+    /// Layers of the image, lowest first.
+    pub layers: Vec<LayerEstimate>,
+    /// Bytes of all layers as they come.
+    pub total: i64,
+    /// Bytes that are to be downloaded.
+    pub download: i64,
+    /// Bytes that the missing layers take on the disk.
+    pub unpacked: i64,
+    /// Whether that is exact; if not, it is at least as much.
+    pub unpacked_is_exact: bool,
+    /// Bytes that must be free for the pull, at the least.
+    pub needed: i64,
+    /// Bytes that are free.
+    pub free: i64,
+    /// Bytes that must stay free.
+    pub keep_free: i64,
+    /// Whether the pull can fit.
+    pub fits: bool,
+}
+
+/// One layer of a pull.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct LayerEstimate {
+    /// Digest of its blob.
+    pub digest: String,
+    /// Bytes of its blob.
+    pub size: i64,
+    /// Bytes that are to be downloaded.
+    pub download: i64,
+    /// Whether it is unpacked already.
+    pub exists: bool,
+}

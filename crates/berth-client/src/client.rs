@@ -147,6 +147,28 @@ impl Client {
         gather(response, path).await
     }
 
+    /// As [`Client::get`], with one more header.
+    pub async fn get_with<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        name: &str,
+        value: &str,
+    ) -> Result<T, Error> {
+        if !lock(&self.version).settled {
+            self.ping().await?;
+        }
+        let operation = format!("GET {path}");
+        let body = Full::new(Bytes::new()).map_err(|never| match never {}).boxed_unsync();
+        let request = self
+            .builder(&Method::GET, path, true)
+            .header(name, value)
+            .body(body)
+            .map_err(|source| Error::Request { operation: operation.clone(), source })?;
+        let response = self.exchange(request, &operation).await?;
+        let bytes = gather(checked(response, &operation).await?, path).await?;
+        decode(&bytes, || operation.clone())
+    }
+
     /// `GET` with an answer that is a stream.
     pub async fn get_stream(&self, path: &str) -> Result<ResponseBody, Error> {
         Ok(ResponseBody {

@@ -1,6 +1,7 @@
 //! Images, as clients list, fetch, name, save and remove them.
 
 mod commit;
+mod estimate;
 mod import;
 mod list;
 mod manifests;
@@ -8,11 +9,12 @@ mod messages;
 mod prune;
 mod push;
 mod save;
+mod search;
 
 use std::sync::Arc;
 
 use berth_api::{auth, image, progress};
-use berth_image::{InUse, Removed, ResolvedImage};
+use berth_image::{InUse, Pulling, Removed, ResolvedImage};
 use berth_oci::{Digest, Platform, Reference};
 use berth_registry::Credentials;
 use berth_storage::Driver;
@@ -51,21 +53,22 @@ impl Engine {
         blocking(move || history(&parts, &name, platform.as_ref())).await
     }
 
-    /// Pulls an image by its reference, such as `debian:12`; errors after the first message are also returned.
+    /// Pulls an image by its reference, such as `debian:12`; with `estimate`, what will be downloaded is told first. Errors after the first message are also returned.
     pub async fn image_pull(
         &self,
         reference: &str,
         platform: Option<&str>,
         auth: Option<auth::AuthConfig>,
+        estimate: bool,
         progress: mpsc::Sender<progress::JsonMessage>,
     ) -> Result<(), Error> {
         let invalid = |error: &dyn std::fmt::Display| Error::InvalidParameter(error.to_string());
         let reference: Reference = reference.parse().map_err(|error| invalid(&error))?;
         let reference = reference.with_default_tag();
         let platform = platform.map(str::parse::<Platform>).transpose().map_err(|error| invalid(&error))?;
-        let credentials = auth.and_then(credentials);
+        let how = Pulling { platform, credentials: auth.and_then(credentials), estimate };
         let (sender, receiver) = mpsc::channel(QUEUE);
-        let pull = self.parts.images.pull(&reference, platform, credentials, sender);
+        let pull = self.parts.images.pull(&reference, how, sender);
         let tell = messages::layers(&reference, receiver, &progress);
         let (pulled, begun) = tokio::join!(pull, tell);
         let pulled = pulled?;

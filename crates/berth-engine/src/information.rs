@@ -17,6 +17,7 @@ use crate::blocking::blocking;
 use crate::defaults::RUNTIMES;
 use crate::engine::Parts;
 use crate::event::EventStream;
+use crate::settings::HUB;
 use crate::{Engine, Error, RegistrySettings, logging, op, system as names};
 use host::Limits;
 pub(crate) use host::{cgroup_problem, memory_bytes};
@@ -186,14 +187,14 @@ fn runtimes() -> BTreeMap<String, Runtime> {
 fn registries(settings: &RegistrySettings) -> RegistryConfig {
     let official = IndexInfo {
         name: "docker.io".into(),
-        mirrors: settings.mirrors.clone(),
+        mirrors: settings.mirrors_of(HUB),
         secure: true,
         official: true,
     };
     let mut config = RegistryConfig {
         insecure_registry_cidrs: LOOPBACK.map(str::to_owned).into(),
         index_configs: BTreeMap::from([("docker.io".to_owned(), official)]),
-        mirrors: settings.mirrors.clone(),
+        mirrors: settings.mirrors_of(HUB),
     };
     for insecure in &settings.insecure {
         if insecure.parse::<ipnet::IpNet>().is_ok() {
@@ -202,6 +203,11 @@ fn registries(settings: &RegistrySettings) -> RegistryConfig {
             let index = IndexInfo { name: insecure.clone(), ..IndexInfo::default() };
             config.index_configs.insert(insecure.clone(), index);
         }
+    }
+    for mirror in settings.mirrors.iter().filter(|mirror| mirror.of != HUB) {
+        let index = IndexInfo { name: mirror.of.clone(), secure: true, ..IndexInfo::default() };
+        let index = config.index_configs.entry(mirror.of.clone()).or_insert(index);
+        index.mirrors.push(mirror.url.clone());
     }
     config
 }

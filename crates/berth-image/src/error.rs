@@ -4,6 +4,8 @@ use std::io;
 
 use berth_oci::{Digest, Platform};
 
+use crate::estimate::human;
+
 /// A result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -90,6 +92,14 @@ pub enum Error {
     /// A manifest or index that cannot be used.
     #[error(transparent)]
     Document(#[from] berth_oci::manifest::DocumentError),
+    /// What a registry gives as a manifest cannot be used.
+    #[error("manifest of {reference} cannot be used: {source}")]
+    Manifest {
+        /// The image.
+        reference: String,
+        /// Why not.
+        source: berth_oci::manifest::DocumentError,
+    },
     /// A configuration that cannot be used.
     #[error(transparent)]
     Config(#[from] berth_oci::config::ConfigError),
@@ -128,6 +138,24 @@ pub enum Error {
         what: String,
         /// The most that is read.
         limit: u64,
+    },
+    /// The image cannot fit onto the disk.
+    #[error(
+        "no space left for {reference}: {} are to be downloaded, and at least {} must be free for that; {} are free, of \
+         which {} must stay free",
+        human(*download), human(*needed), human(*free), human(*keep)
+    )]
+    NoRoom {
+        /// The image.
+        reference: String,
+        /// Bytes to be downloaded.
+        download: u64,
+        /// Bytes that the pull needs at the least.
+        needed: u64,
+        /// Bytes that are free.
+        free: u64,
+        /// Bytes that must stay free.
+        keep: u64,
     },
     /// The archive is no image archive.
     #[error("{0}")]
@@ -188,9 +216,11 @@ impl Error {
             Self::Conflict { .. } | Self::SeveralPlatforms => ErrorKind::Conflict,
             Self::Registry(error) if error.is_not_found() => ErrorKind::NotFound,
             Self::Registry(error) if error.is_denied() => ErrorKind::Denied,
-            Self::Archive(_) | Self::BrokenArchive { .. } | Self::Document(_) | Self::Config(_) => {
-                ErrorKind::Invalid
-            }
+            Self::Archive(_)
+            | Self::BrokenArchive { .. }
+            | Self::Document(_)
+            | Self::Manifest { .. }
+            | Self::Config(_) => ErrorKind::Invalid,
             _ => ErrorKind::System,
         }
     }

@@ -20,7 +20,7 @@ use futures_util::StreamExt as _;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
-use crate::progress::Reporter;
+use crate::progress::{Reporter, telling};
 use crate::pull::blocking;
 use crate::{Error, Images, Progress, Result, origins};
 use documents::Planned;
@@ -108,7 +108,9 @@ impl Images {
         how: &Pushing,
         progress: mpsc::Sender<Progress>,
     ) -> Result<Pushed> {
-        let registry = self.registry(reference.domain(), how.credentials.clone());
+        let registry = telling(&self.registry(reference.domain(), how.credentials.clone()), &progress);
+        // Waits for the registry are told to the end.
+        let _told = progress.clone();
         let mut index = None;
         if how.platform.is_none()
             && let Some(whole) = self.whole(reference).await?

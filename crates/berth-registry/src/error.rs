@@ -83,6 +83,12 @@ pub enum Error {
         /// The registry's words.
         message: String,
     },
+    /// A search failed.
+    #[error("{message}")]
+    Search {
+        /// What the registry answered.
+        message: String,
+    },
     /// What was to be sent could not be read.
     #[error("reading {digest} to send it: {source}")]
     Feed {
@@ -91,11 +97,21 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
-    /// Too many requests.
-    #[error("toomanyrequests: {message}")]
-    TooManyRequests {
+    /// The registry has too much to do, or this client asked for too much; it was waited for.
+    #[error(
+        "{}{message} ({})",
+        if *is_limit { "toomanyrequests: " } else { "unavailable: " },
+        crate::patience::advice(authority, *is_limit, *wait)
+    )]
+    Overload {
+        /// Host and perhaps port of whoever refused.
+        authority: String,
+        /// Whether a limit of this client is reached, and not of the registry.
+        is_limit: bool,
         /// The registry's words.
         message: String,
+        /// How long it wants no more requests, if it says.
+        wait: Option<std::time::Duration>,
     },
     /// Another refusal or failure of the registry.
     #[error("{operation}: registry answered {status}: {message}")]

@@ -279,6 +279,14 @@ impl Storage {
         self.shared.keep_free_bytes
     }
 
+    /// Free bytes of the file system, whoever may take them.
+    ///
+    /// # Errors
+    /// File errors.
+    pub fn free_bytes(&self) -> Result<u64> {
+        self.shared.root.free_bytes()
+    }
+
     /// Waits until everything removed so far is gone from the disk. Blocks.
     pub fn settle(&self) {
         self.housekeeper.settle();

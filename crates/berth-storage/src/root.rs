@@ -110,10 +110,15 @@ impl Root {
 
     /// Fails when less than `keep` bytes are free.
     pub(crate) fn check_space(&self, keep: u64) -> Result<()> {
+        let free = self.free_bytes()?;
+        if free < keep { Err(Error::DiskFull { free, keep }) } else { Ok(()) }
+    }
+
+    /// Free bytes of the file system.
+    pub(crate) fn free_bytes(&self) -> Result<u64> {
         let stat =
             rustix::fs::fstatvfs(&self.fd).map_err(|error| Error::file("examining", &self.path, error))?;
-        let free = stat.f_bavail.saturating_mul(stat.f_frsize);
-        if free < keep { Err(Error::DiskFull { free, keep }) } else { Ok(()) }
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
 
     /// Bytes of the whole file system.

@@ -1,5 +1,7 @@
 //! Commands about images.
 
+mod copy;
+mod estimate;
 mod history;
 mod import;
 mod list;
@@ -48,6 +50,7 @@ pub fn group_commands() -> Vec<Command> {
         tag::command(),
         history::command(),
         container::inspect_command_of_images(),
+        copy::command(),
         prune::command(),
     ]
 }
@@ -74,6 +77,7 @@ pub async fn run(context: &Context, name: &str, matches: &ArgMatches) -> Outcome
         "push" => push::run(context, matches).await,
         "load" => load::run(context, matches).await,
         "import" => import::run(context, matches).await,
+        "copy" => copy::run(context, matches).await,
         "prune" => prune::run(context, matches).await,
         "save" => save::run(context, matches).await,
         "rmi" => remove::run(context, matches).await,

@@ -49,14 +49,15 @@ fn take(screen: &mut Screen, line: &[u8]) -> Outcome {
 }
 
 /// Lines, and on a terminal bars below them.
-struct Screen {
+pub struct Screen {
     to: To,
     bars: Option<MultiProgress>,
     layers: HashMap<String, ProgressBar>,
 }
 
 impl Screen {
-    fn new(to: To) -> Self {
+    /// An empty one.
+    pub fn new(to: To) -> Self {
         let bars = match to {
             To::Stdout if std::io::stdout().is_terminal() => {
                 Some(MultiProgress::with_draw_target(ProgressDrawTarget::stdout()))
@@ -69,7 +70,8 @@ impl Screen {
         Self { to, bars, layers: HashMap::new() }
     }
 
-    fn message(&mut self, message: &JsonMessage) {
+    /// Shows a message.
+    pub fn message(&mut self, message: &JsonMessage) {
         if !message.stream.is_empty() {
             return self.line(message.stream.trim_end_matches('\n'));
         }
@@ -127,7 +129,7 @@ impl Screen {
     }
 
     /// Leaves the bars as they are.
-    fn end(&mut self) {
+    pub fn end(&mut self) {
         for bar in self.layers.values() {
             bar.abandon();
         }

@@ -136,7 +136,7 @@ fn domain(address: &str) -> String {
 }
 
 /// Refusals of a registry, with the statuses that tell clients to ask for other credentials.
-fn refused(error: berth_image::Error) -> Error {
+pub(super) fn refused(error: berth_image::Error) -> Error {
     match error {
         berth_image::Error::Registry(
             berth_registry::Error::Refused { message } | berth_registry::Error::Denied { message, .. },

@@ -158,7 +158,13 @@ pub const OPTIONS: &[Opt] = &[
     works("http-proxy", Text, "URL", "Proxy on the way to registries without TLS"),
     works("https-proxy", Text, "URL", "Proxy on the way to registries with TLS"),
     works("no-proxy", Text, "HOSTS", "Hosts reached without a proxy, separated by commas"),
-    works("registry-mirror", List, "URL", "Asked before Docker Hub (repeatable)").key_is("registry-mirrors"),
+    works(
+        "registry-mirror",
+        List,
+        "[REGISTRY=]URL",
+        "Asked before Docker Hub, or before the registry that is named (repeatable)",
+    )
+    .key_is("registry-mirrors"),
     works(
         "max-concurrent-downloads",
         Number,

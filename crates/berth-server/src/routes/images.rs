@@ -89,10 +89,12 @@ pub async fn create(call: Call) -> Outcome {
     let Some(reference) = reference(&call.query) else { return import::image(call).await };
     let platform = call.query.given("platform").map(str::to_owned);
     let auth = call.registry_auth();
+    // Berth's own: what will be downloaded is told first.
+    let estimate = call.query.flag("estimate");
     let engine = call.engine.clone();
-    progress(
-        |messages| async move { engine.image_pull(&reference, platform.as_deref(), auth, messages).await },
-    )
+    progress(|messages| async move {
+        engine.image_pull(&reference, platform.as_deref(), auth, estimate, messages).await
+    })
     .await
 }
 

@@ -3,7 +3,7 @@
 use berth_api::auth::AuthConfig;
 use berth_api::version::ApiVersion;
 
-use super::{Outcome, images, platforms};
+use super::{Failure, Outcome, images, platforms};
 use crate::answer;
 use crate::call::Call;
 
@@ -29,4 +29,22 @@ pub async fn login(mut call: Call) -> Outcome {
 pub async fn distribution(call: Call, name: &str) -> Outcome {
     let auth = call.registry_auth();
     Ok(answer::ok(&call.engine.distribution(name, auth).await?))
+}
+
+pub async fn search(call: Call) -> Outcome {
+    let invalid = || Failure::invalid("invalid limit specified");
+    let limit = match call.query.given("limit") {
+        None => 0,
+        Some(text) => text.parse::<u32>().map_err(|_| invalid())?,
+    };
+    let filters = call.query.filters()?;
+    let term = call.query.get("term").to_owned();
+    let auth = call.registry_auth();
+    Ok(answer::ok(&call.engine.image_search(&term, limit, &filters, auth).await?))
+}
+
+/// Berth's own: what a pull would bring.
+pub async fn estimate(call: Call, name: &str) -> Outcome {
+    let auth = call.registry_auth();
+    Ok(answer::ok(&call.engine.image_estimate(name, call.query.given("platform"), auth).await?))
 }
