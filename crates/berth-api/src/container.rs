@@ -5,6 +5,7 @@ mod host;
 mod inspect;
 mod lifecycle;
 mod mount;
+mod path_stat;
 mod stats;
 mod summary;
 
@@ -18,6 +19,7 @@ pub use lifecycle::{
     WaitError, WaitResponse,
 };
 pub use mount::{BindOptions, DriverConfig, ImageOptions, Mount, MountPoint, TmpfsOptions, VolumeOptions};
+pub use path_stat::PathStat;
 pub use stats::{
     BlkioEntry, BlkioStats, CpuStats, CpuUsage, MemoryStats, NetworkStats, PidsStats, Stats, StorageStats,
     ThrottlingData,

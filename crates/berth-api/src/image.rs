@@ -5,8 +5,13 @@ pub mod layers;
 use serde::{Deserialize, Serialize};
 
 use crate::container::{GraphDriver, HealthConfig};
+use crate::descriptor::Descriptor;
 use crate::time::Time;
 use crate::{Set, StringMap};
+
+mod manifests;
+
+pub use manifests::{AttestationData, ImageData, ManifestSize, ManifestSummary, UnpackedSize};
 
 /// An element of `GET /images/json`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +35,12 @@ pub struct Summary {
     pub shared_size: i64,
     /// Bytes in all.
     pub size: i64,
+    /// What its name points to; only where manifests are asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub descriptor: Option<Descriptor>,
+    /// Its platforms; only where they are asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub manifests: Option<Vec<ManifestSummary>>,
 }
 
 /// `GET /images/{name}/json`.
@@ -76,6 +87,12 @@ pub struct Inspect {
     pub root_fs: RootFs,
     /// What this engine knows beside the image.
     pub metadata: Metadata,
+    /// What its name points to; only where manifests are asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub descriptor: Option<Descriptor>,
+    /// Its platforms; only where they are asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub manifests: Option<Vec<ManifestSummary>>,
 }
 
 /// The part of an image that configures containers.
@@ -197,4 +214,62 @@ pub struct CommitResponse {
     /// `sha256:…` of the new image.
     #[serde(rename = "Id")]
     pub id: String,
+}
+
+/// An element of `GET /images/search`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SearchResult {
+    /// How many like it.
+    pub star_count: i64,
+    /// Whether the registry vouches for it.
+    pub is_official: bool,
+    /// The repository's name, without the registry's.
+    pub name: String,
+    /// Always false; older clients want it.
+    pub is_automated: bool,
+    /// What its owner says of it.
+    pub description: String,
+}
+
+/// What a pull would bring: Berth's own `GET /images/{name}/estimate`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct PullEstimate {
+    /// Digest of what the reference names.
+    pub digest: String,
+    /// The platform of the image, such as `linux/amd64`.
+    pub platform: String,
+    /// Layers of the image, lowest first.
+    pub layers: Vec<LayerEstimate>,
+    /// Bytes of all layers as they come.
+    pub total: i64,
+    /// Bytes that are to be downloaded.
+    pub download: i64,
+    /// Bytes that the missing layers take on the disk.
+    pub unpacked: i64,
+    /// Whether that is exact; if not, it is at least as much.
+    pub unpacked_is_exact: bool,
+    /// Bytes that must be free for the pull, at the least.
+    pub needed: i64,
+    /// Bytes that are free.
+    pub free: i64,
+    /// Bytes that must stay free.
+    pub keep_free: i64,
+    /// Whether the pull can fit.
+    pub fits: bool,
+}
+
+/// One layer of a pull.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct LayerEstimate {
+    /// Digest of its blob.
+    pub digest: String,
+    /// Bytes of its blob.
+    pub size: i64,
+    /// Bytes that are to be downloaded.
+    pub download: i64,
+    /// Whether it is unpacked already.
+    pub exists: bool,
 }

@@ -145,6 +145,117 @@ pub struct Network {
     /// Endpoints by container ID; in an inspection only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub containers: Option<BTreeMap<String, EndpointResource>>,
+    /// How full it is; in an inspection since 1.52.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<NetworkStatus>,
+    /// Services of a cluster; in a verbose inspection. There are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub services: Option<BTreeMap<String, crate::Empty>>,
+}
+
+/// How full a network is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NetworkStatus {
+    /// Its addresses.
+    #[serde(rename = "IPAM")]
+    pub ipam: IpamStatus,
+}
+
+/// How full a network's subnets are.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct IpamStatus {
+    /// Figures by subnet.
+    pub subnets: BTreeMap<String, SubnetStatus>,
+}
+
+/// How full a subnet is. Numbers saturate.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SubnetStatus {
+    /// Addresses in use or never given out.
+    #[serde(rename = "IPsInUse")]
+    pub ips_in_use: u64,
+    /// Addresses that may still be given out.
+    #[serde(rename = "DynamicIPsAvailable")]
+    pub dynamic_ips_available: u64,
+}
+
+/// `POST /networks/create`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct NetworkCreate {
+    /// Name.
+    pub name: String,
+    /// `bridge` if it is empty.
+    pub driver: String,
+    /// `local` if it is empty.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub scope: String,
+    /// IPv4; on unless it says otherwise. Since 1.48.
+    #[serde(rename = "EnableIPv4", skip_serializing_if = "Option::is_none")]
+    pub enable_ipv4: Option<bool>,
+    /// IPv6.
+    #[serde(rename = "EnableIPv6", skip_serializing_if = "Option::is_none")]
+    pub enable_ipv6: Option<bool>,
+    /// Address management.
+    #[serde(rename = "IPAM", skip_serializing_if = "Option::is_none")]
+    pub ipam: Option<Ipam>,
+    /// No way out.
+    pub internal: bool,
+    /// Swarm only.
+    pub attachable: bool,
+    /// Swarm only.
+    pub ingress: bool,
+    /// Nothing but a configuration for others.
+    pub config_only: bool,
+    /// The network whose configuration this one has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub config_from: Option<ConfigReference>,
+    /// Driver options.
+    pub options: Option<StringMap>,
+    /// Labels.
+    pub labels: Option<StringMap>,
+}
+
+/// What `POST /networks/create` answers.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct NetworkCreated {
+    /// ID of the new network.
+    pub id: String,
+    /// What was ignored.
+    pub warning: String,
+}
+
+/// `POST /networks/{id}/connect`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct NetworkConnect {
+    /// The container.
+    pub container: String,
+    /// Its endpoint.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub endpoint_config: Option<EndpointSettings>,
+}
+
+/// `POST /networks/{id}/disconnect`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct NetworkDisconnect {
+    /// The container.
+    pub container: String,
+    /// Also if the network is gone.
+    pub force: bool,
+}
+
+/// What `POST /networks/prune` answers.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct NetworksPruned {
+    /// Names of the networks that were removed.
+    pub networks_deleted: Option<Vec<String>>,
 }
 
 /// A network that another takes its configuration from.

@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::{CStr, CString};
+use std::os::fd::OwnedFd;
 
-use rustix::fs::{FileType, Stat};
+use rustix::fs::{AtFlags, FileType, Stat};
 
 use crate::Result;
-use crate::overlay::{Found, Opened, Overlay, Place, is_opaque, is_whiteout, join};
+use crate::marks::Marks;
+use crate::overlay::{Found, Opened, Overlay, Place, join};
 
 /// How a path differs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +24,7 @@ pub enum Kind {
 /// Paths without a leading slash, sorted by their parts, so that directories come before what they hold.
 pub type Changes = Vec<(Vec<u8>, Kind)>;
 
-/// Compares `upper` (one layer) with `lower` (all below it). Paths in `hidden`, without a leading slash, and what they
+/// Compares `upper` (one layer, or a whole tree made from those below) with `lower` (all below it). Paths in `hidden`, without a leading slash, and what they
 /// hold, are not looked at. Blocks.
 ///
 /// As Docker does it, a directory counts as modified if its mode or owner differ or something beneath it does, and a
@@ -32,11 +34,44 @@ pub type Changes = Vec<(Vec<u8>, Kind)>;
 /// File errors.
 pub fn changes(upper: &Overlay, lower: &Overlay, hidden: &HashSet<Vec<u8>>) -> Result<Changes> {
     let mut walk = Walk { upper, lower, hidden, found: BTreeMap::new(), pending: Vec::new() };
-    walk.pending.push(Visit { place: upper.root(), below: Some(lower.root()), covered: false });
+    walk.pending.push(Visit {
+        place: upper.root(),
+        below: Some(lower.root()),
+        covered: matches!(upper.marks(), Marks::Whole { .. }),
+    });
     while let Some(visit) = walk.pending.pop() {
         walk.directory(&visit)?;
     }
     Ok(walk.finish())
+}
+
+/// Bytes of the files in `upper` that are not as they are in `lower`, as Docker counts what a container wrote: every
+/// inode once, directories as nothing. Blocks.
+///
+/// # Errors
+/// File errors.
+pub fn written(upper: &Overlay, lower: &Overlay) -> Result<u64> {
+    let mut seen = HashSet::new();
+    let mut total = 0;
+    let mut directory: Option<(Vec<u8>, Option<OwnedFd>)> = None;
+    for (path, _) in changes(upper, lower, &HashSet::new())?.iter().filter(|(_, kind)| *kind != Kind::Deleted)
+    {
+        let (folder, name) = match path.iter().rposition(|byte| *byte == b'/') {
+            Some(slash) => (&path[..slash], &path[slash + 1..]),
+            None => (&b""[..], &path[..]),
+        };
+        if directory.as_ref().is_none_or(|(open, _)| open != folder) {
+            directory = Some((folder.to_vec(), upper.open_top(folder)));
+        }
+        let Some((_, Some(open))) = &directory else { continue };
+        // What vanishes meanwhile is not counted.
+        let Ok(stat) = rustix::fs::statat(open, name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
+        let is_file = FileType::from_raw_mode(stat.st_mode) != FileType::Directory;
+        if is_file && (stat.st_nlink == 1 || seen.insert((stat.st_dev, stat.st_ino))) {
+            total += u64::try_from(stat.st_size).unwrap_or(0);
+        }
+    }
+    Ok(total)
 }
 
 struct Walk<'a> {
@@ -61,7 +96,9 @@ impl Walk<'_> {
     fn directory(&mut self, visit: &Visit) -> Result<()> {
         let (place, below) = (&visit.place, visit.below.as_ref());
         let here = self.upper.enter(place)?;
-        let covered = visit.covered || here.top().map(is_opaque).transpose()? == Some(true);
+        let marks = self.upper.marks();
+        let opaque = here.top().map(|top| marks.is_opaque(top)).transpose()?;
+        let covered = visit.covered || opaque == Some(true);
         let old = below.map(|below| self.lower.enter(below)).transpose()?;
         let mut names = HashSet::new();
         for (name, found) in here.raw_entries()? {
@@ -71,7 +108,7 @@ impl Walk<'_> {
                 continue;
             }
             let before = old.as_ref().map(|old| old.find(&name)).transpose()?.flatten();
-            if is_whiteout(&found.stat) {
+            if marks.is_whiteout(&found.stat) {
                 if before.is_some() {
                     self.note(&path, Kind::Deleted);
                 }
@@ -140,7 +177,7 @@ fn swapped(path: &[u8], from: u8, to: u8) -> Vec<u8> {
 }
 
 /// Whether a name is as it was, as far as that can be told without reading it.
-fn same(new: (&Opened, &Found), old: (&Opened, &Found), name: &CStr) -> Result<bool> {
+pub(crate) fn same(new: (&Opened, &Found), old: (&Opened, &Found), name: &CStr) -> Result<bool> {
     let (a, b) = (&new.1.stat, &old.1.stat);
     let alike = a.st_mode == b.st_mode
         && (a.st_uid, a.st_gid) == (b.st_uid, b.st_gid)

@@ -30,6 +30,18 @@ pub enum Error {
         /// Why it is refused.
         problem: String,
     },
+    /// A file would take the place of a directory, or a directory that of a file. The words are Docker's.
+    #[error("cannot overwrite {old} {name:?} with {new} {directory:?}")]
+    Overwrite {
+        /// What is there.
+        old: &'static str,
+        /// Its name in the archive.
+        name: String,
+        /// What was to be there.
+        new: &'static str,
+        /// The directory that the archive is unpacked to.
+        directory: String,
+    },
     /// A limit on counts or lengths was passed.
     #[error("archive exceeds a limit: {what} is over {limit}")]
     Limit {

@@ -1,16 +1,16 @@
 //! Streaming extraction of one layer's tar into a directory.
 //!
 //! The result is an overlayfs lower layer: whiteouts have become character devices 0:0, opaque directories carry
-//! `trusted.overlay.opaque`. Two things need the layers below and wait for [`fixup`]: the attributes of directories
+//! `trusted.overlay.opaque`; or, where that cannot be, one with other [`Marks`]. Two things need the layers below and wait for [`fixup`]: the attributes of directories
 //! that the archive only implies, and hard links to files of lower layers.
 //!
 //! Paths are walked beneath one descriptor with symbolic links refused by the kernel (`openat2`, `RESOLVE_BENEATH` and
 //! `RESOLVE_NO_SYMLINKS`); last components are created exclusively or opened with `O_NOFOLLOW`.
 
-mod attributes;
+pub(crate) mod attributes;
 mod fixup;
 mod name;
-mod place;
+pub(crate) mod place;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -23,6 +23,8 @@ pub use fixup::fixup;
 use place::Tree;
 
 use crate::format::entry::{Entries, Kind};
+use crate::format::input::Input;
+use crate::marks::Marks;
 use crate::meta::Recorder;
 use crate::{Error, Result};
 
@@ -52,6 +54,8 @@ pub struct Options {
     pub limits: Limits,
     /// Bytes that stay free on the directory's file system; extraction stops before it goes below.
     pub keep_free_bytes: u64,
+    /// What marks removed names and opaque directories.
+    pub marks: Marks,
 }
 
 /// A hard link whose target is no file of its own layer.
@@ -71,6 +75,8 @@ pub struct Fixups {
     pub implied: Vec<Vec<u8>>,
     /// Hard links into lower layers.
     pub links: Vec<DeferredLink>,
+    /// The marks of this layer and of those below.
+    pub marks: Marks,
 }
 
 impl Fixups {
@@ -125,8 +131,8 @@ impl Extractor {
     /// away.
     pub fn layer(self, reader: impl Read) -> Result<Extracted> {
         let limits = self.options.limits;
-        let mut entries = Entries::new(reader, Recorder::new(self.meta)?, limits);
-        let mut tree = Tree::new(self.dir, self.options.keep_free_bytes)?;
+        let mut entries = Entries::new(Input::new(reader), Recorder::new(self.meta)?, limits);
+        let mut tree = Tree::new(self.dir, self.options.keep_free_bytes, self.options.marks)?;
         let (mut count, mut content) = (0, 0u64);
         while let Some(entry) = entries.next()? {
             count += 1;

@@ -4,6 +4,7 @@ use std::io::Read;
 
 use crate::extract::Limits;
 use crate::format::entry::{Entries, Kind};
+use crate::format::input::Input;
 use crate::meta::Recorder;
 use crate::{Error, Result};
 
@@ -38,7 +39,7 @@ impl<R: Read> Files<R> {
     /// # Errors
     /// None that a caller can cause; the signature leaves room for the recorder's.
     pub fn new(reader: R, limits: Limits) -> Result<Self> {
-        let entries = Entries::new(reader, Recorder::new(None)?, limits);
+        let entries = Entries::new(Input::unhashed(reader), Recorder::new(None)?, limits);
         Ok(Self { entries, limits, count: 0, name: Vec::new() })
     }
 
@@ -71,12 +72,12 @@ impl<R: Read> Files<R> {
         Ok(None)
     }
 
-    /// More of the current file's content; empty at its end.
+    /// More of the current file's content, at most `most` bytes; empty at its end.
     ///
     /// # Errors
     /// A stream that fails or ends too early.
-    pub fn data(&mut self) -> Result<&[u8]> {
-        self.entries.data(u64::MAX, &self.name)
+    pub fn data(&mut self, most: usize) -> Result<&[u8]> {
+        self.entries.data(most as u64, &self.name)
     }
 }
 
@@ -104,14 +105,14 @@ mod tests {
         let archive = builder.into_inner().unwrap();
         let mut files = Files::new(archive.as_slice(), Limits::default()).unwrap();
         assert_eq!(files.advance().unwrap(), Some((b"a/b".to_vec(), Item::File { size: 5 })));
-        assert_eq!(files.data().unwrap(), b"hello");
-        assert!(files.data().unwrap().is_empty());
+        assert_eq!(files.data(100).unwrap(), b"hello");
+        assert!(files.data(100).unwrap().is_empty());
         let link = Item::Link { target: b"a/b".to_vec(), symbolic: true };
         assert_eq!(files.advance().unwrap(), Some((b"c".to_vec(), link)));
         assert_eq!(files.advance().unwrap(), None);
         let mut cut = Files::new(&archive[..514], Limits::default()).unwrap();
         cut.advance().unwrap();
-        while let Ok(part) = cut.data() {
+        while let Ok(part) = cut.data(100) {
             assert!(!part.is_empty(), "the end of a cut file is not its end");
         }
     }

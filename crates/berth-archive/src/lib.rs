@@ -9,14 +9,17 @@
 #![forbid(unsafe_code)]
 
 pub mod changes;
+pub mod copy;
 pub mod decompress;
 mod error;
 pub mod extract;
 pub mod files;
 mod format;
+pub mod marks;
 pub mod meta;
 pub mod overlay;
 pub mod pack;
+pub mod replica;
 pub mod tree;
 pub mod waste;
 pub mod writer;

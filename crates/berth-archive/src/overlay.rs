@@ -13,6 +13,7 @@ use std::path::Path;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
+use crate::marks::Marks;
 use crate::{Error, Result};
 
 /// Links followed at most by [`Overlay::resolve`], as in the kernel.
@@ -21,7 +22,7 @@ const LINKS_MAX: usize = 40;
 /// Layers, the top one first.
 #[derive(Debug)]
 pub struct Overlay {
-    layers: Vec<OwnedFd>,
+    layers: Vec<(OwnedFd, Marks)>,
 }
 
 /// A directory of the merged view: its path without a leading slash, and the layers that are seen there.
@@ -35,7 +36,7 @@ pub struct Place {
 /// A directory of the merged view, open.
 #[derive(Debug)]
 pub struct Opened {
-    directories: Vec<(usize, OwnedFd)>,
+    directories: Vec<(usize, OwnedFd, Marks)>,
 }
 
 /// A name in a directory of the merged view.
@@ -56,14 +57,23 @@ impl Found {
 }
 
 impl Overlay {
-    /// Opens layers, the top one first.
+    /// Opens layers with overlayfs's marks, the top one first.
     ///
     /// # Errors
     /// A layer that cannot be opened.
     pub fn open<P: AsRef<Path>>(layers: impl IntoIterator<Item = P>) -> Result<Self> {
+        Self::open_marked(layers.into_iter().map(|path| (path, Marks::Overlay)))
+    }
+
+    /// Opens layers, each with its own kind of marks, the top one first. What is below a whole tree is not looked at.
+    ///
+    /// # Errors
+    /// A layer that cannot be opened.
+    pub fn open_marked<P: AsRef<Path>>(layers: impl IntoIterator<Item = (P, Marks)>) -> Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let open = |path: P| {
+        let open = |(path, marks): (P, Marks)| {
             rustix::fs::open(path.as_ref(), flags, Mode::empty())
+                .map(|layer| (layer, marks))
                 .map_err(|error| Error::file("opening", path.as_ref().as_os_str().as_bytes(), error))
         };
         Ok(Self { layers: layers.into_iter().map(open).collect::<Result<_>>()? })
@@ -72,7 +82,8 @@ impl Overlay {
     /// The root of the merged view.
     #[must_use]
     pub fn root(&self) -> Place {
-        Place { path: Vec::new(), layers: (0..self.layers.len()).collect() }
+        let whole = self.layers.iter().position(|(_, marks)| matches!(marks, Marks::Whole { .. }));
+        Place { path: Vec::new(), layers: (0..whole.map_or(self.layers.len(), |index| index + 1)).collect() }
     }
 
     /// Opens a directory; one that has gone meanwhile is empty.
@@ -82,13 +93,26 @@ impl Overlay {
     pub fn enter(&self, place: &Place) -> Result<Opened> {
         let mut directories = Vec::with_capacity(place.layers.len());
         for &layer in &place.layers {
-            match open_beneath(self.layers[layer].as_fd(), &place.path) {
-                Ok(directory) => directories.push((layer, directory)),
+            let (root, marks) = &self.layers[layer];
+            match open_beneath(root.as_fd(), &place.path) {
+                Ok(directory) => directories.push((layer, directory, *marks)),
                 Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
                 Err(error) => return Err(Error::file("opening", &place.path, error)),
             }
         }
         Ok(Opened { directories })
+    }
+
+    /// The marks of the top layer.
+    #[must_use]
+    pub fn marks(&self) -> Marks {
+        self.layers.first().map_or_else(Marks::default, |(_, marks)| *marks)
+    }
+
+    /// Opens a directory of the top layer, if it has it.
+    pub(crate) fn open_top(&self, path: &[u8]) -> Option<OwnedFd> {
+        let (top, _) = self.layers.first()?;
+        open_beneath(top.as_fd(), path).ok()
     }
 
     /// Where `path` leads in the merged view: symbolic links followed inside it, `..` never above it. What is missing
@@ -132,22 +156,33 @@ impl Overlay {
 }
 
 impl Opened {
+    /// One directory that is no layer: what its names are, they are.
+    pub(crate) fn plain(directory: OwnedFd) -> Self {
+        Self { directories: vec![(0, directory, Marks::Whole { made: None })] }
+    }
+
+    /// What a name of the top layer is, if it is there; the mark of a removed one too.
+    pub(crate) fn examine(&self, name: &CStr) -> Result<Option<Found>> {
+        let Some((_, directory, _)) = self.directories.first() else { return Ok(None) };
+        Ok(examine(directory, name)?.map(|stat| Found { stat, index: 0 }))
+    }
+
     /// All names with what they are, in the order of their bytes.
     ///
     /// # Errors
     /// File errors.
     pub fn entries(&self) -> Result<Vec<(CString, Found)>> {
         let mut names: BTreeMap<CString, Option<Found>> = BTreeMap::new();
-        for (index, (_, directory)) in self.directories.iter().enumerate() {
+        for (index, (_, directory, marks)) in self.directories.iter().enumerate() {
             let failed = |error| Error::file("listing", b"a directory", error);
             for entry in Dir::read_from(directory).map_err(failed)? {
                 let entry = entry.map_err(failed)?;
                 let name = entry.file_name();
-                if name == c"." || name == c".." || names.contains_key(name) {
+                if name == c"." || name == c".." || marks.is_mark(name) || names.contains_key(name) {
                     continue;
                 }
                 if let Some(stat) = examine(directory, name)? {
-                    let found = (!is_whiteout(&stat)).then_some(Found { stat, index });
+                    let found = (!marks.is_whiteout(&stat)).then_some(Found { stat, index });
                     names.insert(name.to_owned(), found);
                 }
             }
@@ -157,14 +192,15 @@ impl Opened {
 
     /// All names of the top layer, marks of removed names among them.
     pub(crate) fn raw_entries(&self) -> Result<Vec<(CString, Found)>> {
-        let Some((_, directory)) = self.directories.first() else { return Ok(Vec::new()) };
+        let Some((_, directory, marks)) = self.directories.first() else { return Ok(Vec::new()) };
         let entries = directory_entries(directory)?.into_iter();
+        let entries = entries.filter(|(name, _)| !marks.is_mark(name));
         Ok(entries.map(|(name, stat)| (name, Found { stat, index: 0 })).collect())
     }
 
     /// The directory in the top layer, if there is one.
     pub(crate) fn top(&self) -> Option<BorrowedFd<'_>> {
-        self.directories.first().map(|(_, directory)| directory.as_fd())
+        self.directories.first().map(|(_, directory, _)| directory.as_fd())
     }
 
     /// What a name is, if it is there.
@@ -172,9 +208,9 @@ impl Opened {
     /// # Errors
     /// File errors.
     pub fn find(&self, name: &CStr) -> Result<Option<Found>> {
-        for (index, (_, directory)) in self.directories.iter().enumerate() {
+        for (index, (_, directory, marks)) in self.directories.iter().enumerate() {
             if let Some(stat) = examine(directory, name)? {
-                return Ok((!is_whiteout(&stat)).then_some(Found { stat, index }));
+                return Ok((!marks.is_whiteout(&stat)).then_some(Found { stat, index }));
             }
         }
         Ok(None)
@@ -189,11 +225,11 @@ impl Opened {
             return Ok(None);
         }
         let mut layers = Vec::new();
-        for (layer, directory) in &self.directories[found.index..] {
+        for (layer, directory, marks) in &self.directories[found.index..] {
             match crate::tree::open_directory(directory.as_fd(), name) {
                 Ok(child) => {
                     layers.push(*layer);
-                    if is_opaque(child.as_fd())? {
+                    if marks.is_opaque(child.as_fd())? {
                         break;
                     }
                 }
@@ -279,21 +315,6 @@ fn examine(directory: &OwnedFd, name: &CStr) -> Result<Option<Stat>> {
         Ok(stat) => Ok(Some(stat)),
         Err(Errno::NOENT) => Ok(None),
         Err(error) => Err(Error::file("examining", name.to_bytes(), error)),
-    }
-}
-
-/// Whether overlayfs takes a file for the mark of a removed name.
-pub(crate) fn is_whiteout(stat: &Stat) -> bool {
-    FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0
-}
-
-/// Whether a directory hides what is below it.
-pub(crate) fn is_opaque(directory: BorrowedFd<'_>) -> Result<bool> {
-    let mut value = [0u8; 8];
-    match rustix::fs::fgetxattr(directory, c"trusted.overlay.opaque", &mut value[..]) {
-        Ok(length) => Ok(value.get(..length) == Some(b"y")),
-        Err(Errno::NODATA | Errno::NOTSUP | Errno::RANGE) => Ok(false),
-        Err(error) => Err(Error::file("reading an attribute of", b"a directory", error)),
     }
 }
 

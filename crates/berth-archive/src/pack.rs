@@ -3,19 +3,16 @@
 //! Entries are POSIX.1-2001 (ustar, with PAX records for what does not fit): directories before what they hold, the
 //! first name of a file before its hard links. Sockets have no form in a tar and are left out, as tar does.
 
-mod attributes;
+pub(crate) mod attributes;
 pub mod layer;
 mod sparse;
 
 use std::collections::HashMap;
 use std::ffi::{CStr, OsStr};
-use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 
-use rustix::fs::{FileType, Mode, OFlags, Stat};
-use rustix::io::Errno;
+use rustix::fs::{FileType, Stat};
 use tar::EntryType;
 
 use crate::format::header::BLOCK;
@@ -56,7 +53,7 @@ fn below(here: &Opened, place: &Place, name: &CStr, found: &Found) -> Result<Opt
     if found.kind() == FileType::Directory { here.below(place, name, found) } else { Ok(None) }
 }
 
-struct Packer<W> {
+pub(crate) struct Packer<W> {
     out: W,
     /// The first name of each file that has several, by device and inode.
     links: HashMap<(u64, u64), Vec<u8>>,
@@ -76,17 +73,23 @@ struct Head {
 }
 
 impl<W: Write> Packer<W> {
-    fn new(out: W, whole: bool) -> Self {
+    pub(crate) fn new(out: W, whole: bool) -> Self {
         Self { out, links: HashMap::new(), buffer: vec![0; BUFFER], whole }
     }
 
     /// Writes the end of the tar.
-    fn finish(mut self) -> Result<()> {
+    pub(crate) fn finish(mut self) -> Result<()> {
         self.write(&[0; 2 * BLOCK])?;
         self.out.flush().map_err(write_failed)
     }
 
-    fn entry(&mut self, here: &Opened, name: &CStr, found: &Found, path: &[u8]) -> Result<()> {
+    /// Writes a directory that has no name in an open one.
+    pub(crate) fn directory(&mut self, stat: &Stat, path: &[u8]) -> Result<()> {
+        let head = Head { kind: EntryType::Directory, link: Vec::new(), size: 0 };
+        self.head(stat, path, &head, &[])
+    }
+
+    pub(crate) fn entry(&mut self, here: &Opened, name: &CStr, found: &Found, path: &[u8]) -> Result<()> {
         let mut head = Head { kind: EntryType::Regular, link: Vec::new(), size: 0 };
         match found.kind() {
             FileType::RegularFile => return self.file(here, name, found, path),
@@ -126,17 +129,11 @@ impl<W: Write> Packer<W> {
                 return self.head(stat, path, &head, &[]);
             }
         }
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let file = match rustix::fs::openat(here.directory(found), name, flags, Mode::empty()) {
-            Ok(file) => File::from(file),
-            Err(Errno::NOENT) => return Ok(()),
-            Err(error) => return Err(Error::file("opening", path, error)),
-        };
-        let stat = rustix::fs::fstat(file.as_fd()).map_err(|error| Error::file("examining", path, error))?;
-        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-            // Something else took its name meanwhile.
+        let opened = crate::tree::open_regular(here.directory(found), name);
+        // Gone, or something else took its name meanwhile.
+        let Some((file, stat)) = opened.map_err(|error| Error::file("opening", path, error))? else {
             return Ok(());
-        }
+        };
         let size = u64::try_from(stat.st_size).unwrap_or(0);
         let attributes = self.attributes(here, name, found)?;
         if self.whole
@@ -300,7 +297,7 @@ mod tests {
     use std::process::Command;
 
     use proptest::prelude::*;
-    use rustix::fs::CWD;
+    use rustix::fs::{CWD, Mode};
 
     use super::*;
 

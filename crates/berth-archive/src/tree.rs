@@ -3,10 +3,11 @@
 
 use std::collections::HashSet;
 use std::ffi::{CStr, CString};
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 
 /// Descriptors held at most on the way down; below that depth directories are moved up first.
@@ -19,6 +20,29 @@ const DEPTH_MAX: usize = 128;
 pub fn open_directory(parent: BorrowedFd<'_>, name: &CStr) -> io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     Ok(rustix::fs::openat(parent, name, flags, Mode::empty())?)
+}
+
+/// Opens a regular file beneath `parent` to read it, with what it is; none if that name is gone or is something else.
+///
+/// Nothing else is opened even for a moment: opening a device may do something to the host (`/dev/watchdog`), and who
+/// changes the tree meanwhile may put one there.
+///
+/// # Errors
+/// As `openat`.
+pub(crate) fn open_regular(parent: BorrowedFd<'_>, name: &CStr) -> io::Result<Option<(File, Stat)>> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let location = match rustix::fs::openat(parent, name, flags, Mode::empty()) {
+        Err(Errno::NOENT) => return Ok(None),
+        other => other?,
+    };
+    if FileType::from_raw_mode(rustix::fs::fstat(&location)?.st_mode) != FileType::RegularFile {
+        return Ok(None);
+    }
+    // The same file, whatever its name stands for by now.
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(rustix::fs::CWD, proc_path(location.as_fd()), flags, Mode::empty())?;
+    let stat = rustix::fs::fstat(&file)?;
+    Ok(Some((file.into(), stat)))
 }
 
 /// Removes `name` beneath `parent`, whatever it is: a file, or a directory with all it holds. Nothing there is success.
@@ -82,6 +106,53 @@ pub fn remove(parent: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
     }
     rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR)?;
     Ok(())
+}
+
+/// Whether `name` beneath `parent`, or anything below it, is where something is mounted, in whatever mount namespace
+/// `parent` belongs to. Nothing there is no.
+///
+/// # Errors
+/// As `openat` and `statx`.
+pub(crate) fn holds_mount(parent: BorrowedFd<'_>, name: &CStr) -> io::Result<bool> {
+    let Some(directory) = examine_mount(parent, name)? else { return Ok(true) };
+    if !directory {
+        return Ok(false);
+    }
+    let mut stack = vec![Dir::read_from(open_directory(parent, name)?)?];
+    while let Some(directory) = stack.last_mut() {
+        let Some(entry) = directory.read() else {
+            stack.pop();
+            continue;
+        };
+        let entry = entry?;
+        let name = entry.file_name();
+        if name == c"." || name == c".." {
+            continue;
+        }
+        let fd = directory.fd()?;
+        match examine_mount(fd, name)? {
+            None => return Ok(true),
+            Some(false) => {}
+            Some(true) => {
+                let child = Dir::read_from(open_directory(fd, name)?)?;
+                stack.push(child);
+            }
+        }
+    }
+    Ok(false)
+}
+
+/// Whether a name is a directory; none if something is mounted there.
+fn examine_mount(parent: BorrowedFd<'_>, name: &CStr) -> io::Result<Option<bool>> {
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+    let stat = match rustix::fs::statx(parent, name, flags, StatxFlags::TYPE) {
+        Err(Errno::NOENT) => return Ok(Some(false)),
+        other => other?,
+    };
+    if stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT) {
+        return Ok(None);
+    }
+    Ok(Some(FileType::from_raw_mode(stat.stx_mode.into()) == FileType::Directory))
 }
 
 /// Opens a directory that is to be emptied. One without permissions is given some first, for callers without the

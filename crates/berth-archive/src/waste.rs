@@ -11,7 +11,8 @@ use std::path::Path;
 
 use rustix::fs::{FileType, Mode, OFlags, Stat};
 
-use crate::overlay::{directory_entries, is_opaque, is_whiteout, join, open_beneath};
+use crate::marks::Marks;
+use crate::overlay::{directory_entries, join, open_beneath};
 use crate::{Error, Result};
 
 /// Files and the bytes in them.
@@ -58,12 +59,16 @@ pub struct Report {
     pub largest: Vec<Wasted>,
 }
 
-/// Looks through the directories of an image's layers, the lowest first; names up to `largest` of the files that are
+/// Looks through the directories of an image's layers with their marks, the lowest first; names up to `largest` of the files that are
 /// wasted. Blocks for as long as there are many files.
 ///
 /// # Errors
 /// File errors.
-pub fn report<P: AsRef<Path>>(layers: impl IntoIterator<Item = P>, largest: usize) -> Result<Report> {
+pub fn report<P: AsRef<Path>>(
+    layers: impl IntoIterator<Item = P>,
+    marks: Marks,
+    largest: usize,
+) -> Result<Report> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let open = |path: P| {
         let path = path.as_ref();
@@ -75,6 +80,7 @@ pub fn report<P: AsRef<Path>>(layers: impl IntoIterator<Item = P>, largest: usiz
     let mut walk = Walk {
         report: Report { layers: vec![Share::default(); roots.len()], largest: Vec::new() },
         roots,
+        marks,
         most: largest,
         links: HashMap::new(),
         pending: vec![Visit { path: Vec::new(), layers: all, hidden_by: None }],
@@ -114,6 +120,7 @@ struct Linked {
 struct Walk {
     roots: Vec<OwnedFd>,
     report: Report,
+    marks: Marks,
     most: usize,
     /// By layer and inode.
     links: HashMap<(usize, u64), Linked>,
@@ -126,12 +133,15 @@ impl Walk {
         for &layer in &visit.layers {
             let directory = open_beneath(self.roots[layer].as_fd(), &visit.path)
                 .map_err(|error| Error::file("opening", &visit.path, error))?;
-            if is_opaque(directory.as_fd())? {
+            if self.marks.is_opaque(directory.as_fd())? {
                 for (name, entry) in std::mem::take(&mut names) {
                     self.hide(&join(&visit.path, name.to_bytes()), entry, layer, true);
                 }
             }
-            for (name, stat) in directory_entries(&directory)? {
+            let marks = self.marks;
+            for (name, stat) in
+                directory_entries(&directory)?.into_iter().filter(|(name, _)| !marks.is_mark(name))
+            {
                 self.name(visit, &mut names, layer, name, stat);
             }
         }
@@ -161,7 +171,7 @@ impl Walk {
         stat: Stat,
     ) {
         let path = || join(&visit.path, name.to_bytes());
-        if is_whiteout(&stat) {
+        if self.marks.is_whiteout(&stat) {
             if let Some(entry) = names.remove(&name) {
                 self.hide(&path(), entry, layer, true);
             }
@@ -306,7 +316,7 @@ mod tests {
         whiteout(&layer(2).join("new"));
         // Of nothing there is nothing to remove.
         whiteout(&layer(2).join("absent"));
-        let report = report((0..3).map(layer), 3).unwrap();
+        let report = report((0..3).map(layer), Marks::Overlay, 3).unwrap();
         let [zero, one, two] = &report.layers[..] else { panic!("{report:?}") };
         assert_eq!((zero.added, zero.changed, zero.removed), (tally(6, 3111), tally(0, 0), tally(0, 0)));
         assert_eq!(zero.wasted, 10 + 100 + 1000 + 2000);
@@ -330,14 +340,14 @@ mod tests {
         rustix::fs::setxattr(layer(1).join("dir"), c"trusted.overlay.opaque", b"y", XattrFlags::empty())
             .unwrap();
         whiteout(&layer(1).join("one"));
-        let first = report((0..2).map(layer), 10).unwrap();
+        let first = report((0..2).map(layer), Marks::Overlay, 10).unwrap();
         assert_eq!(first.layers[0].added, tally(5, 107));
         assert_eq!(first.layers[0].wasted, 7, "the other name still shows");
         assert_eq!(first.layers[1].removed, tally(3, 7));
         whiteout(&layer(1).join("two"));
-        let second = report((0..2).map(layer), 10).unwrap();
+        let second = report((0..2).map(layer), Marks::Overlay, 10).unwrap();
         assert_eq!(second.layers[0].wasted, 107);
         assert_eq!(second.layers[1].removed, tally(4, 107));
-        assert_eq!(report(Vec::<&Path>::new(), 1).unwrap(), Report::default());
+        assert_eq!(report(Vec::<&Path>::new(), Marks::Overlay, 1).unwrap(), Report::default());
     }
 }

@@ -24,7 +24,9 @@ mod help;
 mod image;
 #[cfg(test)]
 mod man;
+mod manifest;
 mod monitor;
+mod network;
 mod on_demand;
 #[cfg(test)]
 mod parity;
@@ -125,6 +127,13 @@ fn command_line() -> clap::Command {
             group("image", "Manages images").defer(|group| group.subcommands(image::group_commands())),
         )
         .subcommand(
+            group("manifest", "Manages manifest lists: one name for the images of several platforms")
+                .defer(|group| group.subcommands(manifest::group_commands())),
+        )
+        .subcommand(
+            group("network", "Manages networks").defer(|group| group.subcommands(network::group_commands())),
+        )
+        .subcommand(
             group("system", "Shows what the daemon is and does")
                 .defer(|group| group.subcommands(system::group_commands())),
         )
@@ -160,6 +169,8 @@ async fn run(arguments: &[OsString], matches: &ArgMatches) -> Outcome {
     match (name, matches.subcommand()) {
         ("container", Some((name, matches))) => container::run_of_group(&context, name, matches).await,
         ("image", Some((name, matches))) => image::run(&context, image::of_group(name), matches).await,
+        ("manifest", Some((name, matches))) => manifest::run(&context, name, matches).await,
+        ("network", Some((name, matches))) => network::run(&context, name, matches).await,
         ("context", Some((name, matches))) => contexts::run(&mut context, name, matches),
         ("system", Some((name, matches))) => system::run(&context, name, matches).await,
         // What clap does not know has its arguments under this name.

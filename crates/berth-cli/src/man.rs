@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use crate::grammar::{self, Found};
 use crate::help;
 
-const GROUPS: [&str; 3] = ["container", "image", "system"];
+const GROUPS: [&str; 5] = ["container", "image", "manifest", "network", "system"];
 
 /// A text as troff takes it literally.
 fn plain(text: &str) -> String {

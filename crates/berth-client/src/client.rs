@@ -126,9 +126,7 @@ impl Client {
             return Err(refusal(status, &body));
         }
         self.settle(&headers);
-        let text = |name: &str| {
-            headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
-        };
+        let text = |name: &str| text(&headers, name);
         Ok(Ping {
             api_version: text("api-version"),
             os_type: text("ostype"),
@@ -149,12 +147,48 @@ impl Client {
         gather(response, path).await
     }
 
+    /// As [`Client::get`], with one more header.
+    pub async fn get_with<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        name: &str,
+        value: &str,
+    ) -> Result<T, Error> {
+        if !lock(&self.version).settled {
+            self.ping().await?;
+        }
+        let operation = format!("GET {path}");
+        let body = Full::new(Bytes::new()).map_err(|never| match never {}).boxed_unsync();
+        let request = self
+            .builder(&Method::GET, path, true)
+            .header(name, value)
+            .body(body)
+            .map_err(|source| Error::Request { operation: operation.clone(), source })?;
+        let response = self.exchange(request, &operation).await?;
+        let bytes = gather(checked(response, &operation).await?, path).await?;
+        decode(&bytes, || operation.clone())
+    }
+
     /// `GET` with an answer that is a stream.
     pub async fn get_stream(&self, path: &str) -> Result<ResponseBody, Error> {
         Ok(ResponseBody {
             operation: format!("GET {path}"),
             response: self.send(Method::GET, path, Payload::Empty).await?,
         })
+    }
+
+    /// `HEAD`: one header of the answer; empty if it has none.
+    pub async fn head(&self, path: &str, header: &str) -> Result<String, Error> {
+        let response = self.send(Method::HEAD, path, Payload::Empty).await?;
+        Ok(text(response.headers(), header))
+    }
+
+    /// `PUT` of a stream; whatever the answer holds is dropped.
+    pub async fn put_stream<S>(&self, path: &str, content_type: &str, body: S) -> Result<(), Error>
+    where
+        S: Stream<Item = io::Result<Bytes>> + Send + 'static,
+    {
+        self.stream(Method::PUT, path, content_type, body).await?.all().await.map(drop)
     }
 
     /// `POST` without a body; whatever the answer holds is dropped.
@@ -213,13 +247,26 @@ impl Client {
     where
         S: Stream<Item = io::Result<Bytes>> + Send + 'static,
     {
-        let operation = format!("POST {path}");
+        self.stream(Method::POST, path, content_type, body).await
+    }
+
+    async fn stream<S>(
+        &self,
+        method: Method,
+        path: &str,
+        content_type: &str,
+        body: S,
+    ) -> Result<ResponseBody, Error>
+    where
+        S: Stream<Item = io::Result<Bytes>> + Send + 'static,
+    {
+        let operation = format!("{method} {path}");
         if !lock(&self.version).settled {
             self.ping().await?;
         }
         let body = StreamBody::new(body.map_ok(Frame::data)).boxed_unsync();
         let request = self
-            .builder(&Method::POST, path, true)
+            .builder(&method, path, true)
             .header(CONTENT_TYPE, content_type)
             .body(body)
             .map_err(|source| Error::Request { operation: operation.clone(), source })?;
@@ -407,6 +454,11 @@ impl ResponseBody {
         self.response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default()
     }
 
+    /// A header of the answer; empty if it has none.
+    pub fn header(&self, name: &str) -> String {
+        text(self.response.headers(), name)
+    }
+
     /// The next bytes; none at the end.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
         loop {
@@ -472,6 +524,10 @@ impl Lines {
             }
         }
     }
+}
+
+fn text(headers: &HeaderMap, name: &str) -> String {
+    headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -32,10 +32,8 @@ impl Engine {
         let parts = Arc::clone(&self.parts);
         blocking(move || {
             let snapshot = parts.storage.snapshots().mounts(container.id())?;
-            let upper = Overlay::open([&snapshot.upper])?;
-            let lower = Overlay::open(&snapshot.lower)?;
-            let merged = Overlay::open([&snapshot.upper].into_iter().chain(&snapshot.lower))?;
-            let hidden = mounted(&merged, &container.definition);
+            let (upper, lower) = (snapshot.written()?, snapshot.image()?);
+            let hidden = mounted(&snapshot.merged()?, &container.definition);
             let found: Vec<Change> =
                 changes::changes(&upper, &lower, &hidden)?.into_iter().map(change).collect();
             Ok(Some(found).filter(|found| !found.is_empty()))
@@ -55,7 +53,7 @@ impl Engine {
         let parts = Arc::clone(&self.parts);
         blocking(move || {
             let snapshot = parts.storage.snapshots().mounts(container.id())?;
-            let layers = Overlay::open([&snapshot.upper].into_iter().chain(&snapshot.lower))?;
+            let layers = snapshot.merged()?;
             let (out, stream) = pieces::channel();
             tokio::task::spawn_blocking(move || export(&parts, &container, &layers, out));
             Ok(stream)

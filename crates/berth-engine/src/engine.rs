@@ -61,6 +61,8 @@ pub(crate) struct Parts {
     pub pruning: AtomicBool,
     /// The same of all unused images.
     pub pruning_images: AtomicBool,
+    /// The same of all unused networks.
+    pub pruning_networks: AtomicBool,
     /// The subnet that was chosen is on the disk.
     pub gateway_kept: AtomicBool,
     /// A task waits for the end of the net process.
@@ -94,6 +96,7 @@ impl Parts {
             closing: AtomicBool::new(false),
             pruning: AtomicBool::new(false),
             pruning_images: AtomicBool::new(false),
+            pruning_networks: AtomicBool::new(false),
             gateway_kept: AtomicBool::new(false),
             net_watched: AtomicBool::new(false),
             storage,

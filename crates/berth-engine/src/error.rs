@@ -35,12 +35,34 @@ pub enum Error {
     /// No image has this name or ID.
     #[error("No such image: {0}")]
     NoSuchImage(String),
+    /// A container has no such file.
+    #[error("Could not find the file {path} in container {container}")]
+    NoSuchFile {
+        /// The path that was asked for.
+        path: String,
+        /// The container, as it was asked for.
+        container: String,
+    },
+    /// A container's files are not as the request has them, in the words of Docker's daemon.
+    #[error("{0}")]
+    Files(String),
     /// No exec instance has this ID.
     #[error("No such exec instance: {0}")]
     NoSuchExec(String),
     /// No network has this name or ID.
     #[error("network {0} not found")]
     NoSuchNetwork(String),
+    /// A container is to leave a network that it is not on.
+    #[error("container {container} is not connected to {}", named(network))]
+    NotConnected {
+        /// The container's ID.
+        container: String,
+        /// The network, with an article if the container does not run.
+        network: String,
+    },
+    /// Something else is not there, in these words.
+    #[error("{0}")]
+    NotFound(String),
     /// The name does not follow the rules for names.
     #[error("Invalid container name ({0}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")]
     InvalidName(String),
@@ -165,8 +187,10 @@ impl Error {
         match self {
             Error::NoSuchContainer(_)
             | Error::NoSuchImage(_)
+            | Error::NoSuchFile { .. }
             | Error::NoSuchExec(_)
-            | Error::NoSuchNetwork(_) => ErrorKind::NotFound,
+            | Error::NoSuchNetwork(_)
+            | Error::NotFound(_) => ErrorKind::NotFound,
             Error::AmbiguousId(_) | Error::InvalidName(_) | Error::InvalidParameter(_) => {
                 ErrorKind::InvalidParameter
             }
@@ -191,8 +215,9 @@ impl Error {
             Error::Start(_)
             | Error::Storage(_)
             | Error::Archive(_)
+            | Error::Files(_)
             | Error::Network(_)
-            | Error::Connect(_)
+            | Error::NotConnected { .. }
             | Error::JoinPid(_)
             | Error::Cgroup(_)
             | Error::Spawner(_)
@@ -200,10 +225,20 @@ impl Error {
             | Error::Io { .. }
             | Error::LogDriver(_)
             | Error::Record { .. } => ErrorKind::System,
+            // Docker blames the engine for what may be there later, such as a port.
+            Error::Connect(error) => match error.kind() {
+                ErrorKind::Unavailable => ErrorKind::System,
+                kind => kind,
+            },
             Error::Update { source, .. } => source.kind(),
             Error::Unwound { first: error, .. } | Error::NewName(error) => error.kind(),
         }
     }
+}
+
+/// A network's name as Docker's two sentences have it.
+fn named(network: &str) -> String {
+    if network.starts_with("the network ") { network.to_owned() } else { format!("network {network}") }
 }
 
 /// An error with its causes.

@@ -66,6 +66,10 @@ pub enum ContainerEvent {
     Top,
     /// Its file system was exported.
     Export,
+    /// Files were copied out of it.
+    ArchivePath,
+    /// Files were copied into it.
+    ExtractToDir,
     /// An image was made of it.
     Commit {
         /// What was said about it.
@@ -128,9 +132,13 @@ pub enum ImageEvent {
     Delete,
 }
 
-/// What happened to an endpoint of a network.
+/// What happened to a network, or to an endpoint of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NetworkEvent {
+    /// It was made.
+    Create,
+    /// It is gone.
+    Destroy,
     /// A container joined.
     Connect,
     /// It left.
@@ -172,6 +180,8 @@ pub enum Event {
         /// Bytes that this freed.
         reclaimed: u64,
     },
+    /// Unused networks were removed together.
+    NetworksPruned,
     /// Of an image.
     Image {
         /// Its ID or the name concerned.
@@ -191,8 +201,8 @@ pub enum Event {
         name: String,
         /// Its driver.
         driver: &'static str,
-        /// The container.
-        container: String,
+        /// The container, of an endpoint's event.
+        container: Option<String>,
         /// What happened.
         event: NetworkEvent,
     },
@@ -215,6 +225,8 @@ impl ContainerEvent {
             ContainerEvent::Destroy => plain("destroy"),
             ContainerEvent::Top => plain("top"),
             ContainerEvent::Export => plain("export"),
+            ContainerEvent::ArchivePath => plain("archive-path"),
+            ContainerEvent::ExtractToDir => plain("extract-to-dir"),
             ContainerEvent::Update => plain("update"),
             ContainerEvent::Health(status) => plain(&format!("health_status: {}", status.as_str())),
             ContainerEvent::Die { code, ran } => {
@@ -272,6 +284,10 @@ impl Event {
                 let attributes = StringMap::from([("reclaimed".into(), reclaimed.to_string())]);
                 ("image", String::new(), "prune".to_owned(), attributes, String::new())
             }
+            Event::NetworksPruned => {
+                let attributes = StringMap::from([("reclaimed".into(), "0".into())]);
+                ("network", String::new(), "prune".to_owned(), attributes, String::new())
+            }
             Event::Image { id, name, labels, event } => {
                 let action = match event {
                     ImageEvent::Pull => "pull",
@@ -290,14 +306,13 @@ impl Event {
             }
             Event::Network { id, name, driver, container, event } => {
                 let action = match event {
+                    NetworkEvent::Create => "create",
+                    NetworkEvent::Destroy => "destroy",
                     NetworkEvent::Connect => "connect",
                     NetworkEvent::Disconnect => "disconnect",
                 };
-                let attributes = StringMap::from([
-                    ("container".into(), container),
-                    ("name".into(), name),
-                    ("type".into(), driver.into()),
-                ]);
+                let mut attributes = StringMap::from([("name".into(), name), ("type".into(), driver.into())]);
+                attributes.extend(container.map(|id| ("container".to_owned(), id)));
                 ("network", id, action.to_owned(), attributes, String::new())
             }
         };
@@ -368,7 +383,13 @@ pub mod tests {
         let attributes = map(&[("debug", "true"), ("name", "host")]);
         assert_eq!(reload, ("daemon".into(), "reload".into(), "D1".into(), attributes));
         let (id, name, container) = ("n1".to_owned(), "host".to_owned(), "c1".to_owned());
-        let joined = Event::Network { id, name, driver: "host", container, event: NetworkEvent::Connect };
+        let joined = Event::Network {
+            id,
+            name,
+            driver: "host",
+            container: Some(container),
+            event: NetworkEvent::Connect,
+        };
         let attributes = map(&[("container", "c1"), ("name", "host"), ("type", "host")]);
         assert_eq!(describe(joined), ("network".into(), "connect".into(), "n1".into(), attributes));
     }

@@ -1,30 +1,33 @@
 //! Images, as clients list, fetch, name, save and remove them.
 
 mod commit;
+mod estimate;
 mod history;
 mod import;
 mod layers;
 pub(crate) mod list;
+mod manifests;
 mod messages;
 mod pattern;
 mod prune;
 mod push;
 mod save;
+mod search;
 pub(crate) mod sharing;
 
 use std::sync::Arc;
 
 use berth_api::{auth, image, progress};
-use berth_image::{InUse, Removal, Removed, ResolvedImage};
+use berth_image::{InUse, Pulling, Removal, Removed, ResolvedImage};
 use berth_oci::{Digest, Platform, Reference};
 use berth_registry::Credentials;
+use berth_storage::Driver;
 use tokio::sync::mpsc;
 
 use crate::blocking::blocking;
 use crate::create::image_defaults;
 use crate::engine::Parts;
 use crate::event::{Event, ImageEvent};
-use crate::inspect::STORAGE_DRIVER;
 use crate::{Engine, Error, op};
 
 pub(crate) use commit::is_left_frozen;
@@ -33,27 +36,33 @@ pub(crate) use commit::is_left_frozen;
 const QUEUE: usize = 64;
 
 impl Engine {
-    /// Everything about an image.
-    pub async fn image_inspect(&self, name: &str) -> Result<image::Inspect, Error> {
+    /// Everything about an image, for a platform if one is given; with `manifests`, all its platforms too.
+    pub async fn image_inspect(
+        &self,
+        name: &str,
+        platform: Option<Platform>,
+        manifests: bool,
+    ) -> Result<image::Inspect, Error> {
         let (parts, name) = (Arc::clone(&self.parts), name.to_owned());
-        blocking(move || inspect(&parts, &name)).await
+        blocking(move || inspect(&parts, &name, platform.as_ref(), manifests)).await
     }
 
-    /// Pulls an image by its reference, such as `debian:12`; errors after the first message are also returned.
+    /// Pulls an image by its reference, such as `debian:12`; with `estimate`, what will be downloaded is told first. Errors after the first message are also returned.
     pub async fn image_pull(
         &self,
         reference: &str,
         platform: Option<&str>,
         auth: Option<auth::AuthConfig>,
+        estimate: bool,
         progress: mpsc::Sender<progress::JsonMessage>,
     ) -> Result<(), Error> {
         let invalid = |error: &dyn std::fmt::Display| Error::InvalidParameter(error.to_string());
         let reference: Reference = reference.parse().map_err(|error| invalid(&error))?;
         let reference = reference.with_default_tag();
         let platform = platform.map(str::parse::<Platform>).transpose().map_err(|error| invalid(&error))?;
-        let credentials = auth.and_then(credentials);
+        let how = Pulling { platform, credentials: auth.and_then(credentials), estimate };
         let (sender, receiver) = mpsc::channel(QUEUE);
-        let pull = self.parts.images.pull(&reference, platform, credentials, sender);
+        let pull = self.parts.images.pull(&reference, how, sender);
         let tell = messages::layers(&reference, receiver, &progress);
         let (pulled, begun) = tokio::join!(pull, tell);
         let pulled = pulled?;
@@ -72,15 +81,16 @@ impl Engine {
         .await
     }
 
-    /// Loads the images of an archive, which is read by a blocking thread.
+    /// Loads the images of an archive, which is read by a blocking thread; only those for `platforms` if any are given.
     pub async fn image_load(
         &self,
         archive: Box<dyn std::io::Read + Send>,
+        platforms: Vec<Platform>,
         progress: mpsc::Sender<progress::JsonMessage>,
     ) -> Result<(), Error> {
         let (sender, receiver) = mpsc::channel(QUEUE);
         let parts = Arc::clone(&self.parts);
-        let load = blocking(move || Ok(parts.images.load(archive, &sender)?));
+        let load = blocking(move || Ok(parts.images.load(archive, &platforms, &sender)?));
         let (loaded, ()) = tokio::join!(load, messages::loading(receiver, &progress));
         for image in loaded? {
             messages::loaded(&image, &progress).await;
@@ -181,15 +191,32 @@ fn removed_items(parts: &Parts, removed: Vec<Removed>) -> Vec<image::DeleteItem>
 
 /// Tags and digests of an image, as people write them.
 fn names(parts: &Parts, id: &Digest) -> Result<(Vec<String>, Vec<String>), Error> {
-    let references = parts.images.references(id)?;
-    let (digests, tags): (Vec<_>, Vec<_>) = references.iter().partition(|name| name.digest().is_some());
-    let familiar = |names: Vec<&Reference>| names.into_iter().map(Reference::familiar).collect();
-    Ok((familiar(tags), familiar(digests)))
+    Ok(familiar(&parts.images.references(id)?))
 }
 
-fn inspect(parts: &Parts, name: &str) -> Result<image::Inspect, Error> {
-    let ResolvedImage { record, config } = parts.images.resolve(name)?;
-    let (repo_tags, repo_digests) = names(parts, &record.id)?;
+/// The same with those of which it is one platform.
+fn all_names(parts: &Parts, id: &Digest) -> Result<(Vec<String>, Vec<String>), Error> {
+    Ok(familiar(&parts.images.covering(id)?))
+}
+
+fn familiar(references: &[Reference]) -> (Vec<String>, Vec<String>) {
+    let (digests, tags): (Vec<_>, Vec<_>) = references.iter().partition(|name| name.digest().is_some());
+    let familiar = |names: Vec<&Reference>| names.into_iter().map(Reference::familiar).collect();
+    (familiar(tags), familiar(digests))
+}
+
+fn inspect(
+    parts: &Parts,
+    name: &str,
+    platform: Option<&Platform>,
+    manifests: bool,
+) -> Result<image::Inspect, Error> {
+    let ResolvedImage { record, config } = parts.images.resolve_for(name, platform)?;
+    let (repo_tags, repo_digests) = all_names(parts, &record.id)?;
+    let (descriptor, manifests) = match manifests {
+        true => manifests::summaries(parts, &record, &manifests::users(parts))?.unzip(),
+        false => (None, None),
+    };
     let diffs: Vec<String> = config.rootfs.diff_ids.iter().map(ToString::to_string).collect();
     Ok(image::Inspect {
         id: record.id.to_string(),
@@ -213,6 +240,8 @@ fn inspect(parts: &Parts, name: &str) -> Result<image::Inspect, Error> {
         metadata: image::Metadata {
             last_tag_time: parts.storage.images().named_at(&record.id)?.map(Into::into).unwrap_or_default(),
         },
+        descriptor,
+        manifests,
     })
 }
 
@@ -225,6 +254,10 @@ fn comment(config: &berth_oci::ImageConfig) -> String {
 }
 
 fn graph_driver(parts: &Parts, chain: Option<&Digest>) -> Result<berth_api::container::GraphDriver, Error> {
+    let name = parts.storage.driver().name().to_owned();
+    if parts.storage.driver() == Driver::Copy {
+        return Ok(berth_api::container::GraphDriver { name, data: None });
+    }
     let mut data = berth_api::StringMap::new();
     if let Some(chain) = chain {
         let paths = parts.storage.layers().paths(chain)?;
@@ -237,7 +270,7 @@ fn graph_driver(parts: &Parts, chain: Option<&Digest>) -> Result<berth_api::cont
             data.insert("LowerDir".into(), lower.join(":"));
         }
     }
-    Ok(berth_api::container::GraphDriver { name: STORAGE_DRIVER.into(), data: Some(data) })
+    Ok(berth_api::container::GraphDriver { name, data: Some(data) })
 }
 
 #[cfg(test)]

@@ -14,12 +14,13 @@ use berth_api::{StringMap, container::Status};
 use jiff::Timestamp;
 
 use crate::blocking::blocking;
+use crate::defaults::RUNTIMES;
 use crate::engine::Parts;
 use crate::event::EventStream;
-use crate::inspect::STORAGE_DRIVER;
+use crate::settings::HUB;
 use crate::{Engine, Error, RegistrySettings, logging, op, system as names};
 use host::Limits;
-pub(crate) use host::memory_bytes;
+pub(crate) use host::{cgroup_problem, memory_bytes};
 
 /// The version of all of Berth.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -103,8 +104,8 @@ fn info(parts: &Parts) -> Result<system::Info, Error> {
     let mut info = system::Info {
         id: parts.installation.clone(),
         images: i64::try_from(parts.storage.images().list()?.len()).unwrap_or(i64::MAX),
-        driver: STORAGE_DRIVER.into(),
-        driver_status: host::storage_status(&settings.data_root),
+        driver: parts.storage.driver().name().into(),
+        driver_status: host::storage_status(parts.storage.driver(), &settings.data_root),
         plugins: plugins(&settings.authorization_plugins),
         ipv4_forwarding: host::forwards_ipv4(),
         debug: settings.debug,
@@ -142,8 +143,14 @@ fn info(parts: &Parts) -> Result<system::Info, Error> {
         ..system::Info::default()
     };
     limits.describe(&mut info);
+    let storage = parts.storage.overlay_problem().map(|problem| {
+        let root = settings.data_root.display();
+        format!("WARNING: overlayfs cannot work in {root} ({problem}): each container is a whole copy of its image")
+    });
+    let cgroups = host::cgroup_problem().map(|problem| format!("WARNING: {problem}"));
+    let host = info.warnings.take().unwrap_or_default();
     let warnings: Vec<String> =
-        settings.warnings.iter().cloned().chain(info.warnings.take().unwrap_or_default()).collect();
+        settings.warnings.iter().cloned().chain(storage).chain(cgroups).chain(host).collect();
     info.warnings = Some(warnings).filter(|warnings| !warnings.is_empty());
     count(parts, &mut info);
     Ok(info)
@@ -174,20 +181,20 @@ fn runtimes() -> BTreeMap<String, Runtime> {
     // Absent only where /proc is.
     let program = std::env::current_exe().map_or_else(|_| "berth".into(), |path| path.display().to_string());
     let runtime = Runtime { path: program, runtime_args: Some(vec!["runtime".into()]), status: None };
-    BTreeMap::from([("berth".to_owned(), runtime)])
+    RUNTIMES.into_iter().map(|name| (name.to_owned(), runtime.clone())).collect()
 }
 
 fn registries(settings: &RegistrySettings) -> RegistryConfig {
     let official = IndexInfo {
         name: "docker.io".into(),
-        mirrors: settings.mirrors.clone(),
+        mirrors: settings.mirrors_of(HUB),
         secure: true,
         official: true,
     };
     let mut config = RegistryConfig {
         insecure_registry_cidrs: LOOPBACK.map(str::to_owned).into(),
         index_configs: BTreeMap::from([("docker.io".to_owned(), official)]),
-        mirrors: settings.mirrors.clone(),
+        mirrors: settings.mirrors_of(HUB),
     };
     for insecure in &settings.insecure {
         if insecure.parse::<ipnet::IpNet>().is_ok() {
@@ -196,6 +203,11 @@ fn registries(settings: &RegistrySettings) -> RegistryConfig {
             let index = IndexInfo { name: insecure.clone(), ..IndexInfo::default() };
             config.index_configs.insert(insecure.clone(), index);
         }
+    }
+    for mirror in settings.mirrors.iter().filter(|mirror| mirror.of != HUB) {
+        let index = IndexInfo { name: mirror.of.clone(), secure: true, ..IndexInfo::default() };
+        let index = config.index_configs.entry(mirror.of.clone()).or_insert(index);
+        index.mirrors.push(mirror.url.clone());
     }
     config
 }

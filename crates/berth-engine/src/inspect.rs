@@ -12,9 +12,6 @@ use crate::create::{Definition, NetworkPlan};
 use crate::engine::Parts;
 use crate::{Engine, Error, logging, networks};
 
-/// The storage driver's name, which clients know.
-pub(crate) const STORAGE_DRIVER: &str = "overlay2";
-
 impl Engine {
     /// Everything about a container; with `size`, also the size of its writable layer.
     pub async fn inspect(&self, name: &str, size: bool) -> Result<Inspect, Error> {
@@ -53,7 +50,7 @@ fn inspect(parts: &Parts, container: &Container, size: bool) -> Result<Inspect, 
         },
         name: format!("/{}", kept.name),
         restart_count: i64::from(kept.restarts),
-        driver: STORAGE_DRIVER.into(),
+        driver: parts.storage.driver().name().into(),
         platform: "linux".into(),
         mount_label: String::new(),
         process_label: String::new(),
@@ -71,31 +68,34 @@ fn inspect(parts: &Parts, container: &Container, size: bool) -> Result<Inspect, 
 
 fn network_settings(definition: &Definition, kept: &Kept) -> NetworkSettings {
     let running = kept.state.running();
-    let endpoint = kept.state.endpoint();
     let own = running.filter(|_| !matches!(definition.network, NetworkPlan::Container(_)));
     NetworkSettings {
         sandbox_id: own.map(|_| networks::sandbox_id(&definition.id)).unwrap_or_default(),
         sandbox_key: own.map(|running| format!("/proc/{}/ns/net", running.pid)).unwrap_or_default(),
         ports: match running {
-            Some(_) if definition.network == NetworkPlan::Bridge => networks::port_map(definition, endpoint),
+            Some(_) if definition.network.has_endpoints() => {
+                networks::port_map(definition, kept.state.endpoints())
+            }
             _ => Default::default(),
         },
-        networks: networks::endpoints(definition, &kept.name, endpoint, running.is_some()),
+        networks: networks::endpoints(definition, kept),
     }
 }
 
 /// The container's layers. What is mounted from them is seen in its own mount namespace alone, so there is no
-/// directory of the merged view.
+/// directory of the merged view. As with Docker, there is nothing to tell of a whole copy.
 fn graph_driver(parts: &Parts, definition: &Definition) -> GraphDriver {
+    let name = parts.storage.driver().name().to_owned();
     let mut data = StringMap::from([("ID".to_owned(), definition.id.clone())]);
     // A container that is being removed may have no layers any more.
     if let Ok(snapshot) = parts.storage.snapshots().mounts(&definition.id) {
+        let Some(work) = snapshot.work else { return GraphDriver { name, data: None } };
         let lower: Vec<_> = snapshot.lower.iter().map(|path| path.display().to_string()).collect();
         data.insert("LowerDir".into(), lower.join(":"));
         data.insert("UpperDir".into(), snapshot.upper.display().to_string());
-        data.insert("WorkDir".into(), snapshot.work.display().to_string());
+        data.insert("WorkDir".into(), work.display().to_string());
     }
-    GraphDriver { name: STORAGE_DRIVER.into(), data: Some(data) }
+    GraphDriver { name, data: Some(data) }
 }
 
 /// Bytes that a container wrote, and bytes of its whole file system. Blocks.
@@ -184,7 +184,7 @@ mod tests {
             pid: 7,
             started_at: jiff::Timestamp::UNIX_EPOCH,
             paused: false,
-            endpoint: None,
+            endpoints: vec![],
             oom_killed: false,
         });
         let shown = network_settings(&definition, &kept);

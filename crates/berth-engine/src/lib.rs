@@ -12,6 +12,7 @@ mod container;
 mod content;
 mod create;
 mod defaults;
+mod descriptors;
 mod engine;
 mod error;
 mod event;
@@ -35,7 +36,7 @@ mod spec;
 mod system;
 mod usage;
 
-pub use berth_registry::{Proxies, without_credentials};
+pub use berth_registry::{Mirror, Proxies, without_credentials};
 pub use defaults::{ContainerDefaults, SeccompDefault, has_unified_cgroups};
 pub use engine::Engine;
 pub use error::{Error, ErrorKind};

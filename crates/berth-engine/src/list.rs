@@ -58,7 +58,6 @@ fn summary(
 ) -> Result<Summary, Error> {
     let definition = &container.definition;
     let running = kept.state.running();
-    let endpoint = kept.state.endpoint();
     let (size_rw, size_root_fs) = if size { inspect::sizes(parts, definition)? } else { (None, None) };
     Ok(Summary {
         id: definition.id.clone(),
@@ -69,8 +68,8 @@ fn summary(
         command: command(&definition.path, &definition.args),
         created: definition.created.as_second(),
         ports: match running {
-            Some(_) if networks::plan_name(&definition.network) == Some("bridge") => {
-                networks::port_summaries(definition, endpoint)
+            Some(_) if definition.network.has_endpoints() => {
+                networks::port_summaries(definition, kept.state.endpoints())
             }
             _ => Vec::new(),
         },
@@ -83,9 +82,7 @@ fn summary(
             network_mode: definition.host.network_mode.clone(),
             annotations: definition.host.annotations.clone(),
         },
-        network_settings: SummaryNetworks {
-            networks: networks::endpoints(definition, &kept.name, endpoint, running.is_some()),
-        },
+        network_settings: SummaryNetworks { networks: networks::endpoints(definition, kept) },
         mounts: inspect::mount_points(parts, definition),
         health: Some(SummaryHealth {
             status: kept.health.as_deref().map_or("none", |health| health.status.as_str()).into(),

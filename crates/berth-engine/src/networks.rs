@@ -1,25 +1,24 @@
-//! Networks, as clients see them: the three that always exist.
+//! Networks, as clients see them.
+
+pub mod change;
+pub mod connect;
+pub mod list;
 
 use std::collections::BTreeMap;
 
+use crate::Error;
+use crate::container::Kept;
+use crate::create::Definition;
+use crate::create::ports;
+use crate::engine::Parts;
+use crate::network::attachment::Attachment;
+use crate::network::bridge::BridgeOptions;
+use crate::network::object::{Driver, Object, PREDEFINED, Subnet};
 use berth_api::StringMap;
-use berth_api::filter::Filters;
-use berth_api::network::{
-    EndpointResource, EndpointSettings, Ipam, IpamConfig, Network, PortBinding, PortMap, PortSummary,
-};
+use berth_api::network::{EndpointSettings, PortBinding, PortMap, PortSummary};
 use berth_network::{Endpoint, PortMapping};
 use berth_oci::Digest;
 use ipnet::IpNet;
-
-use crate::container::Container;
-use crate::create::ports;
-use crate::create::{Definition, NetworkPlan};
-use crate::engine::Parts;
-use crate::{Engine, Error};
-
-/// Names and drivers of the networks, as Docker has them.
-const NETWORKS: [(&str, &str); 3] = [("bridge", "bridge"), ("host", "host"), ("none", "null")];
-const KNOWN_FILTERS: [&str; 7] = ["dangling", "driver", "id", "label", "name", "scope", "type"];
 
 /// The ID of a network: made from its name, and so the same on every host and after every start.
 pub(crate) fn network_id(name: &str) -> String {
@@ -41,52 +40,69 @@ pub(crate) fn mac_text(mac: [u8; 6]) -> String {
     mac.map(|byte| format!("{byte:02x}")).join(":")
 }
 
-/// The networks of a container with its endpoint, which it has while it runs.
-pub(crate) fn endpoints(
-    definition: &Definition,
-    name: &str,
-    endpoint: Option<&Endpoint>,
-    running: bool,
-) -> BTreeMap<String, EndpointSettings> {
-    let network = match definition.network {
-        NetworkPlan::Bridge => "bridge",
-        NetworkPlan::Host => "host",
-        NetworkPlan::None => "none",
-        NetworkPlan::Container(_) => return BTreeMap::new(),
-    };
-    let mut settings = EndpointSettings::default();
-    if running {
-        settings.network_id = network_id(network);
-        settings.endpoint_id = endpoint_id(network, &definition.id);
-        if network == "bridge" {
-            settings.dns_names = Some(vec![name.to_owned(), short(&definition.id).to_owned()]);
-        }
+/// The networks that a container is on whenever it runs.
+pub(crate) fn attachments(definition: &Definition, kept: &Kept) -> Vec<Attachment> {
+    match &kept.attachments {
+        Some(changed) => changed.clone(),
+        None => definition.attachments(),
     }
-    if let Some(endpoint) = endpoint {
-        settings.mac_address = mac_text(endpoint.mac);
-        for address in &endpoint.addresses {
-            match address {
-                IpNet::V4(v4) => {
-                    settings.ip_address = v4.addr().to_string();
-                    settings.ip_prefix_len = i64::from(v4.prefix_len());
-                }
-                IpNet::V6(v6) => {
-                    settings.global_ipv6_address = v6.addr().to_string();
-                    settings.global_ipv6_prefix_len = i64::from(v6.prefix_len());
-                }
-            }
-        }
-        for gateway in &endpoint.gateways {
-            let field = if gateway.is_ipv4() { &mut settings.gateway } else { &mut settings.ipv6_gateway };
-            *field = gateway.to_string();
-        }
-    }
-    BTreeMap::from([(network.to_owned(), settings)])
 }
 
-/// An ID as Docker shortens it.
-fn short(id: &str) -> &str {
-    id.get(..12).unwrap_or(id)
+/// The networks of a container with its endpoints, which it has while it runs.
+pub(crate) fn endpoints(definition: &Definition, kept: &Kept) -> BTreeMap<String, EndpointSettings> {
+    let running = kept.state.running().is_some();
+    let held = kept.state.endpoints();
+    let shown = attachments(definition, kept).into_iter().map(|attachment| {
+        let predefined = PREDEFINED.contains(&attachment.name.as_str());
+        let endpoint = held.iter().find(|endpoint| is_of(endpoint, &attachment));
+        let mut settings = attachment.settings.clone();
+        if !predefined {
+            settings.network_id.clone_from(&attachment.id);
+        }
+        if running {
+            let network = if predefined { network_id(&attachment.name) } else { attachment.id.clone() };
+            settings.endpoint_id = endpoint_id(&attachment.name, &definition.id);
+            settings.network_id = network;
+            settings.dns_names = attachment.names(&kept.name, &definition.id, &definition.config.hostname);
+        }
+        if let Some(endpoint) = endpoint {
+            operational(&mut settings, endpoint);
+        }
+        (attachment.name, settings)
+    });
+    shown.collect()
+}
+
+/// Whether an endpoint is what came of an attachment.
+pub(crate) fn is_of(endpoint: &Endpoint, attachment: &Attachment) -> bool {
+    match endpoint.network_name.as_str() {
+        // A record that is older than networks.
+        "" => attachment.name == "bridge",
+        name => name == attachment.name,
+    }
+}
+
+/// What came of what was asked for.
+fn operational(settings: &mut EndpointSettings, endpoint: &Endpoint) {
+    settings.mac_address = mac_text(endpoint.mac);
+    for address in &endpoint.addresses {
+        match address {
+            IpNet::V4(v4) if settings.ip_address.is_empty() => {
+                settings.ip_address = v4.addr().to_string();
+                settings.ip_prefix_len = i64::from(v4.prefix_len());
+            }
+            IpNet::V6(v6) if settings.global_ipv6_address.is_empty() => {
+                settings.global_ipv6_address = v6.addr().to_string();
+                settings.global_ipv6_prefix_len = i64::from(v6.prefix_len());
+            }
+            // Link-local ones, which were asked for.
+            IpNet::V4(_) | IpNet::V6(_) => {}
+        }
+    }
+    for gateway in &endpoint.gateways {
+        let field = if gateway.is_ipv4() { &mut settings.gateway } else { &mut settings.ipv6_gateway };
+        *field = gateway.to_string();
+    }
 }
 
 fn port_key(mapping: &PortMapping) -> String {
@@ -94,12 +110,12 @@ fn port_key(mapping: &PortMapping) -> String {
 }
 
 /// Exposed and published ports of a running container, as `inspect` shows them.
-pub(crate) fn port_map(definition: &Definition, endpoint: Option<&Endpoint>) -> PortMap {
+pub(crate) fn port_map(definition: &Definition, endpoints: &[Endpoint]) -> PortMap {
     let mut map = PortMap::new();
     for port in ports::exposed(&definition.config).unwrap_or_default() {
         map.insert(port.to_string(), None);
     }
-    for mapping in endpoint.iter().flat_map(|endpoint| &endpoint.ports) {
+    for mapping in endpoints.iter().flat_map(|endpoint| &endpoint.ports) {
         let binding = PortBinding {
             host_ip: mapping.host_address.to_string(),
             host_port: mapping.host_port.to_string(),
@@ -110,8 +126,8 @@ pub(crate) fn port_map(definition: &Definition, endpoint: Option<&Endpoint>) -> 
 }
 
 /// Exposed and published ports of a running container, as `ps` shows them.
-pub(crate) fn port_summaries(definition: &Definition, endpoint: Option<&Endpoint>) -> Vec<PortSummary> {
-    let published = endpoint.map(|endpoint| endpoint.ports.as_slice()).unwrap_or_default();
+pub(crate) fn port_summaries(definition: &Definition, endpoints: &[Endpoint]) -> Vec<PortSummary> {
+    let published: Vec<&PortMapping> = endpoints.iter().flat_map(|endpoint| &endpoint.ports).collect();
     let mut found: Vec<PortSummary> = published
         .iter()
         .map(|mapping| PortSummary {
@@ -122,7 +138,7 @@ pub(crate) fn port_summaries(definition: &Definition, endpoint: Option<&Endpoint
         })
         .collect();
     for port in ports::exposed(&definition.config).unwrap_or_default() {
-        let same = |m: &PortMapping| m.container_port == port.port && m.protocol == port.protocol;
+        let same = |m: &&PortMapping| m.container_port == port.port && m.protocol == port.protocol;
         if !published.iter().any(same) {
             found.push(PortSummary {
                 private_port: port.port,
@@ -135,108 +151,76 @@ pub(crate) fn port_summaries(definition: &Definition, endpoint: Option<&Endpoint
     found
 }
 
-impl Engine {
-    /// Networks.
-    #[expect(clippy::unused_async, reason = "one of the operations, which are async")]
-    pub async fn network_list(&self, filters: Filters) -> Result<Vec<Network>, Error> {
-        if let Some(name) = filters.names().find(|name| !KNOWN_FILTERS.contains(name)) {
-            return Err(Error::InvalidParameter(format!("invalid filter '{name}'")));
-        }
-        let containers = self.parts.containers.all();
-        let networks = NETWORKS.iter().filter(|(name, driver)| {
-            let used = || containers.iter().any(|c| plan_name(&c.definition.network) == Some(*name));
-            passes(&filters, name, driver, used)
+impl Parts {
+    /// The networks that always exist.
+    fn predefined(&self) -> [Object; 3] {
+        let object = |name: &str, driver: Driver| Object {
+            id: network_id(name),
+            name: name.to_owned(),
+            created: self.since,
+            driver,
+            ipv4: true,
+            ipv6: false,
+            internal: false,
+            attachable: false,
+            config_only: false,
+            config_from: None,
+            labels: StringMap::new(),
+            options: StringMap::new(),
+            ipam_options: None,
+            subnets: Vec::new(),
+        };
+        let mut bridge = object("bridge", Driver::Bridge(BridgeOptions::default()));
+        bridge.options = bridge_options(self);
+        bridge.subnets = self.networks.gateway().map_or_else(Vec::new, |gateway| {
+            vec![Subnet {
+                net: IpNet::V4(gateway.trunc()),
+                range: None,
+                gateway: Some(gateway.addr().into()),
+                auxiliary: BTreeMap::new(),
+            }]
         });
-        Ok(networks.map(|(name, driver)| describe(&self.parts, name, driver)).collect())
+        [bridge, object("host", Driver::Host), object("none", Driver::Null)]
     }
 
-    /// Everything about a network, by its name or ID.
-    #[expect(clippy::unused_async, reason = "one of the operations, which are async")]
-    pub async fn network_inspect(&self, name: &str) -> Result<Network, Error> {
-        let exact = NETWORKS.iter().find(|(known, _)| *known == name || network_id(known) == name);
-        let found = match exact {
-            Some(found) => found,
-            None => by_prefix(name)?,
-        };
-        let mut network = describe(&self.parts, found.0, found.1);
-        let running = |container: &Container| -> Option<(String, EndpointResource)> {
-            let state = container.state();
-            state.running()?;
-            if plan_name(&container.definition.network) != Some(found.0) {
-                return None;
-            }
-            Some((container.id().to_owned(), resource(found.0, container, state.endpoint())))
-        };
-        let containers = self.parts.containers.all();
-        network.containers = Some(containers.iter().filter_map(|container| running(container)).collect());
-        Ok(network)
+    /// All networks, those that always exist first, the others in the order of their creation.
+    pub(crate) fn all_networks(&self) -> Vec<Object> {
+        let mut made = self.networks.objects();
+        made.sort_by(|a, b| (a.created, &a.id).cmp(&(b.created, &b.id)));
+        self.predefined().into_iter().chain(made).collect()
+    }
+
+    /// A network by its ID, its name, or the beginning of its ID.
+    pub(crate) fn find_network(&self, term: &str) -> Result<Object, Error> {
+        find(self.all_networks(), term)
+    }
+
+    /// The network of an attachment, if it is there: by its ID, or by its name if one of that ID is gone.
+    pub(crate) fn network_of(&self, attachment: &Attachment) -> Option<Object> {
+        if let Some(segment) = self.networks.segment(&attachment.id) {
+            return Some(segment.object.clone());
+        }
+        self.all_networks().into_iter().find(|object| object.name == attachment.name)
     }
 }
 
-fn by_prefix(prefix: &str) -> Result<&'static (&'static str, &'static str), Error> {
-    let mut matches =
-        NETWORKS.iter().filter(|(name, _)| !prefix.is_empty() && network_id(name).starts_with(prefix));
+fn find(networks: Vec<Object>, term: &str) -> Result<Object, Error> {
+    let exact = networks.iter().position(|object| object.id == term);
+    let exact = exact.or_else(|| networks.iter().position(|object| object.name == term));
+    if let Some(index) = exact {
+        return networks.into_iter().nth(index).ok_or_else(|| Error::NoSuchNetwork(term.to_owned()));
+    }
+    let mut matches = networks.into_iter().filter(|object| !term.is_empty() && object.id.starts_with(term));
     match (matches.next(), matches.next()) {
         (Some(found), None) => Ok(found),
-        (None, _) => Err(Error::NoSuchNetwork(prefix.to_owned())),
-        _ => Err(Error::InvalidParameter(format!(
-            "network {prefix} is ambiguous (several found based on ID prefix)"
-        ))),
+        (None, _) => Err(Error::NoSuchNetwork(term.to_owned())),
+        (Some(_), Some(_)) => {
+            let count = matches.count() + 2;
+            Err(Error::InvalidParameter(format!(
+                "network {term} is ambiguous ({count} matches found based on ID prefix)"
+            )))
+        }
     }
-}
-
-/// The name of the network that a container joins.
-pub(crate) fn plan_name(plan: &NetworkPlan) -> Option<&'static str> {
-    match plan {
-        NetworkPlan::Bridge => Some("bridge"),
-        NetworkPlan::Host => Some("host"),
-        NetworkPlan::None => Some("none"),
-        NetworkPlan::Container(_) => None,
-    }
-}
-
-/// Name and driver of the network that a container joins.
-pub(crate) fn plan_network(plan: &NetworkPlan) -> Option<(&'static str, &'static str)> {
-    let name = plan_name(plan)?;
-    NETWORKS.into_iter().find(|(known, _)| *known == name)
-}
-
-fn resource(network: &str, container: &Container, endpoint: Option<&Endpoint>) -> EndpointResource {
-    let addresses = endpoint.map(|endpoint| endpoint.addresses.as_slice()).unwrap_or_default();
-    let text = |wanted: fn(&IpNet) -> bool| {
-        addresses.iter().copied().find(wanted).map(|address| address.to_string()).unwrap_or_default()
-    };
-    EndpointResource {
-        name: container.name(),
-        endpoint_id: endpoint_id(network, container.id()),
-        mac_address: endpoint.map(|endpoint| mac_text(endpoint.mac)).unwrap_or_default(),
-        ipv4_address: text(|address| matches!(address, IpNet::V4(_))),
-        ipv6_address: text(|address| matches!(address, IpNet::V6(_))),
-    }
-}
-
-fn describe(parts: &Parts, name: &str, driver: &str) -> Network {
-    let mut network = Network {
-        name: name.to_owned(),
-        id: network_id(name),
-        created: parts.since.into(),
-        scope: "local".into(),
-        driver: driver.to_owned(),
-        enable_ipv4: true,
-        ipam: Ipam { driver: "default".into(), ..Ipam::default() },
-        ..Network::default()
-    };
-    if name == "bridge" {
-        network.options = bridge_options(parts);
-        network.ipam.config = Some(parts.networks.gateway().map_or_else(Vec::new, |gateway| {
-            vec![IpamConfig {
-                subnet: gateway.trunc().to_string(),
-                gateway: gateway.addr().to_string(),
-                ..IpamConfig::default()
-            }]
-        }));
-    }
-    network
 }
 
 /// Docker's names for what is true of the default bridge.
@@ -253,25 +237,32 @@ fn bridge_options(parts: &Parts) -> StringMap {
     pairs.map(|(key, value)| (key.to_owned(), value)).into()
 }
 
-/// Whether a network satisfies Docker's filters; `used` tells whether a container has joined it.
-fn passes(filters: &Filters, name: &str, driver: &str, used: impl Fn() -> bool) -> bool {
-    let any = |filter: &str, matches: &dyn Fn(&str) -> bool| {
-        !filters.has(filter) || filters.get(filter).any(matches)
-    };
-    let id = network_id(name);
-    any("name", &|wanted| name.contains(wanted))
-        && any("id", &|wanted| id.starts_with(wanted))
-        && any("driver", &|wanted| driver == wanted)
-        && any("scope", &|wanted| wanted == "local")
-        && any("type", &|wanted| wanted == "builtin")
-        // The networks that always exist never dangle, and carry no labels.
-        && any("dangling", &|wanted| matches!(wanted, "false" | "0") && used())
-        && !filters.has("label")
+/// A network as the tests of its neighbours want it.
+#[cfg(test)]
+pub(crate) fn example(name: &str, driver: Driver) -> Object {
+    Object {
+        id: network_id(name),
+        name: name.to_owned(),
+        created: jiff::Timestamp::UNIX_EPOCH,
+        driver,
+        ipv4: true,
+        ipv6: false,
+        internal: false,
+        attachable: false,
+        config_only: false,
+        config_from: None,
+        labels: StringMap::new(),
+        options: StringMap::new(),
+        ipam_options: None,
+        subnets: Vec::new(),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::container::state::{Running, State};
+    use crate::create::NetworkPlan;
     use berth_network::Protocol;
 
     fn endpoint() -> Endpoint {
@@ -287,6 +278,7 @@ mod tests {
                 host_port: 8080,
                 container_port: 80,
             }],
+            ..Endpoint::default()
         }
     }
 
@@ -297,10 +289,23 @@ mod tests {
         definition
     }
 
+    fn running(endpoints: Vec<Endpoint>) -> Kept {
+        let mut kept = Kept::new("web".into());
+        let running = Running {
+            pid: 7,
+            started_at: jiff::Timestamp::UNIX_EPOCH,
+            paused: false,
+            endpoints,
+            oom_killed: false,
+        };
+        kept.state = State::Running(running);
+        kept
+    }
+
     #[test]
     fn an_endpoint_is_shown_as_docker_shows_it() {
         let definition = exposing(&[]);
-        let shown = endpoints(&definition, "web", Some(&endpoint()), true);
+        let shown = super::endpoints(&definition, &running(vec![endpoint()]));
         let bridge = &shown["bridge"];
         assert_eq!((bridge.ip_address.as_str(), bridge.ip_prefix_len), ("172.17.0.2", 16));
         assert_eq!(
@@ -308,18 +313,31 @@ mod tests {
             ("172.17.0.1", "02:42:ac:11:00:02")
         );
         assert_eq!(bridge.network_id, network_id("bridge"));
-        assert_eq!(bridge.dns_names.as_deref().unwrap()[0], "web");
-        let stopped = endpoints(&definition, "web", None, false);
+        assert_eq!(bridge.dns_names, None);
+        let stopped = super::endpoints(&definition, &Kept::new("web".into()));
         assert_eq!(stopped["bridge"], EndpointSettings::default());
+    }
+
+    #[test]
+    fn networks_of_users_have_names() {
+        let mut definition = exposing(&[]);
+        definition.network = NetworkPlan::Named("mine".into());
+        definition.attachments = vec![Attachment::new("mine", "abc", EndpointSettings::default())];
+        let own = Endpoint { network: "abc".into(), network_name: "mine".into(), ..endpoint() };
+        let shown = super::endpoints(&definition, &running(vec![own]));
+        assert_eq!(shown["mine"].network_id, "abc");
+        assert_eq!(shown["mine"].dns_names.as_deref().unwrap()[0], "web");
+        assert_eq!(shown["mine"].ip_address, "172.17.0.2");
     }
 
     #[test]
     fn published_ports_have_bindings_and_exposed_ones_none() {
         let definition = exposing(&["80/tcp", "53/udp"]);
-        let map = port_map(&definition, Some(&endpoint()));
+        let held = [endpoint()];
+        let map = port_map(&definition, &held);
         assert_eq!(map["80/tcp"].as_ref().unwrap()[0].host_port, "8080");
         assert_eq!(map["53/udp"], None);
-        let list = port_summaries(&definition, Some(&endpoint()));
+        let list = port_summaries(&definition, &held);
         assert_eq!(list.len(), 2);
         assert_eq!((list[0].private_port, list[0].public_port), (53, None));
         assert_eq!(
@@ -329,24 +347,10 @@ mod tests {
     }
 
     #[test]
-    fn filters_select_networks() {
-        let count = |text: &str| {
-            let filters = Filters::parse(text).unwrap();
-            NETWORKS.iter().filter(|(name, driver)| passes(&filters, name, driver, || true)).count()
-        };
-        assert_eq!(count(""), 3);
-        assert_eq!(count(r#"{"name":["br"]}"#), 1);
-        assert_eq!(count(r#"{"driver":["null","host"]}"#), 2);
-        assert_eq!(count(r#"{"type":["custom"]}"#), 0);
-        assert_eq!(count(r#"{"dangling":["true"]}"#), 0);
-        assert_eq!(count(r#"{"label":["a"]}"#), 0);
-        assert_eq!(count(&format!(r#"{{"id":["{}"]}}"#, &network_id("host")[..6])), 1);
-    }
-
-    #[test]
     fn networks_are_found_by_the_beginning_of_their_id() {
-        assert_eq!(by_prefix(&network_id("none")[..8]).unwrap().0, "none");
-        assert_eq!(by_prefix("nothing").unwrap_err().to_string(), "network nothing not found");
-        assert!(by_prefix("").is_err());
+        let all = || vec![example("host", Driver::Host), example("none", Driver::Null)];
+        assert_eq!(find(all(), &network_id("none")[..8]).unwrap().name, "none");
+        assert_eq!(find(all(), "nothing").unwrap_err().to_string(), "network nothing not found");
+        assert!(find(all(), "").is_err());
     }
 }

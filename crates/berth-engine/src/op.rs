@@ -3,10 +3,12 @@
 //! Wire types end here: [`CreateContainer::parse`] and its like turn them into closed values once, and refuse what makes no
 //! sense in Docker's words.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use berth_api::container::{Config, HostConfig, UpdateRequest};
 use berth_api::filter::Filters;
+use berth_api::network::EndpointSettings;
 use berth_oci::{Platform, Reference};
 use jiff::Timestamp;
 
@@ -23,6 +25,8 @@ pub struct CreateContainer {
     pub config: Config,
     /// What the host gives it.
     pub host_config: HostConfig,
+    /// What it is to have on networks, by what the user called them.
+    pub endpoints: BTreeMap<String, EndpointSettings>,
     /// Whether what is mounted below a read-only bind stays writable, as clients before 1.44 expect.
     pub read_only_top: bool,
 }
@@ -144,6 +148,8 @@ pub struct ImageList {
     pub filters: Filters,
     /// How many bytes each shares with others.
     pub shared_size: bool,
+    /// All that their names point to: platforms, and notes about them.
+    pub manifests: bool,
 }
 
 /// How an image is removed.
@@ -225,6 +231,17 @@ pub struct Commit {
     pub config: Option<Config>,
     /// Instructions that change this.
     pub changes: Vec<String>,
+}
+
+/// Unpacks an archive into a directory of a container.
+#[derive(Debug, Clone, Default)]
+pub struct Extract {
+    /// The directory.
+    pub path: String,
+    /// Whether the files are to belong to the container's user, if it has one, instead of whom the archive names.
+    pub own: bool,
+    /// Whether a file may take the place of a directory, and a directory that of a file.
+    pub replace: bool,
 }
 
 /// Makes an image of an archive of files.

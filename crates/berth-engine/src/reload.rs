@@ -63,7 +63,7 @@ impl Settings {
             ("max-concurrent-downloads", registry.concurrent_downloads.to_string()),
             ("max-concurrent-uploads", registry.concurrent_uploads.to_string()),
             ("max-download-attempts", registry.download_attempts.to_string()),
-            ("registry-mirrors", list(&registry.mirrors)),
+            ("registry-mirrors", list(&registry.mirror_texts())),
             ("runtimes", "berth:".to_owned()),
             ("shutdown-timeout", seconds.to_string()),
         ]

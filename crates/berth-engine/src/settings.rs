@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use berth_image::PullLimits;
-use berth_registry::{Proxies, RegistryConfig};
+use berth_registry::{Mirror, Proxies, RegistryConfig};
 use ipnet::Ipv4Net;
 
 use crate::ContainerDefaults;
@@ -36,6 +36,8 @@ pub struct Settings {
     pub blob_cache_bytes: Option<u64>,
     /// Bytes that a container may write that has no limit of its own; `None` for any number.
     pub storage_limit: Option<u64>,
+    /// How writable layers are kept, by Docker's name; `None` is overlayfs wherever it works.
+    pub storage_driver: Option<String>,
     /// Parent of containers' cgroups below each hierarchy: `/berth`, and `/docker` under Docker's name.
     pub cgroup_parent: String,
     /// Where files of the Container Device Interface lie; the last directory outranks the others.
@@ -67,6 +69,7 @@ impl Settings {
             keep_free_bytes: None,
             blob_cache_bytes: None,
             storage_limit: None,
+            storage_driver: None,
             cgroup_parent: "/berth".into(),
             cdi_dirs: vec!["/etc/cdi".into(), "/var/run/cdi".into()],
             labels: Vec::new(),
@@ -125,8 +128,8 @@ impl Default for LogDefaults {
 pub struct RegistrySettings {
     /// Hosts (`host[:port]`) or networks that may be reached without TLS or with any certificate.
     pub insecure: Vec<String>,
-    /// Addresses that are asked before Docker Hub, each with a slash at its end.
-    pub mirrors: Vec<String>,
+    /// What is asked before a registry itself; addresses end in a slash.
+    pub mirrors: Vec<Mirror>,
     /// Proxies on the way to registries.
     pub proxies: Proxies,
     /// Layers of one image that are fetched at the same time.
@@ -136,6 +139,9 @@ pub struct RegistrySettings {
     /// Attempts to fetch a layer.
     pub download_attempts: usize,
 }
+
+/// The registry whose mirrors need not say whose they are.
+pub(crate) const HUB: &str = "docker.io";
 
 impl Default for RegistrySettings {
     fn default() -> Self {
@@ -151,6 +157,21 @@ impl Default for RegistrySettings {
 }
 
 impl RegistrySettings {
+    /// The addresses of the mirrors of one registry.
+    pub(crate) fn mirrors_of(&self, registry: &str) -> Vec<String> {
+        let found = self.mirrors.iter().filter(|mirror| mirror.of == registry);
+        found.map(|mirror| mirror.url.clone()).collect()
+    }
+
+    /// The mirrors as they are set: those of Docker Hub by their addresses alone.
+    pub(crate) fn mirror_texts(&self) -> Vec<String> {
+        let text = |mirror: &Mirror| match mirror.of.as_str() {
+            HUB => mirror.url.clone(),
+            registry => format!("{registry}={}", mirror.url),
+        };
+        self.mirrors.iter().map(text).collect()
+    }
+
     pub(crate) fn client_config(&self) -> RegistryConfig {
         RegistryConfig {
             insecure: self.insecure.clone(),

@@ -9,7 +9,7 @@ use berth_storage::{ImageRecord, Layer, Lease, Source, Storage, Tag};
 use jiff::Timestamp;
 
 use crate::unpack::Unpacked;
-use crate::{Error, Result};
+use crate::{Error, Result, variants};
 
 /// The layers of an image, lowest first: those that are stored already, and those to be brought.
 #[derive(Debug)]
@@ -71,7 +71,8 @@ pub(crate) fn place(storage: &Storage, plan: &Plan, layers: Vec<Unpacked>, lease
     Ok(())
 }
 
-/// Records the image, whose documents and layers are stored and held.
+/// Records the image, whose documents and layers are stored and held. Names of an index lead to its image for this
+/// machine if that is kept, and to the one that came last otherwise.
 pub(crate) fn record(
     storage: &Storage,
     id: &Digest,
@@ -93,5 +94,16 @@ pub(crate) fn record(
         parent: plan.parent.clone(),
         labels: Some(config.config.labels.clone()),
     };
-    Ok(storage.images().put(&record, sources, names)?)
+    let images = storage.images();
+    let Some(index) = sources.iter().find_map(|source| source.index.as_ref()) else {
+        return Ok(images.put(&record, sources, names)?);
+    };
+    let holder = variants::holder(storage, index, (id, &config.platform()))?;
+    let (own, other): (Vec<Tag>, Vec<Tag>) =
+        names.iter().cloned().partition(|name| holder == *id || name.target != *index);
+    images.put(&record, sources, &own)?;
+    for name in &other {
+        images.tag(&holder, name)?;
+    }
+    Ok(images.prefer(index, &holder)?)
 }

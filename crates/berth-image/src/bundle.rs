@@ -1,7 +1,10 @@
-//! The files of an image archive, in one unnamed file on the data root's disk.
+//! The files of an image archive: layers as they are unpacked on the way, and the rest in one unnamed file on the data
+//! root's disk.
 //!
-//! Manifests come after what they describe, and a stream cannot go back. An unnamed file leaves nothing behind, however
-//! the load ends.
+//! Manifests come after what they describe, and a stream cannot go back. Neither an unnamed file nor a layer that is
+//! being unpacked leaves anything behind, however the load ends.
+
+mod early;
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -13,8 +16,12 @@ use berth_archive::decompress;
 use berth_archive::extract::Limits;
 use berth_archive::files::{Files, Item};
 use berth_storage::Storage;
+use tokio::sync::mpsc;
 
-use crate::{Error, Result};
+use crate::progress::Reporter;
+use crate::{Error, Progress, Result};
+use early::Content;
+pub(crate) use early::Early;
 
 /// Bounds of an archive of images; layers are files in it, whose content has bounds of its own.
 const LIMITS: Limits =
@@ -28,8 +35,18 @@ const LINKS: usize = 8;
 #[derive(Debug)]
 pub(crate) struct Bundle {
     file: Arc<File>,
-    parts: HashMap<String, (u64, u64)>,
+    parts: HashMap<String, Place>,
+    layers: Vec<Option<Early>>,
     links: HashMap<String, String>,
+}
+
+/// Where a file is.
+#[derive(Debug, Clone, Copy)]
+enum Place {
+    /// In the unnamed file.
+    Kept { offset: u64, size: u64 },
+    /// Among the layers.
+    Unpacked(usize),
 }
 
 /// One file of the archive, as a reader.
@@ -42,32 +59,27 @@ pub(crate) struct Part {
 
 impl Bundle {
     /// Reads an archive, compressed or not, to its end. Blocks.
-    pub fn read(storage: &Storage, archive: impl Read) -> Result<Self> {
+    pub fn read(storage: &Storage, archive: impl Read, progress: &mpsc::Sender<Progress>) -> Result<Self> {
         let broken = |source| Error::BrokenArchive { source };
-        let file = tempfile::tempfile_in(storage.root())
-            .map_err(|source| Error::io("making a temporary file on the data root", source))?;
-        let mut out = BufWriter::with_capacity(256 << 10, &file);
         let mut files = Files::new(decompress::reader(archive).map_err(broken)?, LIMITS).map_err(broken)?;
-        let (mut parts, mut links) = (HashMap::new(), HashMap::new());
-        let (mut offset, mut checked) = (0u64, 0u64);
-        storage.check_space()?;
+        let mut kept = Kept::new(storage)?;
+        let (mut parts, mut links, mut layers) = (HashMap::new(), HashMap::new(), Vec::new());
         while let Some((name, item)) = files.advance().map_err(broken)? {
             let name = normal("", &String::from_utf8_lossy(&name));
             match item {
                 Item::File { size } => {
-                    parts.insert(name, (offset, size));
-                    loop {
-                        let data = files.data().map_err(broken)?;
-                        if data.is_empty() {
-                            break;
-                        }
-                        out.write_all(data).map_err(|source| Error::io("copying the archive", source))?;
-                        offset += data.len() as u64;
-                        if offset - checked >= CHECK_EVERY {
-                            checked = offset;
-                            storage.check_space()?;
-                        }
-                    }
+                    let start = beginning(&mut files).map_err(broken)?;
+                    let place = if layers.len() < early::MOST && early::may_be_layer(&name, &start) {
+                        let reporter = Reporter::new(early::label(&name), progress.clone());
+                        let start = io::Cursor::new(start);
+                        let (files, hasher, done, failure) = (&mut files, None, 0, None);
+                        let content = Content { files, start, hasher, done, size, reporter, failure };
+                        layers.push(Some(early::unpack(storage, &name, content)?));
+                        Place::Unpacked(layers.len() - 1)
+                    } else {
+                        kept.copy(&start, &mut files)?
+                    };
+                    parts.insert(name, place);
                 }
                 Item::Link { target, symbolic } => {
                     let directory =
@@ -77,9 +89,7 @@ impl Bundle {
                 }
             }
         }
-        out.flush().map_err(|source| Error::io("copying the archive", source))?;
-        drop(out);
-        Ok(Self { file: Arc::new(file), parts, links })
+        Ok(Self { file: Arc::new(kept.finish()?), parts, layers, links })
     }
 
     /// Whether there is such a file.
@@ -89,9 +99,13 @@ impl Bundle {
 
     /// A file's content.
     pub fn open(&self, name: &str) -> Result<Part> {
-        let (offset, left) =
-            self.find(name).ok_or_else(|| Error::Archive(format!("the archive has no file {name:?}")))?;
-        Ok(Part { file: Arc::clone(&self.file), offset, left })
+        match self.find(name) {
+            Some(Place::Kept { offset, size }) => {
+                Ok(Part { file: Arc::clone(&self.file), offset, left: size })
+            }
+            Some(Place::Unpacked(_)) => Err(Error::Archive(format!("{name} in the archive is a layer"))),
+            None => Err(Error::Archive(format!("the archive has no file {name:?}"))),
+        }
     }
 
     /// A short file, in memory.
@@ -105,7 +119,33 @@ impl Bundle {
         Ok(bytes)
     }
 
-    fn find(&self, name: &str) -> Option<(u64, u64)> {
+    /// Says that an image will ask for a layer, once for each of its layers that is this file.
+    pub fn expect(&mut self, name: &str) {
+        if let Some(Place::Unpacked(index)) = self.find(name)
+            && let Some(layer) = self.layers[index].as_mut()
+        {
+            layer.uses += 1;
+        }
+    }
+
+    /// A layer that was unpacked while the archive was read; none for a file that is still to be unpacked. The last of
+    /// those who were expected gets the layer itself, the others a copy. Blocks.
+    pub fn take(&mut self, storage: &Storage, name: &str) -> Result<Option<Early>> {
+        let Some(Place::Unpacked(index)) = self.find(name) else { return Ok(None) };
+        let Some(layer) = self.layers[index].as_mut() else {
+            return Err(Error::Archive(format!("{name} in the archive was not expected so often")));
+        };
+        layer.uses = layer.uses.saturating_sub(1);
+        if layer.uses > 0
+            && let Some(unpacked) = layer.copy(storage)?
+        {
+            let (blob, size) = (layer.blob.clone(), layer.size);
+            return Ok(Some(Early { outcome: Ok(unpacked), blob, size, uses: 0 }));
+        }
+        Ok(self.layers[index].take())
+    }
+
+    fn find(&self, name: &str) -> Option<Place> {
         let mut name = normal("", name);
         for _ in 0..LINKS {
             if let Some(&part) = self.parts.get(&name) {
@@ -114,6 +154,63 @@ impl Bundle {
             name.clone_from(self.links.get(&name)?);
         }
         None
+    }
+}
+
+/// The beginning of the current file.
+fn beginning<R: Read>(files: &mut Files<R>) -> Result<Vec<u8>, berth_archive::Error> {
+    let mut start = Vec::with_capacity(early::HEADER);
+    while start.len() < early::HEADER {
+        let data = files.data(early::HEADER - start.len())?;
+        if data.is_empty() {
+            break;
+        }
+        start.extend_from_slice(data);
+    }
+    Ok(start)
+}
+
+/// The unnamed file while it is written.
+struct Kept<'a> {
+    storage: &'a Storage,
+    out: BufWriter<File>,
+    offset: u64,
+    checked: u64,
+}
+
+impl<'a> Kept<'a> {
+    fn new(storage: &'a Storage) -> Result<Self> {
+        let file = tempfile::tempfile_in(storage.root())
+            .map_err(|source| Error::io("making a temporary file on the data root", source))?;
+        storage.check_space()?;
+        Ok(Self { storage, out: BufWriter::with_capacity(256 << 10, file), offset: 0, checked: 0 })
+    }
+
+    /// Appends the current file, whose beginning has been read.
+    fn copy<R: Read>(&mut self, start: &[u8], files: &mut Files<R>) -> Result<Place> {
+        let offset = self.offset;
+        self.write(start)?;
+        loop {
+            let data = files.data(usize::MAX).map_err(|source| Error::BrokenArchive { source })?;
+            if data.is_empty() {
+                return Ok(Place::Kept { offset, size: self.offset - offset });
+            }
+            self.write(data)?;
+        }
+    }
+
+    fn write(&mut self, data: &[u8]) -> Result<()> {
+        self.out.write_all(data).map_err(|source| Error::io("copying the archive", source))?;
+        self.offset += data.len() as u64;
+        if self.offset - self.checked >= CHECK_EVERY {
+            self.checked = self.offset;
+            self.storage.check_space()?;
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Result<File> {
+        self.out.into_inner().map_err(|error| Error::io("copying the archive", error.into_error()))
     }
 }
 

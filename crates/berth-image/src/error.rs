@@ -4,6 +4,8 @@ use std::io;
 
 use berth_oci::{Digest, Platform};
 
+use crate::estimate::human;
+
 /// A result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -41,9 +43,15 @@ pub enum Error {
         /// Why not.
         reason: String,
     },
+    /// One platform of an image is to be removed without force.
+    #[error("Content will be removed from all images referencing this variant. Use --force to force delete.")]
+    NotForced,
     /// A prefix of several IDs.
     #[error("multiple IDs found with provided prefix: {0}")]
     Ambiguous(String),
+    /// A name that would be read as a digest.
+    #[error("refusing to create an ambiguous tag using digest algorithm as name")]
+    AmbiguousName,
     /// The index has nothing for this platform.
     #[error("no matching manifest for {platform} in the manifest list entries")]
     NoPlatform {
@@ -66,6 +74,15 @@ pub enum Error {
         /// The platform asked for.
         platform: Platform,
     },
+    /// The archive that is to be loaded has no image for a platform.
+    #[error("requested platform(s) ([{platform}]) not found")]
+    NotInArchive {
+        /// The platform asked for.
+        platform: Platform,
+    },
+    /// Some platforms of an image that is to be pushed are missing, and none of those that are kept stands out.
+    #[error("multiple matching manifests found but no specific platform requested")]
+    SeveralPlatforms,
     /// Nothing has a tag of the repository that is to be pushed.
     #[error("An image does not exist locally with the tag: {0}")]
     NoRepository(String),
@@ -75,6 +92,14 @@ pub enum Error {
     /// A manifest or index that cannot be used.
     #[error(transparent)]
     Document(#[from] berth_oci::manifest::DocumentError),
+    /// What a registry gives as a manifest cannot be used.
+    #[error("manifest of {reference} cannot be used: {source}")]
+    Manifest {
+        /// The image.
+        reference: String,
+        /// Why not.
+        source: berth_oci::manifest::DocumentError,
+    },
     /// A configuration that cannot be used.
     #[error(transparent)]
     Config(#[from] berth_oci::config::ConfigError),
@@ -113,6 +138,24 @@ pub enum Error {
         what: String,
         /// The most that is read.
         limit: u64,
+    },
+    /// The image cannot fit onto the disk.
+    #[error(
+        "no space left for {reference}: {} are to be downloaded, and at least {} must be free for that; {} are free, of \
+         which {} must stay free",
+        human(*download), human(*needed), human(*free), human(*keep)
+    )]
+    NoRoom {
+        /// The image.
+        reference: String,
+        /// Bytes to be downloaded.
+        download: u64,
+        /// Bytes that the pull needs at the least.
+        needed: u64,
+        /// Bytes that are free.
+        free: u64,
+        /// Bytes that must stay free.
+        keep: u64,
     },
     /// The archive is no image archive.
     #[error("{0}")]
@@ -165,14 +208,19 @@ impl Error {
             | Self::NoTag(_)
             | Self::NoPlatform { .. }
             | Self::WrongPlatform { .. }
-            | Self::NoExport { .. } => ErrorKind::NotFound,
-            Self::Reference(_) | Self::Ambiguous(_) => ErrorKind::Invalid,
-            Self::Conflict { .. } => ErrorKind::Conflict,
-            Self::Registry(error) if error.is_not_found() => ErrorKind::NotFound,
-            Self::Registry(error) if error.is_denied() => ErrorKind::Denied,
-            Self::Archive(_) | Self::BrokenArchive { .. } | Self::Document(_) | Self::Config(_) => {
+            | Self::NoExport { .. }
+            | Self::NotInArchive { .. } => ErrorKind::NotFound,
+            Self::Reference(_) | Self::Ambiguous(_) | Self::AmbiguousName | Self::NotForced => {
                 ErrorKind::Invalid
             }
+            Self::Conflict { .. } | Self::SeveralPlatforms => ErrorKind::Conflict,
+            Self::Registry(error) if error.is_not_found() => ErrorKind::NotFound,
+            Self::Registry(error) if error.is_denied() => ErrorKind::Denied,
+            Self::Archive(_)
+            | Self::BrokenArchive { .. }
+            | Self::Document(_)
+            | Self::Manifest { .. }
+            | Self::Config(_) => ErrorKind::Invalid,
             _ => ErrorKind::System,
         }
     }

@@ -10,6 +10,7 @@ mod assemble;
 mod bundle;
 mod compose;
 mod error;
+mod estimate;
 mod fetch;
 mod hello;
 pub mod instruction;
@@ -25,6 +26,7 @@ mod removal;
 mod save;
 mod stream;
 mod unpack;
+mod variants;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -35,14 +37,16 @@ use berth_storage::Storage;
 
 pub use compose::{Held, NewLayer};
 pub use error::{Error, ErrorKind, Result};
+pub use estimate::{Estimate, LayerEstimate, Presence};
 pub use load::Loaded;
 pub use names::ResolvedImage;
 pub use progress::Progress;
-pub use pull::{PullLimits, Pulled};
-pub use push::{PushLimits, Pushed, Pushing};
+pub use pull::{PullLimits, Pulled, Pulling};
+pub use push::{Instead, PushLimits, Pushed, Pushing};
 pub use remote::Distribution;
 pub use removal::{InUse, Removal, Removed};
 pub use save::Saving;
+pub use variants::{Content, Listed, RemovedVariant};
 
 /// All images of one data root.
 #[derive(Debug, Clone)]

@@ -1,24 +1,22 @@
 //! Loading archives: what `docker save` writes, and OCI layouts.
 
+mod layout;
+
 use std::io::{self, Read};
 
 use berth_oci::digest::Hasher;
-use berth_oci::{
-    CONFIG_LIMIT, Descriptor, Digest, Document, ImageConfig, MANIFEST_LIMIT, Manifest, Platform, Reference,
-};
+use berth_oci::{CONFIG_LIMIT, Descriptor, Digest, ImageConfig, MANIFEST_LIMIT, Platform, Reference};
 use berth_storage::{Source, Tag};
 use serde::Deserialize;
 use tokio::sync::mpsc;
 
 use crate::assemble::{self, Plan};
-use crate::bundle::{Bundle, Part};
+use crate::bundle::{Bundle, Early, Part};
 use crate::made;
 use crate::progress::Reporter;
 use crate::unpack::{Unpacked, unpack};
 use crate::{Error, Images, Progress, Result};
 
-/// Indexes within indexes that are followed.
-const DEPTH: usize = 4;
 /// Images in one archive.
 const IMAGES: usize = 10_000;
 
@@ -46,7 +44,11 @@ struct SavedImage {
 struct Found {
     config: (Digest, Vec<u8>),
     parsed: ImageConfig,
+    /// What it is for.
+    platform: Platform,
     layers: Vec<Place>,
+    /// The index that lists it, if one does.
+    index: Option<(Digest, Vec<u8>)>,
     manifest: Option<(Digest, Vec<u8>)>,
     names: Vec<Reference>,
 }
@@ -58,26 +60,59 @@ struct Place {
 }
 
 impl Images {
-    /// Loads all images of an archive, which may be compressed. Each is recorded when it is complete. Blocks.
+    /// Loads all images of an archive, which may be compressed, or those for some platforms if any are given. Each is
+    /// recorded when it is complete. Blocks.
     ///
     /// # Errors
     /// What is wrong with the archive; a full disk. The image in question is not recorded then.
-    pub fn load(&self, archive: impl Read, progress: &mpsc::Sender<Progress>) -> Result<Vec<Loaded>> {
-        let bundle = Bundle::read(self.storage(), archive)?;
-        let found = if bundle.has("manifest.json") {
-            saved_images(&bundle)?
+    /// [`Error::NotInArchive`] for platforms that it has nothing for.
+    pub fn load(
+        &self,
+        archive: impl Read,
+        platforms: &[Platform],
+        progress: &mpsc::Sender<Progress>,
+    ) -> Result<Vec<Loaded>> {
+        let mut bundle = Bundle::read(self.storage(), archive, progress)?;
+        let found = if bundle.has("manifest.json") && !layout::has_index(&bundle) {
+            let mut found = saved_images(&bundle)?;
+            found.retain(|found| is_wanted(&found.platform, platforms));
+            found
         } else if bundle.has("index.json") {
-            layout_images(&bundle)?
+            layout::images(&bundle, platforms)?
         } else {
             return Err(Error::Archive(
                 "the archive holds no image: it has neither manifest.json (docker save) nor index.json (OCI layout)"
                     .to_owned(),
             ));
         };
-        found.into_iter().map(|image| self.load_one(&bundle, image, progress)).collect()
+        let missing =
+            platforms.iter().find(|wanted| !found.iter().any(|found| found.platform.satisfies(wanted)));
+        if let Some(platform) = missing {
+            return Err(Error::NotInArchive { platform: platform.clone() });
+        }
+        for place in found.iter().flat_map(|image| &image.layers) {
+            bundle.expect(&place.name);
+        }
+        let mut loaded: Vec<Loaded> = Vec::new();
+        for image in found {
+            let index = image.index.as_ref().map(|(digest, _)| digest.clone());
+            let one = self.load_one(&mut bundle, image, progress)?;
+            // Several platforms of one name are told of once.
+            let told = index.is_some()
+                && loaded.iter().any(|other| !one.names.is_empty() && other.names == one.names);
+            if !told {
+                loaded.push(one);
+            }
+        }
+        Ok(loaded)
     }
 
-    fn load_one(&self, bundle: &Bundle, image: Found, progress: &mpsc::Sender<Progress>) -> Result<Loaded> {
+    fn load_one(
+        &self,
+        bundle: &mut Bundle,
+        image: Found,
+        progress: &mpsc::Sender<Progress>,
+    ) -> Result<Loaded> {
         let storage = self.storage();
         let diffs = image.parsed.rootfs.diff_ids.len();
         if diffs != image.layers.len() {
@@ -92,7 +127,8 @@ impl Images {
         }
         assemble::place(storage, &plan, unpacked, &mut lease)?;
         let id = image.config.0.clone();
-        let target = image.manifest.as_ref().map_or(&id, |(digest, _)| digest).clone();
+        let target =
+            image.index.as_ref().or(image.manifest.as_ref()).map_or(&id, |(digest, _)| digest).clone();
         let manifest = match image.manifest {
             Some(manifest) => manifest,
             None => {
@@ -101,23 +137,26 @@ impl Images {
                 (made.descriptor.digest, made.bytes)
             }
         };
-        for (digest, bytes) in [&manifest, &image.config] {
+        for (digest, bytes) in image.index.iter().chain([&manifest, &image.config]) {
             storage.blobs().put(digest, bytes, &mut lease)?;
         }
         let names: Vec<Tag> =
             image.names.iter().map(|name| Tag { name: name.canonical(), target: target.clone() }).collect();
-        let sources = [Source { manifest: manifest.0, index: None }];
+        let sources = [Source { manifest: manifest.0, index: image.index.map(|(digest, _)| digest) }];
         assemble::record(storage, &id, &image.parsed, &plan, &sources, &names)?;
         Ok(Loaded { id, names: image.names.iter().map(Reference::familiar).collect() })
     }
 
     fn load_layer(
         &self,
-        bundle: &Bundle,
+        bundle: &mut Bundle,
         place: &Place,
         diff: &Digest,
         reporter: Reporter,
     ) -> Result<Unpacked> {
+        if let Some(early) = bundle.take(self.storage(), &place.name)? {
+            return settle(place, diff, early);
+        }
         let part = bundle.open(&place.name)?;
         let total = part.len();
         let hasher = place.descriptor.as_ref().map(|descriptor| Hasher::new(descriptor.digest.algorithm()));
@@ -130,6 +169,23 @@ impl Images {
         }
         outcome
     }
+}
+
+/// Whether an image is for one of the platforms that were asked for.
+fn is_wanted(platform: &Platform, wanted: &[Platform]) -> bool {
+    wanted.is_empty() || wanted.iter().any(|wanted| platform.satisfies(wanted))
+}
+
+/// Checks a layer that was unpacked before it was known what it should be.
+fn settle(place: &Place, diff: &Digest, early: Early) -> Result<Unpacked> {
+    if let (Some(descriptor), Some(blob)) = (&place.descriptor, early.blob) {
+        check_blob(&place.name, descriptor, Some(blob), early.size)?;
+    }
+    let unpacked = early.outcome?;
+    if unpacked.diff == *diff {
+        return Ok(unpacked);
+    }
+    Err(Error::WrongLayer { layer: diff.short().to_owned(), actual: unpacked.diff, expected: diff.clone() })
 }
 
 fn check_blob(name: &str, descriptor: &Descriptor, actual: Option<Digest>, size: u64) -> Result<()> {
@@ -190,92 +246,11 @@ fn saved_image(bundle: &Bundle, image: SavedImage) -> Result<Found> {
     let names = image.repo_tags.unwrap_or_default().iter().map(|name| tagged(name)).collect::<Result<_>>()?;
     let layers =
         image.layers.unwrap_or_default().into_iter().map(|name| Place { name, descriptor: None }).collect();
-    Ok(Found { parsed: ImageConfig::read(&bytes)?, config: (id, bytes), layers, manifest: None, names })
+    let parsed = ImageConfig::read(&bytes)?;
+    let platform = parsed.platform();
+    Ok(Found { parsed, platform, config: (id, bytes), layers, index: None, manifest: None, names })
 }
 
 fn tagged(name: &str) -> Result<Reference> {
     Ok(name.parse::<Reference>()?.with_default_tag())
-}
-
-/// The images of an OCI layout.
-fn layout_images(bundle: &Bundle) -> Result<Vec<Found>> {
-    let bytes = bundle.bytes("index.json", MANIFEST_LIMIT)?;
-    let Document::Index(index) = Document::read(&bytes, Some(berth_oci::media_type::OCI_INDEX))? else {
-        return Err(Error::Archive("index.json in the archive is no index".to_owned()));
-    };
-    let mut found = Vec::new();
-    for descriptor in index.manifests.iter().take(IMAGES) {
-        let names: Vec<Reference> = layout_name(descriptor).into_iter().collect();
-        if let Some((digest, bytes, manifest)) = platform_manifest(bundle, descriptor, DEPTH)? {
-            found.push(layout_image(bundle, digest, bytes, manifest, names)?);
-        }
-    }
-    if found.is_empty() {
-        return Err(Error::NoPlatform { platform: Platform::host() });
-    }
-    Ok(found)
-}
-
-/// What a descriptor's annotations call it: containerd's whole name, or the layout's own. A bare tag names nothing.
-fn layout_name(descriptor: &Descriptor) -> Option<Reference> {
-    let whole = descriptor.annotations.get("io.containerd.image.name");
-    let own = descriptor
-        .annotations
-        .get("org.opencontainers.image.ref.name")
-        .filter(|name| name.contains([':', '/']));
-    tagged(whole.or(own)?).ok()
-}
-
-/// The manifest that a descriptor leads to, for this machine if there is a choice.
-fn platform_manifest(
-    bundle: &Bundle,
-    descriptor: &Descriptor,
-    depth: usize,
-) -> Result<Option<(Digest, Vec<u8>, Manifest)>> {
-    let bytes = document(bundle, descriptor, MANIFEST_LIMIT)?;
-    match Document::read(&bytes, Some(descriptor.media_type.as_str()))? {
-        Document::Manifest(manifest) => Ok(Some((descriptor.digest.clone(), bytes, manifest))),
-        Document::Index(index) => match index.find(&Platform::host()) {
-            Some(inner) if depth > 0 => platform_manifest(bundle, inner, depth - 1),
-            Some(_) => Err(Error::Archive("the archive's indexes are nested too deeply".to_owned())),
-            None => Ok(None),
-        },
-    }
-}
-
-fn layout_image(
-    bundle: &Bundle,
-    digest: Digest,
-    bytes: Vec<u8>,
-    manifest: Manifest,
-    names: Vec<Reference>,
-) -> Result<Found> {
-    let config = document(bundle, &manifest.config, CONFIG_LIMIT)?;
-    let layers = manifest
-        .layers
-        .into_iter()
-        .map(|layer| Place { name: blob_name(&layer.digest), descriptor: Some(layer) })
-        .collect();
-    Ok(Found {
-        parsed: ImageConfig::read(&config)?,
-        config: (manifest.config.digest, config),
-        layers,
-        manifest: Some((digest, bytes)),
-        names,
-    })
-}
-
-fn blob_name(digest: &Digest) -> String {
-    format!("blobs/{}/{}", digest.algorithm().name(), digest.hex())
-}
-
-/// A document of a layout, its digest checked.
-fn document(bundle: &Bundle, descriptor: &Descriptor, limit: u64) -> Result<Vec<u8>> {
-    let name = blob_name(&descriptor.digest);
-    let bytes = bundle.bytes(&name, limit)?;
-    descriptor.digest.verify(&bytes).map_err(|actual| {
-        let expected = descriptor.digest.clone();
-        Error::WrongDigest { what: name, actual, expected }
-    })?;
-    Ok(bytes)
 }

@@ -30,16 +30,19 @@ impl Images {
     /// # Errors
     /// [`Error::NotFound`], [`Error::Ambiguous`]; a malformed name; database errors.
     pub fn resolve(&self, name: &str) -> Result<ResolvedImage> {
-        let record = match self.find(name) {
+        let (Found::Name(record, _) | Found::Id(record)) = self.find_or_make(name)?;
+        let config = self.config(&record.id)?;
+        Ok(ResolvedImage { record, config })
+    }
+
+    pub(crate) fn find_or_make(&self, name: &str) -> Result<Found> {
+        match self.find(name) {
             Err(Error::NotFound(_)) if hello::is_meant(name) => {
                 hello::make(self.storage())?;
                 self.find(name)
             }
             found => found,
-        }?;
-        let (Found::Name(record, _) | Found::Id(record)) = record;
-        let config = self.config(&record.id)?;
-        Ok(ResolvedImage { record, config })
+        }
     }
 
     /// The ID of the image that `name` stands for, if it is stored.
@@ -87,20 +90,29 @@ impl Images {
         }
     }
 
-    /// Gives the image `name` one more name: `repository` with `tag`, `latest` if that is empty.
+    /// Gives the image `name` one more name: `repository` with `tag`, `latest` if that is empty. A name that stands for
+    /// several platforms passes all of them on.
     ///
     /// # Errors
     /// As [`Images::resolve`]; a malformed name.
     pub fn tag(&self, name: &str, repository: &str, tag: &str) -> Result<ImageRecord> {
-        let image = self.resolve(name)?;
+        let found = self.find_or_make(name)?;
         let reference: Reference = repository.parse()?;
         if reference.digest().is_some() {
             return Err(Error::Reference(berth_oci::reference::ReferenceError::Format));
         }
         let reference = if tag.is_empty() { reference.with_default_tag() } else { reference.tagged(tag)? };
-        let id = image.record.id.clone();
-        self.storage().images().tag(&id, &Tag { name: reference.canonical(), target: id.clone() })?;
-        Ok(image.record)
+        if reference.familiar_repository() == "sha256" {
+            return Err(Error::AmbiguousName);
+        }
+        let images = self.storage().images();
+        let (record, target) = match found {
+            Found::Name(record, from) => (record, images.target(&from.canonical())?),
+            Found::Id(record) => (record, None),
+        };
+        let target = target.unwrap_or_else(|| record.id.clone());
+        images.tag(&record.id, &Tag { name: reference.canonical(), target })?;
+        Ok(record)
     }
 
     /// The names of an image.

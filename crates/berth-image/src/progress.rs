@@ -21,6 +21,27 @@ pub struct Progress {
 /// Shortest time between two counts of the same layer.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// Tells something that is about no layer.
+pub(crate) async fn line(progress: &mpsc::Sender<Progress>, text: String) {
+    // A reader that has gone away changes nothing.
+    let _ = progress.send(Progress { id: String::new(), status: text.into(), current: 0, total: 0 }).await;
+}
+
+/// The same client, whose waits for busy registries are told as lines of their own.
+pub(crate) fn telling(
+    registry: &berth_registry::Client,
+    progress: &mpsc::Sender<Progress>,
+) -> berth_registry::Client {
+    // It does not keep the channel open: that it closes is how its reader learns of the end.
+    let sender = progress.downgrade();
+    registry.telling(move |pause| {
+        let line = Progress { id: String::new(), status: pause.to_string().into(), current: 0, total: 0 };
+        if let Some(sender) = sender.upgrade() {
+            let _ = sender.try_send(line);
+        }
+    })
+}
+
 /// Reports of one layer.
 #[derive(Debug, Clone)]
 pub(crate) struct Reporter {

@@ -10,7 +10,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
 use crate::assemble::{self, Plan};
-use crate::progress::Reporter;
+use crate::progress::{self, Reporter};
 use crate::stream::{Download, Part, QUEUE};
 use crate::unpack::{Unpacked, unpack};
 use crate::{Error, Images, Inner, Progress, Result, origins};
@@ -31,6 +31,17 @@ impl Default for PullLimits {
     }
 }
 
+/// How an image is pulled.
+#[derive(Debug, Clone, Default)]
+pub struct Pulling {
+    /// For which platform; this machine's if none is given.
+    pub platform: Option<Platform>,
+    /// For the registry.
+    pub credentials: Option<berth_registry::Credentials>,
+    /// Whether it is told what will be downloaded, before it is.
+    pub estimate: bool,
+}
+
 /// What a pull brought.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pulled {
@@ -43,18 +54,17 @@ pub struct Pulled {
 }
 
 /// The documents of an image, verified.
-struct Documents {
+pub(crate) struct Documents {
     /// The index, if the reference names one.
-    index: Option<(Digest, Vec<u8>)>,
-    manifest: (Digest, Vec<u8>),
+    pub index: Option<(Digest, Vec<u8>)>,
+    pub manifest: (Digest, Vec<u8>),
     config: (Digest, Vec<u8>),
-    layers: Vec<Descriptor>,
-    parsed: ImageConfig,
+    pub layers: Vec<Descriptor>,
+    pub parsed: ImageConfig,
 }
 
 impl Images {
-    /// Brings the image that `reference` names for `platform` (this machine's if none is given), with `auth` for the
-    /// registry.
+    /// Brings the image that `reference` names.
     ///
     /// # Errors
     /// What the registry says; content that is not what was announced; a full disk. Nothing is changed then, and what
@@ -62,13 +72,12 @@ impl Images {
     pub async fn pull(
         &self,
         reference: &Reference,
-        platform: Option<Platform>,
-        auth: Option<berth_registry::Credentials>,
+        how: Pulling,
         progress: mpsc::Sender<Progress>,
     ) -> Result<Pulled> {
         let reference = reference.clone().with_default_tag();
-        let registry = self.registry(reference.domain(), auth);
-        let documents = fetch_documents(&registry, &reference, platform).await?;
+        let registry = progress::telling(&self.registry(reference.domain(), how.credentials), &progress);
+        let documents = fetch_documents(&registry, &reference, how.platform).await?;
         let storage = self.storage();
         let id = documents.config.0.clone();
         let target = documents.index.as_ref().unwrap_or(&documents.manifest).0.clone();
@@ -90,9 +99,23 @@ impl Images {
         let known = storage.images().get(&id)?.is_some();
         let same = known
             && match storage.images().by_name(&reference.canonical())? {
-                Some(image) => image.id == id,
+                // Another platform of the same index may be what the name means first.
+                Some(image) => {
+                    image.id == id
+                        || storage.images().target(&reference.canonical())?.as_ref() == Some(&target)
+                }
                 None => reference.tag().is_none(),
             };
+        let images = self.clone();
+        let wanted = reference.clone();
+        let (documents, plan, estimate) = blocking(move || {
+            let estimate = images.check_room(&documents, &plan, &wanted)?;
+            Ok((documents, plan, estimate))
+        })
+        .await?;
+        if let Some(line) = estimate.line().filter(|_| how.estimate) {
+            progress::line(&progress, line).await;
+        }
         let layers = self.bring_layers(&registry, &reference, &documents, &plan, progress).await?;
         let origin = reference.clone();
         let images = self.clone();
@@ -183,31 +206,28 @@ fn names(reference: &Reference, target: &Digest) -> Result<Vec<Tag>> {
     Ok(names)
 }
 
-async fn fetch_documents(
+pub(crate) async fn fetch_documents(
     registry: &berth_registry::Client,
     reference: &Reference,
     platform: Option<Platform>,
 ) -> Result<Documents> {
     let first = registry.manifest(reference, &ACCEPTED).await?;
     let wanted = platform.clone().unwrap_or_else(Platform::host);
-    let (index, manifest_digest, bytes, manifest) =
-        match Document::read(&first.bytes, first.media_type.as_deref())? {
-            Document::Manifest(manifest) => (None, first.digest, first.bytes, manifest),
-            Document::Index(index) => {
-                let found = index.find(&wanted);
-                let descriptor = found.ok_or_else(|| Error::NoPlatform { platform: wanted.clone() })?;
-                let answer = registry.manifest(&reference.at(descriptor.digest.clone()), &ACCEPTED).await?;
-                let manifest = match Document::read(&answer.bytes, answer.media_type.as_deref())? {
-                    Document::Manifest(manifest) => manifest,
-                    Document::Index(_) => {
-                        return Err(Error::Archive(
-                            "an index lists another index for the platform".to_owned(),
-                        ));
-                    }
-                };
-                (Some((first.digest, first.bytes)), answer.digest, answer.bytes, manifest)
-            }
-        };
+    let (index, manifest_digest, bytes, manifest) = match read_document(reference, &first)? {
+        Document::Manifest(manifest) => (None, first.digest, first.bytes, manifest),
+        Document::Index(index) => {
+            let found = index.find(&wanted);
+            let descriptor = found.ok_or_else(|| Error::NoPlatform { platform: wanted.clone() })?;
+            let answer = registry.manifest(&reference.at(descriptor.digest.clone()), &ACCEPTED).await?;
+            let manifest = match read_document(reference, &answer)? {
+                Document::Manifest(manifest) => manifest,
+                Document::Index(_) => {
+                    return Err(Error::Archive("an index lists another index for the platform".to_owned()));
+                }
+            };
+            (Some((first.digest, first.bytes)), answer.digest, answer.bytes, manifest)
+        }
+    };
     let Manifest { config, layers, .. } = manifest;
     let config_bytes = fetch_config(registry, reference, &config).await?;
     let parsed = ImageConfig::read(&config_bytes)?;
@@ -224,6 +244,11 @@ async fn fetch_documents(
         layers,
         parsed,
     })
+}
+
+fn read_document(reference: &Reference, answer: &berth_registry::ManifestAnswer) -> Result<Document> {
+    Document::read(&answer.bytes, answer.media_type.as_deref())
+        .map_err(|source| Error::Manifest { reference: reference.familiar(), source })
 }
 
 pub(crate) async fn fetch_config(

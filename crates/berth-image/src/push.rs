@@ -6,6 +6,7 @@
 
 mod content;
 mod documents;
+mod index;
 mod layer;
 
 use std::collections::HashMap;
@@ -19,7 +20,7 @@ use futures_util::StreamExt as _;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
-use crate::progress::Reporter;
+use crate::progress::{Reporter, telling};
 use crate::pull::blocking;
 use crate::{Error, Images, Progress, Result, origins};
 use documents::Planned;
@@ -44,7 +45,7 @@ impl Default for PushLimits {
 /// How a push is to be done.
 #[derive(Debug, Clone, Default)]
 pub struct Pushing {
-    /// Platform that the image must be for.
+    /// The platform that is pushed; all if none is given.
     pub platform: Option<Platform>,
     /// What the user has for the registry of the target.
     pub credentials: Option<Credentials>,
@@ -63,6 +64,17 @@ pub struct Pushed {
     pub size: u64,
     /// The manifest that the image came with, if it could not be kept.
     pub replaced: Option<Digest>,
+    /// What was pushed, and the index that it was pushed instead of, because not all that this lists can be had.
+    pub instead: Option<Instead>,
+}
+
+/// One image that was pushed instead of several platforms.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Instead {
+    /// The index that the name points to.
+    pub index: Descriptor,
+    /// What was pushed.
+    pub manifest: Descriptor,
 }
 
 impl Images {
@@ -84,17 +96,30 @@ impl Images {
         }
     }
 
-    /// Brings the image that the tag `reference` names to the registry of that name.
+    /// Brings what the tag `reference` names to the registry of that name: the index with all its platforms if these can
+    /// be had or are there already, or one image.
     ///
     /// # Errors
-    /// What the registry says; [`Error::WrongPlatform`]. What was sent of layers stays in the registry.
+    /// What the registry says; [`Error::WrongPlatform`]; [`Error::SeveralPlatforms`] if one of them has to be chosen.
+    /// What was sent of layers stays in the registry.
     pub async fn push(
         &self,
         reference: &Reference,
         how: &Pushing,
         progress: mpsc::Sender<Progress>,
     ) -> Result<Pushed> {
-        let registry = self.registry(reference.domain(), how.credentials.clone());
+        let registry = telling(&self.registry(reference.domain(), how.credentials.clone()), &progress);
+        // Waits for the registry are told to the end.
+        let _told = progress.clone();
+        let mut index = None;
+        if how.platform.is_none()
+            && let Some(whole) = self.whole(reference).await?
+        {
+            match self.push_whole(&registry, reference, &whole, how.limits, &progress).await? {
+                Some(pushed) => return Ok(pushed),
+                None => index = Some(self.only_one(reference, whole).await?),
+            }
+        }
         let (images, name, platform) = (self.clone(), reference.clone(), how.platform.clone());
         let (planned, mut lease) = blocking(move || {
             let mut lease = images.storage().lease();
@@ -102,20 +127,42 @@ impl Images {
             Ok((planned, lease))
         })
         .await?;
-        let layers = self.send_layers(&registry, reference, &planned, how.limits, progress).await?;
-        send_config(&registry, reference, &planned, how.limits).await?;
-        let (kind, bytes) = planned.manifest(&layers)?;
-        let digest = registry.put_manifest(reference, &kind, bytes.clone()).await?;
+        let sent = self.send_image(&registry, reference, &planned, how.limits, progress).await?;
+        let digest = registry.put_manifest(reference, &sent.kind, sent.bytes.clone()).await?;
         let original = planned.original.as_ref().map(|manifest| manifest.digest.clone());
+        let manifest = Descriptor::new(&sent.kind, digest.clone(), sent.bytes.len() as u64);
         let pushed = Pushed {
             tag: reference.tag().unwrap_or_default().to_owned(),
-            size: bytes.len() as u64,
+            size: manifest.size,
             replaced: original.filter(|original| *original != digest),
             digest,
+            instead: index.map(|index| Instead { index, manifest }),
         };
         let (images, name, digest) = (self.clone(), reference.clone(), pushed.digest.clone());
-        blocking(move || images.record_push(&name, &planned, &layers, &digest, &bytes, &mut lease)).await?;
+        blocking(move || {
+            let by_digest = Reference::at(&name, digest.clone()).canonical();
+            let tag = Tag { name: by_digest, target: digest };
+            // One platform of a name needs no name of its own.
+            let tag = Some(tag).filter(|_| !images.is_covered(&planned.record.id).unwrap_or_default());
+            images.record_push(&name, &planned, &sent, tag.as_slice(), &mut lease)
+        })
+        .await?;
         Ok(pushed)
+    }
+
+    /// Brings everything of an image to the target but its manifest, which it gives.
+    async fn send_image(
+        &self,
+        registry: &Client,
+        target: &Reference,
+        planned: &Planned,
+        limits: PushLimits,
+        progress: mpsc::Sender<Progress>,
+    ) -> Result<Sent> {
+        let layers = self.send_layers(registry, target, planned, limits, progress).await?;
+        send_config(registry, target, planned, limits).await?;
+        let (kind, bytes) = planned.manifest(&layers)?;
+        Ok(Sent { layers, kind, digest: Digest::of(&bytes), bytes })
     }
 
     /// Brings the layers to the target; the result is in their order.
@@ -175,24 +222,33 @@ impl Images {
         &self,
         target: &Reference,
         planned: &Planned,
-        layers: &[Descriptor],
-        digest: &Digest,
-        manifest: &[u8],
+        sent: &Sent,
+        names: &[Tag],
         lease: &mut Lease,
     ) -> Result<()> {
         let storage = self.storage();
-        origins::remember(storage, planned.layers.iter().map(|layer| &layer.diff).zip(layers), target)?;
-        storage.blobs().put(digest, manifest, lease)?;
-        let index = planned.index.clone().filter(|_| planned.keeps(digest));
-        let source = berth_storage::Source { manifest: digest.clone(), index };
-        let by_digest = Reference::at(target, digest.clone()).canonical();
-        let name = Tag { name: by_digest, target: digest.clone() };
+        let diffs = planned.layers.iter().map(|layer| &layer.diff);
+        origins::remember(storage, diffs.zip(&sent.layers), target)?;
+        storage.blobs().put(&sent.digest, &sent.bytes, lease)?;
+        let index = planned.index.clone().filter(|_| planned.keeps(&sent.digest));
+        let source = berth_storage::Source { manifest: sent.digest.clone(), index };
         // An image that was removed in the meantime stays removed.
         if storage.images().get(&planned.record.id)?.is_some() {
-            storage.images().put(&planned.record, &[source], &[name])?;
+            storage.images().put(&planned.record, &[source], names)?;
         }
         Ok(())
     }
+}
+
+/// An image whose layers and configuration the target has.
+struct Sent {
+    layers: Vec<Descriptor>,
+    /// Media type of the manifest.
+    kind: String,
+    /// Digest of the manifest.
+    digest: Digest,
+    /// The manifest.
+    bytes: Vec<u8>,
 }
 
 /// Brings the image's configuration to the target.

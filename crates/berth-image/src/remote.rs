@@ -26,6 +26,20 @@ impl Images {
         Ok(registry.login(domain).await?)
     }
 
+    /// Searches a registry for repositories that `term` fits.
+    ///
+    /// # Errors
+    /// What the registry says; it cannot be searched, or cannot be reached.
+    pub async fn search(
+        &self,
+        domain: &str,
+        term: &str,
+        limit: u32,
+        credentials: Option<Credentials>,
+    ) -> Result<Vec<berth_registry::Found>> {
+        Ok(self.registry(domain, credentials).search(domain, term, limit).await?)
+    }
+
     /// Asks a registry what `reference` names.
     ///
     /// # Errors

@@ -98,7 +98,8 @@ impl Images {
         if names.is_empty() {
             let record = self.storage().images().get(id)?;
             let record = record.ok_or_else(|| Error::NotFound(id.to_string()))?;
-            if self.references(id)?.is_empty() {
+            // What another name covers is no more unused than that name's image.
+            if self.references(id)?.is_empty() && !self.is_covered(id)? {
                 self.delete(record, how, false, in_use, &mut removed)?;
             }
         }
@@ -113,9 +114,12 @@ impl Images {
         how: Removal,
         in_use: Users<'_>,
     ) -> Result<Vec<Removed>> {
+        let names = self.references(&record.id)?;
+        let orphans = self.orphans(&record.id, &going(&names, reference))?;
+        let users = || orphans.iter().flat_map(|orphan| in_use(&orphan.id)).next();
+        let own = || in_use(&record.id).into_iter().next().filter(|_| is_single(&names));
         if !how.force
-            && is_single(&self.references(&record.id)?)
-            && let Some(user) = in_use(&record.id).first()
+            && let Some(user) = own().or_else(users)
         {
             return Err(Error::Conflict {
                 action: format!("remove repository reference {given:?}"),
@@ -129,33 +133,38 @@ impl Images {
         }
         let mut removed = vec![self.untag(&record.id, reference, false)?];
         let mut left = self.references(&record.id)?;
-        let is_sibling = |name: &Reference| name.name() == reference.name();
-        let last_tag = !left.iter().any(|name| name.digest().is_none() && is_sibling(name));
-        if reference.digest().is_none() && last_tag {
-            // A digest alone is no name that anyone gave.
-            for name in left.extract_if(.., |name| is_sibling(name)) {
-                removed.push(self.untag(&record.id, &name, true)?);
-            }
+        let along = going(&left, reference);
+        for name in left.extract_if(.., |name| along.contains(name)) {
+            removed.push(self.untag(&record.id, &name, true)?);
         }
         if left.is_empty() {
             self.delete(record, how, true, in_use, &mut removed)?;
+        }
+        for orphan in orphans {
+            self.delete(orphan, how, true, in_use, &mut removed)?;
         }
         Ok(removed)
     }
 
     fn remove_image(&self, record: ImageRecord, how: Removal, in_use: Users<'_>) -> Result<Vec<Removed>> {
         let names = self.references(&record.id)?;
+        let orphans = self.orphans(&record.id, &names)?;
         let mut removed = Vec::new();
         if is_single(&names) {
             let lesser = Lesser { names: false, stopped: !how.force };
-            if let Some(obstacle) = self.obstacle(&record, lesser, in_use)? {
-                return Err(conflict(&record, obstacle));
+            for image in std::iter::once(&record).chain(&orphans) {
+                if let Some(obstacle) = self.obstacle(image, lesser, in_use)? {
+                    return Err(conflict(&record, obstacle));
+                }
             }
             for name in &names {
                 removed.push(self.untag(&record.id, name, false)?);
             }
         }
         self.delete(record, how, false, in_use, &mut removed)?;
+        for orphan in orphans {
+            self.delete(orphan, how, true, in_use, &mut removed)?;
+        }
         Ok(removed)
     }
 
@@ -235,13 +244,22 @@ fn conflict(record: &ImageRecord, obstacle: Obstacle) -> Error {
     Error::Conflict { action, how: obstacle.how, reason: obstacle.reason }
 }
 
+/// The names that go with `reference`: itself, and with the last tag of a repository its digests, since a digest alone is
+/// no name that anyone gave.
+fn going(names: &[Reference], reference: &Reference) -> Vec<Reference> {
+    let sibling = |name: &&Reference| *name != reference && name.name() == reference.name();
+    let last_tag = !names.iter().filter(sibling).any(|name| name.digest().is_none());
+    let digests = names.iter().filter(sibling).filter(|_| reference.digest().is_none() && last_tag);
+    std::iter::once(reference).chain(digests).cloned().collect()
+}
+
 /// Whether names are one tag at most, and all of one repository; no names are not.
 fn is_single(names: &[Reference]) -> bool {
     let tags = names.iter().filter(|name| name.digest().is_none()).count();
     !names.is_empty() && tags <= 1 && names.windows(2).all(|pair| pair[0].name() == pair[1].name())
 }
 
-fn short(id: &str) -> &str {
+pub(crate) fn short(id: &str) -> &str {
     id.get(..12).unwrap_or(id)
 }
 

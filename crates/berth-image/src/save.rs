@@ -6,6 +6,7 @@
 //! uncompressed layers otherwise, as Docker does.
 
 mod documents;
+mod platforms;
 mod select;
 mod write;
 
@@ -13,12 +14,11 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use berth_oci::media_type::OCI_MANIFEST;
-use berth_oci::{Descriptor, Digest, Document, Platform, Reference, chain_ids};
-use berth_storage::{Lease, Source, Storage};
+use berth_oci::{Descriptor, Digest, Document, ImageConfig, Platform, Reference, chain_ids};
+use berth_storage::{ImageRecord, Lease, Source, Storage};
 
 use crate::made::{self, Made};
 use crate::{Error, Images, Result};
-use select::Selected;
 
 /// Images that are about to be written to an archive. Nothing of them is removed while this exists.
 #[derive(Debug)]
@@ -37,6 +37,8 @@ struct Image {
     names: Vec<Reference>,
     /// What stands for it in the index.
     manifest: Descriptor,
+    /// The index of several platforms that stands there instead.
+    index: Option<Descriptor>,
     /// Its layers' diff IDs, and what stands for each, lowest first.
     layers: Vec<(Digest, Descriptor)>,
 }
@@ -63,18 +65,18 @@ enum Content {
 }
 
 impl Images {
-    /// Finds and holds the images that `names` stand for, which must be for `platform` if one is given. A repository
-    /// without a tag means all its tags. Blocks.
+    /// Finds and holds the images that `names` stand for, in all platforms that are kept or in `platforms`, if any are
+    /// given. A repository without a tag means all its tags. Blocks.
     ///
     /// # Errors
-    /// As [`Images::resolve`]; [`Error::NoExport`] for another platform; file errors.
-    pub fn save(&self, names: &[String], platform: Option<&Platform>) -> Result<Saving> {
+    /// As [`Images::resolve`]; [`Error::NoExport`] for a platform that is not kept; file errors.
+    pub fn save(&self, names: &[String], platforms: &[Platform]) -> Result<Saving> {
         let storage = self.storage();
         let mut lease = storage.lease();
         let mut plan = Planner { storage, lease: &mut lease, blobs: Vec::new(), planned: HashSet::new() };
         let mut images = Vec::new();
         for selected in self.select(names)? {
-            images.push(plan.image(selected, platform)?);
+            images.push(self.plan_save(&mut plan, selected, platforms)?);
         }
         let blobs = plan.blobs;
         Ok(Saving { storage: Arc::clone(storage), images, blobs, _lease: lease })
@@ -97,13 +99,13 @@ struct Planner<'a> {
 }
 
 impl Planner<'_> {
-    fn image(&mut self, selected: Selected, platform: Option<&Platform>) -> Result<Image> {
-        let Selected { record, config, names } = selected;
-        if let Some(wanted) = platform
-            && !config.platform().satisfies(wanted)
-        {
-            return Err(Error::NoExport { platform: wanted.clone() });
-        }
+    /// Plans one image; of several manifests that it came with, `listed` is tried first.
+    fn image(
+        &mut self,
+        record: &ImageRecord,
+        config: &ImageConfig,
+        listed: Option<&Digest>,
+    ) -> Result<Image> {
         let chains = chain_ids(&config.rootfs.diff_ids);
         // The topmost layer holds all below it.
         let held = match &record.chain {
@@ -123,7 +125,7 @@ impl Planner<'_> {
             .collect();
         let mut sources = self.storage.images().sources(&record.id)?;
         // The same one is taken every time.
-        sources.sort_by(|a, b| a.manifest.cmp(&b.manifest));
+        sources.sort_by_key(|source| (Some(&source.manifest) != listed, source.manifest.clone()));
         let mut original = None;
         for source in &sources {
             original = self.original(source, &record.id, &layers)?;
@@ -137,7 +139,7 @@ impl Planner<'_> {
         };
         let size = self.document_size(&record.id)?;
         self.add(record.id.clone(), size, Content::Document);
-        Ok(Image { id: record.id, names, manifest, layers })
+        Ok(Image { id: record.id.clone(), names: Vec::new(), manifest, index: None, layers })
     }
 
     /// The manifest that an image came with, if everything in it can be written.

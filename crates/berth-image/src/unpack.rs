@@ -41,7 +41,11 @@ pub(crate) fn unpack_unknown(storage: &Storage, name: &str, input: impl Read) ->
     storage.check_space()?;
     let staging = storage.layers().stage()?;
     let failed = |source| Error::Unpack { layer: name.to_owned(), source };
-    let options = Options { keep_free_bytes: storage.keep_free_bytes(), ..Options::default() };
+    let options = Options {
+        keep_free_bytes: storage.keep_free_bytes(),
+        marks: storage.layers().marks(),
+        ..Options::default()
+    };
     let extractor = Extractor::new(staging.open()?, options).record(staging.meta()?);
     let reader = decompress::reader(input).map_err(failed)?;
     let extracted = extractor.layer(reader).map_err(failed)?;

@@ -57,6 +57,12 @@ pub enum Error {
         /// Why it failed.
         source: io::Error,
     },
+    /// A container's network namespace could not be entered: it has ended, most likely.
+    #[error("enter the container's network namespace: {source}")]
+    Namespace {
+        /// Why not.
+        source: io::Error,
+    },
     /// No free subnet is left in the address pools.
     #[error("all predefined address pools have been fully subnetted")]
     NoSubnet,

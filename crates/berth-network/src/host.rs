@@ -18,6 +18,7 @@ use crate::{Error, PortMapping, sysctl};
 /// `NLM_F_CREATE | NLM_F_EXCL` (netlink(7)).
 const CREATE: u16 = 0x400 | 0x200;
 const EEXIST: i32 = 17;
+const ENODEV: i32 = 19;
 
 /// A bridge of the host that containers join.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,8 +29,52 @@ pub struct Bridge {
     pub gateways: Vec<IpNet>,
     /// Largest packet in bytes.
     pub mtu: u32,
-    /// Whether packets that leave the host get the host's address.
-    pub masquerade: bool,
+    /// What the firewall lets through.
+    #[serde(default)]
+    pub rules: Rules,
+}
+
+/// What the firewall lets through, to and from a bridge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Rules {
+    /// IPv4 packets that leave the host get the host's address.
+    pub masquerade4: bool,
+    /// The same of IPv6.
+    pub masquerade6: bool,
+    /// Containers on the bridge reach each other.
+    pub within: bool,
+    /// Containers reach what is not on the bridge, and can be reached from there; else only each other.
+    pub outward: bool,
+    /// How containers are reached from outside by IPv4.
+    pub reach4: Reach,
+    /// The same by IPv6.
+    pub reach6: Reach,
+}
+
+/// How containers are reached from outside.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reach {
+    /// Through published ports of the host, whose packets are translated.
+    #[default]
+    Translated,
+    /// At published ports of their own addresses, and by ICMP.
+    Published,
+    /// At any port of their own addresses.
+    All,
+}
+
+impl Default for Rules {
+    fn default() -> Rules {
+        Rules {
+            masquerade4: true,
+            masquerade6: true,
+            within: true,
+            outward: true,
+            reach4: Reach::Translated,
+            reach6: Reach::Translated,
+        }
+    }
 }
 
 impl Bridge {
@@ -42,9 +87,24 @@ impl Bridge {
     }
 }
 
-/// One container's connection to a bridge.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// One container's connection to a network.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Endpoint {
+    /// ID of the network; empty in records that are older than networks, for the default bridge.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub network: String,
+    /// Name of the network; empty as `network` is.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub network_name: String,
+    /// Not all there yet, or not wholly gone: whoever finds it after a crash takes away what there is.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub pending: bool,
+    /// Of several endpoints with a gateway, that with the highest has the default route.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub priority: i64,
+    /// Kernel parameters of the container's end: paths below `/proc/sys/net`, and values.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sysctls: Vec<(String, String)>,
     /// Name of the host's end, at most 15 bytes, never used twice within minutes: an earlier link of the
     /// same name may still be going away. [`Endpoint::host_link_name`] makes one.
     pub host_link: String,
@@ -54,10 +114,14 @@ pub struct Endpoint {
     pub mac: [u8; 6],
     /// Addresses of the container's end with their prefix lengths.
     pub addresses: Vec<IpNet>,
-    /// Next hops of the default routes.
+    /// Next hops of the default routes, if this endpoint has them.
     pub gateways: Vec<IpAddr>,
     /// Published ports, with the host's ports settled.
     pub ports: Vec<PortMapping>,
+}
+
+fn is_zero(number: &i64) -> bool {
+    *number == 0
 }
 
 impl Endpoint {
@@ -70,15 +134,22 @@ impl Endpoint {
         format!("veth{hex}")
     }
 
-    /// What the container's init sets in its own namespace. Hardware address and MTU are set by
-    /// [`Host::connect`] when it makes the link.
-    pub fn link_config(&self) -> LinkConfig {
+    /// What the container's init sets in its own namespace, with the default routes by way of `gateways`. Hardware
+    /// address and MTU are set by [`Host::connect`] when it makes the link. Without an IPv6 address, the link has none of
+    /// its own making either, as in Docker.
+    pub fn link_config(&self, gateways: Vec<IpAddr>) -> LinkConfig {
+        let mut sysctls = Vec::new();
+        if !self.addresses.iter().any(|address| matches!(address, IpNet::V6(_))) {
+            sysctls.push((format!("ipv6/conf/{}/disable_ipv6", self.name), "1".to_owned()));
+        }
+        sysctls.extend(self.sysctls.iter().cloned());
         LinkConfig {
             name: self.name.clone(),
             mac: None,
             addresses: self.addresses.clone(),
-            gateways: self.gateways.clone(),
+            gateways,
             mtu: None,
+            sysctls,
         }
     }
 
@@ -88,6 +159,11 @@ impl Endpoint {
             IpNet::V4(v4) => Some(v4.addr()),
             IpNet::V6(_) => None,
         })
+    }
+
+    /// The next hop of one family.
+    pub fn gateway(&self, v6: bool) -> Option<IpAddr> {
+        self.gateways.iter().copied().find(|gateway| gateway.is_ipv6() == v6)
     }
 }
 
@@ -118,6 +194,9 @@ impl Host {
             return Err(error.into());
         }
         let index = rtnetlink::link_index(&bridge.name)?;
+        if bridge.gateways.iter().any(|gateway| matches!(gateway, IpNet::V6(_))) {
+            sysctl::set(&format!("net/ipv6/conf/{}/disable_ipv6", bridge.name), "0")?;
+        }
         for gateway in &bridge.gateways {
             let added = self.request(vec![rtnetlink::add_address(index, *gateway, &bridge.name)]);
             if let Err(error) = added
@@ -129,6 +208,9 @@ impl Host {
         let mtu = vec![LinkAttribute::Mtu(bridge.mtu)];
         self.request(vec![rtnetlink::set_link(index, true, mtu, format!("set {} up", bridge.name))])?;
         sysctl::set("net/ipv4/ip_forward", "1")?;
+        if bridge.gateways.iter().any(|gateway| matches!(gateway, IpNet::V6(_))) {
+            sysctl::set("net/ipv6/conf/all/forwarding", "1")?;
+        }
         // Published ports on 127.0.0.1 are translated on output; the raw chain drops what abuses it.
         sysctl::set(&format!("net/ipv4/conf/{}/route_localnet", bridge.name), "1")
     }
@@ -136,7 +218,8 @@ impl Host {
     /// Makes a veth pair, one end on the bridge and up, the other named in the namespace `netns`, in a single
     /// request: moving a link between namespaces would wait for an RCU grace period.
     ///
-    /// There is no opposite: deleting a veth costs 19 ms, so it is left to go with its namespace.
+    /// Deleting a veth costs 19 ms: unless its container goes on running ([`Host::remove_link`]), it is left to go with
+    /// its namespace.
     pub fn connect(&self, bridge: &Bridge, netns: BorrowedFd<'_>, endpoint: &Endpoint) -> Result<(), Error> {
         let index = rtnetlink::link_index(&bridge.name)?;
         let mut peer = LinkMessage::default();
@@ -161,10 +244,29 @@ impl Host {
         let describe = format!("connect {} to {}", endpoint.host_link, bridge.name);
         let mut requests =
             vec![Request { message: RouteNetlinkMessage::NewLink(message), flags: CREATE, describe }];
+        let mut port = Vec::new();
         if !endpoint.ports.is_empty() {
-            requests.push(hairpin(&endpoint.host_link));
+            // Where bridges filter, a container that asks for its own published port is translated within the bridge.
+            // Only for those that publish, since broadcasts echo too.
+            port.push(InfoBridgePort::HairpinMode(true));
+        }
+        if !bridge.rules.within {
+            // The forward hook sees what goes from port to port only where bridges filter.
+            port.push(InfoBridgePort::Isolated(true));
+        }
+        if !port.is_empty() {
+            requests.push(set_port(&endpoint.host_link, port));
         }
         Ok(self.request(requests)?)
+    }
+
+    /// Removes a link, and with a veth its other end; one that is not there is fine. It takes some 20 ms.
+    pub fn remove_link(&self, name: &str) -> Result<(), Error> {
+        let Ok(index) = rtnetlink::link_index(name) else { return Ok(()) };
+        match self.request(vec![rtnetlink::delete_link(index, name)]) {
+            Err(error) if error.errno() != Some(ENODEV) => Err(error.into()),
+            _ => Ok(()),
+        }
     }
 
     /// Whether a link of this name is in the host's namespace.
@@ -173,18 +275,17 @@ impl Host {
     }
 }
 
-/// Lets a packet leave by the port that it came from: where bridges filter, a container that asks for its own
-/// published port is translated within the bridge. Only for those that publish, since broadcasts echo too.
-fn hairpin(host_link: &str) -> Request {
+/// Sets what a bridge does at one of its ports.
+fn set_port(host_link: &str, settings: Vec<InfoBridgePort>) -> Request {
     let mut message = LinkMessage::default();
     message.attributes = vec![
         LinkAttribute::IfName(host_link.into()),
         LinkAttribute::LinkInfo(vec![
             LinkInfo::PortKind(InfoPortKind::Bridge),
-            LinkInfo::PortData(InfoPortData::BridgePort(vec![InfoBridgePort::HairpinMode(true)])),
+            LinkInfo::PortData(InfoPortData::BridgePort(settings)),
         ]),
     ];
-    let describe = format!("set hairpin mode on {host_link}");
+    let describe = format!("set up the bridge's port {host_link}");
     Request { message: RouteNetlinkMessage::NewLink(message), flags: 0, describe }
 }
 
@@ -194,7 +295,7 @@ fn new_bridge(bridge: &Bridge) -> Request {
         LinkAttribute::IfName(bridge.name.clone()),
         LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge)]),
     ];
-    if let Some(gateway) = bridge.gateway4() {
+    if let Some(gateway) = bridge.gateways.first() {
         // A fixed address: otherwise the bridge takes the lowest of its ports', and neighbours' caches go stale.
         message.attributes.push(LinkAttribute::Address(crate::ipam::mac_for(gateway.addr()).to_vec()));
     }

@@ -1,125 +1,168 @@
 //! Who has which address: pools that hand out each address once, round robin.
 //!
 //! A link that goes with its namespace is gone some milliseconds after its container. Its address is kept back
-//! until the link is seen gone, so that a successor never shares an address with a link that still answers ARP.
+//! until the link is seen gone, so that a successor never shares an address with a link that still answers.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use berth_sys::rtnetlink::Socket;
-use berth_sys::rtnetlink::netlink_packet_route::RouteNetlinkMessage;
-use berth_sys::rtnetlink::netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
-use crate::Error;
-
-/// The free and used addresses of one IPv4 subnet, in memory. The engine fills it from its records.
+/// The free and used addresses of one subnet, in memory. The engine fills it from its records.
 #[derive(Debug)]
 pub struct Pool {
-    subnet: Ipv4Net,
-    used: BTreeSet<Ipv4Addr>,
-    leaving: BTreeMap<Ipv4Addr, String>,
-    next: u32,
+    subnet: IpNet,
+    /// First and last address that is given out.
+    first: u128,
+    last: u128,
+    used: BTreeSet<u128>,
+    leaving: BTreeMap<u128, String>,
+    next: u128,
+}
+
+/// How full a pool is. Both numbers saturate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Usage {
+    /// Addresses of the subnet that are in use, or never given out.
+    pub in_use: u64,
+    /// Addresses that may still be given out to whoever does not ask for a certain one.
+    pub available: u64,
 }
 
 impl Pool {
-    /// A pool for `subnet` in which `gateway`, the network's own and the broadcast address are taken.
-    pub fn new(subnet: Ipv4Net, gateway: Ipv4Addr) -> Pool {
-        let next = u32::from(subnet.network()).wrapping_add(1);
-        Pool { subnet: subnet.trunc(), used: BTreeSet::from([gateway]), leaving: BTreeMap::new(), next }
+    /// A pool for `subnet` that gives out addresses of `range`, or of all of it. The network's own address and IPv4's
+    /// broadcast address are never given out.
+    pub fn new(subnet: IpNet, range: Option<IpNet>) -> Pool {
+        let subnet = subnet.trunc();
+        let (mut first, mut last) = bounds(range.unwrap_or(subnet));
+        let (lowest, highest) = bounds(subnet);
+        let (below, above) = reserved(subnet);
+        first = first.max(lowest.saturating_add(below));
+        last = last.min(highest.saturating_sub(above));
+        Pool { subnet, first, last, used: BTreeSet::new(), leaving: BTreeMap::new(), next: first }
     }
 
     /// The subnet.
-    pub fn subnet(&self) -> Ipv4Net {
+    pub fn subnet(&self) -> IpNet {
         self.subnet
     }
 
     /// Takes the next free address after the one given last; `None` when all are taken. `link_exists` says
     /// whether the link of an address that was released is still there.
-    pub fn allocate(&mut self, link_exists: impl Fn(&str) -> bool) -> Option<Ipv4Addr> {
-        let first = u32::from(self.subnet.network()) + 1;
-        let last = u32::from(self.subnet.broadcast()).checked_sub(1)?;
-        if last < first {
+    pub fn allocate(&mut self, link_exists: impl Fn(&str) -> bool) -> Option<IpAddr> {
+        if self.last < self.first {
             return None;
         }
-        for _ in first..=last {
-            let candidate = Ipv4Addr::from(self.next.clamp(first, last));
-            self.next = if u32::from(candidate) == last { first } else { u32::from(candidate) + 1 };
-            if self.used.contains(&candidate) {
-                continue;
+        // Among so many candidates one is free, if any is.
+        let most = self.used.len().saturating_add(self.leaving.len()) as u128;
+        let span = self.last - self.first;
+        for _ in 0..=span.min(most) {
+            let candidate = self.next.clamp(self.first, self.last);
+            self.next = if candidate == self.last { self.first } else { candidate + 1 };
+            if !self.used.contains(&candidate) && self.has_left(candidate, &link_exists) {
+                self.used.insert(candidate);
+                return Some(self.address(candidate));
             }
-            if let Some(link) = self.leaving.get(&candidate) {
-                if link_exists(link) {
-                    continue;
-                }
-                self.leaving.remove(&candidate);
-            }
-            self.used.insert(candidate);
-            return Some(candidate);
         }
         None
     }
 
-    /// Marks an address as taken, such as that of an adopted container; false if it was taken already or lies
-    /// outside the subnet.
-    pub fn reserve(&mut self, address: Ipv4Addr) -> bool {
-        self.leaving.remove(&address);
-        self.subnet.contains(&address) && self.used.insert(address)
+    fn has_left(&mut self, candidate: u128, link_exists: impl Fn(&str) -> bool) -> bool {
+        let left = self.leaving.get(&candidate).is_none_or(|link| !link_exists(link));
+        if left {
+            self.leaving.remove(&candidate);
+        }
+        left
+    }
+
+    /// Takes a certain address; false if it is taken, outside the subnet, or never given out.
+    pub fn take(&mut self, address: IpAddr) -> bool {
+        let number = number(address);
+        let (lowest, highest) = bounds(self.subnet);
+        let (below, above) = reserved(self.subnet);
+        if number < lowest.saturating_add(below) || number > highest.saturating_sub(above) {
+            return false;
+        }
+        self.reserve(address)
+    }
+
+    /// Marks an address as taken, such as a gateway's or that of an adopted container; false if it was taken already or
+    /// lies outside the subnet.
+    pub fn reserve(&mut self, address: IpAddr) -> bool {
+        let number = number(address);
+        self.leaving.remove(&number);
+        self.subnet.contains(&address) && self.used.insert(number)
     }
 
     /// Gives an address back; it is handed out again once the link `host_link` is gone.
-    pub fn release(&mut self, address: Ipv4Addr, host_link: String) {
-        if self.used.remove(&address) {
-            self.leaving.insert(address, host_link);
+    pub fn release(&mut self, address: IpAddr, host_link: String) {
+        let number = number(address);
+        if self.subnet.contains(&address) && self.used.remove(&number) {
+            self.leaving.insert(number, host_link);
+        }
+    }
+
+    /// How full it is.
+    pub fn usage(&self) -> Usage {
+        let (lowest, highest) = bounds(self.subnet);
+        let (below, above) = reserved(self.subnet);
+        let never = [(below > 0).then_some(lowest), (above > 0).then_some(highest)];
+        let counted = never.into_iter().flatten().filter(|number| !self.used.contains(number)).count();
+        let size = if self.last < self.first { 0 } else { (self.last - self.first).saturating_add(1) };
+        let taken = self.used.range(self.first..=self.last.max(self.first)).count() as u128;
+        let saturate = |number: u128| u64::try_from(number).unwrap_or(u64::MAX);
+        Usage {
+            in_use: saturate((self.used.len() + counted) as u128),
+            available: saturate(size.saturating_sub(taken)),
+        }
+    }
+
+    fn address(&self, number: u128) -> IpAddr {
+        match self.subnet {
+            IpNet::V4(_) => IpAddr::V4(Ipv4Addr::from(u32::try_from(number).unwrap_or_default())),
+            IpNet::V6(_) => IpAddr::V6(Ipv6Addr::from(number)),
         }
     }
 }
 
-/// The hardware address of a container's link: locally administered, made from its IPv4 address, so that two
-/// links of one network never share one.
-pub fn mac_for(address: Ipv4Addr) -> [u8; 6] {
-    let [a, b, c, d] = address.octets();
+/// How many addresses at the beginning and at the end of a subnet are nobody's: the network's own, and IPv4's broadcast.
+fn reserved(subnet: IpNet) -> (u128, u128) {
+    match subnet {
+        IpNet::V4(v4) if v4.prefix_len() < 31 => (1, 1),
+        IpNet::V6(v6) if v6.prefix_len() < 127 => (1, 0),
+        _ => (0, 0),
+    }
+}
+
+fn number(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(v4) => u32::from(v4).into(),
+        IpAddr::V6(v6) => v6.into(),
+    }
+}
+
+/// The lowest and the highest address of a subnet.
+fn bounds(subnet: IpNet) -> (u128, u128) {
+    (number(subnet.network()), number(subnet.broadcast()))
+}
+
+/// The hardware address of a container's link: locally administered, made from its address, so that two links of one
+/// network do not share one.
+pub fn mac_for(address: impl Into<IpAddr>) -> [u8; 6] {
+    let [a, b, c, d] = match address.into() {
+        IpAddr::V4(v4) => v4.octets(),
+        IpAddr::V6(v6) => {
+            let octets = v6.octets();
+            [octets[12], octets[13], octets[14], octets[15]]
+        }
+    };
     [0x02, 0x42, a, b, c, d]
 }
 
-/// The first subnet of the default pools (Docker's: 172.17–172.31/16, then 192.168.0.0/16 in /20s) that
-/// overlaps neither a route of the host nor one of `taken`.
-pub fn choose_subnet(taken: &[Ipv4Net]) -> Result<Ipv4Net, Error> {
-    let mut avoid = host_routes()?;
-    avoid.extend_from_slice(taken);
-    first_free(&avoid).ok_or(Error::NoSubnet)
-}
-
-fn first_free(avoid: &[Ipv4Net]) -> Option<Ipv4Net> {
-    let wide = (17..=31).map(|second| (Ipv4Addr::new(172, second, 0, 0), 16));
-    let narrow = (0..16).map(|step| (Ipv4Addr::new(192, 168, step * 16, 0), 20));
-    wide.chain(narrow)
-        .filter_map(|(address, length)| Ipv4Net::new(address, length).ok())
-        .find(|subnet| !avoid.iter().any(|a| a.contains(&subnet.network()) || subnet.contains(&a.network())))
-}
-
-/// The IPv4 destinations that the host routes, the default route left out.
-fn host_routes() -> Result<Vec<Ipv4Net>, Error> {
-    let mut message = RouteMessage::default();
-    message.header.address_family = berth_sys::rtnetlink::netlink_packet_route::AddressFamily::Inet;
-    let found = Socket::open()?.dump(RouteNetlinkMessage::GetRoute(message))?;
-    Ok(found
-        .into_iter()
-        .filter_map(|message| {
-            let RouteNetlinkMessage::NewRoute(route) = message else { return None };
-            let length = route.header.destination_prefix_length;
-            let destination = route.attributes.iter().find_map(|attribute| match attribute {
-                RouteAttribute::Destination(RouteAddress::Inet(address)) => Some(*address),
-                _ => None,
-            })?;
-            (length > 0).then(|| Ipv4Net::new(destination, length).ok()).flatten()
-        })
-        .collect())
-}
-
-/// The gateway of a subnet as Docker chooses it: the first host address.
-pub fn first_address(subnet: Ipv4Net) -> IpAddr {
-    IpAddr::V4(Ipv4Addr::from(u32::from(subnet.network()) + 1))
+/// The gateway of a subnet as Docker chooses it: the first address that is given out.
+pub fn first_address(subnet: IpNet) -> IpAddr {
+    let pool = Pool::new(subnet, None);
+    pool.address(pool.first)
 }
 
 #[cfg(test)]
@@ -128,46 +171,59 @@ mod tests {
     use proptest::prelude::*;
 
     fn pool(subnet: &str) -> Pool {
-        let subnet: Ipv4Net = subnet.parse().unwrap();
-        Pool::new(subnet, Ipv4Addr::from(u32::from(subnet.network()) + 1))
+        let subnet: IpNet = subnet.parse().unwrap();
+        let mut pool = Pool::new(subnet, None);
+        pool.reserve(first_address(subnet));
+        pool
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
     }
 
     #[test]
     fn goes_round_and_keeps_back_what_is_still_linked() {
         let mut pool = pool("10.1.0.0/29");
-        let take = |p: &mut Pool, alive: bool| p.allocate(|_| alive).map(|a| a.octets()[3]);
-        assert_eq!(
-            (2..=6).map(|_| take(&mut pool, true)).collect::<Vec<_>>(),
-            (2..=6).map(Some).collect::<Vec<_>>()
-        );
+        let take = |p: &mut Pool, alive: bool| p.allocate(|_| alive).map(|a| a.to_string());
+        let given: Vec<_> = (2..=6).map(|_| take(&mut pool, true).unwrap()).collect();
+        assert_eq!(given, ["10.1.0.2", "10.1.0.3", "10.1.0.4", "10.1.0.5", "10.1.0.6"]);
         assert_eq!(take(&mut pool, true), None);
-        pool.release(Ipv4Addr::new(10, 1, 0, 3), "veth1".into());
+        pool.release(ip("10.1.0.3"), "veth1".into());
         assert_eq!(take(&mut pool, true), None, "its link is still there");
-        assert_eq!(take(&mut pool, false), Some(3));
+        assert_eq!(take(&mut pool, false).unwrap(), "10.1.0.3");
     }
 
     #[test]
     fn a_reserved_address_is_not_given_out() {
         let mut pool = pool("10.1.0.0/30");
-        assert!(pool.reserve(Ipv4Addr::new(10, 1, 0, 2)));
-        assert!(!pool.reserve(Ipv4Addr::new(10, 1, 0, 2)));
-        assert!(!pool.reserve(Ipv4Addr::new(10, 9, 0, 2)));
+        assert!(pool.reserve(ip("10.1.0.2")));
+        assert!(!pool.reserve(ip("10.1.0.2")));
+        assert!(!pool.reserve(ip("10.9.0.2")));
         assert_eq!(pool.allocate(|_| false), None);
     }
 
     #[test]
-    fn tiny_subnets_have_nothing_to_give() {
-        assert_eq!(pool("10.1.0.0/31").allocate(|_| false), None);
-        assert_eq!(pool("10.1.0.0/32").allocate(|_| false), None);
+    fn certain_addresses_may_lie_outside_the_range_but_not_outside_the_subnet() {
+        let mut pool = Pool::new("10.1.0.0/24".parse().unwrap(), Some("10.1.0.128/30".parse().unwrap()));
+        assert!(pool.take(ip("10.1.0.7")) && !pool.take(ip("10.1.0.7")));
+        assert!(!pool.take(ip("10.1.0.0")) && !pool.take(ip("10.1.0.255")) && !pool.take(ip("10.1.1.1")));
+        let given: Vec<_> = std::iter::from_fn(|| pool.allocate(|_| false)).map(|a| a.to_string()).collect();
+        assert_eq!(given, ["10.1.0.128", "10.1.0.129", "10.1.0.130", "10.1.0.131"]);
     }
 
     #[test]
-    fn subnets_avoid_what_the_host_routes() {
-        let avoid = ["172.17.0.0/16".parse().unwrap(), "172.18.4.0/24".parse().unwrap()];
-        assert_eq!(first_free(&avoid), Some("172.19.0.0/16".parse().unwrap()));
-        let all = ["172.16.0.0/12".parse().unwrap(), "192.168.0.0/17".parse().unwrap()];
-        assert_eq!(first_free(&all), Some("192.168.128.0/20".parse().unwrap()));
-        assert_eq!(first_free(&["0.0.0.0/1".parse().unwrap(), "128.0.0.0/1".parse().unwrap()]), None);
+    fn the_second_family_has_room() {
+        let mut pool = pool("fd00:1::/64");
+        assert_eq!(pool.allocate(|_| false).unwrap(), ip("fd00:1::2"));
+        assert_eq!(pool.usage(), Usage { in_use: 3, available: u64::MAX - 2 });
+        assert_eq!(mac_for(ip("fd00:1::2")), [2, 0x42, 0, 0, 0, 2]);
+    }
+
+    #[test]
+    fn tiny_subnets_have_what_is_left() {
+        assert_eq!(pool("10.1.0.0/31").allocate(|_| false), Some(ip("10.1.0.1")));
+        assert_eq!(pool("10.1.0.0/32").allocate(|_| false), None);
+        assert_eq!(pool("10.1.0.0/24").usage(), Usage { in_use: 3, available: 253 });
     }
 
     proptest! {
@@ -184,6 +240,7 @@ mod tests {
                 } else {
                     prop_assert_eq!(held.len(), 29);
                 }
+                prop_assert_eq!(pool.usage().in_use, held.len() as u64 + 3);
             }
         }
     }

@@ -9,11 +9,15 @@
 mod error;
 pub mod firewall;
 pub mod host;
+pub mod inside;
 pub mod ipam;
+mod link;
 pub mod net;
 pub mod port;
+pub mod subnets;
 mod sysctl;
 
 pub use error::Error;
-pub use host::{Bridge, Endpoint, Host};
+pub use host::{Bridge, Endpoint, Host, Reach, Rules};
+pub use link::Link;
 pub use port::{PortMapping, Protocol};

@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use berth_network::firewall::{self, FirewallState, Published};
-use berth_network::{Bridge, Endpoint, Host, PortMapping, Protocol, ipam};
+use berth_network::{Bridge, Endpoint, Host, PortMapping, Protocol, Rules, ipam};
 use berth_sys::rtnetlink;
 
 type Job = Box<dyn FnOnce() + Send>;
@@ -56,7 +56,7 @@ fn bridge() -> Bridge {
         name: "berth0".into(),
         gateways: vec!["172.30.0.1/16".parse().unwrap()],
         mtu: 1500,
-        masquerade: true,
+        rules: Rules::default(),
     }
 }
 
@@ -68,7 +68,7 @@ fn endpoint(address: &str) -> Endpoint {
         mac: ipam::mac_for(address),
         addresses: vec![format!("{address}/16").parse().unwrap()],
         gateways: vec!["172.30.0.1".parse().unwrap()],
-        ports: vec![],
+        ..Endpoint::default()
     }
 }
 
@@ -78,7 +78,12 @@ fn host(ports: Vec<Published>) -> Namespace {
     host.run(move || {
         rtnetlink::loopback_up().unwrap();
         Host::open().unwrap().ensure_bridge(&bridge()).unwrap();
-        firewall::reconcile(&FirewallState { bridges: vec![("berth0".into(), true)], ports }).unwrap();
+        firewall::reconcile(&FirewallState {
+            bridges: vec![("berth0".into(), Rules::default())],
+            ports,
+            reached: vec![],
+        })
+        .unwrap();
     });
     host
 }
@@ -91,7 +96,7 @@ fn container(host: &Namespace, address: &str) -> Namespace {
 fn publishing_container(host: &Namespace, address: &str, ports: Vec<PortMapping>) -> Namespace {
     let container = Namespace::new();
     let (netns, end) = (container.fd.try_clone().unwrap(), Endpoint { ports, ..endpoint(address) });
-    let config = end.link_config();
+    let config = end.link_config(end.gateways.clone());
     host.run(move || Host::open().unwrap().connect(&bridge(), netns.as_fd(), &end).unwrap());
     container.run(move || rtnetlink::configure(&[config]).unwrap());
     container
@@ -117,6 +122,7 @@ fn neighbour(host: &Namespace) -> Namespace {
             addresses: vec!["198.51.100.2/24".parse().unwrap()],
             gateways: vec!["198.51.100.1".parse().unwrap()],
             mtu: None,
+            sysctls: vec![],
         };
         rtnetlink::configure(&[config]).unwrap();
     });
@@ -218,8 +224,12 @@ fn elements_come_and_go_and_reconcile_restores_a_flushed_table() {
     host.run(move || {
         let flushed = Command::new("nft").args(["flush", "ruleset"]).status().unwrap();
         assert!(flushed.success());
-        firewall::reconcile(&FirewallState { bridges: vec![("berth0".into(), true)], ports: port() })
-            .unwrap();
+        firewall::reconcile(&FirewallState {
+            bridges: vec![("berth0".into(), Rules::default())],
+            ports: port(),
+            reached: vec![],
+        })
+        .unwrap();
     });
     assert_eq!(ask(&host, "172.30.0.1:8080"), ip("172.30.0.1"));
     host.run(move || firewall::unpublish(&port()).unwrap());

@@ -108,7 +108,8 @@ impl Index {
     }
 }
 
-fn is_attestation(descriptor: &Descriptor) -> bool {
+/// Whether an entry of an index is no image but says something of one.
+pub fn is_attestation(descriptor: &Descriptor) -> bool {
     descriptor.annotations.get("vnd.docker.reference.type").is_some_and(|t| t == "attestation-manifest")
         || descriptor.platform.as_ref().is_some_and(|p| p.os == "unknown")
 }

@@ -22,10 +22,34 @@ pub struct Platform {
     pub os_version: Option<String>,
 }
 
-/// The text is no platform.
+/// The text is no platform. The words are those of Docker.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("\"{0}\": unknown operating system or architecture: invalid argument")]
-pub struct PlatformError(String);
+pub enum PlatformError {
+    /// One word, which names neither a system nor an architecture.
+    #[error("\"{0}\": unknown operating system or architecture: invalid argument")]
+    Unknown(String),
+    /// A part that holds what no name may.
+    #[error("\"{part}\" is an invalid component of \"{text}\": invalid argument")]
+    Part {
+        /// The part.
+        part: String,
+        /// The whole.
+        text: String,
+    },
+    /// The first of several parts cannot name an operating system.
+    #[error(
+        "\"{part}\" is an invalid OS component of \"{text}\": OSes must consist of letters and digits: invalid argument"
+    )]
+    System {
+        /// The part.
+        part: String,
+        /// The whole.
+        text: String,
+    },
+    /// Too many parts.
+    #[error("\"{0}\": cannot parse platform specifier: invalid argument")]
+    Form(String),
+}
 
 impl Platform {
     /// The platform of this machine.
@@ -69,6 +93,33 @@ const KNOWN: [&str; 13] = [
     "ppc64", "mips",
 ];
 
+/// Operating systems that may be named without an architecture, which is then this machine's.
+const SYSTEMS: [&str; 15] = [
+    "aix",
+    "android",
+    "darwin",
+    "dragonfly",
+    "freebsd",
+    "illumos",
+    "ios",
+    "js",
+    "linux",
+    "netbsd",
+    "openbsd",
+    "plan9",
+    "solaris",
+    "windows",
+    "zos",
+];
+
+/// The usual name of an operating system.
+fn system(name: &str) -> String {
+    match name.to_lowercase().as_str() {
+        "macos" => "darwin".to_owned(),
+        name => name.to_owned(),
+    }
+}
+
 /// The usual name of an architecture, and the variant that another name implies.
 fn canonical(architecture: &str) -> (&str, Option<&'static str>) {
     match architecture {
@@ -86,24 +137,32 @@ impl FromStr for Platform {
 
     /// Reads `os/architecture[/variant]`, or an architecture alone, with the usual other names.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let fail = || PlatformError(text.into());
-        let valid = |part: &str| {
-            !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b))
-        };
         let parts: Vec<&str> = text.split('/').collect();
-        if !parts.iter().all(|p| valid(p)) {
-            return Err(fail());
+        for (index, part) in parts.iter().enumerate() {
+            let named = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);
+            if part.is_empty() || !part.bytes().all(named) {
+                let (part, text) = ((*part).to_owned(), text.to_owned());
+                let is_system = index == 0;
+                return Err(if is_system {
+                    PlatformError::System { part, text }
+                } else {
+                    PlatformError::Part { part, text }
+                });
+            }
         }
         let (os, architecture, variant) = match parts.as_slice() {
-            ["linux"] => return Ok(Platform::host()),
+            [os] if SYSTEMS.contains(&system(os).as_str()) => {
+                return Ok(Platform { os: system(os), ..Platform::host() });
+            }
             [architecture] if KNOWN.contains(&canonical(architecture).0) => ("linux", *architecture, None),
+            [_] => return Err(PlatformError::Unknown(text.into())),
             [os, architecture] => (*os, *architecture, None),
             [os, architecture, variant] => (*os, *architecture, Some((*variant).to_string())),
-            _ => return Err(fail()),
+            _ => return Err(PlatformError::Form(text.into())),
         };
         let (architecture, implied) = canonical(architecture);
         let variant = variant.or(implied.map(str::to_string));
-        Ok(Platform { architecture: architecture.into(), os: os.to_lowercase(), variant, os_version: None })
+        Ok(Platform { architecture: architecture.into(), os: system(os), variant, os_version: None })
     }
 }
 

@@ -81,7 +81,7 @@ impl TokenAnswer {
     pub fn read(bytes: &[u8]) -> Result<Token, String> {
         let answer: Self = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
         let named = [answer.token, answer.access_token].into_iter().flatten().find(|token| !token.is_empty());
-        let token = named.ok_or("the answer holds no token")?;
+        let token = named.ok_or("authorization server did not include a token in the response")?;
         if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err("the token holds characters that no header may".to_owned());
         }

@@ -16,7 +16,8 @@ use url::Url;
 use crate::auth::{Key, Tokens};
 use crate::challenge::{self, Challenge};
 use crate::connection::{Endpoint, Outgoing, SILENCE};
-use crate::{Credentials, Error, RegistryConfig, Result, tls};
+use crate::patience::{self, Patience, Teller, Waiting};
+use crate::{Credentials, Error, RegistryConfig, Result, config, tls};
 
 /// Redirections followed.
 const REDIRECTS: usize = 10;
@@ -31,6 +32,8 @@ pub struct Client {
     shared: Arc<Shared>,
     /// Credentials, and the registry's name that they are for.
     credentials: Option<(String, Credentials)>,
+    /// Who is told when a server wants to be asked later.
+    pub(crate) teller: Option<Teller>,
 }
 
 #[derive(Debug)]
@@ -39,10 +42,12 @@ struct Shared {
     tokens: Tokens,
     /// Registries that were found to speak plain HTTP.
     plain: Mutex<HashMap<String, bool>>,
+    /// Registries by name that have an address in a network that may do without TLS.
+    within: Mutex<HashMap<String, bool>>,
 }
 
 /// What is asked for beside the address.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(crate) struct Wanted<'a> {
     /// Media types.
     pub accept: &'a [&'a str],
@@ -50,6 +55,8 @@ pub(crate) struct Wanted<'a> {
     pub from: u64,
     /// Only the answer's head.
     pub head: bool,
+    /// Whether a server that wants to be asked later is not waited for.
+    pub hasty: bool,
 }
 
 /// Where something is asked for.
@@ -65,14 +72,21 @@ impl Client {
     /// A client without credentials.
     pub fn new(config: RegistryConfig) -> Self {
         let config = RwLock::new(Arc::new(config));
-        let shared = Shared { config, tokens: Tokens::default(), plain: Mutex::default() };
-        Self { shared: Arc::new(shared), credentials: None }
+        let shared =
+            Shared { config, tokens: Tokens::default(), plain: Mutex::default(), within: Mutex::default() };
+        Self { shared: Arc::new(shared), credentials: None, teller: None }
     }
 
     /// The same client with `credentials` for the registry `domain`, and for no other.
     #[must_use]
     pub fn with_credentials(&self, domain: &str, credentials: Credentials) -> Self {
-        Self { shared: Arc::clone(&self.shared), credentials: Some((domain.to_owned(), credentials)) }
+        Self { credentials: Some((domain.to_owned(), credentials)), ..self.clone() }
+    }
+
+    /// The same client, which tells when a server wants to be asked later. `tell` must not block.
+    #[must_use]
+    pub fn telling(&self, tell: impl Fn(patience::Pause) + Send + Sync + 'static) -> Self {
+        Self { teller: Some(Teller::new(tell)), ..self.clone() }
     }
 
     /// Takes other settings into use, for all copies of this client. Requests under way keep the ones before.
@@ -80,14 +94,15 @@ impl Client {
         *self.shared.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
         // A registry may have become insecure, or may not be any more.
         lock(&self.shared.plain).clear();
+        lock(&self.shared.within).clear();
     }
 
-    fn config(&self) -> Arc<RegistryConfig> {
+    pub(crate) fn config(&self) -> Arc<RegistryConfig> {
         Arc::clone(&self.shared.config.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// `GET /v2/<repository>/<rest>` of the registry of `reference`: the answer, whatever its status, and what was
-    /// asked for in words. Mirrors of Docker Hub are asked first; what they do not have is no error.
+    /// asked for in words. Mirrors of the registry are asked first; what they do not have is no error.
     pub(crate) async fn get(
         &self,
         reference: &Reference,
@@ -95,11 +110,9 @@ impl Client {
         wanted: &Wanted<'_>,
     ) -> Result<(Response<Incoming>, String)> {
         let domain = reference.domain();
-        if domain == HUB.0 {
-            for mirror in &self.config().mirrors {
-                if let Some(found) = self.get_mirrored(mirror, reference, rest, wanted).await {
-                    return Ok(found);
-                }
+        for mirror in self.config().mirrors.iter().filter(|mirror| mirror.of == domain) {
+            if let Some(found) = self.get_mirrored(&mirror.url, reference, rest, wanted).await {
+                return Ok(found);
             }
         }
         let from = self.source(domain).await?;
@@ -134,9 +147,11 @@ impl Client {
     ) -> Option<(Response<Incoming>, String)> {
         let base = Url::parse(mirror).ok()?;
         let authority = authority_of(&base);
-        // Credentials are the Hub's, and not for its mirrors.
+        self.look_up(&authority).await;
+        // Credentials are the registry's, and not for its mirrors; and what is slow is no use as one.
         let from = Source { base, authority: &authority, credentials: None };
-        match self.get_from(from, reference, rest, wanted).await {
+        let wanted = Wanted { hasty: true, ..wanted.clone() };
+        match self.get_from(from, reference, rest, &wanted).await {
             Ok(found) if found.0.status().is_success() => return Some(found),
             Ok((answer, operation)) => {
                 tracing::info!(operation, status = %answer.status(), "a mirror does not have it")
@@ -177,8 +192,10 @@ impl Client {
             }
             Some(Challenge::Basic) => match credentials.and_then(Credentials::header) {
                 Some(header) => header,
-                // The refusal itself says what is wrong.
-                None => return Ok((answer, operation)),
+                None => {
+                    let message = "no basic auth credentials".to_owned();
+                    return Err(Error::Denied { repository: reference.familiar_repository(), message });
+                }
             },
             None => return Ok((answer, operation)),
         };
@@ -193,12 +210,15 @@ impl Client {
         authorization: Option<&str>,
     ) -> Result<(Response<Incoming>, String)> {
         let mut url = first.clone();
+        let patience = self.config().patience;
+        let patience = if wanted.hasty { Patience { pauses: 0, ..patience } } else { patience };
+        let mut waiting = Waiting::new(patience);
         for _ in 0..=REDIRECTS {
             let method = if wanted.head { Method::HEAD } else { Method::GET };
             let operation = format!("{method} {}", without_query(&url));
             let header = authorization.filter(|_| url.origin() == first.origin());
-            let request = self.wanted(method, &url, wanted, header, &operation)?;
-            let answer = self.endpoint(&url, &operation)?.send(request, &operation).await?;
+            let request = || self.wanted(method.clone(), &url, wanted, header, &operation);
+            let answer = self.insist(&url, &operation, &mut waiting, request).await?;
             if !answer.status().is_redirection() {
                 return Ok((answer, operation));
             }
@@ -276,7 +296,8 @@ impl Client {
     }
 
     fn tls(&self, authority: &str) -> Result<Arc<ClientConfig>> {
-        tls::settings(&self.config(), authority)
+        let within = lock(&self.shared.within).get(authority).copied().unwrap_or_default();
+        tls::settings(&self.config(), authority, within)
             .map_err(|error| Error::Tls { authority: authority.to_owned(), source: error })
     }
 
@@ -287,7 +308,7 @@ impl Client {
             Url::parse(&text).map_err(|error| Error::Malformed { operation: text, reason: error.to_string() })
         };
         let secure = address("https")?;
-        if !self.config().is_insecure(authority) {
+        if !self.look_up(&authority_of(&secure)).await && !self.config().is_insecure(authority) {
             return Ok(secure);
         }
         let known = lock(&self.shared.plain).get(authority).copied();
@@ -312,6 +333,30 @@ impl Client {
             }
         };
         if plain { address("http") } else { Ok(secure) }
+    }
+
+    /// Whether a registry that has a name has an address in a network that may do without TLS. As with Docker, such a
+    /// network is meant for the registries in it by whatever name; without such networks nothing is looked up.
+    async fn look_up(&self, authority: &str) -> bool {
+        /// Names that are remembered.
+        const MOST: usize = 1024;
+        let config = self.config();
+        let host = config::host_of(authority);
+        if config.networks().next().is_none() || host.parse::<std::net::IpAddr>().is_ok() {
+            return false;
+        }
+        if let Some(known) = lock(&self.shared.within).get(authority).copied() {
+            return known;
+        }
+        let found = tokio::net::lookup_host((host, 443)).await;
+        // A name that is not found now may be later.
+        let Ok(mut found) = found else { return false };
+        let is_within = found.any(|address| config.is_within(address.ip()));
+        let mut within = lock(&self.shared.within);
+        if within.len() < MOST {
+            within.insert(authority.to_owned(), is_within);
+        }
+        is_within
     }
 }
 
@@ -357,6 +402,7 @@ pub(crate) async fn refusal(
     unknown: impl FnOnce(String) -> Error,
 ) -> Error {
     let status = answer.status();
+    let headers = answer.headers().clone();
     let bytes = read_all(answer, SHORT, &operation).await.unwrap_or_default();
     let repository = reference.familiar_repository();
     match status {
@@ -364,7 +410,10 @@ pub(crate) async fn refusal(
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
             Error::Denied { repository, message: words(&bytes, "authentication required") }
         }
-        StatusCode::TOO_MANY_REQUESTS => Error::TooManyRequests { message: words(&bytes, "try again later") },
+        status if patience::is_overload(status) => {
+            let message = words(&bytes, "no reason given");
+            patience::overload(reference.domain().to_owned(), status, &headers, message)
+        }
         _ => Error::Status { operation, status, message: words(&bytes, "no reason given") },
     }
 }
@@ -380,7 +429,8 @@ pub(crate) fn words(bytes: &[u8], otherwise: &str) -> String {
     }
     #[derive(Deserialize)]
     struct Item {
-        #[serde(default)]
+        // Go's servers and clients do not mind the case of names.
+        #[serde(default, alias = "Code")]
         code: String,
         #[serde(default)]
         message: String,
@@ -391,7 +441,11 @@ pub(crate) fn words(bytes: &[u8], otherwise: &str) -> String {
             .iter()
             .map(|item| {
                 let code = item.code.to_lowercase().replace('_', " ");
-                if item.message.is_empty() { code } else { format!("{code}: {}", item.message) }
+                match (code.as_str(), item.message.as_str()) {
+                    (_, "") => code,
+                    ("", message) => message.to_owned(),
+                    (code, message) => format!("{code}: {message}"),
+                }
             })
             .collect::<Vec<_>>()
             .join(", "),

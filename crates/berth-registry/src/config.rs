@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use crate::Proxies;
+use crate::{Patience, Proxies};
 
 /// Settings of a client.
 #[derive(Debug, Clone)]
@@ -11,14 +11,25 @@ pub struct RegistryConfig {
     /// Registries (`host`, `host:port`, or a network for those named by an address) whose certificates are not checked, and that may speak plain HTTP.
     /// Loopback always may.
     pub insecure: Vec<String>,
-    /// Addresses, each ending in a slash, that are asked before Docker Hub.
-    pub mirrors: Vec<String>,
+    /// What is asked before a registry itself, in this order.
+    pub mirrors: Vec<Mirror>,
     /// Proxies on the way.
     pub proxies: Proxies,
     /// Directories with one directory for each registry, in which `*.crt` are further authorities.
     pub certificates: Vec<PathBuf>,
     /// Sent as `User-Agent`.
     pub agent: String,
+    /// How long servers that want to be asked later are waited for.
+    pub patience: Patience,
+}
+
+/// A server that may have what a registry has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mirror {
+    /// The registry as references name it, such as `docker.io` or `r.example:5000`.
+    pub of: String,
+    /// The address before `v2/`, which ends in a slash.
+    pub url: String,
 }
 
 impl Default for RegistryConfig {
@@ -29,6 +40,7 @@ impl Default for RegistryConfig {
             proxies: Proxies::default(),
             certificates: vec!["/etc/berth/certs.d".into(), "/etc/docker/certs.d".into()],
             agent: concat!("berth/", env!("CARGO_PKG_VERSION")).to_owned(),
+            patience: Patience::default(),
         }
     }
 }
@@ -41,11 +53,18 @@ impl RegistryConfig {
         let loopback = host == "localhost"
             || host.ends_with(".localhost")
             || address.is_some_and(|address| address.is_loopback());
-        let within = |network: &str| match (network.parse::<ipnet::IpNet>(), address) {
-            (Ok(network), Some(address)) => network.contains(&address),
-            _ => false,
-        };
-        loopback || self.insecure.iter().any(|name| name == authority || name == host || within(name))
+        let within = address.is_some_and(|address| self.is_within(address));
+        loopback || within || self.insecure.iter().any(|name| name == authority || name == host)
+    }
+
+    /// Whether an address is in one of the networks that may do without TLS.
+    pub(crate) fn is_within(&self, address: IpAddr) -> bool {
+        self.networks().any(|network| network.contains(&address))
+    }
+
+    /// The networks that may do without TLS.
+    pub(crate) fn networks(&self) -> impl Iterator<Item = ipnet::IpNet> {
+        self.insecure.iter().filter_map(|name| name.parse().ok())
     }
 }
 

@@ -9,7 +9,7 @@ use http::StatusCode;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No connection could be made.
-    #[error("failed to connect to registry {authority}: {source}")]
+    #[error("failed to connect to {authority}: dial tcp: {source}")]
     Connect {
         /// Host and port.
         authority: String,
@@ -61,6 +61,12 @@ pub enum Error {
         /// The registry's words.
         message: String,
     },
+    /// A web server has no such file.
+    #[error("{operation}: 404 Not Found: there is no such file")]
+    NotFound {
+        /// Method and address.
+        operation: String,
+    },
     /// Access is refused.
     #[error(
         "pull access denied for {repository}, repository does not exist or may require authorization: {message}"
@@ -77,6 +83,12 @@ pub enum Error {
         /// The registry's words.
         message: String,
     },
+    /// A search failed.
+    #[error("{message}")]
+    Search {
+        /// What the registry answered.
+        message: String,
+    },
     /// What was to be sent could not be read.
     #[error("reading {digest} to send it: {source}")]
     Feed {
@@ -85,11 +97,21 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
-    /// Too many requests.
-    #[error("toomanyrequests: {message}")]
-    TooManyRequests {
+    /// The registry has too much to do, or this client asked for too much; it was waited for.
+    #[error(
+        "{}{message} ({})",
+        if *is_limit { "toomanyrequests: " } else { "unavailable: " },
+        crate::patience::advice(authority, *is_limit, *wait)
+    )]
+    Overload {
+        /// Host and perhaps port of whoever refused.
+        authority: String,
+        /// Whether a limit of this client is reached, and not of the registry.
+        is_limit: bool,
         /// The registry's words.
         message: String,
+        /// How long it wants no more requests, if it says.
+        wait: Option<std::time::Duration>,
     },
     /// Another refusal or failure of the registry.
     #[error("{operation}: registry answered {status}: {message}")]
@@ -118,7 +140,7 @@ pub enum Error {
         limit: u64,
     },
     /// The content is not what was asked for.
-    #[error("manifest of {reference} has digest {actual}, expected {expected}")]
+    #[error("manifest verification failed for digest {expected}: what came for {reference} has {actual}")]
     WrongDigest {
         /// The image.
         reference: String,
@@ -142,7 +164,7 @@ pub enum Error {
 impl Error {
     /// The registry has no such thing.
     pub fn is_not_found(&self) -> bool {
-        matches!(self, Self::ManifestUnknown { .. } | Self::BlobUnknown { .. })
+        matches!(self, Self::ManifestUnknown { .. } | Self::BlobUnknown { .. } | Self::NotFound { .. })
     }
 
     /// The registry refuses access; as Docker has it, that may mean that there is no such repository.

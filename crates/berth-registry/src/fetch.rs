@@ -1,5 +1,6 @@
 //! Files of web servers, which are no registries: what images are imported from.
 
+use http::StatusCode;
 use http::header::CONTENT_LENGTH;
 use url::Url;
 
@@ -31,6 +32,9 @@ impl Client {
         let (answer, operation) = self.follow(url.clone(), &Wanted::default(), None).await?;
         if !answer.status().is_success() {
             let (status, message) = (answer.status(), "the file cannot be fetched".to_owned());
+            if status == StatusCode::NOT_FOUND {
+                return Err(Error::NotFound { operation });
+            }
             return Err(Error::Status { operation, status, message });
         }
         let length = answer.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());

@@ -15,7 +15,9 @@ mod error;
 mod fetch;
 mod login;
 mod manifest;
+mod patience;
 mod proxy;
+mod search;
 mod tls;
 mod token;
 mod upload;
@@ -23,12 +25,14 @@ mod upload;
 pub use auth::Credentials;
 pub use blob::BlobStream;
 pub use client::Client;
-pub use config::RegistryConfig;
+pub use config::{Mirror, RegistryConfig};
 pub use error::Error;
 pub use fetch::Fetched;
 pub use login::Login;
 pub use manifest::ManifestAnswer;
+pub use patience::{Patience, Pause};
 pub use proxy::{Proxies, without_credentials};
+pub use search::{Found, split_term};
 pub use upload::{Begun, Feed, Mount};
 
 /// A result of this crate.

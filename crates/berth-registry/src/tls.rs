@@ -1,51 +1,127 @@
-//! TLS: which certificates are believed.
+//! TLS: which certificates are believed, and which one is shown.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use berth_tls::Trust;
+use berth_tls::{Identity, Trust};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 
 use crate::RegistryConfig;
 
-/// The TLS settings for one registry.
-pub(crate) fn settings(config: &RegistryConfig, authority: &str) -> io::Result<Arc<ClientConfig>> {
-    let trust = match config.is_insecure(authority) {
+/// The TLS settings for one registry. `within`: it is in a network whose certificates are not checked.
+pub(crate) fn settings(
+    config: &RegistryConfig,
+    authority: &str,
+    within: bool,
+) -> io::Result<Arc<ClientConfig>> {
+    let names = names(authority);
+    let directories = directories(config, &names);
+    let trust = match within || names.iter().any(|name| config.is_insecure(name)) {
         true => Trust::Anyone,
-        false => Trust::Authorities(roots(config, authority)),
+        false => Trust::Authorities(roots(&directories)),
     };
-    berth_tls::client(trust, None).map(Arc::new)
+    berth_tls::client(trust, identity(&directories)?).map(Arc::new)
+}
+
+/// What a registry may be called in settings: addresses leave the usual port out, and users do not.
+fn names(authority: &str) -> Vec<String> {
+    let has_port = authority.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok())
+        && !authority.ends_with(']');
+    let with_port = (!has_port).then(|| format!("{authority}:443"));
+    std::iter::once(authority.to_owned()).chain(with_port).collect()
+}
+
+/// Where files for a registry may be.
+fn directories(config: &RegistryConfig, names: &[String]) -> Vec<PathBuf> {
+    // The authority is a host and port: it cannot name another directory.
+    let names = || names.iter().filter(|name| !name.contains('/') && !name.starts_with('.'));
+    config.certificates.iter().flat_map(|directory| names().map(move |name| directory.join(name))).collect()
 }
 
 /// The system's authorities, and those for this registry.
-fn roots(config: &RegistryConfig, authority: &str) -> RootCertStore {
+fn roots(directories: &[PathBuf]) -> RootCertStore {
     let mut store = berth_tls::system_authorities(|error| {
         tracing::debug!(error, "a certificate of the system is left out");
     });
-    // The authority is a host and port: it cannot name another directory.
-    if !authority.contains('/') && !authority.starts_with('.') {
-        for directory in &config.certificates {
-            add_directory(&mut store, &directory.join(authority));
-        }
-    }
-    store
-}
-
-fn add_directory(store: &mut RootCertStore, directory: &Path) {
-    let Ok(entries) = std::fs::read_dir(directory) else { return };
-    for entry in entries.flatten() {
-        let path = entry.path();
-        if path.extension().is_none_or(|extension| extension != "crt") {
-            continue;
-        }
+    for path in directories.iter().flat_map(|directory| files(directory, "crt")) {
         match CertificateDer::pem_file_iter(&path) {
             Ok(certificates) => {
                 store.add_parsable_certificates(certificates.flatten());
             }
             Err(error) => tracing::warn!(path = %path.display(), %error, "cannot read a certificate"),
         }
+    }
+    store
+}
+
+/// What the client shows: the first `NAME.cert` with its `NAME.key`.
+fn identity(directories: &[PathBuf]) -> io::Result<Option<Identity>> {
+    let missing = |what: String| io::Error::new(io::ErrorKind::NotFound, what);
+    let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let mut found = None;
+    for directory in directories {
+        if let Some(key) = files(directory, "key").find(|key| !key.with_extension("cert").exists()) {
+            let certificate = key.with_extension("cert");
+            return Err(missing(format!(
+                "missing client certificate {} for key {}",
+                name(&certificate),
+                name(&key)
+            )));
+        }
+        for certificate in files(directory, "cert") {
+            let key = certificate.with_extension("key");
+            if !key.exists() {
+                return Err(missing(format!(
+                    "missing key {} for client certificate {}. CA certificates must use the extension .crt",
+                    name(&key),
+                    name(&certificate)
+                )));
+            }
+            if found.is_none() {
+                found = Some(Identity::read(&certificate, &key)?);
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// The files of a directory that end so, in the order of their names; none if there is no such directory.
+fn files(directory: &Path, extension: &'static str) -> impl Iterator<Item = PathBuf> + use<> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let mut found: Vec<_> = entries.map(|entry| entry.path()).collect();
+    found.retain(|path| path.extension().is_some_and(|found| found == extension));
+    found.sort();
+    found.into_iter()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_usual_port_may_be_named_or_not() {
+        assert_eq!(names("r.example"), ["r.example", "r.example:443"]);
+        assert_eq!(names("r.example:5000"), ["r.example:5000"]);
+        assert_eq!(names("[::1]"), ["[::1]", "[::1]:443"]);
+        assert_eq!(names("[::1]:5000"), ["[::1]:5000"]);
+    }
+
+    #[test]
+    fn halves_of_an_identity_are_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let directories = [folder.path().to_owned()];
+        assert!(identity(&directories).unwrap().is_none());
+        std::fs::write(folder.path().join("a.cert"), "x").unwrap();
+        let error = identity(&directories).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "missing key a.key for client certificate a.cert. CA certificates must use the extension .crt"
+        );
+        std::fs::rename(folder.path().join("a.cert"), folder.path().join("b.key")).unwrap();
+        let error = identity(&directories).unwrap_err().to_string();
+        assert_eq!(error, "missing client certificate b.cert for key b.key");
     }
 }

@@ -10,6 +10,8 @@ use url::Url;
 
 use crate::auth::{Token, TokenAnswer};
 use crate::client::{SHORT, Wanted, authority_of, read_all, without_query, words};
+use crate::patience::{self, Waiting};
+use crate::upload::host_of;
 use crate::{Client, Credentials, Error, Result};
 
 /// What this client is called to realms; they know Docker's.
@@ -64,10 +66,23 @@ impl Client {
             _ => self.ask(url, grant, credentials).await?,
         };
         let status = answer.status();
+        let headers = answer.headers().clone();
         let bytes = read_all(answer, SHORT, &operation).await?;
         if status == StatusCode::UNAUTHORIZED || status == StatusCode::FORBIDDEN {
-            let message = words(&bytes, "incorrect username or password");
+            let otherwise = match (status, credentials) {
+                (StatusCode::FORBIDDEN, _) => {
+                    let shown = String::from_utf8_lossy(bytes.get(..200).unwrap_or(&bytes));
+                    &format!("error parsing HTTP 403 response body: {shown:?}")
+                }
+                (_, None) => "unauthorized: authentication required",
+                (_, Some(_)) => "unauthorized: incorrect username or password",
+            };
+            let message = words(&bytes, otherwise);
             return Err(Error::Denied { repository: repository_of(grant.scope), message });
+        }
+        if patience::is_overload(status) {
+            let message = words(&bytes, "no reason given");
+            return Err(patience::overload(host_of(&operation), status, &headers, message));
         }
         if !status.is_success() {
             return Err(Error::Status { operation, status, message: words(&bytes, "no token") });
@@ -118,12 +133,15 @@ impl Client {
             form.finish()
         };
         let operation = format!("POST {}", without_query(url));
-        let request = self.request(Method::POST, url, None, &operation)?;
-        let body = Full::new(Bytes::from(form)).map_err(|never| match never {}).boxed_unsync();
-        let request = request.header(CONTENT_TYPE, "application/x-www-form-urlencoded").body(body);
-        let request = request.map_err(|error| Error::malformed(&operation, error))?;
+        let request = || {
+            let body = Full::new(Bytes::from(form.clone())).map_err(|never| match never {}).boxed_unsync();
+            let request = self.request(Method::POST, url, None, &operation)?;
+            let request = request.header(CONTENT_TYPE, "application/x-www-form-urlencoded").body(body);
+            request.map_err(|error| Error::malformed(&operation, error))
+        };
+        let mut waiting = Waiting::new(self.config().patience);
         // Not redirected: the token is for this realm.
-        let answer = self.endpoint(url, &operation)?.send(request, &operation).await?;
+        let answer = self.insist(url, &operation, &mut waiting, request).await?;
         Ok((answer, operation))
     }
 }

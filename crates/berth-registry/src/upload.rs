@@ -4,6 +4,7 @@ use std::io;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use berth_oci::media_type::ACCEPTED;
 use berth_oci::{Descriptor, Digest, Reference};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
@@ -16,8 +17,9 @@ use url::Url;
 
 use crate::auth::Key;
 use crate::challenge::{self, Challenge};
-use crate::client::{SHORT, Source, Wanted, read_all, without_query, words};
+use crate::client::{SHORT, Source, Wanted, authority_of, read_all, without_query, words};
 use crate::connection::{Outgoing, Sent};
+use crate::patience::{self, Waiting};
 use crate::{Client, Credentials, Error, Result};
 
 /// How long a password that a registry took is sent unasked.
@@ -86,16 +88,22 @@ impl Client {
     /// # Errors
     /// Refusals, and failures to connect.
     pub async fn has_blob(&self, to: &Reference, digest: &Digest) -> Result<bool> {
+        self.has(to, &format!("blobs/{digest}"), &[]).await
+    }
+
+    /// Whether the repository of `to` has a manifest or index.
+    ///
+    /// # Errors
+    /// Refusals, and failures to connect.
+    pub async fn has_manifest(&self, to: &Reference, digest: &Digest) -> Result<bool> {
+        self.has(to, &format!("manifests/{digest}"), &ACCEPTED).await
+    }
+
+    async fn has(&self, to: &Reference, what: &str, accept: &[&str]) -> Result<bool> {
         let target = self.target(to).await?;
-        let url = target.url(&format!("blobs/{digest}"))?;
-        let (answer, operation) = self
-            .authorized(
-                &target,
-                None,
-                Call::new(Method::HEAD, url),
-                &Wanted { head: true, ..Wanted::default() },
-            )
-            .await?;
+        let call = Call::new(Method::HEAD, target.url(what)?);
+        let wanted = Wanted { head: true, accept, ..Wanted::default() };
+        let (answer, operation) = self.authorized(&target, None, call, &wanted).await?;
         match answer.status() {
             status if status.is_success() => Ok(true),
             StatusCode::NOT_FOUND => Ok(false),
@@ -138,6 +146,7 @@ impl Client {
         let mut attempt = 1;
         // What has just begun has nothing yet, and need not be asked.
         let mut resumed = false;
+        let mut waiting = Waiting::new(self.config().patience);
         loop {
             match self.upload_once(&target, blob, &mut begun, resumed, feed).await {
                 Err(error) if attempt < attempts && (error.is_transient() || is_lost(&error)) => {
@@ -148,6 +157,18 @@ impl Client {
                     resumed = begun.is_some();
                     tokio::time::sleep(Duration::from_millis(200 << attempt.min(8))).await;
                     attempt += 1;
+                }
+                Err(Error::Overload { authority, is_limit, message, wait }) => {
+                    let status = if is_limit {
+                        StatusCode::TOO_MANY_REQUESTS
+                    } else {
+                        StatusCode::SERVICE_UNAVAILABLE
+                    };
+                    let Some(pause) = waiting.pause(wait) else {
+                        return Err(Error::Overload { authority, is_limit, message, wait });
+                    };
+                    resumed = begun.is_some();
+                    self.wait(authority, status, pause).await;
                 }
                 outcome => return outcome,
             }
@@ -348,13 +369,16 @@ impl Client {
             return self.follow(call.url.clone(), wanted, authorization).await;
         }
         let operation = format!("{} {}", call.method, without_query(&call.url));
-        let mut request = self.request(call.method.clone(), &call.url, authorization, &operation)?;
-        if let Some(content_type) = call.content_type {
-            request = request.header(CONTENT_TYPE, content_type);
-        }
-        let body = Full::new(call.body.clone()).map_err(|never| match never {}).boxed_unsync();
-        let request = request.body(body).map_err(|error| Error::malformed(&operation, error))?;
-        let answer = self.endpoint(&call.url, &operation)?.send(request, &operation).await?;
+        let request = || {
+            let mut request = self.request(call.method.clone(), &call.url, authorization, &operation)?;
+            if let Some(content_type) = call.content_type {
+                request = request.header(CONTENT_TYPE, content_type);
+            }
+            let body = Full::new(call.body.clone()).map_err(|never| match never {}).boxed_unsync();
+            request.body(body).map_err(|error| Error::malformed(&operation, error))
+        };
+        let mut waiting = Waiting::new(self.config().patience);
+        let answer = self.insist(&call.url, &operation, &mut waiting, request).await?;
         Ok((answer, operation))
     }
 }
@@ -402,6 +426,7 @@ fn received(range: &str) -> Option<u64> {
 /// Turns an answer that is no success into an error, in the registry's words.
 async fn refused(answer: Response<Incoming>, operation: String) -> Error {
     let status = answer.status();
+    let headers = answer.headers().clone();
     let bytes = read_all(answer, SHORT, &operation).await.unwrap_or_default();
     match status {
         StatusCode::UNAUTHORIZED => {
@@ -410,9 +435,17 @@ async fn refused(answer: Response<Incoming>, operation: String) -> Error {
         StatusCode::FORBIDDEN => {
             Error::Refused { message: words(&bytes, "denied: requested access to the resource is denied") }
         }
-        StatusCode::TOO_MANY_REQUESTS => Error::TooManyRequests { message: words(&bytes, "try again later") },
+        status if patience::is_overload(status) => {
+            patience::overload(host_of(&operation), status, &headers, words(&bytes, "no reason given"))
+        }
         _ => Error::Status { operation, status, message: words(&bytes, "no reason given") },
     }
+}
+
+/// Host and port of the address that an operation names.
+pub(crate) fn host_of(operation: &str) -> String {
+    let address = operation.split(' ').nth(1).and_then(|address| Url::parse(address).ok());
+    address.map_or_else(|| operation.to_owned(), |address| authority_of(&address))
 }
 
 #[cfg(test)]

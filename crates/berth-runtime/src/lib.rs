@@ -13,3 +13,5 @@ mod init;
 pub mod launch;
 pub mod seccomp;
 pub mod user;
+
+pub use init::view;

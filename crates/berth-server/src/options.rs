@@ -145,6 +145,7 @@ struct Defaults {
     live_restore: bool,
     log_format: LogFormat,
     log_driver: &'static str,
+    runtime: &'static str,
 }
 
 const BERTH: Defaults = Defaults {
@@ -159,6 +160,7 @@ const BERTH: Defaults = Defaults {
     live_restore: true,
     log_format: LogFormat::Plain,
     log_driver: "local",
+    runtime: "berth",
 };
 
 const DOCKER: Defaults = Defaults {
@@ -174,6 +176,8 @@ const DOCKER: Defaults = Defaults {
     log_format: LogFormat::Text,
     // What follows Docker's files finds them; they are bounded all the same.
     log_driver: "json-file",
+    // The name of the one runtime that scripts ask for.
+    runtime: "runc",
 };
 
 /// Where a TLS daemon listens if nothing else is said, as `dockerd`.
@@ -276,6 +280,8 @@ impl Options {
             // As in Docker, a negative number waits for ever.
             settings.shutdown_timeout = u64::try_from(seconds).map_or(Duration::MAX, Duration::from_secs);
         }
+        let driver = given.text("storage-driver").filter(|driver| !driver.is_empty());
+        settings.storage_driver = driver.map(str::to_owned);
         settings.storage_limit = storage_limit(given.list("storage-opt"))?;
         let parent = given.text("cgroup-parent").filter(|parent| !parent.is_empty());
         settings.cgroup_parent = parent.unwrap_or(defaults.cgroup_parent).to_owned();
@@ -287,6 +293,7 @@ impl Options {
         settings.debug = given.switch("debug")?.unwrap_or(level == LogLevel::Debug);
         registries::registries(&mut settings, given)?;
         self.bridge(&mut settings, given)?;
+        defaults.runtime.clone_into(&mut settings.defaults.runtime);
         containers::container_defaults(&mut settings, given)?;
         containers::userland_proxy(given)?;
         Ok(settings)

@@ -1,5 +1,6 @@
 //! All routes of the API, in one place.
 
+mod archive;
 mod attach;
 mod commit;
 mod containers;
@@ -9,6 +10,7 @@ mod images;
 mod import;
 mod legacy;
 mod networks;
+mod platforms;
 mod registry;
 mod requests;
 mod save;
@@ -101,8 +103,11 @@ async fn dispatch(call: Call) -> Outcome {
         Some((&"networks", rest)) => match (&call.method, rest) {
             (&Method::GET, []) => networks::list(call).await,
             (&Method::GET, [name]) => networks::inspect(call, name).await,
-            (&Method::POST, ["create" | "prune"]) | (&Method::DELETE, [_]) => unsupported(&call),
-            (&Method::POST, [_, "connect" | "disconnect"]) => unsupported(&call),
+            (&Method::POST, ["create"]) => networks::create(call).await,
+            (&Method::POST, ["prune"]) => networks::prune(call).await,
+            (&Method::DELETE, [name]) => networks::remove(call, name).await,
+            (&Method::POST, [name, "connect"]) => networks::connect(call, name).await,
+            (&Method::POST, [name, "disconnect"]) => networks::disconnect(call, name).await,
             _ => Err(Failure::page_not_found()),
         },
         Some((&("swarm" | "nodes" | "services" | "tasks" | "secrets" | "configs"), _)) => {
@@ -138,7 +143,9 @@ async fn container_route(call: Call, segments: &[&str]) -> Outcome {
         (&Method::GET, [name, "stats"]) => stats::container(call, name).await,
         (&Method::POST, [name, "exec"]) => exec::create(call, name).await,
         (&Method::DELETE, [name]) => containers::remove(call, name).await,
-        (&Method::GET | &Method::HEAD | &Method::PUT, [_, "archive"]) => unsupported(&call),
+        (&Method::HEAD, [name, "archive"]) => archive::stat(call, name).await,
+        (&Method::GET, [name, "archive"]) => archive::get(call, name).await,
+        (&Method::PUT, [name, "archive"]) => archive::put(call, name).await,
         _ => Err(Failure::page_not_found()),
     }
 }
@@ -160,9 +167,10 @@ async fn image_route(call: Call, segments: &[&str]) -> Outcome {
         (&Method::POST, ["load"]) => images::load(call).await,
         (&Method::GET, ["get"]) => save::images(call).await,
         (&Method::POST, ["prune"]) => images::prune(call).await,
-        (&Method::GET, ["search"]) => unsupported(&call),
+        (&Method::GET, ["search"]) => registry::search(call).await,
         (&Method::GET, [name @ .., "json"]) => images::inspect(call, &name.join("/")).await,
         (&Method::GET, [name @ .., "get"]) => save::image(call, &name.join("/")).await,
+        (&Method::GET, [name @ .., "estimate"]) => registry::estimate(call, &name.join("/")).await,
         (&Method::GET, [name @ .., "history"]) => images::history(call, &name.join("/")).await,
         (&Method::POST, [name @ .., "tag"]) => images::tag(call, &name.join("/")).await,
         (&Method::POST, [name @ .., "push"]) => registry::push(call, &name.join("/")).await,

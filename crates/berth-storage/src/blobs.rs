@@ -133,6 +133,13 @@ impl<'a> Blobs<'a> {
         Ok(writer)
     }
 
+    /// How many bytes of a blob earlier writers left for the next one.
+    #[must_use]
+    pub fn begun(&self, digest: &Digest) -> u64 {
+        let path = self.shared.root.path().join(PARTIAL).join(digest.hex());
+        std::fs::metadata(path).map_or(0, |metadata| metadata.len())
+    }
+
     /// Stores a document that is in memory.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! What can go wrong with stored things.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use berth_oci::Digest;
 
@@ -131,6 +131,25 @@ pub enum Error {
         /// What came (so far).
         actual: u64,
     },
+    /// A storage driver that cannot be had.
+    #[error("error initializing graphdriver: {problem}: {name}")]
+    Driver {
+        /// Docker's name of it.
+        name: String,
+        /// Why not.
+        problem: String,
+    },
+    /// Copying or comparing trees failed.
+    #[error("{operation} {path:?}")]
+    Tree {
+        /// The operation, in the -ing form.
+        operation: &'static str,
+        /// The tree.
+        path: PathBuf,
+        /// What went wrong in it.
+        #[source]
+        source: berth_archive::Error,
+    },
     /// The file system keeps no limits of directories.
     #[error("the data root's file system has no project quotas, or does not enforce them")]
     NoQuotas,
@@ -148,6 +167,13 @@ impl Error {
         Self::File { operation, path: path.into(), source: source.into() }
     }
 
+    pub(crate) fn archive(operation: &'static str, path: &Path, source: berth_archive::Error) -> Self {
+        match source {
+            berth_archive::Error::DiskFull { free, keep } => Self::DiskFull { free, keep },
+            source => Self::Tree { operation, path: path.to_owned(), source },
+        }
+    }
+
     pub(crate) fn not_found(kind: &'static str, id: impl ToString) -> Self {
         Self::NotFound { kind, id: id.to_string() }
     }
@@ -157,6 +183,7 @@ impl Error {
     pub fn is_disk_full(&self) -> bool {
         match self {
             Self::DiskFull { .. } => true,
+            Self::Tree { source, .. } => source.is_disk_full(),
             Self::File { source, .. } => {
                 matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
             }

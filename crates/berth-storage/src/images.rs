@@ -1,5 +1,7 @@
 //! Images and their names.
 
+mod variants;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use berth_archive::marks::Marks;
 use berth_oci::Digest;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use rustix::fs::{Mode, OFlags};
@@ -62,6 +63,12 @@ impl<'a> Layers<'a> {
         )
         .map_err(|error| Error::file("changing the mode of", &name, error))?;
         Ok(LayerStaging { shared: Arc::clone(self.shared), name, done: false })
+    }
+
+    /// The marks that layers have in their directories.
+    #[must_use]
+    pub fn marks(&self) -> Marks {
+        self.shared.way.marks()
     }
 
     /// Makes everything written to the data root's file system so far durable. Blocks. Meant to be called once for
@@ -241,6 +248,15 @@ impl LayerStaging {
     pub fn meta(&self) -> Result<File> {
         let path = self.shared.root.path().join(&self.name).join("meta");
         File::create_new(&path).map_err(|error: io::Error| Error::file("creating", path, error))
+    }
+
+    /// What [`LayerStaging::meta`] received, to bring back the tar.
+    ///
+    /// # Errors
+    /// File errors.
+    pub fn open_meta(&self) -> Result<File> {
+        let path = self.shared.root.path().join(&self.name).join("meta");
+        File::open(&path).map_err(|error| Error::file("opening", path, error))
     }
 }
 

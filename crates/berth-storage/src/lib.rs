@@ -17,6 +17,7 @@ mod blobs;
 mod containers;
 mod database;
 mod draft;
+mod driver;
 mod error;
 mod events;
 mod garbage;
@@ -26,6 +27,7 @@ mod kv;
 mod layers;
 mod leases;
 mod lineage;
+mod networks;
 mod projects;
 mod root;
 mod snapshots;
@@ -38,6 +40,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub use blobs::{BlobInfo, BlobKind, BlobWriter, Blobs, CachedLayer, Expected};
 pub use containers::{ContainerRecord, Containers};
 pub use draft::BlobDraft;
+pub use driver::Driver;
 pub use error::{Error, Result};
 pub use events::Events;
 pub use images::{ImageRecord, Images, RemovedImage, Source, Tag};
@@ -45,6 +48,7 @@ pub use kv::Kv;
 pub use layers::{Layer, LayerStaging, Layers, NewLayer};
 pub use leases::{Lease, SnapshotLease};
 pub use lineage::Listed;
+pub use networks::{NetworkRecord, Networks};
 pub use snapshots::{Snapshot, Snapshots};
 pub use usage::DiskUsage;
 
@@ -65,6 +69,8 @@ pub struct Options {
     pub keep_free_bytes: Option<u64>,
     /// Bytes of compressed layers kept; `None` is a tenth of the file system.
     pub blob_cache_bytes: Option<u64>,
+    /// How writable layers are kept; `None` is overlayfs wherever it works.
+    pub driver: Option<Driver>,
 }
 
 /// An open data root. Dropping the last reference ends the background thread and lets the lock go.
@@ -86,6 +92,10 @@ pub(crate) struct Shared {
     /// never interleave. Never held over a sync, a copy or a tree removal.
     structure: Mutex<()>,
     pub(crate) options: Options,
+    driver: driver::Choice,
+    pub(crate) way: &'static dyn snapshots::Way,
+    /// Holds the lock of the whole data root where the driver's data is in a part of it.
+    _outer: Option<Root>,
     pub(crate) keep_free_bytes: u64,
     /// Whether the file system keeps limits of writable layers.
     pub(crate) enforces_quotas: bool,
@@ -114,6 +124,11 @@ impl Storage {
     /// [`Error::RootInUse`] with the holder's process number; [`Error::RootRefused`]; a newer schema; file errors.
     pub fn open(root: impl AsRef<Path>, options: Options) -> Result<Arc<Self>> {
         let root = Root::open(root.as_ref())?;
+        let driver = driver::choose(root.path(), options.driver)?;
+        let (root, outer) = match driver.driver {
+            Driver::Overlay => (root, None),
+            other => (Root::open(&other.directory(root.path()))?, Some(root)),
+        };
         let database = Database::open(&root)?;
         let (waker, wake) = housekeeper::channel();
         let keep_free_bytes = match options.keep_free_bytes {
@@ -128,6 +143,9 @@ impl Storage {
             leases: Arc::default(),
             structure: Mutex::default(),
             options,
+            way: snapshots::way(driver.driver),
+            driver,
+            _outer: outer,
             keep_free_bytes,
             enforces_quotas,
             waker,
@@ -138,10 +156,22 @@ impl Storage {
         Ok(Arc::new(Self { shared, housekeeper }))
     }
 
-    /// The data root's path, as an absolute path.
+    /// Where the driver's part of the data root is, as an absolute path.
     #[must_use]
     pub fn root(&self) -> &Path {
         self.shared.root.path()
+    }
+
+    /// How writable layers are kept.
+    #[must_use]
+    pub fn driver(&self) -> Driver {
+        self.shared.driver.driver
+    }
+
+    /// Why overlayfs cannot work in the data root, if it was not for the asking that another driver is used.
+    #[must_use]
+    pub fn overlay_problem(&self) -> Option<&str> {
+        self.shared.driver.problem.as_deref()
     }
 
     /// Compressed layers and documents, by digest.
@@ -166,6 +196,11 @@ impl Storage {
     #[must_use]
     pub fn containers(&self) -> Containers<'_> {
         Containers::new(&self.shared)
+    }
+
+    /// Networks that users made.
+    pub fn networks(&self) -> Networks<'_> {
+        Networks::new(&self.shared)
     }
 
     /// Writable layers of containers.
@@ -244,6 +279,14 @@ impl Storage {
     #[must_use]
     pub fn keep_free_bytes(&self) -> u64 {
         self.shared.keep_free_bytes
+    }
+
+    /// Free bytes of the file system, whoever may take them.
+    ///
+    /// # Errors
+    /// File errors.
+    pub fn free_bytes(&self) -> Result<u64> {
+        self.shared.root.free_bytes()
     }
 
     /// Waits until everything removed so far is gone from the disk. Blocks.

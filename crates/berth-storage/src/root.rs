@@ -110,10 +110,15 @@ impl Root {
 
     /// Fails when less than `keep` bytes are free.
     pub(crate) fn check_space(&self, keep: u64) -> Result<()> {
+        let free = self.free_bytes()?;
+        if free < keep { Err(Error::DiskFull { free, keep }) } else { Ok(()) }
+    }
+
+    /// Free bytes of the file system.
+    pub(crate) fn free_bytes(&self) -> Result<u64> {
         let stat =
             rustix::fs::fstatvfs(&self.fd).map_err(|error| Error::file("examining", &self.path, error))?;
-        let free = stat.f_bavail.saturating_mul(stat.f_frsize);
-        if free < keep { Err(Error::DiskFull { free, keep }) } else { Ok(()) }
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
 
     /// Bytes of the whole file system.
@@ -136,8 +141,13 @@ fn private_directory(path: &Path) -> Result<PathBuf> {
         }
         _ => {}
     }
+    let given = fs::metadata(path).map_err(|error| Error::file("examining", path, error))?;
     let path = path.canonicalize().map_err(|error| Error::file("resolving", path, error))?;
     let metadata = fs::metadata(&path).map_err(|error| Error::file("examining", &path, error))?;
+    if (given.dev(), given.ino()) != (metadata.dev(), metadata.ino()) {
+        // A link of /proc may lead where no path does: what has the same name elsewhere is somebody else's.
+        return Err(refused("it has no path of its own"));
+    }
     if !metadata.is_dir() {
         return Err(refused("it is not a directory"));
     }

@@ -1,27 +1,92 @@
-//! Writable layers of containers: an upper and a work directory each, over the layers of an image.
+//! Writable layers of containers, over the layers of an image, kept in one of several ways.
+//!
+//! [`Snapshots`] is the interface, and does what all ways have in common: rows, limits, leases, order of steps. A [`Way`]
+//! says what the directory of a container holds; [`Snapshot`] tells the users of files how to mount and read it, so that
+//! none of them needs to know the ways. `tests/snapshots.rs` holds every way to the same rules.
 
-use std::os::fd::AsFd;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+mod copy;
+mod overlay;
+
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use berth_archive::marks::Marks;
+use berth_archive::overlay::Overlay as View;
 use berth_oci::Digest;
 use rusqlite::{OptionalExtension, params};
 use rustix::fs::Mode;
 
 use crate::database::{digest, failed};
+use crate::leases::Object;
 use crate::root::EMPTY_LAYER;
-use crate::{Error, Result, Shared, SnapshotLease, garbage, layers, projects};
+use crate::{Driver, Error, Lease, Result, Shared, SnapshotLease, garbage, layers, projects};
 
-/// What an overlay of a container is made of.
+/// One way to keep a container's files, in a directory that is the container's alone.
+pub(crate) trait Way: std::fmt::Debug + Sync {
+    /// The marks in layers of images.
+    fn marks(&self) -> Marks;
+
+    /// Directories that a container's limit counts, with their modes. They are made, empty, before [`Way::fill`].
+    fn directories(&self) -> &'static [(&'static str, u32)];
+
+    /// Completes the directory of a container over `lower`, the top one first. What it leaves when it fails is removed by
+    /// the caller, also after a crash. Stops before less than `keep_free` bytes are free.
+    fn fill(&self, directory: &Path, lower: &[PathBuf], keep_free: u64) -> Result<()>;
+
+    /// What a filled directory is to its users.
+    fn snapshot(&self, directory: &Path, lower: Vec<PathBuf>) -> Snapshot;
+
+    /// Bytes of the files that the container has written.
+    fn written(&self, snapshot: &Snapshot) -> Result<u64>;
+}
+
+/// The way of a driver.
+pub(crate) fn way(driver: Driver) -> &'static dyn Way {
+    match driver {
+        Driver::Overlay => &overlay::Overlay,
+        Driver::Copy => &copy::Copy,
+    }
+}
+
+/// What the root of a container is made of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snapshot {
-    /// Lower directories, the top one first; never empty.
+    /// The image's layers, the top one first; never empty. An overlay's lower directories.
     pub lower: Vec<PathBuf>,
-    /// The writable directory.
+    /// The writable directory: what the container changed, in an overlay; without one, all of its files.
     pub upper: PathBuf,
-    /// The work directory, on the same file system.
-    pub work: PathBuf,
+    /// The work directory of an overlay, on the file system of `upper`. Where there is none, `upper` is the root itself.
+    pub work: Option<PathBuf>,
+    /// Marks in `upper`, and in the layers.
+    marks: (Marks, Marks),
+}
+
+impl Snapshot {
+    /// What the container has, to be compared with [`Snapshot::image`].
+    ///
+    /// # Errors
+    /// A directory that cannot be opened.
+    pub fn written(&self) -> berth_archive::Result<View> {
+        View::open_marked([(&self.upper, self.marks.0)])
+    }
+
+    /// What the image has.
+    ///
+    /// # Errors
+    /// A directory that cannot be opened.
+    pub fn image(&self) -> berth_archive::Result<View> {
+        View::open_marked(self.lower.iter().map(|path| (path, self.marks.1)))
+    }
+
+    /// What the container sees.
+    ///
+    /// # Errors
+    /// A directory that cannot be opened.
+    pub fn merged(&self) -> berth_archive::Result<View> {
+        let lower = self.lower.iter().map(|path| (path, self.marks.1));
+        View::open_marked([(&self.upper, self.marks.0)].into_iter().chain(lower))
+    }
 }
 
 /// Access to snapshots.
@@ -35,7 +100,7 @@ impl<'a> Snapshots<'a> {
         Self { shared }
     }
 
-    /// Makes a container's directory with an empty upper over the layer `chain` and all below it.
+    /// Makes a container's directory over the layer `chain` and all below it. Blocks, for whole copies as long as these take.
     ///
     /// # Errors
     /// [`Error::Exists`]; [`Error::NotFound`] for the layer; file and database errors.
@@ -70,26 +135,23 @@ impl<'a> Snapshots<'a> {
 
     fn fill(&self, id: &str, chain: Option<&Digest>, limit: Option<u64>) -> Result<()> {
         let path = relative(id);
-        for (name, mode) in [("upper", 0o755), ("work", 0o700), ("log", 0o700)] {
+        let make = |name: &str, mode: u32| {
             let path = format!("{path}/{name}");
             rustix::fs::mkdirat(self.shared.root.fd(), &path, Mode::from_raw_mode(mode))
-                .map_err(|error| Error::file("creating", path, error))?;
-        }
-        self.like_image(&self.directory(id).join("upper"), chain)?;
+                .map_err(|error| Error::file("creating", &path, error))?;
+            Ok::<String, Error>(path)
+        };
+        make("log", 0o700)?;
+        let counted = self.shared.way.directories().iter().map(|(name, mode)| make(name, *mode));
+        let counted = counted.collect::<Result<Vec<String>>>()?;
         if let Some(bytes) = limit {
-            // Both: files are moved from the one to the other, which the kernel refuses between projects.
-            let directories = [format!("{path}/upper"), format!("{path}/work")];
-            projects::limit(self.shared, id, &directories, bytes)?;
+            projects::limit(self.shared, id, &counted, bytes)?;
         }
+        let mut held = Lease::new(Arc::clone(&self.shared.leases));
+        let lower = self.hold(chain, &mut held)?;
+        self.shared.way.fill(&self.directory(id), &lower, self.shared.keep_free_bytes)?;
         let _structure = self.shared.structure();
         self.shared.write(|transaction| {
-            let missing = match chain {
-                Some(chain) => layers::ancestry(transaction, &chain.to_string())?.is_empty(),
-                None => false,
-            };
-            if let (true, Some(chain)) = (missing, chain) {
-                return Err(Error::not_found("layer", chain));
-            }
             transaction
                 .prepare_cached("INSERT INTO snapshots (id, chain) VALUES (?, ?)")
                 .and_then(|mut statement| statement.execute(params![id, chain.map(ToString::to_string)]))
@@ -98,23 +160,37 @@ impl<'a> Snapshots<'a> {
         })
     }
 
-    /// The root directory of a container is its upper: it has the mode and owner of the image's.
-    fn like_image(&self, upper: &Path, chain: Option<&Digest>) -> Result<()> {
-        let failed = |error| Error::file("preparing", upper, error);
-        let (mode, owner) = match chain {
-            Some(chain) => match std::fs::metadata(layers::directory(self.shared, chain)) {
-                Ok(metadata) => (metadata.mode() & 0o7777, Some((metadata.uid(), metadata.gid()))),
-                Err(_) => return Err(Error::not_found("layer", chain)),
-            },
-            None => (0o755, None),
+    /// The directories of an image's layers, which stay as long as the lease is held.
+    fn hold(&self, chain: Option<&Digest>, held: &mut Lease) -> Result<Vec<PathBuf>> {
+        let _structure = self.shared.structure();
+        let stack = match chain {
+            Some(chain) => {
+                self.shared.database.read(|connection| layers::ancestry(connection, &chain.to_string()))?
+            }
+            None => Vec::new(),
         };
-        if let Some((uid, gid)) = owner.filter(|owner| *owner != (0, 0)) {
-            std::os::unix::fs::chown(upper, Some(uid), Some(gid)).map_err(failed)?;
+        if let (true, Some(chain)) = (stack.is_empty(), chain) {
+            return Err(Error::not_found("layer", chain));
         }
-        std::fs::set_permissions(upper, std::fs::Permissions::from_mode(mode)).map_err(failed)
+        if let Some(chain) = chain {
+            held.add(Object::Layer(chain.clone()));
+        }
+        self.lower(&stack)
     }
 
-    /// The directories to mount.
+    /// The directories of layers; that of an image without any is empty.
+    fn lower(&self, stack: &[String]) -> Result<Vec<PathBuf>> {
+        let mut lower = Vec::with_capacity(stack.len().max(1));
+        for chain in stack {
+            lower.push(layers::directory(self.shared, &digest(chain)?));
+        }
+        if lower.is_empty() {
+            lower.push(self.shared.root.path().join("layers").join(EMPTY_LAYER).join("fs"));
+        }
+        Ok(lower)
+    }
+
+    /// What a container's root is made of.
     ///
     /// # Errors
     /// [`Error::NotFound`]; database errors.
@@ -130,15 +206,7 @@ impl<'a> Snapshots<'a> {
                 Some(Some(chain)) => layers::ancestry(connection, &chain),
             }
         })?;
-        let mut lower = Vec::with_capacity(stack.len().max(1));
-        for chain in &stack {
-            lower.push(layers::directory(self.shared, &digest(chain)?));
-        }
-        if lower.is_empty() {
-            lower.push(self.shared.root.path().join("layers").join(EMPTY_LAYER).join("fs"));
-        }
-        let directory = self.directory(id);
-        Ok(Snapshot { lower, upper: directory.join("upper"), work: directory.join("work") })
+        Ok(self.shared.way.snapshot(&self.directory(id), self.lower(&stack)?))
     }
 
     /// Bytes of the files that the container has written. Blocks: the directory is walked.
@@ -146,11 +214,7 @@ impl<'a> Snapshots<'a> {
     /// # Errors
     /// [`Error::NotFound`]; file errors.
     pub fn size(&self, id: &str) -> Result<u64> {
-        check(id)?;
-        let path = format!("{}/upper", relative(id));
-        let upper = self.shared.root.open_directory(&path)?;
-        berth_archive::tree::content_size(upper.as_fd())
-            .map_err(|error| Error::file("measuring", path, error))
+        self.shared.way.written(&self.mounts(id)?)
     }
 
     /// Bytes of the log that is kept beside what the container has written; nothing there is 0. Blocks.

@@ -26,18 +26,27 @@ pub fn current() -> io::Result<OwnedFd> {
 
 /// A TCP socket in another network namespace, not blocking and not connected yet; `v6` for IPv6.
 ///
-/// A socket stays in the namespace in which it was made. A thread of its own goes there to make it, and ends, so
-/// that no thread of the caller ever changes its namespace. `EPERM` without `CAP_SYS_ADMIN` over the namespace.
+/// A socket stays in the namespace in which it was made. `EPERM` without `CAP_SYS_ADMIN` over the namespace.
 pub fn tcp_socket(namespace: impl AsFd, v6: bool) -> io::Result<OwnedFd> {
-    let namespace = namespace.as_fd();
-    let make = move || {
-        crate::process::setns(namespace, crate::process::flags::NEWNET)?;
+    within(namespace, move || {
         let family = if v6 { AddressFamily::INET6 } else { AddressFamily::INET };
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         Ok(rustix::net::socket_with(family, SocketType::STREAM, flags, None)?)
+    })
+}
+
+/// Does something in another network namespace: what it opens, and `/proc/sys/net`, are those of the namespace.
+///
+/// A thread of its own goes there and ends, so that no thread of the caller ever changes its namespace. `EPERM` without
+/// `CAP_SYS_ADMIN` over the namespace. Blocks as long as `work` does.
+pub fn within<T: Send>(namespace: impl AsFd, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+    let namespace = namespace.as_fd();
+    let enter_and_work = move || {
+        crate::process::setns(namespace, crate::process::flags::NEWNET)?;
+        work()
     };
     std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().name("netns".into()).spawn_scoped(scope, make)?;
-        thread.join().unwrap_or_else(|_| Err(io::Error::other("the thread that makes a socket panicked")))
+        let thread = std::thread::Builder::new().name("netns".into()).spawn_scoped(scope, enter_and_work)?;
+        thread.join().unwrap_or_else(|_| Err(io::Error::other("the thread in another namespace panicked")))
     })
 }

@@ -8,8 +8,8 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkBuffer, NetlinkMessage,
-    NetlinkPayload,
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkBuffer,
+    NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage};
@@ -36,6 +36,9 @@ pub struct LinkConfig {
     pub gateways: Vec<IpAddr>,
     /// Largest packet in bytes; `None` leaves what the link has.
     pub mtu: Option<u32>,
+    /// Kernel parameters to set before anything else: paths below `/proc/sys/net`, and values.
+    #[serde(default)]
+    pub sysctls: Vec<(String, String)>,
 }
 
 /// What went wrong, and with which request.
@@ -241,6 +244,32 @@ pub fn add_default_route(index: u32, gateway: IpAddr) -> Request {
     Request { message: RouteNetlinkMessage::NewRoute(message), flags: NLM_F_CREATE | NLM_F_EXCL, describe }
 }
 
+/// Makes `gateway` the next hop of the default route, whatever it was.
+pub fn replace_default_route(index: u32, gateway: IpAddr) -> Request {
+    let mut request = add_default_route(index, gateway);
+    request.flags = NLM_F_CREATE | NLM_F_REPLACE;
+    request.describe = format!("set the default route to {gateway}");
+    request
+}
+
+/// Removes the default route by way of `gateway`.
+pub fn delete_default_route(index: u32, gateway: IpAddr) -> Request {
+    let mut request = add_default_route(index, gateway);
+    request.flags = 0;
+    request.describe = format!("remove the default route to {gateway}");
+    if let RouteNetlinkMessage::NewRoute(message) = request.message {
+        request.message = RouteNetlinkMessage::DelRoute(message);
+    }
+    request
+}
+
+/// Removes a link. It waits until nothing in the kernel uses it any more: some 20 ms.
+pub fn delete_link(index: u32, link: &str) -> Request {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    Request { message: RouteNetlinkMessage::DelLink(message), flags: 0, describe: format!("remove {link}") }
+}
+
 /// The index of a link in the caller's namespace, by name.
 pub fn link_index(name: &str) -> Result<u32, Error> {
     let socket = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::DGRAM, None)
@@ -266,19 +295,33 @@ fn loopback_request() -> Request {
 pub fn configure(links: &[LinkConfig]) -> Result<(), Error> {
     let mut requests = vec![loopback_request()];
     for config in links {
-        let index = link_index(&config.name)?;
-        let mut attributes = Vec::new();
-        if let Some(mac) = config.mac {
-            attributes.push(LinkAttribute::Address(mac.to_vec()));
-        }
-        if let Some(mtu) = config.mtu {
-            attributes.push(LinkAttribute::Mtu(mtu));
-        }
-        requests.extend(config.addresses.iter().map(|a| add_address(index, *a, &config.name)));
-        requests.push(set_link(index, true, attributes, format!("set {} up", config.name)));
-        requests.extend(config.gateways.iter().map(|g| add_default_route(index, *g)));
+        requests.extend(link_requests(config)?);
     }
     Socket::open()?.request(requests)
+}
+
+/// The same for one more link of a namespace that is in use: its default routes replace those that there are.
+pub fn configure_another(config: &LinkConfig) -> Result<(), Error> {
+    let mut requests = link_requests(&LinkConfig { gateways: Vec::new(), ..config.clone() })?;
+    let index = link_index(&config.name)?;
+    requests.extend(config.gateways.iter().map(|g| replace_default_route(index, *g)));
+    Socket::open()?.request(requests)
+}
+
+fn link_requests(config: &LinkConfig) -> Result<Vec<Request>, Error> {
+    let index = link_index(&config.name)?;
+    let mut attributes = Vec::new();
+    if let Some(mac) = config.mac {
+        attributes.push(LinkAttribute::Address(mac.to_vec()));
+    }
+    if let Some(mtu) = config.mtu {
+        attributes.push(LinkAttribute::Mtu(mtu));
+    }
+    let mut requests: Vec<_> =
+        config.addresses.iter().map(|a| add_address(index, *a, &config.name)).collect();
+    requests.push(set_link(index, true, attributes, format!("set {} up", config.name)));
+    requests.extend(config.gateways.iter().map(|g| add_default_route(index, *g)));
+    Ok(requests)
 }
 
 /// All links of the caller's namespace: index and name.

@@ -12,21 +12,18 @@ use crate::format::pax::Time;
 use crate::tree::proc_path;
 use crate::{Error, Result};
 
-/// The attribute that marks an opaque directory (kernel, `Documentation/filesystems/overlayfs.rst`).
-pub(super) const OPAQUE: &str = "trusted.overlay.opaque";
-
 /// Whether an attribute steers overlayfs and is therefore never taken from an archive or another layer.
-pub(super) fn is_overlay(name: &[u8]) -> bool {
+pub(crate) fn is_overlay(name: &[u8]) -> bool {
     name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.")
 }
 
 /// Access and modification time, both the entry's.
-pub(super) fn timestamps(time: Time) -> Timestamps {
+pub(crate) fn timestamps(time: Time) -> Timestamps {
     let time = Timespec { tv_sec: time.seconds, tv_nsec: time.nanoseconds.into() };
     Timestamps { last_access: time, last_modification: time }
 }
 
-pub(super) fn mode(bits: u32) -> Mode {
+pub(crate) fn mode(bits: u32) -> Mode {
     Mode::from_raw_mode(bits & 0o7777)
 }
 

@@ -1,19 +1,18 @@
 //! The ordered pass: what a layer takes from the layers below it.
 
 use std::collections::HashMap;
-use std::ffi::{CStr, OsStr};
-use std::fs::File;
+use std::ffi::{CStr, CString, OsStr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, Stat, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 
-use super::attributes::{OPAQUE, is_overlay, mode};
-use super::place::is_whiteout;
+use super::attributes::{is_overlay, mode};
 use super::{Fixups, name};
-use crate::tree::proc_path;
+use crate::marks::Marks;
+use crate::replica::{Copier, Spot, times};
 use crate::{Error, Result};
 
 /// Completes an extracted layer from the layers below it, whose directories are `lower`, the topmost first: implied
@@ -38,10 +37,11 @@ pub fn fixup(dir: BorrowedFd<'_>, fixups: &Fixups, lower: &[impl AsRef<Path>]) -
         );
     }
     for path in &fixups.implied {
-        if let [own, Node::Directory(below), ..] = &look_up(&layers, path)?[..] {
+        if let [own, Node::Directory(below), ..] = &look_up(&layers, path, fixups.marks)?[..] {
             copy_attributes(own.fd(), below, path)?;
         }
     }
+    let mut copier = Copier::new(dir, 0)?;
     let mut copied: HashMap<&[u8], &[u8]> = HashMap::new();
     // A link changes the time of its directory, which the archive or a lower layer said.
     let mut touched: HashMap<&[u8], Timestamps> = HashMap::new();
@@ -61,10 +61,13 @@ pub fn fixup(dir: BorrowedFd<'_>, fixups: &Fixups, lower: &[impl AsRef<Path>]) -
                 .map_err(|error| Error::file("creating", &link.path, error))?;
             continue;
         }
-        match look_up(&layers, &link.target)?.first() {
+        // What came to stand there after the link is another file.
+        match look_up(&layers[1..], &link.target, fixups.marks)?.first() {
             Some(Node::Other { parent: from, stat }) => {
                 let (_, source) = name::split(&link.target);
-                copy(from, OsStr::from_bytes(source), stat, &parent, last, &link.path)?;
+                let (source, name) = (c_name(source)?, c_name(last.as_bytes())?);
+                let spot = Spot { directory: parent.as_fd(), name: &name, path: &link.path };
+                copier.file(from.as_fd(), &source, stat, &spot)?;
                 bytes += u64::try_from(stat.st_size).unwrap_or(0);
             }
             Some(Node::Directory(_)) => {
@@ -87,6 +90,10 @@ pub fn fixup(dir: BorrowedFd<'_>, fixups: &Fixups, lower: &[impl AsRef<Path>]) -
     Ok(bytes)
 }
 
+fn c_name(name: &[u8]) -> Result<CString> {
+    CString::new(name).map_err(|_| Error::refused(name, "its name holds a NUL byte"))
+}
+
 /// What one layer has at a path.
 enum Node {
     Directory(OwnedFd),
@@ -106,7 +113,7 @@ impl Node {
 }
 
 /// What overlayfs would merge at `path` from `layers`, the topmost first: several directories, or one other file.
-fn look_up(layers: &[OwnedFd], path: &[u8]) -> Result<Vec<Node>> {
+fn look_up(layers: &[OwnedFd], path: &[u8], marks: Marks) -> Result<Vec<Node>> {
     let mut here = Vec::new();
     for layer in layers {
         here.push(reopen(layer.as_fd())?);
@@ -117,7 +124,7 @@ fn look_up(layers: &[OwnedFd], path: &[u8]) -> Result<Vec<Node>> {
         let last = components.peek().is_none();
         let mut next = Vec::new();
         for parent in here {
-            match look(&parent, OsStr::from_bytes(component), path)? {
+            match look(&parent, OsStr::from_bytes(component), path, marks)? {
                 Look::Nothing => {}
                 Look::Whiteout => break,
                 Look::Directory(fd, opaque) => {
@@ -144,13 +151,11 @@ enum Look {
     Other(Box<Stat>),
 }
 
-fn look(parent: &OwnedFd, name: &OsStr, path: &[u8]) -> Result<Look> {
+fn look(parent: &OwnedFd, name: &OsStr, path: &[u8], marks: Marks) -> Result<Look> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     match rustix::fs::openat(parent, name, flags, Mode::empty()) {
         Ok(fd) => {
-            let mut value = [0u8; 1];
-            let opaque =
-                matches!(rustix::fs::fgetxattr(&fd, OPAQUE, &mut value[..]), Ok(1)) && value == *b"y";
+            let opaque = marks.is_opaque(fd.as_fd())?;
             return Ok(Look::Directory(fd, opaque));
         }
         Err(Errno::NOENT) => return Ok(Look::Nothing),
@@ -159,7 +164,7 @@ fn look(parent: &OwnedFd, name: &OsStr, path: &[u8]) -> Result<Look> {
     }
     let stat = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)
         .map_err(|error| Error::file("examining", path, error))?;
-    Ok(if is_whiteout(&stat) { Look::Whiteout } else { Look::Other(Box::new(stat)) })
+    Ok(if marks.is_whiteout(&stat) { Look::Whiteout } else { Look::Other(Box::new(stat)) })
 }
 
 fn reopen(fd: BorrowedFd<'_>) -> Result<OwnedFd> {
@@ -207,44 +212,4 @@ fn copy_xattrs(to: BorrowedFd<'_>, from: BorrowedFd<'_>) -> rustix::io::Result<(
         rustix::fs::fsetxattr(to, name, &value[..length], XattrFlags::empty())?;
     }
     Ok(())
-}
-
-fn times(stat: &Stat) -> Timestamps {
-    Timestamps {
-        last_access: Timespec { tv_sec: stat.st_atime as _, tv_nsec: stat.st_atime_nsec as _ },
-        last_modification: Timespec { tv_sec: stat.st_mtime as _, tv_nsec: stat.st_mtime_nsec as _ },
-    }
-}
-
-/// Copies one file of a lower layer into this one.
-fn copy(from: &OwnedFd, source: &OsStr, stat: &Stat, to: &OwnedFd, name: &OsStr, path: &[u8]) -> Result<()> {
-    let failed = |error: Errno| Error::file("copying", path, error);
-    match FileType::from_raw_mode(stat.st_mode) {
-        FileType::RegularFile => {
-            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-            let source = rustix::fs::openat(from, source, flags, Mode::empty()).map_err(failed)?;
-            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let target = rustix::fs::openat(to, name, flags, Mode::RUSR | Mode::WUSR).map_err(failed)?;
-            let mut reader =
-                File::from(source.try_clone().map_err(|error| Error::file("copying", path, error))?);
-            let mut writer = File::from(target);
-            std::io::copy(&mut reader, &mut writer).map_err(|error| Error::file("copying", path, error))?;
-            return copy_attributes(writer.as_fd(), &source, path);
-        }
-        FileType::Symlink => {
-            let link = rustix::fs::readlinkat(from, source, Vec::new()).map_err(failed)?;
-            rustix::fs::symlinkat(&*link, to, name).map_err(failed)?;
-        }
-        kind => rustix::fs::mknodat(to, name, kind, Mode::empty(), stat.st_rdev as _).map_err(failed)?,
-    }
-    let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
-    rustix::fs::chownat(to, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
-    if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let node = rustix::fs::openat(to, name, flags, Mode::empty()).map_err(failed)?;
-        let by_descriptor = proc_path(node.as_fd());
-        rustix::fs::chmodat(rustix::fs::CWD, by_descriptor, mode(stat.st_mode), AtFlags::empty())
-            .map_err(failed)?;
-    }
-    rustix::fs::utimensat(to, name, &times(stat), AtFlags::SYMLINK_NOFOLLOW).map_err(failed)
 }

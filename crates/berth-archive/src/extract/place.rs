@@ -7,14 +7,15 @@ use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
-use rustix::fs::{AtFlags, Dev, FileType, Mode, OFlags, ResolveFlags, XattrFlags};
+use rustix::fs::{AtFlags, Dev, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
-use super::attributes::{self, OPAQUE};
+use super::attributes;
 use super::name::{self, Meaning};
 use super::{DeferredLink, Fixups, Limits, forget};
 use crate::format::entry::{Entries, Entry, Kind};
 use crate::format::pax::Time;
+use crate::marks::Marks;
 use crate::meta::Recorder;
 use crate::{Error, Result, tree};
 
@@ -37,6 +38,7 @@ pub(super) struct Tree {
     /// Modification times of directories, set when nothing changes them any more.
     times: BTreeMap<Vec<u8>, Time>,
     links: BTreeMap<Vec<u8>, Vec<u8>>,
+    marks: Marks,
     keep_free: u64,
     unchecked: u64,
     /// Bytes to write until the next look.
@@ -50,7 +52,7 @@ struct Spot<'a> {
 }
 
 impl Tree {
-    pub(super) fn new(root: OwnedFd, keep_free: u64) -> Result<Self> {
+    pub(super) fn new(root: OwnedFd, keep_free: u64, marks: Marks) -> Result<Self> {
         rustix::fs::fchmod(&root, attributes::mode(0o755))
             .map_err(|error| Error::file("changing the mode of", b"/", error))?;
         let mut tree = Self {
@@ -59,6 +61,7 @@ impl Tree {
             implied: BTreeMap::from([(Vec::new(), ())]),
             times: BTreeMap::new(),
             links: BTreeMap::new(),
+            marks,
             keep_free,
             unchecked: 0,
             until_check: 0,
@@ -117,6 +120,7 @@ impl Tree {
         Ok(Fixups {
             implied: self.implied.into_keys().collect(),
             links: self.links.into_iter().map(|(path, target)| DeferredLink { path, target }).collect(),
+            marks: self.marks,
         })
     }
 
@@ -125,34 +129,19 @@ impl Tree {
         let fd = self.create(path, &mut entries.recorder, |spot| {
             rustix::fs::openat(spot.parent, spot.name, flags, Mode::RUSR | Mode::WUSR)
         })?;
-        let whole = [(0, entry.stored)];
-        let segments = entry.sparse.as_ref().map_or(&whole[..], |map| &map.segments);
-        let mut end = 0;
-        for &(offset, length) in segments {
-            entries.recorder.content(path, offset, length)?;
-            let mut done = 0;
-            while done < length {
-                let most = length - done;
-                let written = write(&fd, entries.data(most, &entry.name)?, offset + done, path)?;
-                done += written.bytes;
-                end = if written.ends_in_hole { end } else { offset + done };
-                self.account(written.bytes)?;
-            }
-        }
-        let size = entry.sparse.as_ref().map_or(entry.stored, |map| map.real_size);
-        if end < size {
-            rustix::fs::ftruncate(&fd, size)
-                .map_err(|error| Error::file("setting the size of", path, error))?;
-        }
+        fill(&fd, path, entry, entries, |bytes| self.account(bytes))?;
         attributes::set_open(fd.as_fd(), entry, path)?;
         rustix::fs::futimens(&fd, &attributes::timestamps(entry.mtime))
             .map_err(|error| Error::file("setting the times of", path, error))
     }
 
     fn directory(&mut self, path: &[u8], entry: &Entry, recorder: &mut Recorder) -> Result<()> {
-        self.links.remove(path);
+        let was_link = self.links.remove(path).is_some();
         if !self.make_directory(path, recorder)? {
             tracing::trace!(path = %crate::error::lossy(path), "directory named again");
+        }
+        if was_link {
+            self.mark_opaque(path)?;
         }
         self.implied.remove(path);
         self.times.insert(path.to_vec(), entry.mtime);
@@ -228,7 +217,7 @@ impl Tree {
             Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {
                 return Err(Error::refused(path, "it is a hard link to a directory"));
             }
-            Ok(stat) if is_whiteout(&stat) => {
+            Ok(stat) if self.marks.is_whiteout(&stat) => {
                 return Err(Error::refused(path, "it is a hard link to a deleted file"));
             }
             Ok(_) => {}
@@ -257,7 +246,7 @@ impl Tree {
         self.enter(path)?;
         let (parent, name) = self.spot(path)?;
         let spot = Spot { parent, name: OsStr::from_bytes(name) };
-        match make_node(&spot, FileType::CharacterDevice, 0) {
+        match make_node(&spot, self.marks.whiteout(), 0) {
             Ok(()) => Ok(()),
             Err(Errno::EXIST) => {
                 let stat = rustix::fs::statat(spot.parent, spot.name, AtFlags::SYMLINK_NOFOLLOW)
@@ -282,8 +271,7 @@ impl Tree {
 
     fn mark_opaque(&self, directory: &[u8]) -> Result<()> {
         let fd = self.open_beneath(directory, OFlags::RDONLY | OFlags::DIRECTORY)?;
-        rustix::fs::fsetxattr(&fd, OPAQUE, b"y", XattrFlags::empty())
-            .map_err(|error| Error::file("marking as opaque", directory, error))
+        self.marks.mark_opaque(&fd).map_err(|error| Error::file("marking as opaque", directory, error))
     }
 
     /// Runs `make` for `path`; what stands there already is removed, since later entries replace earlier ones.
@@ -304,7 +292,8 @@ impl Tree {
         Err(Error::refused(path, "it cannot be replaced"))
     }
 
-    /// Makes a directory; `false` if it is one already. A whiteout there means that nothing below shows through.
+    /// Makes a directory; `false` if it is one already. Anything else of this layer that was there, a whiteout too, means
+    /// that nothing below shows through.
     fn make_directory(&mut self, path: &[u8], recorder: &mut Recorder) -> Result<bool> {
         self.enter(path)?;
         let (parent, name) = self.spot(path)?;
@@ -323,9 +312,7 @@ impl Tree {
         let (parent, name) = self.spot(path)?;
         rustix::fs::mkdirat(parent, OsStr::from_bytes(name), Mode::RWXU)
             .map_err(|error| Error::file("creating", path, error))?;
-        if is_whiteout(&stat) {
-            self.mark_opaque(path)?;
-        }
+        self.mark_opaque(path)?;
         Ok(true)
     }
 
@@ -418,7 +405,8 @@ impl Tree {
                     rustix::fs::fchmod(&fd, attributes::mode(0o755))
                         .map_err(|error| Error::file("changing the mode of", path, error))?;
                     if hidden {
-                        rustix::fs::fsetxattr(&fd, OPAQUE, b"y", XattrFlags::empty())
+                        self.marks
+                            .mark_opaque(&fd)
                             .map_err(|error| Error::file("marking as opaque", path, error))?;
                     }
                     self.links.remove(path);
@@ -436,7 +424,7 @@ impl Tree {
     fn clear_whiteout(&self, parent: BorrowedFd<'_>, name: &OsStr, wanted_by: &[u8]) -> Result<bool> {
         match rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
             Err(Errno::NOENT) => Ok(false),
-            Ok(stat) if is_whiteout(&stat) => {
+            Ok(stat) if self.marks.is_whiteout(&stat) => {
                 rustix::fs::unlinkat(parent, name, AtFlags::empty())
                     .map_err(|error| Error::file("replacing", name.as_bytes(), error))?;
                 Ok(true)
@@ -500,9 +488,32 @@ fn make_node(spot: &Spot<'_>, kind: FileType, device: Dev) -> rustix::io::Result
     rustix::fs::mknodat(spot.parent, spot.name, kind, Mode::empty(), device)
 }
 
-/// overlayfs' mark of a deleted file: a character device 0:0.
-pub(super) fn is_whiteout(stat: &rustix::fs::Stat) -> bool {
-    FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0
+/// Writes an entry's content to its new file, holes left out; `written` is told of what was written, and may end it.
+pub(crate) fn fill<R: Read>(
+    fd: &OwnedFd,
+    path: &[u8],
+    entry: &Entry,
+    entries: &mut Entries<R>,
+    mut written: impl FnMut(u64) -> Result<()>,
+) -> Result<()> {
+    let whole = [(0, entry.stored)];
+    let segments = entry.sparse.as_ref().map_or(&whole[..], |map| &map.segments);
+    let mut end = 0;
+    for &(offset, length) in segments {
+        entries.recorder.content(path, offset, length)?;
+        let mut done = 0;
+        while done < length {
+            let part = write(fd, entries.data(length - done, &entry.name)?, offset + done, path)?;
+            done += part.bytes;
+            end = if part.ends_in_hole { end } else { offset + done };
+            written(part.bytes)?;
+        }
+    }
+    let size = entry.sparse.as_ref().map_or(entry.stored, |map| map.real_size);
+    if end < size {
+        rustix::fs::ftruncate(fd, size).map_err(|error| Error::file("setting the size of", path, error))?;
+    }
+    Ok(())
 }
 
 struct Written {

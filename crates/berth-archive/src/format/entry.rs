@@ -65,8 +65,8 @@ struct Extensions {
 }
 
 impl<R: Read> Entries<R> {
-    pub(crate) fn new(reader: R, recorder: Recorder, limits: Limits) -> Self {
-        Self { input: Input::new(reader), recorder, limits, remaining: 0, padding: 0 }
+    pub(crate) fn new(input: Input<R>, recorder: Recorder, limits: Limits) -> Self {
+        Self { input, recorder, limits, remaining: 0, padding: 0 }
     }
 
     /// The next entry, or `None` after the last; then the stream has been read to its end.

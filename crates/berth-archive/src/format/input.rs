@@ -15,20 +15,19 @@ pub(crate) struct Input<R> {
     buffer: Box<[u8]>,
     start: usize,
     end: usize,
-    hash: Sha256,
+    hash: Option<Sha256>,
     consumed: u64,
 }
 
 impl<R: Read> Input<R> {
     pub(crate) fn new(reader: R) -> Self {
-        Self {
-            reader,
-            buffer: vec![0; BUFFER].into_boxed_slice(),
-            start: 0,
-            end: 0,
-            hash: Sha256::new(),
-            consumed: 0,
-        }
+        Self { hash: Some(Sha256::new()), ..Self::unhashed(reader) }
+    }
+
+    /// A stream whose hash nobody will ask for.
+    pub(crate) fn unhashed(reader: R) -> Self {
+        let buffer = vec![0; BUFFER].into_boxed_slice();
+        Self { reader, buffer, start: 0, end: 0, hash: None, consumed: 0 }
     }
 
     /// Bytes handed out so far.
@@ -75,7 +74,7 @@ impl<R: Read> Input<R> {
 
     /// The SHA-256 of everything read and the count of bytes. To be called at the end of the stream.
     pub(crate) fn finish(self) -> ([u8; 32], u64) {
-        (self.hash.finalize().into(), self.consumed)
+        (self.hash.unwrap_or_default().finalize().into(), self.consumed)
     }
 
     fn fill(&mut self) -> Result<()> {
@@ -93,7 +92,9 @@ impl<R: Read> Input<R> {
                 Err(error) => return Err(Error::Read(error)),
             }
         }
-        self.hash.update(&self.buffer[..self.end]);
+        if let Some(hash) = &mut self.hash {
+            hash.update(&self.buffer[..self.end]);
+        }
         Ok(())
     }
 }

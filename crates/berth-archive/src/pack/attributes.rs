@@ -15,7 +15,7 @@ const MOST: usize = 1 << 16;
 
 /// All attributes of `name` in `directory` that mean something elsewhere: not overlayfs's own marks, and not what the
 /// security modules of this host say of it. What vanishes meanwhile has none.
-pub(super) fn all(directory: BorrowedFd<'_>, name: &CStr) -> Result<Attributes> {
+pub(crate) fn all(directory: BorrowedFd<'_>, name: &CStr) -> Result<Attributes> {
     let mut path = proc_path(directory).into_bytes();
     path.push(b'/');
     path.extend_from_slice(name.to_bytes());

@@ -2,7 +2,7 @@
 //! become those of the OCI image specification (layer.md).
 
 use std::collections::{BTreeMap, HashSet};
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::io::Write;
 use std::os::fd::AsFd as _;
 
@@ -10,7 +10,9 @@ use rustix::fs::{FileType, Stat};
 use tar::EntryType;
 
 use super::{Attributes, Head, Packer, attributes};
-use crate::overlay::{Found, Opened, Overlay, Place, is_opaque, is_whiteout, join};
+use crate::changes::same;
+use crate::marks::Marks;
+use crate::overlay::{Found, Opened, Overlay, Place, join};
 use crate::{Error, Result};
 
 /// What the name of a removed file begins with.
@@ -18,7 +20,7 @@ const WHITEOUT: &[u8] = b".wh.";
 /// The file that marks an opaque directory.
 const OPAQUE: &[u8] = b".wh..wh..opq";
 
-/// Writes `upper` (one layer) as a layer on top of `lower` (all below it). Paths in `hidden`, without a leading slash, and
+/// Writes `upper` (one layer, or a whole tree made from those below) as a layer on top of `lower` (all below it). Paths in `hidden`, without a leading slash, and
 /// what they hold, are left out. Blocks. What vanishes meanwhile is left out.
 ///
 /// A directory that is as it was below is written only for what lies in it. That something hidden was put into it is no
@@ -28,7 +30,14 @@ const OPAQUE: &[u8] = b".wh..wh..opq";
 /// File errors; a failed write; a name that would mean a removal in a layer.
 pub fn pack(upper: &Overlay, lower: &Overlay, hidden: &HashSet<Vec<u8>>, out: impl Write) -> Result<()> {
     let spoilt = hidden.iter().map(|path| parent(path).to_vec()).collect();
-    let mut walk = Walk { packer: Packer::new(out, true), lower, hidden, spoilt, held: BTreeMap::new() };
+    let mut walk = Walk {
+        packer: Packer::new(out, true),
+        lower,
+        marks: upper.marks(),
+        hidden,
+        spoilt,
+        held: BTreeMap::new(),
+    };
     let root = upper.root();
     walk.root(&upper.enter(&root)?)?;
     let mut pending = vec![(root, Some(lower.root()))];
@@ -43,6 +52,7 @@ pub fn pack(upper: &Overlay, lower: &Overlay, hidden: &HashSet<Vec<u8>>, out: im
 struct Walk<'a, W> {
     packer: Packer<W>,
     lower: &'a Overlay,
+    marks: Marks,
     hidden: &'a HashSet<Vec<u8>>,
     /// Directories whose time of modification says nothing.
     spoilt: HashSet<Vec<u8>>,
@@ -75,6 +85,9 @@ impl<W: Write> Walk<'_, W> {
         let mut inside = Vec::new();
         let mut entries = here.raw_entries()?;
         entries.sort_by(|a, b| a.0.cmp(&b.0));
+        if let (Marks::Whole { .. }, Some(old)) = (self.marks, &old) {
+            self.removed(&here, old, &entries, &place.path)?;
+        }
         for (name, found) in entries {
             let path = join(&place.path, name.to_bytes());
             if self.hidden.contains(&path) {
@@ -83,7 +96,7 @@ impl<W: Write> Walk<'_, W> {
             if name.to_bytes().starts_with(WHITEOUT) {
                 return Err(Error::refused(&path, "in a layer its name would mean a removal"));
             }
-            if is_whiteout(&found.stat) {
+            if self.marks.is_whiteout(&found.stat) {
                 self.mark(&found.stat, &place.path, &[WHITEOUT, name.to_bytes()].concat(), 0)?;
             } else if found.kind() == FileType::Directory {
                 let before = old.as_ref().map(|old| old.find(&name)).transpose()?.flatten();
@@ -94,7 +107,7 @@ impl<W: Write> Walk<'_, W> {
                 };
                 let before = old.as_ref().zip(before);
                 inside.extend(self.subdirectory(&here, place, (&name, &found, path), before, beneath)?);
-            } else {
+            } else if !self.is_as_made(&here, old.as_ref(), (&name, &found))? {
                 self.above(&path)?;
                 self.packer.entry(&here, &name, &found, &path)?;
             }
@@ -117,7 +130,8 @@ impl<W: Write> Walk<'_, W> {
             // Something else took its name meanwhile.
             Err(_) => return Ok(None),
         };
-        let opaque = is_opaque(directory.as_fd())?;
+        let whole = matches!(self.marks, Marks::Whole { .. });
+        let opaque = !whole && self.marks.is_opaque(directory.as_fd())?;
         let kept = attributes::all(here.directory(found), name)?;
         let unchanged = match before {
             Some((old, before)) if !opaque => {
@@ -137,6 +151,49 @@ impl<W: Write> Walk<'_, W> {
             }
         }
         Ok(Some((inner, if opaque { None } else { beneath })))
+    }
+
+    /// Marks what a whole tree does not have any more.
+    fn removed(
+        &mut self,
+        here: &Opened,
+        old: &Opened,
+        entries: &[(CString, Found)],
+        directory: &[u8],
+    ) -> Result<()> {
+        let Some(top) = here.top() else { return Ok(()) };
+        let stat = rustix::fs::fstat(top).map_err(|error| Error::file("examining", directory, error))?;
+        for (name, _) in old.entries()? {
+            let there = entries.binary_search_by(|(entry, _)| entry.cmp(&name)).is_ok();
+            if !there && !self.hidden.contains(&join(directory, name.to_bytes())) {
+                self.mark(&stat, directory, &[WHITEOUT, name.to_bytes()].concat(), 0)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a file of a whole tree is still the one that was put there.
+    fn is_as_made(
+        &self,
+        here: &Opened,
+        old: Option<&Opened>,
+        (name, found): (&CStr, &Found),
+    ) -> Result<bool> {
+        let (Marks::Whole { made }, Some(old)) = (self.marks, old) else { return Ok(false) };
+        let Some(before) = old.find(name)? else { return Ok(false) };
+        let (seconds, nanoseconds) = made.unwrap_or((i64::MAX, 0));
+        let changed = (found.stat.st_ctime, i64::try_from(found.stat.st_ctime_nsec).unwrap_or(0));
+        if changed >= (seconds, nanoseconds) || !same((here, found), (old, &before), name)? {
+            return Ok(false);
+        }
+        // Whoever exchanges two directories does not touch what is in them.
+        let link = |opened: &Opened, found: &Found| match found.kind() {
+            FileType::Symlink => opened.link(found, name),
+            _ => Ok(Vec::new()),
+        };
+        Ok(link(here, found)? == link(old, &before)?
+            && attributes::all(here.directory(found), name)?
+                == attributes::all(old.directory(&before), name)?)
     }
 
     /// Writes the directories above `path` that were held back, the topmost first.

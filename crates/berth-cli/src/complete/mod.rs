@@ -288,6 +288,10 @@ fn operand(found: &Found, seen: &[String]) -> Wanted {
         ("", "help", 0) => Wanted::Words(commands(&crate::command_line())),
         ("", "inspect", _) => names(&[Containers, Images, Networks]),
         ("image", "inspect" | "rm" | "remove" | "rmi", _) | ("", "rmi", _) => names(&[Images]),
+        ("network", "inspect" | "rm" | "remove", _) | ("network", "connect" | "disconnect", 0) => {
+            names(&[Networks])
+        }
+        ("network", "connect" | "disconnect", 1) => names(&[Containers]),
         ("context", "use" | "inspect" | "export" | "rm" | "update" | "show", _) => names(&[Contexts]),
         ("" | "container", "run" | "create", 0) => names(&[Images]),
         ("" | "image", "history" | "pull" | "push" | "images" | "ls" | "list", 0)

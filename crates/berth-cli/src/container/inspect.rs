@@ -9,6 +9,7 @@ use crate::context::Context;
 use crate::failure::{Failure, Failures, Outcome};
 use crate::flags::{self, one, switch};
 use crate::format::template::Format;
+use crate::image::platform;
 
 /// All kinds of objects, in the order in which a name is looked for.
 pub const KINDS: [&str; 10] =
@@ -39,9 +40,22 @@ pub fn command_of_all() -> Command {
 
 /// The command, for images.
 pub fn command_of_images() -> Command {
-    Command::new("inspect")
-        .about("Shows all there is to know about images")
-        .defer(|command| command.arg(format()).arg(flags::operands("name").value_name("IMAGE")))
+    Command::new("inspect").about("Shows all there is to know about images").defer(|command| {
+        command
+            .arg(format())
+            .arg(one("platform", "OS/ARCH").help("Of this platform of the images"))
+            .arg(flags::operands("name").value_name("IMAGE"))
+    })
+}
+
+/// The command, for networks.
+pub fn command_of_networks() -> Command {
+    Command::new("inspect").about("Shows all there is to know about networks").defer(|command| {
+        command
+            .arg(format())
+            .arg(switch("verbose").short('v').help("Also what helps to find faults"))
+            .arg(flags::operands("name").value_name("NETWORK"))
+    })
 }
 
 fn format() -> clap::Arg {
@@ -72,10 +86,15 @@ pub async fn of(context: &Context, matches: &ArgMatches, kinds: &[&str]) -> Outc
     let format = flags::text(matches, "format").filter(|format| !format.is_empty());
     let format = format.map(Format::read).transpose()?;
     let client = context.client().await?;
-    let size = matches.try_get_one::<bool>("size").ok().flatten().is_some_and(|size| *size);
+    let is_on = |name: &str| matches.try_get_one::<bool>(name).ok().flatten().is_some_and(|on| *on);
+    let platform = match matches.try_get_one::<String>("platform") {
+        Ok(Some(_)) => platform::one(matches)?,
+        _ => None,
+    };
+    let details = Details { size: is_on("size"), verbose: is_on("verbose"), platform };
     let (mut found, mut failures) = (Vec::new(), Failures::default());
     for name in flags::list(matches, "name") {
-        match look_up(&client, &name, kinds, size).await {
+        match look_up(&client, &name, kinds, &details).await {
             Ok(object) => found.push(object),
             Err(failure) => failures.push(failure),
         }
@@ -103,14 +122,21 @@ fn value(object: &RawValue) -> Outcome<Value> {
         .map_err(|error| Failure::new(format!("unable to read inspect data: {error}")))
 }
 
-async fn look_up(client: &Client, name: &str, kinds: &[&str], size: bool) -> Outcome<Box<RawValue>> {
+/// What is wanted of those kinds of objects that have it.
+struct Details {
+    size: bool,
+    verbose: bool,
+    platform: Option<String>,
+}
+
+async fn look_up(client: &Client, name: &str, kinds: &[&str], details: &Details) -> Outcome<Box<RawValue>> {
     let mut last = None;
     for kind in kinds {
-        match client.get_bytes(&path(kind, name, size)).await {
+        match client.get_bytes(&path(kind, name, details)).await {
             Ok(bytes) => {
                 let object = serde_json::from_slice(&bytes)
                     .map_err(|error| Failure::new(format!("unable to read inspect data: {error}")))?;
-                if size && *kind != "container" {
+                if details.size && *kind != "container" {
                     errln!("WARNING: --size ignored for {kind}");
                 }
                 return Ok(object);
@@ -123,11 +149,14 @@ async fn look_up(client: &Client, name: &str, kinds: &[&str], size: bool) -> Out
     Err(Failure::new(format!("error: no such object: {name}")))
 }
 
-fn path(kind: &str, name: &str, size: bool) -> String {
+fn path(kind: &str, name: &str, details: &Details) -> String {
     let name = segment(name);
+    let Details { size, verbose, platform } = details;
     match kind {
-        "container" => Query::new().flag("size", size).on(&format!("/containers/{name}/json")),
-        "image" | "plugin" => format!("/{kind}s/{name}/json"),
+        "container" => Query::new().flag("size", *size).on(&format!("/containers/{name}/json")),
+        "image" => Query::new().set_some("platform", platform.as_deref()).on(&format!("/images/{name}/json")),
+        "plugin" => format!("/{kind}s/{name}/json"),
+        "network" => Query::new().flag("verbose", *verbose).on(&format!("/networks/{name}")),
         kind => format!("/{kind}s/{name}"),
     }
 }
@@ -149,6 +178,13 @@ fn layout(objects: &[Box<RawValue>], indent: Option<&str>) -> String {
         writer.document(object.get());
     }
     writer.close(']', objects.is_empty());
+    writer.text
+}
+
+/// One document, in lines with an indent or without any space; the order of its fields stays.
+pub fn laid_out(json: &str, indent: Option<&str>) -> String {
+    let mut writer = Layout { text: String::new(), indent, depth: 0 };
+    writer.document(json);
     writer.text
 }
 

@@ -2,10 +2,11 @@
 
 mod attach;
 mod commit;
+mod copy;
 mod create;
 mod devices;
 mod diff;
-mod environment;
+pub mod environment;
 mod exec;
 mod exit;
 mod export;
@@ -70,6 +71,7 @@ fn all(list: Command, inspect: Command) -> Vec<Command> {
         export::command(),
         port::command(),
         commit::command(),
+        copy::command(),
     ];
     all.extend(process::commands());
     all
@@ -101,15 +103,28 @@ pub async fn run(context: &Context, name: &str, matches: &ArgMatches) -> Outcome
         "diff" => diff::run(context, matches).await,
         "export" => export::run(context, matches).await,
         "port" => port::run(context, matches).await,
+        "cp" => copy::run(context, matches).await,
         "commit" => commit::run(context, matches).await,
         "prune" => prune::run(context, matches).await,
         name => process::run(context, name, matches).await,
     }
 }
 
+pub use inspect::laid_out;
+
 /// The command `image inspect`.
 pub fn inspect_command_of_images() -> Command {
     inspect::command_of_images()
+}
+
+/// The command `network inspect`.
+pub fn inspect_command_of_networks() -> Command {
+    inspect::command_of_networks()
+}
+
+/// Runs `network inspect`.
+pub async fn inspect_network(context: &Context, matches: &ArgMatches) -> Outcome {
+    inspect::of(context, matches, &["network"]).await
 }
 
 /// Runs `image inspect`.

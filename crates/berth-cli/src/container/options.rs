@@ -111,7 +111,7 @@ fn network() -> Vec<Arg> {
         many("link-local-ip", "ADDRESS").help("Link-local address"),
         many("link", "CONTAINER[:ALIAS]").help("Link to another container"),
         one("mac-address", "ADDRESS").help("Its MAC address"),
-        many("network", "NETWORK").alias("net").help("Network: bridge, none, host or container:NAME"),
+        many("network", "NETWORK").alias("net").help("Network: bridge, none, host, container:NAME, one of your own, or name=NETWORK,alias=NAME,ip=ADDRESS,..."),
         many("network-alias", "NAME").alias("net-alias").help("Name on its network"),
         many("publish", "[[ADDRESS:]PORT:]PORT").short('p').help("Publish a port on the host"),
         switch("publish-all").short('P').help("Publish all exposed ports"),

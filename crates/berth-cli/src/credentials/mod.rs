@@ -23,7 +23,15 @@ const TOKEN: &str = "<token>";
 /// # Errors
 /// A helper fails, or what is kept makes no sense.
 pub async fn header(config: &ConfigFile, image: &Reference) -> Outcome<Option<String>> {
-    let found = get(config, address(image.domain())).await?;
+    header_for(config, address(image.domain())).await
+}
+
+/// The same for a registry by the name under which its credentials are kept.
+///
+/// # Errors
+/// As [`header`].
+pub async fn header_for(config: &ConfigFile, server: &str) -> Outcome<Option<String>> {
+    let found = get(config, server).await?;
     let has_any = !found.username.is_empty()
         || !found.password.is_empty()
         || !found.identitytoken.is_empty()

@@ -1,10 +1,11 @@
 //! `history`.
 
 use berth_api::image::HistoryItem;
-use berth_client::segment;
+use berth_client::{Query, segment};
 use clap::{ArgMatches, Command};
 use serde_json::{Map, Value, json};
 
+use super::platform;
 use crate::context::Context;
 use crate::failure::Outcome;
 use crate::flags::{self, on, one, switch};
@@ -25,6 +26,7 @@ pub fn command() -> Command {
         command
             .arg(one("format", "TEMPLATE").help("Show by a Go template, 'table TEMPLATE' or json"))
             .arg(switch("human").short('H').default_value("true").help("Show sizes and dates for people"))
+            .arg(one("platform", "OS/ARCH").help("Of this platform of the image"))
             .arg(switch("no-trunc").help("Show everything in full"))
             .arg(switch("quiet").short('q').help("Show IDs only"))
             .arg(flags::operand("image"))
@@ -34,8 +36,12 @@ pub fn command() -> Command {
 /// Runs it.
 pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
     let name = flags::text(matches, "image").unwrap_or_default();
+    let platform = platform::one(matches)?;
+    let path = Query::new()
+        .set_some("platform", platform.as_deref())
+        .on(&format!("/images/{}/history", segment(name)));
     let client = context.client().await?;
-    let found: Vec<HistoryItem> = client.get(&format!("/images/{}/history", segment(name))).await?;
+    let found: Vec<HistoryItem> = client.get(&path).await?;
     let (whole, people) = (on(matches, "no-trunc"), on(matches, "human"));
     if on(matches, "quiet") {
         for item in &found {

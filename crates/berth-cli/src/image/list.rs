@@ -6,6 +6,7 @@ use berth_oci::Reference;
 use clap::{Arg, ArgMatches, Command};
 use serde_json::{Map, Value};
 
+use super::tree;
 use crate::context::Context;
 use crate::failure::Outcome;
 use crate::flags::{self, many, on, one, switch};
@@ -47,6 +48,7 @@ pub fn command() -> Command {
             .arg(many("filter", "NAME=VALUE").short('f').value_parser(filter::filter).help("Only some"))
             .arg(one("format", "TEMPLATE").help("Show by a Go template, 'table TEMPLATE' or json"))
             .arg(switch("no-trunc").help("Show everything in full"))
+            .arg(switch("tree").help("Show the platforms of each image as a tree"))
             .arg(switch("quiet").short('q').help("Show IDs only"))
             .arg(
                 Arg::new("repository")
@@ -62,12 +64,21 @@ pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
     if let Some(repository) = flags::text(matches, "repository") {
         pairs.push(("reference".to_owned(), repository.to_owned()));
     }
-    let path = Query::new().flag("all", on(matches, "all")).filters(&filter::filters(&pairs));
+    let tree = tree::wanted(matches)?;
     let format = flags::format(matches, &context.config.settings.images_format);
     let disk = on(matches, "disk");
-    let path = path.flag("shared-size", disk || format.is_some_and(shows_sharing)).on("/images/json");
+    let path = Query::new()
+        .flag("all", on(matches, "all"))
+        .flag("manifests", tree)
+        .flag("shared-size", disk || format.is_some_and(shows_sharing))
+        .filters(&filter::filters(&pairs))
+        .on("/images/json");
     let client = context.client().await?;
     let found: Vec<Summary> = client.get(&path).await?;
+    if tree {
+        out!("{}", tree::show(&found));
+        return Ok(());
+    }
     let (whole, digests) = (on(matches, "no-trunc"), on(matches, "digests"));
     if on(matches, "quiet") && matches!(format, None | Some("raw" | "table")) {
         for image in &found {

@@ -8,10 +8,11 @@ use bytes::Bytes;
 use clap::{ArgMatches, Command};
 use tokio::sync::mpsc;
 
+use super::platform;
 use super::progress::{self, To};
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
-use crate::flags::{self, on, one, switch};
+use crate::flags::{self, many, on, one, switch};
 use crate::session::terminal;
 
 /// Bytes read at once.
@@ -24,7 +25,7 @@ pub fn command() -> Command {
         .defer(|command| {
             command
                 .arg(one("input", "FILE").short('i').help("Read a file instead of standard input"))
-                .arg(one("platform", "OS/ARCH").hide(true))
+                .arg(many("platform", "OS/ARCH").help("Load only these platforms (all in the archive)"))
                 .arg(switch("quiet").short('q').help("Do not show progress"))
         })
 }
@@ -44,8 +45,12 @@ pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
         }
         None => Box::new(io::stdin()),
     };
+    let mut query = Query::new().flag("quiet", on(matches, "quiet"));
+    for platform in platform::all(matches)? {
+        query = query.set("platform", &platform);
+    }
     let client = context.client().await?;
-    let path = Query::new().flag("quiet", on(matches, "quiet")).on("/images/load");
+    let path = query.on("/images/load");
     let body = client.post_stream(&path, "application/x-tar", parts(input)).await?;
     progress::show(body, To::Stdout).await
 }

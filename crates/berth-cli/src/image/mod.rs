@@ -1,10 +1,13 @@
 //! Commands about images.
 
+mod copy;
+mod estimate;
 mod history;
 mod import;
 mod layers;
 mod list;
 mod load;
+pub mod platform;
 mod progress;
 mod prune;
 pub mod pull;
@@ -12,6 +15,7 @@ mod push;
 mod remove;
 mod save;
 mod tag;
+mod tree;
 
 use clap::{ArgMatches, Command};
 
@@ -48,6 +52,7 @@ pub fn group_commands() -> Vec<Command> {
         history::command(),
         layers::command(),
         container::inspect_command_of_images(),
+        copy::command(),
         prune::command(),
     ]
 }
@@ -74,6 +79,7 @@ pub async fn run(context: &Context, name: &str, matches: &ArgMatches) -> Outcome
         "push" => push::run(context, matches).await,
         "load" => load::run(context, matches).await,
         "import" => import::run(context, matches).await,
+        "copy" => copy::run(context, matches).await,
         "prune" => prune::run(context, matches).await,
         "save" => save::run(context, matches).await,
         "rmi" => remove::run(context, matches).await,

@@ -7,6 +7,8 @@ use berth_api::progress::JsonMessage;
 use berth_client::ResponseBody;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use serde_json::Value;
+
 use crate::failure::{Failure, Outcome};
 use crate::format::human;
 
@@ -40,18 +42,22 @@ fn take(screen: &mut Screen, line: &[u8]) -> Outcome {
         return Err(Failure::new(message.error));
     }
     screen.message(&message);
+    if let Some(aux) = &message.aux {
+        screen.result(aux);
+    }
     Ok(())
 }
 
 /// Lines, and on a terminal bars below them.
-struct Screen {
+pub struct Screen {
     to: To,
     bars: Option<MultiProgress>,
     layers: HashMap<String, ProgressBar>,
 }
 
 impl Screen {
-    fn new(to: To) -> Self {
+    /// An empty one.
+    pub fn new(to: To) -> Self {
         let bars = match to {
             To::Stdout if std::io::stdout().is_terminal() => {
                 Some(MultiProgress::with_draw_target(ProgressDrawTarget::stdout()))
@@ -64,7 +70,8 @@ impl Screen {
         Self { to, bars, layers: HashMap::new() }
     }
 
-    fn message(&mut self, message: &JsonMessage) {
+    /// Shows a message.
+    pub fn message(&mut self, message: &JsonMessage) {
         if !message.stream.is_empty() {
             return self.line(message.stream.trim_end_matches('\n'));
         }
@@ -79,10 +86,22 @@ impl Screen {
         // Counts are for bars; a log file gets each change once.
         if counted.is_none() {
             match message.id.as_str() {
+                // A result for programs has no text.
+                "" if message.status.is_empty() => {}
                 "" => self.line(&message.status),
                 id => self.line(&format!("{id}: {}", message.status)),
             }
         }
+    }
+
+    /// A result for programs. Of one people are told too.
+    fn result(&mut self, aux: &Value) {
+        if aux["manifestPushedInsteadOfIndex"] != true {
+            return;
+        }
+        let digest = |name: &str| aux[name]["digest"].as_str().unwrap_or_default().to_owned();
+        self.line("Info -> Not all multiplatform-content is present and only the available single-platform image was pushed");
+        self.line(&format!("        {} -> {}", digest("originalIndex"), digest("selectedManifest")));
     }
 
     fn bar(&mut self, id: &str, text: String) {
@@ -110,7 +129,7 @@ impl Screen {
     }
 
     /// Leaves the bars as they are.
-    fn end(&mut self) {
+    pub fn end(&mut self) {
         for bar in self.layers.values() {
             bar.abandon();
         }

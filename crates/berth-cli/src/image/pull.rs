@@ -1,9 +1,12 @@
 //! `pull`.
 
+use std::io::IsTerminal as _;
+
 use berth_client::{Client, Query};
 use berth_oci::Reference;
 use clap::{ArgMatches, Command};
 
+use super::estimate;
 use super::progress::{self, To};
 use crate::context::Context;
 use crate::credentials;
@@ -16,6 +19,7 @@ pub fn command() -> Command {
         command
             .arg(switch("all-tags").short('a').hide(true))
             .arg(switch("disable-content-trust").hide(true))
+            .arg(switch("estimate").help("Only tell what would be downloaded, and whether it fits"))
             .arg(one("platform", "OS/ARCH").help("Platform of the image"))
             .arg(switch("quiet").short('q').help("Print only the image's name"))
             .arg(flags::operand("image").value_name("NAME[:TAG|@DIGEST]"))
@@ -30,17 +34,30 @@ pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
     }
     let reference = reference(image)?;
     let quiet = on(matches, "quiet");
+    let platform = flags::platform(matches);
+    if on(matches, "estimate") {
+        let client = context.client().await?;
+        let reference = reference.with_default_tag();
+        let found = estimate::ask(context, &client, &reference, platform.as_deref()).await?;
+        outln!("{}", estimate::text(&reference, &found));
+        // A script learns from the exit code whether the pull would fit.
+        return if found.fits { Ok(()) } else { Err(Failure { message: String::new(), code: 1 }) };
+    }
     if !quiet && reference.tag().is_none() && reference.digest().is_none() {
         outln!("Using default tag: latest");
     }
     let client = context.client().await?;
-    pull(context, &client, image, flags::platform(matches).as_deref(), quiet, false).await?;
+    pull(context, &client, image, platform.as_deref(), quiet, false).await?;
     outln!("{}", reference.with_default_tag().canonical());
     Ok(())
 }
 
 fn reference(image: &str) -> Outcome<Reference> {
     image.parse().map_err(|error: berth_oci::reference::ReferenceError| Failure::new(error.to_string()))
+}
+
+fn is_watched(aside: bool) -> bool {
+    if aside { std::io::stderr().is_terminal() } else { std::io::stdout().is_terminal() }
 }
 
 /// Brings an image. With `aside`, what happens is told on standard error.
@@ -61,6 +78,8 @@ pub async fn pull(
         .set("fromImage", &reference.familiar_repository())
         .set("tag", &tag)
         .set_some("platform", platform)
+        // People want to know how much it will be; files have no use for it.
+        .flag("estimate", !quiet && is_watched(aside))
         .on("/images/create");
     let body = match credentials::header(&context.config, &reference).await? {
         Some(auth) => client.post_for_stream_with(&path, "x-registry-auth", &auth).await?,

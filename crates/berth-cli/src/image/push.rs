@@ -1,9 +1,10 @@
 //! `push`.
 
 use berth_client::Query;
-use berth_oci::{Platform, Reference};
+use berth_oci::Reference;
 use clap::{ArgMatches, Command};
 
+use super::platform;
 use super::progress::{self, To};
 use crate::context::Context;
 use crate::credentials;
@@ -16,7 +17,10 @@ pub fn command() -> Command {
         command
             .arg(switch("all-tags").short('a').help("Push all tags of the repository"))
             .arg(switch("disable-content-trust").hide(true))
-            .arg(one("platform", "OS/ARCH").help("Fail unless the image is for this platform"))
+            .arg(
+                one("platform", "OS/ARCH")
+                    .help("Push one platform as an image of its own (all, with their index)"),
+            )
             .arg(switch("quiet").short('q').help("Print only the image's name"))
             .arg(flags::operand("image"))
     })
@@ -25,8 +29,7 @@ pub fn command() -> Command {
 /// Runs it.
 pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
     let (all, quiet) = (on(matches, "all-tags"), on(matches, "quiet"));
-    let platform = flags::text(matches, "platform").filter(|platform| !platform.is_empty());
-    let platform = platform.map(platform_json).transpose()?;
+    let platform = platform::one(matches)?;
     let image = flags::text(matches, "image").unwrap_or_default();
     let given: Reference = image
         .parse()
@@ -60,10 +63,3 @@ pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
 
 /// `{}` as the header has it.
 const NOTHING: &str = "e30=";
-
-fn platform_json(text: &str) -> Outcome<String> {
-    let platform: Platform = text.parse().map_err(|error: berth_oci::platform::PlatformError| {
-        Failure::new(format!("Invalid platform {text}: {error}"))
-    })?;
-    serde_json::to_string(&platform).map_err(|error| Failure::new(error.to_string()))
-}

@@ -4,15 +4,17 @@ use berth_api::image::DeleteItem;
 use berth_client::{Query, segment};
 use clap::{ArgMatches, Command};
 
+use super::platform;
 use crate::context::Context;
 use crate::failure::{Failure, Failures, Outcome};
-use crate::flags::{self, on, switch};
+use crate::flags::{self, many, on, switch};
 
 /// The command.
 pub fn command() -> Command {
     Command::new("remove").about("Removes images").defer(|command| {
         command
             .arg(switch("force").short('f').help("Also with several names, or used by stopped containers"))
+            .arg(many("platform", "OS/ARCH").help("Remove only these platforms of the images (with --force)"))
             .arg(switch("no-prune").help("Keep parents without names"))
             .arg(flags::operands("image"))
     })
@@ -21,13 +23,15 @@ pub fn command() -> Command {
 /// Runs it.
 pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
     let force = on(matches, "force");
+    let platforms = platform::all(matches)?;
     let client = context.client().await?;
     let mut failures = Failures::default();
     for name in flags::list(matches, "image") {
-        let path = Query::new()
-            .flag("force", force)
-            .flag("noprune", on(matches, "no-prune"))
-            .on(&format!("/images/{}", segment(&name)));
+        let mut query = Query::new().flag("force", force).flag("noprune", on(matches, "no-prune"));
+        for platform in &platforms {
+            query = query.set("platforms", platform);
+        }
+        let path = query.on(&format!("/images/{}", segment(&name)));
         match client.delete(&path).await {
             Ok(bytes) => {
                 let items: Vec<DeleteItem> = serde_json::from_slice(&bytes)

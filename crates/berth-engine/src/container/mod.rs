@@ -18,7 +18,9 @@ use tokio::sync::{mpsc, watch};
 use crate::Error;
 use crate::create::Definition;
 use crate::event::{ContainerEvent, Event};
+use crate::life::files::Gate;
 use crate::life::owner::Request;
+use crate::network::attachment::Attachment;
 use health::Health;
 use state::State;
 
@@ -41,6 +43,8 @@ pub struct Container {
     /// Whether no more output can come.
     ended: watch::Sender<bool>,
     requests: mpsc::Sender<Request>,
+    /// Who may use its files.
+    pub(crate) gate: Gate,
 }
 
 /// Who serves its streams.
@@ -69,6 +73,9 @@ pub struct Kept {
     /// What updates have changed of its definition, all together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub changes: Option<Box<UpdateRequest>>,
+    /// The networks it is on whenever it runs, once they are others than it was created with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attachments: Option<Vec<Attachment>>,
     /// What its health checks found, if it has one and was started.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "shared")]
     pub health: Option<Arc<Health>>,
@@ -94,7 +101,15 @@ mod shared {
 impl Kept {
     /// What is kept of a container that was just created.
     pub fn new(name: String) -> Kept {
-        Kept { name, state: State::NEW, stopped_by_client: false, restarts: 0, health: None, changes: None }
+        Kept {
+            name,
+            state: State::NEW,
+            stopped_by_client: false,
+            restarts: 0,
+            attachments: None,
+            health: None,
+            changes: None,
+        }
     }
 
     /// Nobody checks it any more; as Docker says, it is not healthy then.
@@ -135,6 +150,7 @@ impl Container {
             ended: watch::Sender::new(!life.up),
             life: watch::Sender::new(life),
             requests,
+            gate: Gate::default(),
         };
         (container, mailbox)
     }

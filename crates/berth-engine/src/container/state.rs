@@ -4,7 +4,7 @@ use berth_api::container::{State as ApiState, Status};
 use berth_api::time::{Time, words};
 use berth_network::Endpoint;
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::health::HealthStatus;
 
@@ -19,8 +19,9 @@ pub enum State {
     },
     /// Intent to start: written before anything is made.
     Starting {
-        /// Its endpoint, taken before the clone.
-        endpoint: Option<Endpoint>,
+        /// Its endpoints, taken before the clone, in the order of their links.
+        #[serde(default, alias = "endpoint", deserialize_with = "endpoints")]
+        endpoints: Vec<Endpoint>,
         /// How it ended before.
         before: Option<Exited>,
         /// Its policy starts it: it is shown as restarting until it runs.
@@ -55,11 +56,26 @@ pub struct Running {
     pub started_at: Timestamp,
     /// Whether it is frozen.
     pub paused: bool,
-    /// Its endpoint.
-    pub endpoint: Option<Endpoint>,
+    /// Its endpoints, in the order of their links.
+    #[serde(default, alias = "endpoint", deserialize_with = "endpoints")]
+    pub endpoints: Vec<Endpoint>,
     /// Whether it has run out of memory since it started.
     #[serde(default)]
     pub oom_killed: bool,
+}
+
+/// Reads a list; in records that are older than several networks, it is one or none.
+fn endpoints<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Endpoint>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Kept {
+        Many(Vec<Endpoint>),
+        One(Option<Endpoint>),
+    }
+    Ok(match Kept::deserialize(from)? {
+        Kept::Many(endpoints) => endpoints,
+        Kept::One(endpoint) => endpoint.into_iter().collect(),
+    })
 }
 
 /// A container that ended.
@@ -101,12 +117,12 @@ impl State {
         }
     }
 
-    /// The endpoint that it holds.
-    pub fn endpoint(&self) -> Option<&Endpoint> {
+    /// The endpoints that it holds.
+    pub fn endpoints(&self) -> &[Endpoint] {
         match self {
-            State::Running(running) => running.endpoint.as_ref(),
-            State::Starting { endpoint, .. } => endpoint.as_ref(),
-            _ => None,
+            State::Running(running) => &running.endpoints,
+            State::Starting { endpoints, .. } => endpoints,
+            _ => &[],
         }
     }
 
@@ -214,11 +230,11 @@ mod tests {
     }
 
     fn running(paused: bool) -> State {
-        State::Running(Running { pid: 7, started_at: at(100), paused, endpoint: None, oom_killed: false })
+        State::Running(Running { pid: 7, started_at: at(100), paused, endpoints: vec![], oom_killed: false })
     }
 
     fn starting(again: bool) -> State {
-        State::Starting { endpoint: None, before: Some(exited(1)), again }
+        State::Starting { endpoints: vec![], before: Some(exited(1)), again }
     }
 
     #[test]
@@ -234,7 +250,7 @@ mod tests {
         let now = at(200 + 7200);
         for (state, word, text) in [
             (State::NEW, "created", "Created"),
-            (State::Starting { endpoint: None, before: None, again: false }, "created", "Created"),
+            (State::Starting { endpoints: vec![], before: None, again: false }, "created", "Created"),
             (running(false), "running", "Up 2 hours"),
             (running(true), "paused", "Up 2 hours (Paused)"),
             (State::Exited(exited(3)), "exited", "Exited (3) 2 hours ago"),
@@ -273,6 +289,19 @@ mod tests {
         let shown = State::Exited(Exited { oom_killed: true, ..exited(137) }).to_api();
         assert!(!shown.running && shown.oom_killed && shown.exit_code == 137 && shown.pid == 0);
         assert!(State::NEW.to_api().started_at.is_zero());
+    }
+
+    #[test]
+    fn older_rows_have_one_endpoint_or_none() {
+        let row = |endpoint: &str| format!(r#"{{"starting":{{"endpoint":{endpoint},"before":null}}}}"#);
+        assert_eq!(serde_json::from_str::<State>(&row("null")).unwrap(), starting_new(vec![]));
+        let old = r#"{"host_link":"veth1","name":"eth0","mac":[0,0,0,0,0,0],"addresses":[],"gateways":[],"ports":[]}"#;
+        let one = Endpoint { host_link: "veth1".into(), name: "eth0".into(), ..Endpoint::default() };
+        assert_eq!(serde_json::from_str::<State>(&row(old)).unwrap(), starting_new(vec![one]));
+    }
+
+    fn starting_new(endpoints: Vec<Endpoint>) -> State {
+        State::Starting { endpoints, before: None, again: false }
     }
 
     #[test]

@@ -47,7 +47,7 @@ pub fn settle(
     let Some(bytes) = parse(text) else {
         return invalid(format!("invalid MAC address: {text}"));
     };
-    if *plan != NetworkPlan::Bridge {
+    if !matches!(plan, NetworkPlan::Bridge | NetworkPlan::Named(_)) {
         return invalid("conflicting options: mac-address and the network mode".into());
     }
     config.mac_address = crate::networks::mac_text(bytes);

@@ -15,9 +15,11 @@ pub mod validate;
 use berth_api::container::{Config, CreateRequest, HostConfig};
 use berth_api::descriptor::Descriptor;
 use berth_api::image::ImageConfig;
+use berth_api::network::EndpointSettings;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::network::attachment::Attachment;
 use crate::{Error, LogDefaults, logging, name, op};
 use mounts::{MountPlan, MountSource};
 
@@ -45,11 +47,29 @@ pub struct Definition {
     pub host: HostConfig,
     /// Its network.
     pub network: NetworkPlan,
+    /// The networks it was created with; empty if its plan says it all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attachments: Vec<Attachment>,
     /// Its mounts, parents first.
     pub mounts: Vec<MountPlan>,
 }
 
 impl Definition {
+    /// The networks it was created with.
+    pub fn attachments(&self) -> Vec<Attachment> {
+        if !self.attachments.is_empty() {
+            return self.attachments.clone();
+        }
+        let name = match &self.network {
+            NetworkPlan::Bridge => "bridge",
+            NetworkPlan::Host => "host",
+            NetworkPlan::None => "none",
+            NetworkPlan::Named(name) => name,
+            NetworkPlan::Container(_) => return Vec::new(),
+        };
+        vec![Attachment::new(name, "", EndpointSettings::default())]
+    }
+
     /// Whether a volume of this name is mounted in it.
     pub fn has_volume(&self, name: &str) -> bool {
         self.mounts
@@ -67,6 +87,8 @@ pub enum NetworkPlan {
     Host,
     /// A namespace with nothing but loopback.
     None,
+    /// A network that a user made, by what the user called it; perhaps others beside.
+    Named(String),
     /// Another container's namespace, by what the user called it.
     Container(String),
 }
@@ -82,10 +104,15 @@ impl NetworkPlan {
             )),
             other => match other.strip_prefix("container:") {
                 Some(name) => Ok(NetworkPlan::Container(name.to_owned())),
-                // Not "not found": clients would take the image to be missing, and pull it.
-                None => Err(Error::InvalidParameter(format!("network {other} not found"))),
+                // As in Docker, it may be made before the first start.
+                None => Ok(NetworkPlan::Named(other.to_owned())),
             },
         }
+    }
+
+    /// Whether the container may have endpoints of its own.
+    pub fn has_endpoints(&self) -> bool {
+        !matches!(self, NetworkPlan::Host | NetworkPlan::Container(_))
     }
 }
 
@@ -107,7 +134,9 @@ impl op::CreateContainer {
         let plan = NetworkPlan::parse(&host_config.network_mode)?;
         let mut config = request.config;
         mac::settle(&mut config, &endpoints, &host_config.network_mode, &plan)?;
-        Ok(Self { name, platform: given(platform), config, host_config, read_only_top: false })
+        let endpoints = endpoints.into_iter().map(|(name, settings)| (name, settings.unwrap_or_default()));
+        let endpoints = endpoints.collect();
+        Ok(Self { name, platform: given(platform), config, host_config, endpoints, read_only_top: false })
     }
 }
 
@@ -146,6 +175,7 @@ pub fn define(
         config,
         host,
         network,
+        attachments: Vec::new(),
         mounts,
     };
     Ok((definition, warnings))
@@ -233,7 +263,7 @@ pub(crate) mod tests {
         ] {
             assert_eq!(NetworkPlan::parse(mode).unwrap(), plan);
         }
-        assert_eq!(NetworkPlan::parse("mine").unwrap_err().to_string(), "network mine not found");
+        assert_eq!(NetworkPlan::parse("mine").unwrap(), NetworkPlan::Named("mine".into()));
         for mode in ["container", "container:"] {
             let message = NetworkPlan::parse(mode).unwrap_err().to_string();
             assert!(message.ends_with("invalid container format container:<name|id>"), "{message}");

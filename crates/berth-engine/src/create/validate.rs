@@ -322,7 +322,7 @@ fn others(host: &mut HostConfig, warnings: &mut Vec<String>) -> Result<(), Error
                 .into(),
         );
     }
-    if !matches!(host.runtime.as_str(), "" | "runc" | "io.containerd.runc.v2" | "berth") {
+    if !host.runtime.is_empty() && !crate::defaults::RUNTIMES.contains(&host.runtime.as_str()) {
         return Err(invalid(format!("unknown or invalid runtime name: {}", host.runtime)));
     }
     Ok(())

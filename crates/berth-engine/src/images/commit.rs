@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use berth_api::container::Config;
-use berth_archive::overlay::Overlay;
 use berth_image::instruction;
 use berth_oci::config::{ContainerDefaults, Healthcheck, History};
 use berth_oci::{Digest, ImageConfig, Reference};
@@ -136,10 +135,8 @@ fn commit(
 
 fn pack(parts: &Parts, container: &Container) -> Result<berth_image::NewLayer, Error> {
     let snapshot = parts.storage.snapshots().mounts(container.id())?;
-    let upper = Overlay::open([&snapshot.upper])?;
-    let lower = Overlay::open(&snapshot.lower)?;
-    let merged = Overlay::open([&snapshot.upper].into_iter().chain(&snapshot.lower))?;
-    let hidden = content::mounted(&merged, &container.definition);
+    let (upper, lower) = (snapshot.written()?, snapshot.image()?);
+    let hidden = content::mounted(&snapshot.merged()?, &container.definition);
     let name = container.id().get(..12).unwrap_or(container.id());
     let write = |out: &mut dyn std::io::Write| berth_archive::pack::layer::pack(&upper, &lower, &hidden, out);
     Ok(parts.images.layer_from(name, write)?)

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use berth_api::image::HistoryItem;
 use berth_image::ResolvedImage;
+use berth_oci::Platform;
 
 use super::names;
 use crate::blocking::blocking;
@@ -16,14 +17,18 @@ const MISSING: &str = "<missing>";
 
 impl Engine {
     /// The steps an image was built in, the newest first, each with the image that it gave if that is still here.
-    pub async fn image_history(&self, name: &str) -> Result<Vec<HistoryItem>, Error> {
+    pub async fn image_history(
+        &self,
+        name: &str,
+        platform: Option<Platform>,
+    ) -> Result<Vec<HistoryItem>, Error> {
         let (parts, name) = (Arc::clone(&self.parts), name.to_owned());
-        blocking(move || history(&parts, &name)).await
+        blocking(move || history(&parts, &name, platform.as_ref())).await
     }
 }
 
-fn history(parts: &Parts, name: &str) -> Result<Vec<HistoryItem>, Error> {
-    let ResolvedImage { record, config } = parts.images.resolve(name)?;
+fn history(parts: &Parts, name: &str, platform: Option<&Platform>) -> Result<Vec<HistoryItem>, Error> {
+    let ResolvedImage { record, config } = parts.images.resolve_for(name, platform)?;
     let mut sizes = Vec::new();
     for chain in berth_oci::chain_ids(&config.rootfs.diff_ids) {
         sizes.push(parts.storage.layers().get(&chain)?.map_or(0, |layer| layer.size));

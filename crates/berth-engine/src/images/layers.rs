@@ -33,7 +33,7 @@ fn layers(parts: &Parts, name: &str) -> Result<Layers, Error> {
         None => Vec::new(),
     };
     paths.reverse();
-    let report = waste::report(&paths, LARGEST)?;
+    let report = waste::report(&paths, parts.storage.layers().marks(), LARGEST)?;
     let sharing = Sharing::of(parts, &parts.storage.images().listed()?)?;
     let mut steps = config.history.iter().filter(|step| !step.empty_layer);
     let chains = berth_oci::chain_ids(&config.rootfs.diff_ids);

@@ -1,6 +1,5 @@
 //! The list of images and its filters.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use berth_api::filter::Filters;
@@ -9,6 +8,7 @@ use berth_oci::Reference;
 use berth_storage::{ImageRecord, Listed};
 use jiff::Timestamp;
 
+use super::manifests::{sizes, summaries, users};
 use super::pattern::Pattern;
 use super::sharing::Sharing;
 use crate::blocking::blocking;
@@ -40,12 +40,15 @@ pub(crate) fn list(
     sharing: Option<&Sharing>,
 ) -> Result<Vec<image::Summary>, Error> {
     let filter = Filter::new(parts, &list.filters)?;
-    let mut containers: HashMap<String, i64> = HashMap::new();
-    for container in parts.containers.all() {
-        *containers.entry(container.definition.image.clone()).or_default() += 1;
-    }
+    let users = users(parts);
+    // Platforms of other images are shown with these.
+    let covered = parts.images.covered()?;
+    let sizes = sizes(parts, &covered)?;
     let mut found = Vec::new();
     for Listed { record, names, has_children, .. } in images {
+        if covered.contains(&record.id) {
+            continue;
+        }
         let names = names.iter().filter_map(|name| name.parse::<Reference>().ok());
         let names = names.filter(|name| filter.is_named(name));
         let (digests, tags): (Vec<_>, Vec<_>) = names.partition(|name| name.digest().is_some());
@@ -59,8 +62,13 @@ pub(crate) fn list(
         }
         let familiar = |names: Vec<Reference>| names.iter().map(Reference::familiar).collect();
         let id = record.id.to_string();
+        let (descriptor, listed) = match list.manifests {
+            true => summaries(parts, &record, &users)?.unzip(),
+            false => (None, None),
+        };
+        let size = to_signed(record.size).saturating_add(sizes.get(&record.id).copied().unwrap_or_default());
         found.push(image::Summary {
-            containers: containers.get(&id).copied().unwrap_or_default(),
+            containers: users.get(&id).map_or(0, |users| i64::try_from(users.len()).unwrap_or(i64::MAX)),
             created: record.created.map_or(0, Timestamp::as_second),
             labels: Some(labels).filter(|labels| !labels.is_empty()),
             parent_id: record.parent.as_ref().map(ToString::to_string).unwrap_or_default(),
@@ -68,8 +76,10 @@ pub(crate) fn list(
             repo_tags: familiar(tags),
             // As Docker: not computed for lists that do not ask for it.
             shared_size: sharing.map_or(-1, |sharing| sharing.shared(record.chain.as_ref())),
-            size: to_signed(record.size),
+            size,
             id,
+            descriptor,
+            manifests: listed,
         });
     }
     Ok(found)

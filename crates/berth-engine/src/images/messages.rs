@@ -59,6 +59,10 @@ pub async fn loaded(image: &Loaded, out: &Sender<JsonMessage>) {
 
 fn message(progress: Progress) -> JsonMessage {
     let mut message = JsonMessage::status(progress.id, progress.status);
+    if message.id.is_empty() {
+        // What is about no layer is a line of its own.
+        return message;
+    }
     let detail = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
     // Docker sends an empty detail with a mere status: clients tell bars from lines by it.
     message.progress_detail =

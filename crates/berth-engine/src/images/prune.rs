@@ -99,6 +99,10 @@ fn prune(
     image: &Listed,
     report: &mut PruneResponse,
 ) -> Result<(), Error> {
+    // A platform of a name goes with that name's image.
+    if parts.images.is_covered(&image.record.id)? {
+        return Ok(());
+    }
     let names = names(image);
     // One that others were made from goes with the last of them, unless it has a name to lose.
     let parent = image.has_children && (names.is_empty() || selection.dangling);

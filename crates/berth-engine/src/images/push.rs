@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use berth_api::{auth, descriptor, image, progress};
-use berth_image::{PushLimits, Pushed, Pushing};
+use berth_api::{auth, image, progress};
+use berth_image::{Instead, PushLimits, Pushed, Pushing};
 use berth_oci::{Platform, Reference};
 use tokio::sync::mpsc;
 
 use super::{QUEUE, credentials, messages};
 use crate::blocking::blocking;
+use crate::descriptors::{described, platform};
 use crate::event::{Event, ImageEvent};
 use crate::{Engine, Error};
 
@@ -76,25 +77,10 @@ impl Engine {
             name.parse().map_err(|error| Error::InvalidParameter(format!("{error}")))?;
         let found = self.parts.images.distribution(&reference, auth.and_then(credentials)).await;
         let found = found.map_err(refused)?;
-        let descriptor = found.descriptor;
         Ok(image::Distribution {
-            descriptor: descriptor::Descriptor {
-                media_type: descriptor.media_type,
-                digest: descriptor.digest.to_string(),
-                size: i64::try_from(descriptor.size).unwrap_or(i64::MAX),
-                platform: None,
-            },
+            descriptor: described(found.descriptor),
             platforms: found.platforms.into_iter().map(platform).collect(),
         })
-    }
-}
-
-fn platform(platform: Platform) -> descriptor::Platform {
-    descriptor::Platform {
-        architecture: platform.architecture,
-        os: platform.os,
-        os_version: platform.os_version.unwrap_or_default(),
-        variant: platform.variant.unwrap_or_default(),
     }
 }
 
@@ -116,7 +102,7 @@ fn target(name: &str, tag: Option<&str>) -> Result<Reference, Error> {
 
 /// The last messages of one tag's push.
 async fn tell(pushed: &Pushed, out: &mpsc::Sender<progress::JsonMessage>) {
-    let Pushed { tag, digest, size, replaced } = pushed;
+    let Pushed { tag, digest, size, replaced, instead } = pushed;
     // A client that has gone away is noticed by whoever runs the request.
     if let Some(original) = replaced {
         let text = format!(
@@ -131,6 +117,15 @@ async fn tell(pushed: &Pushed, out: &mpsc::Sender<progress::JsonMessage>) {
     let detail = Some(progress::ProgressDetail::default());
     let message = progress::JsonMessage { aux: Some(aux), progress_detail: detail, ..Default::default() };
     let _ = out.send(message).await;
+    if let Some(Instead { index, manifest }) = instead {
+        // Clients have their own words for it.
+        let aux = serde_json::json!({
+            "manifestPushedInsteadOfIndex": true,
+            "originalIndex": described(index.clone()),
+            "selectedManifest": described(manifest.clone()),
+        });
+        let _ = out.send(progress::JsonMessage { aux: Some(aux), ..Default::default() }).await;
+    }
 }
 
 /// The registry that an address of Docker's clients stands for.
@@ -141,7 +136,7 @@ fn domain(address: &str) -> String {
 }
 
 /// Refusals of a registry, with the statuses that tell clients to ask for other credentials.
-fn refused(error: berth_image::Error) -> Error {
+pub(super) fn refused(error: berth_image::Error) -> Error {
     match error {
         berth_image::Error::Registry(
             berth_registry::Error::Refused { message } | berth_registry::Error::Denied { message, .. },

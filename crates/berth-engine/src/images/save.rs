@@ -13,18 +13,19 @@ use crate::pieces::{self, ArchiveStream, Pieces};
 use crate::{Engine, Error};
 
 impl Engine {
-    /// The images that `names` stand for as an archive, which holds Docker's documents and is an OCI layout.
+    /// The images that `names` stand for as an archive, which holds Docker's documents and is an OCI layout; in all
+    /// platforms that are kept, or in `platforms` if any are given.
     ///
     /// # Errors
-    /// A name that stands for no image; an image that is not made for `platform`. Later ones end the stream.
+    /// A name that stands for no image; a platform that is not kept. Later ones end the stream.
     pub async fn image_save(
         &self,
         names: Vec<String>,
-        platform: Option<Platform>,
+        platforms: Vec<Platform>,
     ) -> Result<ArchiveStream, Error> {
         let parts = Arc::clone(&self.parts);
         blocking(move || {
-            let saving = parts.images.save(&names, platform.as_ref())?;
+            let saving = parts.images.save(&names, &platforms)?;
             let (out, stream) = pieces::channel();
             tokio::task::spawn_blocking(move || save(&parts, &saving, out));
             Ok(stream)

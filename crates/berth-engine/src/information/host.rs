@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use berth_api::system::Info;
 use berth_runtime::cgroup::{Layout, Mode, Version};
+use berth_storage::Driver;
 
 use crate::{ContainerDefaults, Error};
 
@@ -91,6 +92,20 @@ impl Limits {
     }
 }
 
+/// Why no container can be started, if its cgroup could not be made: inside a container without a cgroup namespace of
+/// its own, cgroups are read-only (R8).
+pub fn cgroup_problem() -> Option<String> {
+    let layout = Layout::current().ok()?;
+    let closed = layout.hierarchies.iter().find(|hierarchy| {
+        rustix::fs::access(&hierarchy.mount, rustix::fs::Access::WRITE_OK) == Err(rustix::io::Errno::ROFS)
+    })?;
+    Some(format!(
+        "cgroups are read-only ({}), so no container can be started; a container that is to start others needs \
+         --privileged --cgroupns private",
+        closed.mount.display()
+    ))
+}
+
 /// Whether cgroups of version 2 have a limit of swap: the kernel may have it compiled or switched off.
 fn swap_of_children(layout: &Layout) -> bool {
     let Some(hierarchy) = layout.unified().and_then(|index| layout.hierarchies.get(index)) else {
@@ -163,8 +178,11 @@ pub fn security_options(defaults: &ContainerDefaults, apparmor: bool) -> Vec<Str
     options
 }
 
-/// What there is to say about the storage below the data root.
-pub fn storage_status(data_root: &Path) -> Vec<[String; 2]> {
+/// What there is to say about the storage below the data root; as with Docker, nothing of whole copies.
+pub fn storage_status(driver: Driver, data_root: &Path) -> Vec<[String; 2]> {
+    if driver == Driver::Copy {
+        return Vec::new();
+    }
     let pair = |name: &str, value: &str| [name.to_owned(), value.to_owned()];
     let file_system = rustix::fs::statfs(data_root).map_or("unknown", |found| file_system(found.f_type));
     vec![

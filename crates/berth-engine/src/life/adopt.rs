@@ -116,8 +116,8 @@ fn known(
     let definition: Definition = serde_json::from_str(&record.config).map_err(unreadable("configuration"))?;
     let mut kept: Kept = serde_json::from_str(&record.state).map_err(unreadable("state"))?;
     kept.name.clone_from(&record.name);
-    if let Some(endpoint) = kept.state.endpoint() {
-        parts.networks.adopt(&record.id, endpoint);
+    if !kept.state.endpoints().is_empty() {
+        parts.networks.adopt(&record.id, kept.state.endpoints());
     }
     parts.containers.reserve(&kept.name, &record.id)?;
     let (container, mailbox) = Container::new(definition, kept);
@@ -156,16 +156,16 @@ impl Owner {
     /// Finds out what its container is doing, and goes on from there.
     pub(super) async fn take_over(&mut self, found: Found) {
         match self.container.state() {
-            State::Starting { before, endpoint, again } => {
+            State::Starting { before, endpoints, again } => {
                 // Until something else is known: the engine ended between the row and the release.
-                self.take_over_run(found, None, before, endpoint).await;
+                self.take_over_run(found, None, before, endpoints).await;
                 if let (true, State::Exited(exited)) = (again, self.container.state()) {
                     self.start_with_engine(&exited);
                 }
             }
             State::Running(running) => {
-                let endpoint = running.endpoint.clone();
-                self.take_over_run(found, Some(running), None, endpoint).await;
+                let endpoints = running.endpoints.clone();
+                self.take_over_run(found, Some(running), None, endpoints).await;
             }
             State::Restarting(_) => self.restart_at = Some(Instant::now()),
             State::Removing => {
@@ -204,14 +204,14 @@ impl Owner {
         found: Found,
         row: Option<Running>,
         before: Option<Exited>,
-        endpoint: Option<berth_network::Endpoint>,
+        endpoints: Vec<berth_network::Endpoint>,
     ) {
         let now = jiff::Timestamp::now();
         let known = row.clone().unwrap_or(Running {
             pid: 0,
             started_at: now,
             paused: false,
-            endpoint,
+            endpoints,
             oom_killed: false,
         });
         if found.rebooted {
@@ -266,6 +266,8 @@ impl Owner {
             Err(error) => tracing::error!(container = self.container.id(), %error, "the layer is not held"),
         }
         self.take_shim(control).await;
+        self.settle_pending().await;
+        self.announce();
         self.renew_limits().await;
         self.monitor(&running);
         if !self.parts.settings.live_restore {

@@ -1,9 +1,11 @@
 //! Creating a container.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use berth_api::container::{CreateResponse, HostConfig};
-use berth_api::descriptor::{self, Descriptor};
+use berth_api::descriptor::Descriptor;
+use berth_api::network::EndpointSettings;
 use berth_image::ResolvedImage;
 use berth_oci::Platform;
 
@@ -11,9 +13,12 @@ use super::owner::Owner;
 use super::sources;
 use crate::container::{Container, Kept};
 use crate::create::mounts::{MountPlan, MountSource};
-use crate::create::{self, Definition};
+use crate::create::{self, Definition, NetworkPlan};
+use crate::descriptors::described;
 use crate::engine::Parts;
 use crate::event::ContainerEvent;
+use crate::network::attachment::{Asked, Attachment};
+use crate::network::object::PREDEFINED;
 use crate::{Engine, Error, name, op};
 
 /// Random names that are tried before their kind is given up.
@@ -29,15 +34,16 @@ impl Engine {
 
 fn create(parts: &Arc<Parts>, mut op: op::CreateContainer) -> Result<CreateResponse, Error> {
     let wanted = op.name.clone();
-    let image = parts.images.resolve(&op.config.image)?;
-    check_platform(&op, &image.config)?;
+    let image = image(parts, &op)?;
     let inherited = inherited(parts, &op.host_config)?;
     settle_named(parts, &mut op.host_config)?;
+    let endpoints = std::mem::take(&mut op.endpoints);
     let defaults = create::image_defaults(&image.config);
     parts.current.get().defaults.settle(&mut op.host_config);
     let (mut definition, warnings) =
         create::define(op, image.record.id.to_string(), &defaults, parts.cpus, &parts.settings.log)?;
     definition.image_manifest = manifest(parts, &image);
+    definition.attachments = attachments(parts, &definition, endpoints)?;
     create::data_root::settle(&mut definition.mounts, &definition.host, &parts.settings.data_root)?;
     create::mounts::inherit(&mut definition.mounts, inherited);
     sources::check(&definition)?;
@@ -69,28 +75,11 @@ fn manifest(parts: &Parts, image: &ResolvedImage) -> Option<Descriptor> {
     }
 }
 
-/// A descriptor as the API shows it.
-fn described(descriptor: berth_oci::Descriptor) -> Descriptor {
-    Descriptor {
-        media_type: descriptor.media_type,
-        digest: descriptor.digest.to_string(),
-        size: i64::try_from(descriptor.size).unwrap_or(i64::MAX),
-        platform: descriptor.platform.map(|platform| descriptor::Platform {
-            architecture: platform.architecture,
-            os: platform.os,
-            os_version: platform.os_version.unwrap_or_default(),
-            variant: platform.variant.unwrap_or_default(),
-        }),
-    }
-}
-
-fn check_platform(op: &op::CreateContainer, image: &berth_oci::ImageConfig) -> Result<(), Error> {
-    let Some(text) = &op.platform else { return Ok(()) };
-    let platform: Platform = text.parse().map_err(|error| Error::InvalidParameter(format!("{error}")))?;
-    if image.platform().satisfies(&platform) {
-        return Ok(());
-    }
-    Err(berth_image::Error::WrongPlatform { reference: op.config.image.clone(), platform }.into())
+/// The image that is named, for the platform that is asked for.
+fn image(parts: &Parts, op: &op::CreateContainer) -> Result<ResolvedImage, Error> {
+    let platform = op.platform.as_deref().map(str::parse::<Platform>).transpose();
+    let platform = platform.map_err(|error| Error::InvalidParameter(format!("{error}")))?;
+    Ok(parts.images.resolve_for(&op.config.image, platform.as_ref())?)
 }
 
 /// The mounts of the containers that `--volumes-from` names.
@@ -136,6 +125,42 @@ fn settle_named(parts: &Parts, host: &mut HostConfig) -> Result<(), Error> {
         })?;
     }
     Ok(())
+}
+
+/// The networks that it is to be on: the one that its mode names first. Empty if the mode says it all.
+fn attachments(
+    parts: &Parts,
+    definition: &Definition,
+    endpoints: BTreeMap<String, EndpointSettings>,
+) -> Result<Vec<Attachment>, Error> {
+    let main = match &definition.network {
+        NetworkPlan::Container(_) => return Ok(Vec::new()),
+        NetworkPlan::Bridge => "bridge",
+        NetworkPlan::Host => "host",
+        NetworkPlan::None => "none",
+        NetworkPlan::Named(name) => name,
+    };
+    let mut found: Vec<Attachment> = Vec::new();
+    let whole = BTreeMap::from([(main.to_owned(), EndpointSettings::default())]);
+    let endpoints = if endpoints.is_empty() { whole } else { endpoints };
+    let main = parts.find_network(main).map_or_else(|_| main.to_owned(), |object| object.name);
+    for (name, settings) in endpoints {
+        let name = if matches!(name.as_str(), "" | "default") { "bridge" } else { &name };
+        let object = parts.find_network(name).ok();
+        let shown = object.as_ref().map_or(name, |object| &object.name);
+        Asked::parse(shown, object.as_ref(), &settings)?;
+        let id = object.as_ref().filter(|_| !PREDEFINED.contains(&shown)).map_or("", |object| &object.id);
+        found.push(Attachment::new(shown, id, settings));
+    }
+    let apart = !matches!(definition.network, NetworkPlan::Bridge | NetworkPlan::Named(_));
+    if found.iter().any(|one| (apart || matches!(one.name.as_str(), "host" | "none")) && one.name != main) {
+        return Err(Error::InvalidParameter(
+            "conflicting options: cannot attach both user-defined and non-user-defined network-modes".into(),
+        ));
+    }
+    found.sort_by_key(|one| one.name != main);
+    let plain = found.len() == 1 && found[0] == Attachment::new("bridge", "", EndpointSettings::default());
+    Ok(if plain || apart { Vec::new() } else { found })
 }
 
 /// A container may be created before its devices are there: as in Docker, they are looked for at its start.

@@ -120,7 +120,7 @@ impl Owner {
         if end.oom_killed && !self.lack_told {
             self.tell(ContainerEvent::Oom);
         }
-        self.tell_network(NetworkEvent::Disconnect);
+        self.tell_networks(NetworkEvent::Disconnect);
         self.tell(ContainerEvent::Die { code: end.code, ran: ran(running, end) });
     }
 

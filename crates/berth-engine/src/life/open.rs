@@ -7,8 +7,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use berth_network::net::NetClient;
+use berth_oci::Digest;
 use berth_shim::spawner::Spawner;
-use berth_storage::{Options, Storage};
+use berth_storage::{Driver, Options, Storage};
 use ipnet::Ipv4Net;
 
 use super::adopt;
@@ -19,6 +20,7 @@ use crate::blocking::blocking;
 use crate::container::Container;
 use crate::engine::Parts;
 use crate::network::Networks;
+use crate::network::object::Object;
 use crate::{Engine, Error, Settings};
 
 /// Where the engine keeps its small values.
@@ -42,7 +44,9 @@ impl Engine {
         let mut program = settings.program.clone();
         program.push(OsString::from("__net"));
         let net = NetClient::new(&settings.exec_root, program);
-        let networks = Networks::open(settings.bridge.clone(), net, remembered)?;
+        let objects = known_networks(&storage)?;
+        let seed = seed(&crate::installation::id(&settings.data_root)?);
+        let networks = Networks::open(settings.bridge.clone(), net, remembered, objects, &seed)?;
         let parent = settings.cgroup_parent.trim_end_matches('/');
         let spawner = Spawner::start_in_cgroup(
             &settings.exec_root,
@@ -57,7 +61,7 @@ impl Engine {
         });
         adopt::all(&parts, rebooted).await?;
         parts.storage.kv().put(TABLE, BOOT, &boot)?;
-        if !parts.networks.endpoints().is_empty() {
+        if !parts.networks.endpoints().is_empty() || parts.networks.has_networks() {
             // The firewall and the net process may have changed while no engine was there.
             let parts = Arc::clone(&parts);
             tokio::spawn(async move {
@@ -103,6 +107,29 @@ impl Engine {
             let _ = ended.await;
         }
     }
+}
+
+/// The networks that users made. One that cannot be read must not keep the others from being used.
+fn known_networks(storage: &Storage) -> Result<Vec<Object>, Error> {
+    let mut found = Vec::new();
+    for record in storage.networks().list()? {
+        match Object::from_record(&record) {
+            Ok(object) => found.push(object),
+            Err(error) => tracing::error!(network = record.id, %error, "the network's record is unreadable"),
+        }
+    }
+    Ok(found)
+}
+
+/// What makes this host's own IPv6 subnets unique.
+fn seed(installation: &str) -> [u8; 5] {
+    let digest = Digest::of(installation.as_bytes());
+    let mut seed = [0; 5];
+    for (byte, pair) in seed.iter_mut().zip(digest.hex().as_bytes().chunks(2)) {
+        let text = std::str::from_utf8(pair).unwrap_or_default();
+        *byte = u8::from_str_radix(text, 16).unwrap_or_default();
+    }
+    seed
 }
 
 async fn stop(container: &Container, default: Duration) {
@@ -173,9 +200,19 @@ async fn watch(parts: &Parts) -> Result<(), Error> {
 fn open_roots(settings: &Settings) -> Result<Arc<Storage>, Error> {
     private_directory(&settings.exec_root)?;
     private_directory(&settings.exec_root.join("containers"))?;
-    let options =
-        Options { keep_free_bytes: settings.keep_free_bytes, blob_cache_bytes: settings.blob_cache_bytes };
+    let options = Options {
+        keep_free_bytes: settings.keep_free_bytes,
+        blob_cache_bytes: settings.blob_cache_bytes,
+        driver: settings.storage_driver.as_deref().map(Driver::named).transpose()?,
+    };
     let storage = Storage::open(&settings.data_root, options)?;
+    if let Some(problem) = crate::information::cgroup_problem() {
+        tracing::warn!("{problem}");
+    }
+    if let Some(problem) = storage.overlay_problem() {
+        let root = settings.data_root.display();
+        tracing::warn!(%root, problem, "overlayfs cannot work in the data root: each container copies its image");
+    }
     if settings.storage_limit.is_some_and(|bytes| bytes != 0) && !storage.enforces_quotas() {
         return Err(Error::InvalidParameter(
             "Storage option overlay2.size not supported. Filesystem does not support Project Quota".into(),

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use berth_api::network::EndpointSettings;
 use berth_runtime::cgroup::Manager;
 use berth_shim::client::{ShimControl, ShimEvent};
 use berth_shim::protocol::Target;
@@ -44,6 +45,10 @@ pub enum Request {
     Rename(String, Answer),
     /// Give it other limits, or another restart policy.
     Update(Box<op::Update>, Answer),
+    /// Let it join a network, by name or ID.
+    Connect(String, Box<EndpointSettings>, Answer),
+    /// Let it leave a network; forced, also one that is gone.
+    Disconnect(String, bool, Answer),
 }
 
 /// How to end a container.
@@ -180,6 +185,14 @@ impl Owner {
             }
             Request::Update(update, answer) => {
                 let outcome = self.update(*update).await;
+                reply(answer, outcome);
+            }
+            Request::Connect(network, settings, answer) => {
+                let outcome = self.connect(&network, *settings).await;
+                reply(answer, outcome);
+            }
+            Request::Disconnect(network, force, answer) => {
+                let outcome = self.disconnect(&network, force).await;
                 reply(answer, outcome);
             }
         }

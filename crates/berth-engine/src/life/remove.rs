@@ -17,6 +17,10 @@ impl Engine {
     /// Removes a container.
     pub async fn remove(&self, name: &str, op: op::Remove) -> Result<(), Error> {
         let container = self.parts.containers.find(name)?;
+        if op.force {
+            // Its owner may be waiting for copies to end before a start, and would not hear of this.
+            container.gate.cut();
+        }
         ask(&container, |answer| Request::Remove(op, answer)).await.map_err(|error| match error {
             Error::Conflict(why) => Error::Conflict(format!("cannot remove container \"{name}\": {why}")),
             other => other,
@@ -67,6 +71,7 @@ impl Owner {
     /// Removes a container that does not run: intent, layer and files, row. Interrupted, the next engine goes on.
     pub(super) async fn delete(&mut self, remove: op::Remove) -> Result<(), Error> {
         self.change(|kept| kept.state = State::Removing)?;
+        let _closed = self.container.gate.close_now().await;
         let id = self.container.id().to_owned();
         let storage = self.parts.storage.clone();
         let exec_dir = self.parts.exec_dir(&id);

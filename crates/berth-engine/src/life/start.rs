@@ -17,19 +17,23 @@ use berth_shim::client::{ShimControl, ShimEvent};
 use berth_shim::log::Plan;
 use berth_shim::protocol::Target;
 use berth_shim::spawner::LaunchRequest;
+use ipnet::IpNet;
 
 use super::owner::Owner;
 use super::{shm, sources};
+use crate::container::Container;
 use crate::container::state::{Exited, Failure, Running, State};
-use crate::create::{Definition, NetworkPlan, mac, ports};
-use crate::event::{ContainerEvent, Event, NetworkEvent};
+use crate::create::{Definition, NetworkPlan};
+use crate::engine::Parts;
+use crate::event::{ContainerEvent, NetworkEvent};
 use crate::logging::{self, Subject};
+use crate::network::default_routes;
 use crate::spec;
 use crate::spec::files::{self, Surroundings};
 use crate::{Engine, Error};
 
 /// Files that the engine writes for each container, and their names inside.
-const GENERATED: [(&str, &str); 3] =
+pub(super) const GENERATED: [(&str, &str); 3] =
     [("hostname", "/etc/hostname"), ("hosts", "/etc/hosts"), ("resolv.conf", "/etc/resolv.conf")];
 
 /// How long a start waits for connections that were promised an attachment.
@@ -75,6 +79,8 @@ impl Owner {
 
     /// Starts it, for the so-manieth time by its policy.
     pub(super) async fn start(&mut self, restarts: u32) -> Result<(), Error> {
+        // Copies that go on have its files mounted.
+        let _closed = self.container.gate.close().await;
         let before = self.container.state().last_exit().cloned();
         match self.launch(before.clone(), restarts).await {
             Ok(running) => {
@@ -100,7 +106,8 @@ impl Owner {
             life.code = 0;
             life.error.clear();
         });
-        self.tell_network(NetworkEvent::Connect);
+        self.announce();
+        self.tell_networks(NetworkEvent::Connect);
         self.tell(ContainerEvent::Start);
         // The row of intent is enough to find the container again; this one says since when it runs.
         self.change_regardless(|kept| kept.stopped_by_client = false);
@@ -143,13 +150,13 @@ impl Owner {
         let _ = tokio::time::timeout(ATTACH_PATIENCE, container.all_attached()).await;
         let (joined, shm) = self.joined()?;
         self.lease = Some(parts.storage.snapshots().acquire(id)?);
-        let endpoint = self.take_endpoint().await?;
+        let endpoints = self.take_endpoints().await?;
         let again = matches!(container.state(), State::Restarting(_));
         self.change(|kept| {
             kept.restarts = restarts;
-            kept.state = State::Starting { endpoint: endpoint.clone(), before, again };
+            kept.state = State::Starting { endpoints: endpoints.clone(), before, again };
         })?;
-        let generated = self.generated(endpoint.as_ref())?;
+        let generated = self.generated(&endpoints)?;
         let cgroup = spec::cgroup_path(definition, &parts.settings.cgroup_parent);
         let mut composed = spec::compose(definition, &cgroup, &joined)?;
         spec::add_named_devices(&mut composed, definition, &parts.settings.cdi_dirs)?;
@@ -166,9 +173,9 @@ impl Owner {
             fds.push(crate::blocking::blocking(move || shm.open()).await?);
         }
         let spec = composed.spec;
-        let rootfs = self.rootfs()?;
+        let rootfs = rootfs(&self.parts, &self.container)?;
         let [rows, columns] = definition.host.console_size.map(|n| u16::try_from(n).unwrap_or(0));
-        let network = if endpoint.is_some() { NetworkMode::Await } else { NetworkMode::FromSpec };
+        let network = if endpoints.is_empty() { NetworkMode::FromSpec } else { NetworkMode::Await };
         let launch = Launch {
             id: id.to_owned(),
             spec,
@@ -185,9 +192,9 @@ impl Owner {
         };
         let request = self.request(launch, fds).await?;
         let mut control = parts.spawner.launch(request).await?;
-        let (pid, started_at) = self.released(&mut control, endpoint.as_ref()).await?;
+        let (pid, started_at) = self.released(&mut control, &endpoints).await?;
         self.take_shim(control).await;
-        Ok(Running { pid, started_at, paused: false, endpoint, oom_killed: false })
+        Ok(Running { pid, started_at, paused: false, endpoints, oom_killed: false })
     }
 
     /// Takes a shim into use, and attaches those who came while it was being started.
@@ -221,16 +228,19 @@ impl Owner {
     async fn released(
         &self,
         control: &mut ShimControl,
-        endpoint: Option<&Endpoint>,
+        endpoints: &[Endpoint],
     ) -> Result<(i32, jiff::Timestamp), Error> {
         let lost = || StartError::new(Stage::Protocol, "the shim ended before the container started");
         loop {
             match control.next_event().await.ok_or_else(lost)? {
                 ShimEvent::Cloned { netns, .. } => {
-                    let (Some(endpoint), Some(netns)) = (endpoint, netns) else { continue };
-                    let connected = self.parts.networks.connect(std::os::fd::AsFd::as_fd(&netns), endpoint);
+                    let Some(netns) = netns.filter(|_| !endpoints.is_empty()) else { continue };
+                    let connected = self.parts.networks.connect(std::os::fd::AsFd::as_fd(&netns), endpoints);
                     connected.await.map_err(|error| self.network_error(error))?;
-                    control.release(Release { links: vec![endpoint.link_config()] }).await?;
+                    let links = endpoints
+                        .iter()
+                        .map(|endpoint| endpoint.link_config(default_routes(endpoints, &endpoint.name)));
+                    control.release(Release { links: links.collect() }).await?;
                 }
                 ShimEvent::Started { pid, at, .. } => return Ok((pid, at)),
                 ShimEvent::Failed(error) => return Err(error.into()),
@@ -242,54 +252,12 @@ impl Owner {
         }
     }
 
-    async fn take_endpoint(&self) -> Result<Option<Endpoint>, Error> {
-        let definition = &self.container.definition;
-        if definition.network != NetworkPlan::Bridge {
-            return Ok(None);
-        }
-        let address = self.parts.settings.bridge.publish_address;
-        let publications = ports::publications(&definition.config, &definition.host, address)?;
-        let publishes = !publications.is_empty();
-        let mac = mac::parse(&definition.config.mac_address);
-        let attached = self.parts.networks.attach(self.container.id(), mac, publications).await;
-        let endpoint = attached.map_err(|error| self.network_error(error))?;
-        self.parts.remember_gateway()?;
-        if publishes {
-            self.parts.watch_net_process();
-        }
-        Ok(Some(endpoint))
-    }
-
-    /// In Docker's words.
-    fn network_error(&self, error: Error) -> Error {
-        let taken = matches!(
-            error,
-            Error::Network(berth_network::Error::PortInUse { .. } | berth_network::Error::PortRefused { .. })
-        );
-        let error = if taken {
-            let (name, id) = (self.container.name(), self.container.id());
-            Error::Unavailable(format!(
-                "driver failed programming external connectivity on endpoint {name} ({id}): {error}"
-            ))
-        } else {
-            error
-        };
-        Error::Connect(Box::new(error))
-    }
-
-    fn rootfs(&self) -> Result<Rootfs, Error> {
-        let snapshot = self.parts.storage.snapshots().mounts(self.container.id())?;
-        // What goes with its end needs no care for a crash of the host.
-        let volatile = self.container.definition.host.auto_remove;
-        Ok(Rootfs::Overlay { lower: snapshot.lower, upper: snapshot.upper, work: snapshot.work, volatile })
-    }
-
     /// Writes the generated files, or names those of the container whose network it shares.
-    fn generated(&self, endpoint: Option<&Endpoint>) -> Result<Vec<GeneratedFile>, Error> {
+    fn generated(&self, endpoints: &[Endpoint]) -> Result<Vec<GeneratedFile>, Error> {
         let owner = self.network_owner()?;
         let directory = self.parts.storage.container_dir(&owner)?;
         if owner == self.container.id() {
-            self.write_generated(&directory, endpoint)?;
+            self.write_generated(&directory, endpoints)?;
         }
         let file = |(name, target): (&str, &str)| GeneratedFile {
             source: directory.join(name),
@@ -312,7 +280,7 @@ impl Owner {
         Ok(owner.id().to_owned())
     }
 
-    fn write_generated(&self, directory: &Path, endpoint: Option<&Endpoint>) -> Result<(), Error> {
+    fn write_generated(&self, directory: &Path, endpoints: &[Endpoint]) -> Result<(), Error> {
         let defaults = &self.parts.current.get().defaults;
         let definition: &Definition = &defaults.complete(&self.container.definition);
         let gateways = match defaults.host_gateways.as_slice() {
@@ -323,7 +291,7 @@ impl Owner {
         let host_hosts = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
         let host_resolv = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
         let around = Surroundings {
-            address: endpoint.and_then(Endpoint::address4).map(Into::into),
+            addresses: endpoints.iter().flat_map(|endpoint| &endpoint.addresses).map(IpNet::addr).collect(),
             gateways: &gateways,
             host_hosts: &host_hosts,
             host_resolv: &host_resolv,
@@ -345,25 +313,6 @@ impl Owner {
         let (definition, name) = (&self.container.definition, self.container.name());
         let directory = self.parts.storage.container_dir(self.container.id())?;
         logging::plan(Subject { definition, name: &name }, &directory).await.map_err(Error::LogDriver)
-    }
-
-    pub(super) fn tell_network(&self, event: NetworkEvent) {
-        if let Some((name, driver)) = crate::networks::plan_network(&self.container.definition.network) {
-            self.parts.events.publish(Event::Network {
-                id: crate::networks::network_id(name),
-                name: name.to_owned(),
-                driver,
-                container: self.container.id().to_owned(),
-                event,
-            });
-        }
-    }
-
-    /// Gives back address and ports.
-    pub(super) async fn give_back_network(&self) {
-        if let Err(error) = self.parts.networks.detach(self.container.id()).await {
-            tracing::warn!(container = self.container.id(), %error, "the network was not given back whole");
-        }
     }
 
     /// Clears away what is left of a run that has ended: layer, cgroup, the shim's directory.
@@ -404,3 +353,12 @@ pub(super) fn remove_tree(path: &Path) -> Result<(), Error> {
 
 /// Index into the mounts → index into the descriptors, and the descriptors.
 pub(super) type Opened = (BTreeMap<usize, usize>, Vec<OwnedFd>);
+
+/// What a container's root is made of.
+pub(super) fn rootfs(parts: &Parts, container: &Container) -> Result<Rootfs, Error> {
+    let snapshot = parts.storage.snapshots().mounts(container.id())?;
+    let Some(work) = snapshot.work else { return Ok(Rootfs::Path(snapshot.upper)) };
+    // What goes with its end needs no care for a crash of the host.
+    let volatile = container.definition.host.auto_remove;
+    Ok(Rootfs::Overlay { lower: snapshot.lower, upper: snapshot.upper, work, volatile })
+}

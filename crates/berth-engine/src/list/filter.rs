@@ -168,8 +168,8 @@ impl<'a> Filter<'a> {
     }
 
     fn has_ports(&self, container: &Container, kept: &Kept) -> bool {
-        let endpoint = kept.state.endpoint();
-        let published = || endpoint.iter().flat_map(|endpoint| &endpoint.ports);
+        let endpoints = kept.state.endpoints();
+        let published = || endpoints.iter().flat_map(|endpoint| &endpoint.ports);
         let exposed = ports::exposed(&container.definition.config).unwrap_or_default();
         let publishes = |range: &PortRange| published().any(|m| range.has(m.host_port, m.protocol));
         let exposes = |range: &PortRange| exposed.iter().any(|port| range.has(port.port, port.protocol));
@@ -179,8 +179,12 @@ impl<'a> Filter<'a> {
 }
 
 fn on_network(container: &Container, wanted: &str) -> bool {
-    networks::plan_name(&container.definition.network).is_some_and(|name| {
-        name == wanted || (!wanted.is_empty() && networks::network_id(name).starts_with(wanted))
+    networks::attachments(&container.definition, &container.kept()).iter().any(|attachment| {
+        let id = match attachment.id.as_str() {
+            "" => networks::network_id(&attachment.name),
+            id => id.to_owned(),
+        };
+        attachment.name == wanted || (!wanted.is_empty() && id.starts_with(wanted))
     })
 }
 

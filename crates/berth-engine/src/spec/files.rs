@@ -11,8 +11,8 @@ const FALLBACK_SERVERS: [&str; 2] = ["8.8.8.8", "8.8.4.4"];
 /// What the files depend on beside the container itself.
 #[derive(Debug, Clone, Default)]
 pub struct Surroundings<'a> {
-    /// The container's address, if it has one.
-    pub address: Option<IpAddr>,
+    /// The container's addresses.
+    pub addresses: Vec<IpAddr>,
     /// The host's addresses as the container sees them, for `host-gateway`.
     pub gateways: &'a [IpAddr],
     /// The host's `/etc/hosts`.
@@ -54,9 +54,15 @@ pub fn hosts(definition: &Definition, around: &Surroundings<'_>) -> String {
             let _ = writeln!(text, "{address}\t{name}");
         }
     }
-    if let Some(address) = around.address {
-        let (name, domain) = (&definition.config.hostname, &definition.config.domainname);
-        let full = if domain.is_empty() { name.clone() } else { format!("{name}.{domain}") };
+    text + &own_lines(definition, &around.addresses)
+}
+
+/// The lines of `/etc/hosts` that name the container itself.
+pub fn own_lines(definition: &Definition, addresses: &[IpAddr]) -> String {
+    let (name, domain) = (&definition.config.hostname, &definition.config.domainname);
+    let full = if domain.is_empty() { name.clone() } else { format!("{name}.{domain}") };
+    let mut text = String::new();
+    for address in addresses {
         // The domain may stand in either; the first label alone is a name too.
         let _ = match full.split_once('.') {
             Some((first, _)) => writeln!(text, "{address}\t{full} {first}"),
@@ -124,7 +130,7 @@ mod tests {
 
     fn around() -> Surroundings<'static> {
         Surroundings {
-            address: Some("172.17.0.5".parse().unwrap()),
+            addresses: vec!["172.17.0.5".parse().unwrap()],
             gateways: const { &[IpAddr::V4(std::net::Ipv4Addr::new(172, 17, 0, 1))] },
             host_hosts: "127.0.0.1 localhost\n10.1.1.1 host",
             host_resolv: RESOLV,
@@ -140,7 +146,7 @@ mod tests {
         assert!(text.ends_with("172.17.0.5\tweb\n"), "{text}");
         one.config.domainname = "example.test".into();
         assert!(hosts(&one, &around()).ends_with("172.17.0.5\tweb.example.test web\n"));
-        let none = Surroundings { address: None, ..around() };
+        let none = Surroundings { addresses: vec![], ..around() };
         assert!(hosts(&one, &none).ends_with("ff02::2\tip6-allrouters\n"));
     }
 
@@ -159,7 +165,7 @@ mod tests {
     fn with_the_hosts_network_its_files_are_copied() {
         let mut one = definition();
         one.network = NetworkPlan::Host;
-        let none = Surroundings { address: None, ..around() };
+        let none = Surroundings { addresses: vec![], ..around() };
         assert_eq!(hosts(&one, &none), "127.0.0.1 localhost\n10.1.1.1 host\n");
         assert_eq!(resolv_conf(&one, &none), RESOLV);
     }

@@ -57,6 +57,11 @@ pub fn cgroup_path(definition: &Definition, default_parent: &str) -> PathBuf {
     crate::create::mounts::clean(&format!("/{parent}/{}", definition.id))
 }
 
+/// The mounts of a container, as far as they follow from its definition alone.
+pub fn planned_mounts(definition: &Definition) -> Result<mounts::Mounts<'_>, Error> {
+    mounts::mounts(definition, Shared::default())
+}
+
 /// Composes the configuration of a container.
 pub fn compose<'a>(
     definition: &'a Definition,
@@ -203,7 +208,7 @@ fn namespaces(definition: &Definition, joined: &Joined) -> Result<Vec<LinuxNames
 /// Docker's defaults for a network namespace of its own, then the user's.
 fn sysctls(definition: &Definition) -> HashMap<String, String> {
     let mut found = HashMap::new();
-    if matches!(definition.network, NetworkPlan::Bridge | NetworkPlan::None) {
+    if !matches!(definition.network, NetworkPlan::Host | NetworkPlan::Container(_)) {
         found = berth_runtime::defaults::sysctls();
     }
     for (key, value) in definition.host.sysctls.iter().flatten() {

@@ -32,20 +32,34 @@ pub(super) struct Original {
 }
 
 impl Images {
-    /// Finds and holds what the tag `name` stands for. Blocks.
+    /// Finds and holds what the tag `name` stands for, for one platform. Blocks.
     pub(super) fn plan_push(
         &self,
         name: &Reference,
         platform: Option<&Platform>,
         lease: &mut Lease,
     ) -> Result<Planned> {
+        let images = self.storage().images();
+        if images.by_name(&name.canonical())?.is_none() {
+            return Err(Error::NoTag(name.familiar()));
+        }
+        let image = self.resolve_for(&name.canonical(), platform)?;
+        let target = images.target(&name.canonical())?;
+        self.plan_image(name, image, target.as_ref(), lease)
+    }
+
+    /// Finds and holds what an image consists of. Of several manifests that it came with, the one that is or that was
+    /// listed by `target` is tried first. Blocks.
+    pub(super) fn plan_image(
+        &self,
+        name: &Reference,
+        image: ResolvedImage,
+        target: Option<&Digest>,
+        lease: &mut Lease,
+    ) -> Result<Planned> {
         let storage = self.storage();
         let gone = || Error::NoTag(name.familiar());
-        let record = storage.images().by_name(&name.canonical())?.ok_or_else(gone)?;
-        let ResolvedImage { record, config } = self.resolve(&record.id.to_string())?;
-        if let Some(platform) = platform.filter(|platform| !config.platform().satisfies(platform)) {
-            return Err(Error::WrongPlatform { reference: name.familiar(), platform: platform.clone() });
-        }
+        let ResolvedImage { record, config } = image;
         // The topmost layer holds all below it.
         let held = match &record.chain {
             Some(chain) => storage.layers().hold(chain, lease)?,
@@ -54,11 +68,9 @@ impl Images {
         if !held || !storage.blobs().hold(&record.id, lease)? {
             return Err(gone());
         }
-        let target = storage.images().names(&record.id)?;
-        let target = target.into_iter().find(|tag| tag.name == name.canonical()).map(|tag| tag.target);
         let diffs = config.rootfs.diff_ids;
         let mut found = None;
-        for source in self.ordered_sources(&record.id, target.as_ref())? {
+        for source in self.ordered_sources(&record.id, target)? {
             if let Some(original) = self.original(&source, &record.id, diffs.len(), lease)?
                 && !self.is_local(&original.manifest, &diffs)?
             {

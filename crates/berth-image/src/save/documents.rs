@@ -57,11 +57,12 @@ impl Saving {
 }
 
 fn entries(image: &Image) -> Vec<Descriptor> {
+    let stands = image.index.as_ref().unwrap_or(&image.manifest);
     if image.names.is_empty() {
-        return vec![image.manifest.clone()];
+        return vec![stands.clone()];
     }
     let named = image.names.iter().map(|name| {
-        let mut entry = image.manifest.clone();
+        let mut entry = stands.clone();
         entry.annotations = BTreeMap::from([
             ("io.containerd.image.name".to_owned(), name.canonical()),
             ("org.opencontainers.image.ref.name".to_owned(), name.tag().unwrap_or_default().to_owned()),

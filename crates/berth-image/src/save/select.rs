@@ -10,6 +10,8 @@ use crate::{Error, Images, Result};
 pub(super) struct Selected {
     pub record: ImageRecord,
     pub config: ImageConfig,
+    /// The index that its names point to, if more of this is kept.
+    pub index: Option<Digest>,
     pub names: Vec<Reference>,
 }
 
@@ -19,12 +21,13 @@ impl Images {
         let mut selected: Vec<Selected> = Vec::new();
         for name in names {
             for (id, reference) in self.named(name)? {
-                let known = selected.iter().position(|image| image.record.id == id);
+                let index = self.index_of(&id, reference.as_ref())?;
+                let known = selected.iter().position(|image| image.record.id == id && image.index == index);
                 let image = match known {
                     Some(index) => &mut selected[index],
                     None => {
                         let ResolvedImage { record, config } = self.resolve(&id.to_string())?;
-                        selected.push(Selected { record, config, names: Vec::new() });
+                        selected.push(Selected { record, config, index, names: Vec::new() });
                         let last = selected.len() - 1;
                         &mut selected[last]
                     }
@@ -37,6 +40,18 @@ impl Images {
             }
         }
         Ok(selected)
+    }
+
+    /// The index by which a name, or the first name of an image that was named by its ID, leads to several platforms.
+    fn index_of(&self, id: &Digest, name: Option<&Reference>) -> Result<Option<Digest>> {
+        let images = self.storage().images();
+        let target = match name {
+            Some(name) => images.target(&name.canonical())?,
+            None => images.names(id)?.into_iter().next().map(|tag| tag.target),
+        };
+        let Some(target) = target else { return Ok(None) };
+        let several = images.variants(&target)?.len() > 1;
+        Ok(several.then_some(target))
     }
 
     /// The images of one name, with the tags that go along: that of the name, or all of a repository.

@@ -15,6 +15,7 @@ pub(super) const R0: u32 = 8;
 pub(super) const R1: u32 = 9;
 pub(super) const R2: u32 = 10;
 pub(super) const R4: u32 = 12;
+pub(super) const R5: u32 = 13;
 
 /// What a packet's fate is.
 #[derive(Debug, Clone, Copy)]
@@ -100,6 +101,10 @@ impl Expressions {
 
     pub(super) fn ipv4(self) -> Self {
         self.meta(Meta::NetworkProtocol, R0).equal(R0, &[2])
+    }
+
+    pub(super) fn ipv6(self) -> Self {
+        self.meta(Meta::NetworkProtocol, R0).equal(R0, &[10])
     }
 
     /// Goes on only if the register's value is (or, inverted, is not) in the set.

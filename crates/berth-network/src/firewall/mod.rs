@@ -10,13 +10,25 @@ mod message;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 
-use crate::{Error, PortMapping};
-use expression::{Base, Expressions, Meta, R0, R1, R2, R4, Verdict};
+use crate::{Error, PortMapping, Protocol, Reach, Rules};
+use expression::{Base, Expressions, Meta, R0, R1, R2, R4, R5, Verdict};
 use message::{Attributes, Kind, Transaction};
 
 const TABLE: &str = "berth";
 const BRIDGES: &str = "bridges";
-const MASQUERADED: &str = "masqueraded";
+/// Bridges with a way out.
+const OUTWARD: &str = "outward";
+const MASQUERADED4: &str = "masqueraded4";
+const MASQUERADED6: &str = "masqueraded6";
+/// Bridges whose containers answer ICMP from outside at their own addresses.
+const ROUTED4: &str = "routed4";
+const ROUTED6: &str = "routed6";
+/// Bridges whose containers are reached from outside at any port of their own addresses.
+const OPEN4: &str = "open4";
+const OPEN6: &str = "open6";
+/// Ports that are reached from outside at the container's own address: address, protocol, port.
+const REACHED4: &str = "reached4";
+const REACHED6: &str = "reached6";
 /// Pairs of a bridge with itself: traffic within a network, which the forward hook sees where bridges filter
 /// (`net.bridge.bridge-nf-call-iptables`) and on hairpins.
 const WITHIN: &str = "within";
@@ -30,6 +42,7 @@ const SELVES: &str = "selves4";
 
 const IFNAME_TYPE: u32 = 41;
 const IPV4_TYPE: u32 = 7;
+const IPV6_TYPE: u32 = 8;
 const PROTO_TYPE: u32 = 12;
 const SERVICE_TYPE: u32 = 13;
 const SET_IS_MAP: u32 = 8;
@@ -42,10 +55,23 @@ const ESTABLISHED_OR_RELATED: u32 = 2 | 4;
 /// Everything that the table depends on.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FirewallState {
-    /// Bridges of containers: link name, and whether packets that leave the host are masqueraded.
-    pub bridges: Vec<(String, bool)>,
+    /// Bridges of containers: link name, and what is let through.
+    pub bridges: Vec<(String, Rules)>,
     /// Published ports.
     pub ports: Vec<Published>,
+    /// Ports that are reached without translation.
+    pub reached: Vec<Reached>,
+}
+
+/// A port of a container that is reached from outside at the container's own address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reached {
+    /// The container's address.
+    pub address: IpAddr,
+    /// The protocol.
+    pub protocol: Protocol,
+    /// The port.
+    pub port: u16,
 }
 
 /// A published port with the container's address. IPv6 host addresses are not translated and are passed over.
@@ -68,14 +94,42 @@ pub fn reconcile(state: &FirewallState) -> Result<(), Error> {
     add_sets(&mut transaction);
     add_chains(&mut transaction);
     add_rules(&mut transaction);
-    let bridges = state.bridges.iter().map(|(name, _)| element(&ifname(name), None)).collect();
-    elements(&mut transaction, Kind::NewElements, BRIDGES, bridges);
-    let within = state.bridges.iter().map(|(name, _)| element(&[ifname(name), ifname(name)].concat(), None));
-    elements(&mut transaction, Kind::NewElements, WITHIN, within.collect());
-    let masqueraded =
-        state.bridges.iter().filter(|(_, on)| *on).map(|(name, _)| element(&ifname(name), None));
-    elements(&mut transaction, Kind::NewElements, MASQUERADED, masqueraded.collect());
+    bridge_elements(&mut transaction, Kind::NewElements, &state.bridges);
+    reached_elements(&mut transaction, Kind::NewElements, &state.reached);
     port_elements(&mut transaction, Kind::NewElements, &state.ports);
+    transaction.commit()
+}
+
+/// Adds a bridge to the table.
+pub fn add_bridge(name: &str, rules: Rules) -> Result<(), Error> {
+    let mut transaction = Transaction::new();
+    bridge_elements(&mut transaction, Kind::NewElements, &[(name.to_owned(), rules)]);
+    transaction.commit()
+}
+
+/// Takes a bridge out of the table, with the rules it was added with.
+pub fn remove_bridge(name: &str, rules: Rules) -> Result<(), Error> {
+    let mut transaction = Transaction::new();
+    bridge_elements(&mut transaction, Kind::DelElements, &[(name.to_owned(), rules)]);
+    transaction.commit()
+}
+
+/// Lets ports be reached at their containers' own addresses.
+pub fn open(ports: &[Reached]) -> Result<(), Error> {
+    change_reached(Kind::NewElements, ports)
+}
+
+/// No longer lets these ports be reached.
+pub fn close(ports: &[Reached]) -> Result<(), Error> {
+    change_reached(Kind::DelElements, ports)
+}
+
+fn change_reached(kind: Kind, ports: &[Reached]) -> Result<(), Error> {
+    if ports.is_empty() {
+        return Ok(());
+    }
+    let mut transaction = Transaction::new();
+    reached_elements(&mut transaction, kind, ports);
     transaction.commit()
 }
 
@@ -121,7 +175,12 @@ fn add_sets(transaction: &mut Transaction) {
     };
     let target = concatenated(&[IPV4_TYPE, SERVICE_TYPE]);
     add(1, BRIDGES, IFNAME_TYPE, 16, None);
-    add(2, MASQUERADED, IFNAME_TYPE, 16, None);
+    let of_bridges = [OUTWARD, MASQUERADED4, MASQUERADED6, ROUTED4, ROUTED6, OPEN4, OPEN6];
+    for (id, name) in (10..).zip(of_bridges) {
+        add(id, name, IFNAME_TYPE, 16, None);
+    }
+    add(7, REACHED4, concatenated(&[IPV4_TYPE, PROTO_TYPE, SERVICE_TYPE]), 12, None);
+    add(8, REACHED6, concatenated(&[IPV6_TYPE, PROTO_TYPE, SERVICE_TYPE]), 24, None);
     add(5, WITHIN, concatenated(&[IFNAME_TYPE, IFNAME_TYPE]), 32, None);
     add(6, SELVES, concatenated(&[IPV4_TYPE, IPV4_TYPE]), 8, None);
     add(3, PORTS, concatenated(&[PROTO_TYPE, SERVICE_TYPE]), 8, Some(target));
@@ -167,19 +226,44 @@ fn add_rules(transaction: &mut Transaction) {
     }
 
     // To the world; from this host's own 127.0.0.1; and hairpin, so that the answer comes back this way.
-    add("postrouting", leaves(rule().meta(Meta::InputName, R0).in_set(MASQUERADED, R0, false)).masquerade());
+    for (family, set) in [(rule().ipv4(), MASQUERADED4), (rule().ipv6(), MASQUERADED6)] {
+        let from = family.meta(Meta::InputName, R0).in_set(set, R0, false);
+        add("postrouting", leaves(from).masquerade());
+    }
     add("postrouting", loopback(to_bridge(rule()).ipv4(), 12).masquerade());
     add("postrouting", from_bridge(to_bridge(rule().destination_translated())).masquerade());
     let itself = rule().ipv4().payload(Base::Network, 12, 4, R0).payload(Base::Network, 16, 4, R1);
     add("postrouting", itself.in_set(SELVES, R0, false).masquerade());
 
     add("forward", rule().conntrack_state(ESTABLISHED_OR_RELATED).verdict(Verdict::Accept));
-    add("forward", leaves(from_bridge(rule())).verdict(Verdict::Accept));
-    add("forward", to_bridge(rule()).destination_translated().verdict(Verdict::Accept));
     let both = rule().meta(Meta::InputName, R0).meta(Meta::OutputName, R4);
     add("forward", both.in_set(WITHIN, R0, false).verdict(Verdict::Accept));
+    // A network without a way out has none to published ports of others either.
+    add("forward", from_bridge(rule()).in_set(OUTWARD, R0, true).verdict(Verdict::Drop));
+    add("forward", leaves(from_bridge(rule())).verdict(Verdict::Accept));
+    add("forward", to_bridge(rule()).destination_translated().verdict(Verdict::Accept));
+    add_direct(&mut add);
     // What was not published is reached neither from other networks nor from neighbours on the link.
     add("forward", to_bridge(rule()).verdict(Verdict::Drop));
+}
+
+/// What reaches containers at their own addresses.
+fn add_direct(add: &mut impl FnMut(&str, Expressions)) {
+    let rule = Expressions::default;
+    let to = |r: Expressions, set| r.meta(Meta::OutputName, R0).in_set(set, R0, false);
+    for (family, set) in [(rule().ipv4(), OPEN4), (rule().ipv6(), OPEN6)] {
+        add("forward", to(family, set).verdict(Verdict::Accept));
+    }
+    for (family, set, icmp) in [(rule().ipv4(), ROUTED4, 1), (rule().ipv6(), ROUTED6, 58)] {
+        let asks = to(family, set).meta(Meta::TransportProtocol, R0).equal(R0, &[icmp]);
+        add("forward", asks.verdict(Verdict::Accept));
+    }
+    let reached4 = rule().ipv4().payload(Base::Network, 16, 4, R0).meta(Meta::TransportProtocol, R1);
+    let reached4 = reached4.payload(Base::Transport, 2, 2, R2).in_set(REACHED4, R0, false);
+    add("forward", reached4.verdict(Verdict::Accept));
+    let reached6 = rule().ipv6().payload(Base::Network, 24, 16, R0).meta(Meta::TransportProtocol, R4);
+    let reached6 = reached6.payload(Base::Transport, 2, 2, R5).in_set(REACHED6, R0, false);
+    add("forward", reached6.verdict(Verdict::Accept));
 }
 
 fn ifname(name: &str) -> [u8; 16] {
@@ -207,6 +291,43 @@ fn elements(transaction: &mut Transaction, kind: Kind, set: &str, all: Vec<Attri
         let verb = if kind == Kind::NewElements { "add elements to" } else { "delete elements from" };
         transaction.push(kind, format!("{verb} {set}"), message);
     }
+}
+
+fn bridge_elements(transaction: &mut Transaction, kind: Kind, bridges: &[(String, Rules)]) {
+    type Applies = fn(&Rules) -> bool;
+    let sets: [(&str, Applies); 8] = [
+        (BRIDGES, |_| true),
+        (OUTWARD, |rules| rules.outward),
+        (MASQUERADED4, |rules| rules.masquerade4),
+        (MASQUERADED6, |rules| rules.masquerade6),
+        (ROUTED4, |rules| rules.reach4 == Reach::Published),
+        (ROUTED6, |rules| rules.reach6 == Reach::Published),
+        (OPEN4, |rules| rules.reach4 == Reach::All),
+        (OPEN6, |rules| rules.reach6 == Reach::All),
+    ];
+    for (set, applies) in sets {
+        let members = bridges.iter().filter(|(_, rules)| applies(rules));
+        elements(transaction, kind, set, members.map(|(name, _)| element(&ifname(name), None)).collect());
+    }
+    let within = bridges.iter().filter(|(_, rules)| rules.within);
+    let within = within.map(|(name, _)| element(&[ifname(name), ifname(name)].concat(), None));
+    elements(transaction, kind, WITHIN, within.collect());
+}
+
+fn reached_elements(transaction: &mut Transaction, kind: Kind, ports: &[Reached]) {
+    let (mut four, mut six) = (Vec::new(), Vec::new());
+    for port in ports {
+        let mut key = match port.address {
+            IpAddr::V4(v4) => v4.octets().to_vec(),
+            IpAddr::V6(v6) => v6.octets().to_vec(),
+        };
+        key.extend_from_slice(&[port.protocol.number(), 0, 0, 0]);
+        key.extend_from_slice(&padded(port.port));
+        let list = if port.address.is_ipv4() { &mut four } else { &mut six };
+        list.push(element(&key, None));
+    }
+    elements(transaction, kind, REACHED4, four);
+    elements(transaction, kind, REACHED6, six);
 }
 
 fn port_elements(transaction: &mut Transaction, kind: Kind, ports: &[Published]) {

@@ -14,6 +14,7 @@ mod privileges;
 mod program;
 mod rootfs;
 mod sysctl;
+pub mod view;
 
 use std::convert::Infallible;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -86,9 +87,9 @@ fn give_up(sync: &OwnedFd, error: StartError) -> ! {
 
 fn start_container(plan: &ContainerPlan<'_>) -> Result<Infallible, StartError> {
     enter_namespaces(plan)?;
-    let console = make_root(plan)?;
+    let Root { console, parameters } = make_root(plan)?;
     if plan.namespaces.own_network() || plan.launch.network == NetworkMode::Await {
-        configure_network(plan)?;
+        configure_network(plan, parameters)?;
     }
     let user = privileges::resolve(&plan.process)?;
     let command = Command { console, user, container: Some(plan) };
@@ -134,7 +135,14 @@ fn set_host_name(plan: &ContainerPlan<'_>) -> Result<(), StartError> {
 }
 
 /// Everything about files, up to the change of root.
-fn make_root(plan: &ContainerPlan<'_>) -> Result<Option<Console>, StartError> {
+/// What is left to do with once the root is made.
+struct Root {
+    console: Option<Console>,
+    /// Parameters of the network namespace, open since before `/proc/sys` became read-only; if links are awaited.
+    parameters: Option<OwnedFd>,
+}
+
+fn make_root(plan: &ContainerPlan<'_>) -> Result<Root, StartError> {
     let spec = &plan.launch.spec;
     let linux = spec.linux().clone().unwrap_or_default();
     // Modes are as the configuration says, whatever mask the engine was started with.
@@ -166,6 +174,10 @@ fn make_root(plan: &ContainerPlan<'_>) -> Result<Option<Console>, StartError> {
         dev.make_read_only()?;
     }
     write_sysctls(&linux, mounted.proc.as_ref())?;
+    let parameters = match &mounted.proc {
+        Some(proc) if plan.launch.network == NetworkMode::Await => Some(sysctl::of_network(proc.as_fd())?),
+        _ => None,
+    };
     runtime_hooks(plan)?;
     run_hooks(spec.hooks(), Hooks::create_container, &plan.state)?;
     privileges::make_working_directory(root, &plan.process.cwd)?;
@@ -175,7 +187,7 @@ fn make_root(plan: &ContainerPlan<'_>) -> Result<Option<Console>, StartError> {
     let read_only = spec.root().as_ref().and_then(|root| root.readonly()).unwrap_or(false);
     rootfs::finish(root, read_only, linux.rootfs_propagation().as_deref())?;
     set_personality(&linux)?;
-    Ok(console)
+    Ok(Root { console, parameters })
 }
 
 fn bind_generated(root: BorrowedFd<'_>, file: &GeneratedFile) -> Result<(), StartError> {
@@ -265,7 +277,7 @@ fn run_hooks(
     }
 }
 
-fn configure_network(plan: &ContainerPlan<'_>) -> Result<(), StartError> {
+fn configure_network(plan: &ContainerPlan<'_>, parameters: Option<OwnedFd>) -> Result<(), StartError> {
     let release = match plan.launch.network {
         NetworkMode::FromSpec => Release::default(),
         NetworkMode::Await => match channel::await_order(&plan.sync)? {
@@ -277,6 +289,11 @@ fn configure_network(plan: &ContainerPlan<'_>) -> Result<(), StartError> {
     };
     if !plan.namespaces.own_network() {
         return Ok(());
+    }
+    if let Some(parameters) = parameters {
+        for (path, value) in release.links.iter().flat_map(|link| &link.sysctls) {
+            sysctl::write_beneath(parameters.as_fd(), path, value)?;
+        }
     }
     berth_sys::rtnetlink::configure(&release.links)
         .map_err(|error| StartError::new(Stage::Network, error.to_string()))

@@ -1,7 +1,7 @@
 //! Kernel parameters of the container's namespaces (sysctl(8)).
 
 use std::collections::HashMap;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 use berth_sys::mount::{self, PROC_MAGIC};
@@ -9,18 +9,38 @@ use rustix::fs::{Mode, OFlags, ResolveFlags};
 
 use crate::launch::error::{Context, Stage, StartError};
 
+/// No other file system, and nothing outside.
+const BENEATH: ResolveFlags =
+    ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_XDEV);
+
 /// Writes the parameters through the container's own procfs (R5).
 pub(super) fn write(proc: BorrowedFd<'_>, parameters: &HashMap<String, String>) -> Result<(), StartError> {
     mount::verify_magic(proc, PROC_MAGIC).context(Stage::Sysctl, || "write kernel parameters")?;
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
     for (key, value) in parameters {
         let path = path(key);
         let what = || format!("write sysctl key {key}");
         let flags = OFlags::WRONLY | OFlags::CLOEXEC;
         let file =
-            rustix::fs::openat2(proc, &path, flags, Mode::empty(), resolve).context(Stage::Sysctl, what)?;
+            rustix::fs::openat2(proc, &path, flags, Mode::empty(), BENEATH).context(Stage::Sysctl, what)?;
         rustix::io::write(&file, value.as_bytes()).context(Stage::Sysctl, what)?;
     }
+    Ok(())
+}
+
+/// The directory of the network namespace's parameters, to be used when `/proc/sys` may be read-only already.
+pub(super) fn of_network(proc: BorrowedFd<'_>) -> Result<OwnedFd, StartError> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let what = || "open the network's kernel parameters";
+    mount::verify_magic(proc, PROC_MAGIC).context(Stage::Sysctl, what)?;
+    rustix::fs::openat2(proc, "sys/net", flags, Mode::empty(), BENEATH).context(Stage::Sysctl, what)
+}
+
+/// Writes a parameter at a path below [`of_network`]'s directory.
+pub(super) fn write_beneath(net: BorrowedFd<'_>, path: &str, value: &str) -> Result<(), StartError> {
+    let what = || format!("write sysctl key net/{path}");
+    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+    let file = rustix::fs::openat2(net, path, flags, Mode::empty(), BENEATH).context(Stage::Sysctl, what)?;
+    rustix::io::write(&file, value.as_bytes()).context(Stage::Sysctl, what)?;
     Ok(())
 }
 

@@ -158,7 +158,13 @@ pub const OPTIONS: &[Opt] = &[
     works("http-proxy", Text, "URL", "Proxy on the way to registries without TLS"),
     works("https-proxy", Text, "URL", "Proxy on the way to registries with TLS"),
     works("no-proxy", Text, "HOSTS", "Hosts reached without a proxy, separated by commas"),
-    works("registry-mirror", List, "URL", "Asked before Docker Hub (repeatable)").key_is("registry-mirrors"),
+    works(
+        "registry-mirror",
+        List,
+        "[REGISTRY=]URL",
+        "Asked before Docker Hub, or before the registry that is named (repeatable)",
+    )
+    .key_is("registry-mirrors"),
     works(
         "max-concurrent-downloads",
         Number,
@@ -182,6 +188,13 @@ pub const OPTIONS: &[Opt] = &[
     .key_is("log-opts"),
     works("keep-free", Text, "SIZE", "Space of the data root's file system that stays free, such as 256m"),
     works(
+        "storage-driver",
+        Text,
+        "DRIVER",
+        "How containers' files are kept: overlay2 (default), or vfs, whole copies for where overlays cannot work",
+    )
+    .short('s'),
+    works(
         "storage-opt",
         List,
         "NAME=VALUE",
@@ -195,7 +208,12 @@ pub const OPTIONS: &[Opt] = &[
     works("default-ulimit", Ulimits, "NAME=SOFT[:HARD]", "Limit of containers' processes (repeatable)")
         .key_is("default-ulimits"),
     works("default-stop-timeout", Number, "SECONDS", "Seconds that a container gets to stop; 10"),
-    works("default-runtime", Text, "NAME", "Runtime of containers that ask for none; berth"),
+    works(
+        "default-runtime",
+        Text,
+        "NAME",
+        "Runtime of containers that ask for none: berth, or runc, which is the same",
+    ),
     works("init", Switch, "BOOL", "Run an init in containers that do not say otherwise"),
     works("no-new-privileges", Switch, "BOOL", "No program of a container gains privileges"),
     works("seccomp-profile", Text, "FILE", "System call filter of containers: a file, builtin or unconfined"),
@@ -257,7 +275,6 @@ pub const OPTIONS: &[Opt] = &[
     ignored("restart", Switch, "Replaced by restart policies").short('r'),
     ignored("rootless", Switch, "Rootless mode"),
     ignored("selinux-enabled", Switch, "SELinux"),
-    ignored("storage-driver", Text, "Storage driver").short('s'),
     ignored("swarm-default-advertise-addr", Text, "Swarm's address"),
     ignored("swarm-raft-election-tick", Number, "Swarm's election timing"),
     ignored("swarm-raft-heartbeat-tick", Number, "Swarm's heartbeat timing"),

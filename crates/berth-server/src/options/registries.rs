@@ -1,6 +1,6 @@
 //! Options that are about registries.
 
-use berth_engine::{Proxies, Settings};
+use berth_engine::{Mirror, Proxies, Settings};
 
 use super::{OptionError, number, value};
 use crate::config::Given;
@@ -9,7 +9,8 @@ use crate::config::Given;
 pub fn registries(settings: &mut Settings, given: &Given) -> Result<(), OptionError> {
     let registry = &mut settings.registry;
     registry.insecure = given.list("insecure-registry").to_vec();
-    for mirror in given.list("registry-mirror") {
+    for given in given.list("registry-mirror") {
+        let (of, mirror) = registry_of(given)?;
         let wrong = |why: &str| value(format!("invalid mirror: {why}: \"{mirror}\""));
         let url = url::Url::parse(mirror).map_err(|_| wrong("not a URL"))?;
         if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
@@ -21,7 +22,8 @@ pub fn registries(settings: &mut Settings, given: &Given) -> Result<(), OptionEr
         if !url.username().is_empty() || url.password().is_some() {
             return Err(value("invalid mirror: username/password not allowed in URI"));
         }
-        registry.mirrors.push(format!("{}/", url.as_str().trim_end_matches('/')));
+        let url = format!("{}/", url.as_str().trim_end_matches('/'));
+        registry.mirrors.push(Mirror { of: of.to_owned(), url });
     }
     registry.proxies = proxies(given, Proxies::from_environment());
     let limit = |flag, name: &str, target: &mut usize| -> Result<(), OptionError> {
@@ -33,6 +35,19 @@ pub fn registries(settings: &mut Settings, given: &Given) -> Result<(), OptionEr
     limit("max-concurrent-downloads", "max concurrent downloads", &mut registry.concurrent_downloads)?;
     limit("max-concurrent-uploads", "max concurrent uploads", &mut registry.concurrent_uploads)?;
     limit("max-download-attempts", "max download attempts", &mut registry.download_attempts)
+}
+
+/// Splits `REGISTRY=URL`, or a mirror of Docker Hub that is a URL alone.
+fn registry_of(text: &str) -> Result<(&str, &str), OptionError> {
+    let Some((registry, url)) = text.split_once('=').filter(|(registry, _)| !registry.contains('/')) else {
+        return Ok(("docker.io", text));
+    };
+    // What names an image there is what names the registry.
+    let name = format!("{registry}/x").parse::<berth_oci::Reference>();
+    match name {
+        Ok(name) if name.domain() == registry => Ok((registry, url)),
+        _ => Err(value(format!("invalid mirror: {registry} is no registry: \"{text}\""))),
+    }
 }
 
 /// What the environment says, and above it what was given.

@@ -163,7 +163,7 @@ fn the_file_says_what_flags_say() {
     let json = r#"{
         "hosts": ["unix:///tmp/a.sock", "unix:///tmp/a.sock"], "data-root": "/d", "debug": true, "mtu": 1400,
         "labels": ["a=b", "a=b"], "live-restore": false, "shutdown-timeout": 3, "tlsverify": true,
-        "tlscacert": "/ca", "insecure-registries": ["r:5000"], "registry-mirrors": ["https://m.example"],
+        "tlscacert": "/ca", "insecure-registries": ["r:5000"], "registry-mirrors": ["https://m.example", "r.example:5000=http://m.example/p"],
         "max-concurrent-downloads": 7, "default-shm-size": "1g", "default-ipc-mode": "shareable",
         "default-ulimits": {"nofile": {"Name": "nofile", "Soft": 5, "Hard": 6}}, "log-format": "json",
         "dns": ["9.9.9.9"], "exec-opts": ["native.cgroupdriver=cgroupfs"], "ip-masq": false, "icc": true
@@ -176,7 +176,10 @@ fn the_file_says_what_flags_say() {
     assert!(settings.debug && !settings.live_restore && !settings.bridge.masquerade);
     assert_eq!(settings.labels, ["a=b"]);
     assert_eq!(settings.shutdown_timeout, Duration::from_secs(3));
-    assert_eq!(settings.registry.mirrors, ["https://m.example/"]);
+    let mirror = |of: &str, url: &str| berth_engine::Mirror { of: of.into(), url: url.into() };
+    let mirrors =
+        [mirror("docker.io", "https://m.example/"), mirror("r.example:5000", "http://m.example/p/")];
+    assert_eq!(settings.registry.mirrors, mirrors);
     assert_eq!((settings.registry.concurrent_downloads, settings.registry.download_attempts), (7, 5));
     assert_eq!((settings.defaults.shm_size, settings.defaults.ipc_mode.as_str()), (1 << 30, "shareable"));
     assert_eq!((settings.defaults.ulimits[0].soft, settings.defaults.ulimits[0].hard), (5, 6));
@@ -216,6 +219,8 @@ fn values_that_make_no_sense_have_dockers_words() {
         (r#"{"exec-opts": ["x=y"]}"#, "unknown option: 'x'"),
         (r#"{"default-runtime": "gvisor"}"#, "specified default runtime 'gvisor' does not exist"),
         (r#"{"registry-mirrors": ["m.example"]}"#, "invalid mirror"),
+        (r#"{"registry-mirrors": ["nohost=https://m.example"]}"#, "nohost is no registry"),
+        (r#"{"registry-mirrors": ["=https://m.example"]}"#, "is no registry"),
         (r#"{"registry-mirrors": ["https://u:p@m.example"]}"#, "username/password not allowed"),
         (r#"{"dns": ["x"]}"#, "IP address is not correctly formatted: x"),
         (r#"{"dns-search": ["a b"]}"#, "a b is not a valid domain"),

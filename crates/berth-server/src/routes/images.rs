@@ -5,16 +5,17 @@ use std::sync::Arc;
 use berth_api::progress::JsonMessage;
 use berth_api::version::ApiVersion;
 use berth_engine::{Engine, Error, op};
+use berth_oci::Platform;
 use bytes::Bytes;
-use futures_util::TryStreamExt as _;
 use futures_util::stream::unfold;
+use futures_util::{Stream, TryStreamExt as _};
 use http::{Response, StatusCode};
 use http_body_util::BodyStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::io::{StreamReader, SyncIoBridge};
 
-use super::{Outcome, import, legacy};
+use super::{Outcome, import, legacy, platforms};
 use crate::answer;
 use crate::body::Body;
 use crate::call::{Call, Query};
@@ -25,19 +26,32 @@ use crate::incoming::RequestBody;
 const PROGRESS_QUEUE: usize = 64;
 
 pub async fn list(call: Call) -> Outcome {
-    let shared_size = call.version >= ApiVersion::new(1, 42) && call.query.flag("shared-size");
-    let list = op::ImageList { all: call.query.flag("all"), filters: call.query.filters()?, shared_size };
+    let version = |minor| call.version >= ApiVersion::new(1, minor);
+    let list = op::ImageList {
+        all: call.query.flag("all"),
+        filters: call.query.filters()?,
+        shared_size: version(42) && call.query.flag("shared-size"),
+        manifests: version(47) && call.query.flag("manifests"),
+    };
     let images = call.engine.image_list(list).await?;
     Ok(legacy::images(call.version, images))
 }
 
 pub async fn inspect(call: Call, name: &str) -> Outcome {
-    let image = call.engine.image_inspect(name).await?;
+    let manifests = call.version >= ApiVersion::new(1, 48) && call.query.flag("manifests");
+    let platform = platforms::single(&call.query, call.version, ApiVersion::new(1, 49))?;
+    if manifests && platform.is_some() {
+        return Err(Failure::invalid(
+            "conflicting options: manifests and platform options cannot both be set",
+        ));
+    }
+    let image = call.engine.image_inspect(name, platform, manifests).await?;
     Ok(legacy::image(call.version, &image))
 }
 
 pub async fn history(call: Call, name: &str) -> Outcome {
-    Ok(answer::ok(&call.engine.image_history(name).await?))
+    let platform = platforms::single(&call.query, call.version, ApiVersion::new(1, 48))?;
+    Ok(answer::ok(&call.engine.image_history(name, platform).await?))
 }
 
 pub async fn layers(call: Call, name: &str) -> Outcome {
@@ -48,8 +62,14 @@ pub async fn remove(call: Call, name: &str) -> Outcome {
     if name.trim().is_empty() {
         return Err(Failure::invalid("image name cannot be blank"));
     }
-    let remove =
-        op::ImageRemove { force: call.query.flag("force"), keep_parents: call.query.flag("noprune") };
+    let force = call.query.flag("force");
+    if call.version >= ApiVersion::new(1, 50) {
+        let platforms = platforms::all(&call.query, "platforms")?;
+        if !platforms.is_empty() {
+            return Ok(answer::ok(&call.engine.image_remove_platforms(name, platforms, force).await?));
+        }
+    }
+    let remove = op::ImageRemove { force, keep_parents: call.query.flag("noprune") };
     Ok(answer::ok(&call.engine.image_remove(name, remove).await?))
 }
 
@@ -76,40 +96,51 @@ pub async fn create(call: Call) -> Outcome {
     let Some(reference) = reference(&call.query) else { return import::image(call).await };
     let platform = call.query.given("platform").map(str::to_owned);
     let auth = call.registry_auth();
+    // Berth's own: what will be downloaded is told first.
+    let estimate = call.query.flag("estimate");
     let engine = call.engine.clone();
-    progress(
-        |messages| async move { engine.image_pull(&reference, platform.as_deref(), auth, messages).await },
-    )
+    progress(|messages| async move {
+        engine.image_pull(&reference, platform.as_deref(), auth, estimate, messages).await
+    })
     .await
 }
 
 pub async fn load(call: Call) -> Outcome {
     let quiet = call.query.flag("quiet");
+    let platforms = platforms::of_archive(call.version, &call.query)?;
     let engine = call.engine.clone();
     let reader = reader(call.request);
-    progress(move |messages| load_body(engine, reader, quiet, messages)).await
+    progress(move |messages| load_body(engine, reader, platforms, quiet, messages)).await
 }
 
 /// A request's body, for a thread that may block.
 pub(super) fn reader(request: http::Request<RequestBody>) -> Box<dyn std::io::Read + Send> {
+    Box::new(SyncIoBridge::new(StreamReader::new(parts(request))))
+}
+
+/// A request's body, as it comes.
+pub(super) fn parts(
+    request: http::Request<RequestBody>,
+) -> impl Stream<Item = std::io::Result<Bytes>> + Send + Unpin + 'static {
     let body = BodyStream::new(request.into_body())
         .map_err(std::io::Error::other)
         .try_filter_map(|frame| async move { Ok(frame.into_data().ok()) });
-    Box::new(SyncIoBridge::new(StreamReader::new(Box::pin(body))))
+    Box::pin(body)
 }
 
 async fn load_body(
     engine: Arc<Engine>,
     reader: Box<dyn std::io::Read + Send>,
+    platforms: Vec<Platform>,
     quiet: bool,
     messages: mpsc::Sender<JsonMessage>,
 ) -> Result<(), Error> {
     if !quiet {
-        return engine.image_load(reader, messages).await;
+        return engine.image_load(reader, platforms, messages).await;
     }
     // Quiet is without bars; what was loaded is still told.
     let (sender, mut receiver) = mpsc::channel(PROGRESS_QUEUE);
-    let load = engine.image_load(reader, sender);
+    let load = engine.image_load(reader, platforms, sender);
     let forward = async {
         while let Some(message) = receiver.recv().await {
             if message.progress_detail.is_none() && messages.send(message).await.is_err() {

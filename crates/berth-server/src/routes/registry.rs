@@ -2,18 +2,16 @@
 
 use berth_api::auth::AuthConfig;
 use berth_api::version::ApiVersion;
-use berth_oci::Platform;
 
-use super::{Outcome, images};
+use super::{Failure, Outcome, images, platforms};
 use crate::answer;
 use crate::call::Call;
-use crate::failure::Failure;
 
 /// Before this version the platform is not looked at.
 const WITH_PLATFORM: ApiVersion = ApiVersion::new(1, 46);
 
 pub async fn push(call: Call, name: &str) -> Outcome {
-    let platform = platform(&call)?;
+    let platform = platforms::single(&call.query, call.version, WITH_PLATFORM)?;
     let (name, tag) = (name.to_owned(), call.query.given("tag").map(str::to_owned));
     let auth = call.registry_auth();
     let engine = call.engine.clone();
@@ -21,18 +19,6 @@ pub async fn push(call: Call, name: &str) -> Outcome {
         engine.image_push(&name, tag.as_deref(), platform, auth, messages).await
     })
     .await
-}
-
-fn platform(call: &Call) -> Result<Option<Platform>, Failure> {
-    let Some(text) = call.query.given("platform").filter(|_| call.version >= WITH_PLATFORM) else {
-        return Ok(None);
-    };
-    let platform: Platform = serde_json::from_str(text)
-        .map_err(|error| Failure::invalid(format!("failed to parse platform: {error}")))?;
-    if platform.os.is_empty() || platform.architecture.is_empty() {
-        return Err(Failure::invalid("both OS and Architecture must be provided"));
-    }
-    Ok(Some(platform))
 }
 
 pub async fn login(mut call: Call) -> Outcome {
@@ -43,4 +29,22 @@ pub async fn login(mut call: Call) -> Outcome {
 pub async fn distribution(call: Call, name: &str) -> Outcome {
     let auth = call.registry_auth();
     Ok(answer::ok(&call.engine.distribution(name, auth).await?))
+}
+
+pub async fn search(call: Call) -> Outcome {
+    let invalid = || Failure::invalid("invalid limit specified");
+    let limit = match call.query.given("limit") {
+        None => 0,
+        Some(text) => text.parse::<u32>().map_err(|_| invalid())?,
+    };
+    let filters = call.query.filters()?;
+    let term = call.query.get("term").to_owned();
+    let auth = call.registry_auth();
+    Ok(answer::ok(&call.engine.image_search(&term, limit, &filters, auth).await?))
+}
+
+/// Berth's own: what a pull would bring.
+pub async fn estimate(call: Call, name: &str) -> Outcome {
+    let auth = call.registry_auth();
+    Ok(answer::ok(&call.engine.image_estimate(name, call.query.given("platform"), auth).await?))
 }

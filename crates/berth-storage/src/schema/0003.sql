@@ -1,7 +1,8 @@
--- What an image was made from, the labels that lists show (null: only the configuration tells), and when it was last used
--- and last got a name (null: not since this is recorded).
-ALTER TABLE images ADD COLUMN parent TEXT;
-ALTER TABLE images ADD COLUMN labels TEXT;
-ALTER TABLE images ADD COLUMN used INTEGER;
-ALTER TABLE images ADD COLUMN named INTEGER;
-CREATE INDEX images_by_parent ON images (parent);
+-- Networks that users made. Endpoints and their addresses are part of their containers' rows.
+
+CREATE TABLE networks (
+    id TEXT PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    created INTEGER NOT NULL,
+    config TEXT NOT NULL
+) STRICT, WITHOUT ROWID;

@@ -57,6 +57,11 @@ impl Daemon {
         daemon
     }
 
+    /// Other arguments for the next launch.
+    pub fn set_arguments(&mut self, arguments: &[&str]) {
+        self.arguments = arguments.iter().map(|a| a.to_string()).collect();
+    }
+
     /// The command that starts this test's daemon.
     pub fn command(&self) -> Command {
         let mut command = Command::new(binary());
@@ -245,6 +250,7 @@ impl Drop for Daemon {
             std::thread::sleep(std::time::Duration::from_millis(5));
         }
         remove_cgroups(&self.data_root());
+        remove_cgroups(&self.data_root().join("vfs"));
     }
 }
 

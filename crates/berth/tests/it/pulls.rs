@@ -294,3 +294,14 @@ fn sizes_that_are_not_what_was_announced_are_refused() {
         assert!(registry.was_asked_for(&registry.layers[1]));
     }
 }
+
+with_both_clients! {
+    fn a_manifest_of_schema_1_is_refused_in_clear_words(daemon: &Daemon, client: Client) {
+        let registry = Registry::serve(&image(), |manifest| {
+            *manifest = json!({"schemaVersion": 1, "name": "x", "tag": "y", "fsLayers": [], "history": []});
+        });
+        daemon.with(client, &["pull", &registry.name()]).fails(1, "manifest schema 1 is not supported");
+        assert!(!registry.was_asked_for("/blobs/"));
+        assert_eq!(daemon.berth(&["images", "-q", &registry.name()]).ok(), "");
+    }
+}

@@ -27,7 +27,7 @@ impl Registry {
         let config = folder.join(format!("registry-{port}.yml"));
         let storage = folder.join(format!("registry-{port}"));
         let text = format!(
-            "version: 0.1\nlog:\n  level: error\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: {address}\n{settings}",
+            "version: 0.1\nlog:\n  level: error\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: \"{address}\"\n{settings}",
             storage.display()
         );
         fs::write(&config, text).unwrap();

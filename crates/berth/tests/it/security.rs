@@ -250,3 +250,38 @@ fn r24_af_alg_sockets_are_denied() {
     );
     assert_eq!(output.stdout, "");
 }
+
+#[test]
+fn r22_what_an_image_names_is_found_in_the_image_alone() {
+    let daemon = Daemon::start();
+    let outside = daemon.root.path().join("outside");
+    fs::create_dir(&outside).unwrap();
+    fs::write(outside.join("secret"), "secret").unwrap();
+    fs::write(outside.join("passwd"), "host:x:4321:4321::/:/bin/sh\n").unwrap();
+    let host = outside.to_str().unwrap();
+    let up = format!("{}{host}", "../".repeat(20));
+    for (name, target) in [("absolute", host), ("relative", up.as_str())] {
+        let layer = Layer::new()
+            .symlink("link", target)
+            .symlink("etc/passwd", &format!("{target}/passwd"))
+            .symlink("etc/group", &format!("{target}/passwd"));
+        let configured = |config: serde_json::Value| {
+            let mut config = config;
+            config["Env"] = json!(["PATH=/bin:/usr/bin"]);
+            busybox_with(Layer::new()).configured(config)
+        };
+        let mut image = configured(json!({
+            "WorkingDir": "/link/made", "Volumes": {"/link": {}, "/link/volume": {}, "/../../..".to_owned() + host: {}},
+            "Cmd": ["sh", "-c", "ls -A /link /link/volume; cat /link/secret; pwd"],
+        }));
+        image.layers[1] = layer.bytes();
+        load(&daemon, &image, name);
+        let output = daemon.berth(&["run", "--rm", "--network", "none", name]);
+        assert!(!output.stdout.contains("secret"), "{name}: {output:?}");
+        // A user that only the host's file has is nobody's.
+        let output = daemon.berth(&["run", "--rm", "--network", "none", "-w", "/", "-u", "host", name, "id"]);
+        assert!(output.code != 0 && output.stderr.contains("host"), "{name}: {output:?}");
+        let left: Vec<_> = fs::read_dir(&outside).unwrap().flatten().map(|entry| entry.file_name()).collect();
+        assert_eq!(left.len(), 2, "{name}: {left:?}");
+    }
+}

@@ -1,0 +1,286 @@
+//! The merged view of layers as a tree of its own: for file systems on which overlayfs cannot work.
+//!
+//! Contents are shared with the layers where the file system can (reflinks), and copied with their holes where it cannot.
+//! Owners, modes, extended attributes, times, devices and hard links are those of the view.
+
+use std::collections::HashMap;
+use std::ffi::{CStr, OsStr};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+
+use rustix::fs::{
+    AtFlags, FileType, Gid, Mode, OFlags, SeekFrom, Stat, Timespec, Timestamps, Uid, XattrFlags,
+};
+use rustix::io::Errno;
+
+use crate::overlay::{Found, Opened, Overlay, join, open_beneath};
+use crate::pack::attributes;
+use crate::tree::proc_path;
+use crate::{Error, Result};
+
+/// Bytes copied between two looks at the free space.
+const CHECK_EVERY: u64 = 16 << 20;
+/// What a file takes beside its contents, for the same account.
+const ENTRY_COST: u64 = 4096;
+/// Bytes read at a time where the kernel cannot copy by itself.
+const BUFFER: usize = 128 * 1024;
+
+/// Copies all that `view` shows into the empty directory `to`, the root's own attributes included, and stops before less
+/// than `keep_free` bytes are free. Blocks. Nothing is synced; what was copied before an error stays.
+///
+/// # Errors
+/// [`Error::DiskFull`]; file errors.
+pub fn copy(view: &Overlay, to: BorrowedFd<'_>, keep_free: u64) -> Result<()> {
+    let mut copier = Copier::new(to, keep_free)?;
+    let mut links: HashMap<(u64, u64), Vec<u8>> = HashMap::new();
+    let mut directories: Vec<(Vec<u8>, Stat)> = Vec::new();
+    let root = view.root();
+    if let Some(top) = view.enter(&root)?.top() {
+        let stat = rustix::fs::fstat(top).map_err(|error| Error::file("examining", b"/", error))?;
+        let kept = attributes::all(top, c".")?;
+        set_open(to, &stat, &kept).map_err(|error| Error::file("preparing", b"/", error))?;
+        directories.push((Vec::new(), stat));
+    }
+    let mut pending = vec![root];
+    while let Some(place) = pending.pop() {
+        let here = view.enter(&place)?;
+        let target = beneath(to, &place.path)?;
+        for (name, found) in here.entries()? {
+            let path = join(&place.path, name.to_bytes());
+            copier.account(ENTRY_COST)?;
+            if found.kind() == FileType::Directory {
+                make_directory(&here, &found, &name, &target, &path)?;
+                directories.push((path, found.stat));
+                pending.extend(here.below(&place, &name, &found)?);
+                continue;
+            }
+            if found.stat.st_nlink > 1 {
+                let key = (found.stat.st_dev, found.stat.st_ino);
+                if let Some(first) = links.get(&key) {
+                    link(to, first, &target, &name, &path)?;
+                    continue;
+                }
+                links.insert(key, path.clone());
+            }
+            let from = here.directory(&found);
+            let spot = Spot { directory: target.as_fd(), name: &name, path: &path };
+            copier.file(from, &name, &found.stat, &spot)?;
+        }
+    }
+    // Last, and the deepest first: whatever is made in a directory changes its time.
+    for (path, stat) in directories.iter().rev() {
+        let directory = beneath(to, path)?;
+        rustix::fs::futimens(&directory, &times(stat))
+            .map_err(|error| Error::file("setting the times of", path, error))?;
+    }
+    Ok(())
+}
+
+/// Where a copy is made: a name that is free in an open directory. The path is for errors.
+pub(crate) struct Spot<'a> {
+    pub directory: BorrowedFd<'a>,
+    pub name: &'a CStr,
+    pub path: &'a [u8],
+}
+
+/// Copies files to one file system.
+pub(crate) struct Copier {
+    /// Something on the file system.
+    place: OwnedFd,
+    keep_free: u64,
+    unchecked: u64,
+    /// Whether contents can be shared, as far as is known.
+    shares: bool,
+}
+
+impl Copier {
+    pub fn new(place: BorrowedFd<'_>, keep_free: u64) -> Result<Self> {
+        let place = place.try_clone_to_owned().map_err(|source| Error::file("opening", b"/", source))?;
+        let mut copier = Self { place, keep_free, unchecked: 0, shares: true };
+        copier.check_space()?;
+        Ok(copier)
+    }
+
+    /// Copies what is no directory.
+    pub fn file(&mut self, from: BorrowedFd<'_>, name: &CStr, stat: &Stat, to: &Spot<'_>) -> Result<()> {
+        let failed = |error: Errno| Error::file("copying", to.path, error);
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile => return self.regular(from, name, to),
+            FileType::Symlink => {
+                let link = rustix::fs::readlinkat(from, name, Vec::new()).map_err(failed)?;
+                rustix::fs::symlinkat(&*link, to.directory, to.name).map_err(failed)?;
+            }
+            kind => {
+                #[expect(clippy::allow_attributes, reason = "the number's type differs between targets")]
+                #[allow(clippy::unnecessary_cast, reason = "the number's type differs between targets")]
+                let device = stat.st_rdev as _;
+                rustix::fs::mknodat(to.directory, to.name, kind, Mode::empty(), device).map_err(failed)?;
+            }
+        }
+        let kept = attributes::all(from, name)?;
+        set_named(to, stat, &kept).map_err(failed)
+    }
+
+    fn regular(&mut self, from: BorrowedFd<'_>, name: &CStr, to: &Spot<'_>) -> Result<()> {
+        let failed = |error: Errno| Error::file("copying", to.path, error);
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let source = rustix::fs::openat(from, name, flags, Mode::empty()).map_err(failed)?;
+        let stat = rustix::fs::fstat(&source).map_err(failed)?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let target = rustix::fs::openat(to.directory, to.name, flags, Mode::RUSR | Mode::WUSR);
+        let target = target.map_err(failed)?;
+        self.contents(&source, &target, u64::try_from(stat.st_size).unwrap_or(0), to.path)?;
+        let kept = attributes::all(from, name)?;
+        set_open(target.as_fd(), &stat, &kept).map_err(failed)?;
+        rustix::fs::futimens(&target, &times(&stat)).map_err(failed)
+    }
+
+    /// Shares or copies contents; what was a hole stays one.
+    fn contents(&mut self, from: &OwnedFd, to: &OwnedFd, size: u64, path: &[u8]) -> Result<()> {
+        let failed = |error: Errno| Error::file("copying", path, error);
+        if size == 0 {
+            return Ok(());
+        }
+        if self.shares {
+            match rustix::fs::ioctl_ficlone(to, from) {
+                Ok(()) => return Ok(()),
+                // Other files may be shared for all that.
+                Err(Errno::INVAL | Errno::TXTBSY) => {}
+                Err(Errno::OPNOTSUPP | Errno::NOTTY | Errno::XDEV | Errno::NOSYS | Errno::PERM) => {
+                    self.shares = false;
+                }
+                Err(error) => return Err(failed(error)),
+            }
+        }
+        rustix::fs::ftruncate(to, size).map_err(failed)?;
+        let mut at = 0;
+        while at < size {
+            at = match rustix::fs::seek(from, SeekFrom::Data(at)) {
+                Ok(data) => data,
+                Err(Errno::NXIO) => break,
+                Err(Errno::INVAL) => at,
+                Err(error) => return Err(failed(error)),
+            };
+            let end = match rustix::fs::seek(from, SeekFrom::Hole(at)) {
+                Ok(hole) => hole.min(size),
+                Err(Errno::INVAL | Errno::NXIO) => size,
+                Err(error) => return Err(failed(error)),
+            };
+            while at < end {
+                let piece = (end - at).min(CHECK_EVERY);
+                self.account(piece)?;
+                match transfer(from, to, at, piece).map_err(failed)? {
+                    0 => return Ok(()),
+                    done => at += done,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn account(&mut self, bytes: u64) -> Result<()> {
+        self.unchecked += bytes;
+        if self.unchecked >= CHECK_EVERY { self.check_space() } else { Ok(()) }
+    }
+
+    fn check_space(&mut self) -> Result<()> {
+        self.unchecked = 0;
+        if self.keep_free == 0 {
+            return Ok(());
+        }
+        let stat =
+            rustix::fs::fstatvfs(&self.place).map_err(|error| Error::file("examining", b"/", error))?;
+        let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+        if free < self.keep_free { Err(Error::DiskFull { free, keep: self.keep_free }) } else { Ok(()) }
+    }
+}
+
+/// Copies at most so many bytes at an offset; none means that the file has become shorter.
+fn transfer(from: &OwnedFd, to: &OwnedFd, at: u64, bytes: u64) -> Result<u64, Errno> {
+    let (mut source, mut target) = (at, at);
+    let length = usize::try_from(bytes).unwrap_or(usize::MAX);
+    match rustix::fs::copy_file_range(from, Some(&mut source), to, Some(&mut target), length) {
+        Ok(done) if done > 0 => return Ok(done as u64),
+        Ok(_) | Err(Errno::XDEV | Errno::NOSYS | Errno::INVAL | Errno::OPNOTSUPP | Errno::PERM) => {}
+        Err(error) => return Err(error),
+    }
+    let mut buffer = vec![0; BUFFER.min(length)];
+    let read = rustix::io::retry_on_intr(|| rustix::io::pread(from, &mut buffer, at))?;
+    let mut written = 0;
+    while written < read {
+        let rest = &buffer[written..read];
+        written += rustix::io::retry_on_intr(|| rustix::io::pwrite(to, rest, at + written as u64))?;
+    }
+    Ok(read as u64)
+}
+
+fn make_directory(here: &Opened, found: &Found, name: &CStr, target: &OwnedFd, path: &[u8]) -> Result<()> {
+    let failed = |error: Errno| Error::file("copying", path, error);
+    rustix::fs::mkdirat(target, name, Mode::RWXU).map_err(failed)?;
+    let made = crate::tree::open_directory(target.as_fd(), name)
+        .map_err(|source| Error::file("opening", path, source))?;
+    let kept = attributes::all(here.directory(found), name)?;
+    set_open(made.as_fd(), &found.stat, &kept).map_err(failed)
+}
+
+fn link(root: BorrowedFd<'_>, first: &[u8], target: &OwnedFd, name: &CStr, path: &[u8]) -> Result<()> {
+    let (folder, last) = match first.iter().rposition(|byte| *byte == b'/') {
+        Some(slash) => (&first[..slash], &first[slash + 1..]),
+        None => (&b""[..], first),
+    };
+    let folder = beneath(root, folder)?;
+    rustix::fs::linkat(&folder, OsStr::from_bytes(last), target, name, AtFlags::empty())
+        .map_err(|error| Error::file("linking", path, error))
+}
+
+fn beneath(root: BorrowedFd<'_>, path: &[u8]) -> Result<OwnedFd> {
+    open_beneath(root, path).map_err(|error| Error::file("opening", path, error))
+}
+
+type Kept = [(Vec<u8>, Vec<u8>)];
+
+/// Owner, then mode (a change of owner clears setuid), then attributes (it clears capabilities too).
+fn set_open(to: BorrowedFd<'_>, stat: &Stat, kept: &Kept) -> Result<(), Errno> {
+    rustix::fs::fchown(to, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))?;
+    rustix::fs::fchmod(to, Mode::from_raw_mode(stat.st_mode & 0o7777))?;
+    for (name, value) in kept {
+        tolerate(rustix::fs::fsetxattr(to, OsStr::from_bytes(name), value, XattrFlags::empty()))?;
+    }
+    Ok(())
+}
+
+/// The same, and the times, for what cannot be opened without effects. The name was just made in a directory of ours.
+fn set_named(to: &Spot<'_>, stat: &Stat, kept: &Kept) -> Result<(), Errno> {
+    let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
+    rustix::fs::chownat(to.directory, to.name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
+        let mode = Mode::from_raw_mode(stat.st_mode & 0o7777);
+        rustix::fs::chmodat(to.directory, to.name, mode, AtFlags::empty())?;
+    }
+    if !kept.is_empty() {
+        let path = [proc_path(to.directory).as_bytes(), b"/", to.name.to_bytes()].concat();
+        for (name, value) in kept {
+            let name = OsStr::from_bytes(name);
+            tolerate(rustix::fs::lsetxattr(OsStr::from_bytes(&path), name, value, XattrFlags::empty()))?;
+        }
+    }
+    rustix::fs::utimensat(to.directory, to.name, &times(stat), AtFlags::SYMLINK_NOFOLLOW)
+}
+
+/// What the file system cannot keep, the layer there does not have either; another one may.
+fn tolerate(set: Result<(), Errno>) -> Result<(), Errno> {
+    match set {
+        Err(Errno::NOTSUP) => Ok(()),
+        other => other,
+    }
+}
+
+/// Access and modification time.
+#[expect(clippy::allow_attributes, reason = "the numbers' types differ between targets")]
+#[allow(clippy::unnecessary_cast, reason = "the numbers' types differ between targets")]
+pub(crate) fn times(stat: &Stat) -> Timestamps {
+    Timestamps {
+        last_access: Timespec { tv_sec: stat.st_atime as _, tv_nsec: stat.st_atime_nsec as _ },
+        last_modification: Timespec { tv_sec: stat.st_mtime as _, tv_nsec: stat.st_mtime_nsec as _ },
+    }
+}

@@ -1,0 +1,118 @@
+//! A container's root with all that is mounted in it, whether it runs or not.
+
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use berth_runtime::launch::GeneratedFile;
+use berth_runtime::view::{Parts as Mounts, assemble};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+use crate::Error;
+use crate::blocking::blocking;
+use crate::container::Container;
+use crate::container::state::State;
+use crate::engine::Parts;
+use crate::life::sources;
+use crate::life::start::{self, GENERATED};
+use crate::spec;
+
+pub use berth_runtime::view::View;
+
+/// How long the end of a container is waited for that runs by name, but has no process any more.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Opens the files of a container. The caller holds its gate, so that it cannot start meanwhile.
+pub async fn open(parts: &Arc<Parts>, container: &Arc<Container>) -> Result<View, Error> {
+    let mut life = container.life();
+    loop {
+        // Before the state is looked at: what changes after that is noticed.
+        life.mark_unchanged();
+        match container.state() {
+            State::Removing => {
+                let id = container.id();
+                return Err(Error::Conflict(format!("container {id} is being removed")));
+            }
+            State::Running(running) => {
+                if let Some(view) = of_process(parts, container, running.pid).await? {
+                    return Ok(view);
+                }
+                // It has just ended, which its owner is about to notice.
+                if tokio::time::timeout(PATIENCE, life.changed()).await.is_err() {
+                    return Err(Error::NotRunning(container.id().to_owned()));
+                }
+            }
+            _ => return at_rest(parts, container).await,
+        }
+    }
+}
+
+/// The files as a container's first process sees them; none if it has ended.
+async fn of_process(parts: &Arc<Parts>, container: &Arc<Container>, pid: i32) -> Result<Option<View>, Error> {
+    let cgroup = parts.cgroup(container)?;
+    blocking(move || {
+        let Some(process) = Pid::from_raw(pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok())
+        else {
+            return Ok(None);
+        };
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = rustix::fs::open(format!("/proc/{pid}/root"), flags, Mode::empty());
+        let namespace =
+            rustix::fs::open(format!("/proc/{pid}/ns/mnt"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+        // A process that is in the cgroup now, and has had its number since before its root was opened, is the one.
+        let is_its = cgroup.pids()?.contains(&pid) && is_alive(&process);
+        match (root, namespace) {
+            (Ok(root), Ok(namespace)) if is_its => Ok(Some(View { root, namespace })),
+            // One that is ending has let go of its root before its end can be seen.
+            (Err(Errno::NOENT | Errno::SRCH), _) | (_, Err(Errno::NOENT | Errno::SRCH)) => Ok(None),
+            (Err(source), _) | (_, Err(source)) if is_its => {
+                let operation = format!("open the root of process {pid}");
+                Err(Error::Io { operation, source: source.into() })
+            }
+            _ => Ok(None),
+        }
+    })
+    .await
+}
+
+/// A process that ended makes its descriptor readable.
+fn is_alive(process: &OwnedFd) -> bool {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let mut fds = [PollFd::new(process, PollFlags::IN)];
+    matches!(poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })), Ok(0))
+}
+
+/// The files of a container that does not run, mounted for as long as the view is held.
+async fn at_rest(parts: &Arc<Parts>, container: &Arc<Container>) -> Result<View, Error> {
+    let definition = &container.definition;
+    let all = spec::planned_mounts(definition)?;
+    let mounts = all.mounts;
+    let (indices, fds) = sources::open(parts, definition, &all.sources).await?;
+    let rootfs = start::rootfs(parts, container)?;
+    let directory = parts.storage.container_dir(container.id())?;
+    let taken = |target: &str| mounts.iter().any(|mount| mount.destination() == Path::new(target));
+    // Those that its last run had.
+    let made = GENERATED.iter().filter(|(name, target)| directory.join(name).exists() && !taken(target));
+    let read_only = definition.host.readonly_rootfs;
+    let files: Vec<GeneratedFile> = made
+        .map(|(name, target)| GeneratedFile {
+            source: directory.join(name),
+            target: target.into(),
+            read_only,
+        })
+        .collect();
+    blocking(move || {
+        let mut fds: Vec<Option<OwnedFd>> = fds.into_iter().map(Some).collect();
+        let binds =
+            indices.iter().filter_map(|(mount, fd)| Some((mounts.get(*mount)?, fds.get_mut(*fd)?.take()?)));
+        let binds = binds.collect();
+        assemble(&Mounts { rootfs: &rootfs, binds, files: &files, read_only }).map_err(|error| Error::Io {
+            operation: "mount the container's files".into(),
+            source: std::io::Error::other(error.message),
+        })
+    })
+    .await
+}

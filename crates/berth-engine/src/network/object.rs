@@ -1,0 +1,191 @@
+//! What a network is: settled once, when it is made, and kept as its row.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use berth_api::StringMap;
+use berth_api::network::{ConfigReference, Ipam, IpamConfig, Network};
+use berth_api::time::Time;
+use berth_network::{Bridge, Link};
+use berth_storage::NetworkRecord;
+use ipnet::IpNet;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::bridge::BridgeOptions;
+use crate::Error;
+
+/// Names of the networks that always exist.
+pub const PREDEFINED: [&str; 3] = ["bridge", "host", "none"];
+
+/// Whether users cannot make or remove a network of this name.
+pub fn is_predefined(name: &str) -> bool {
+    PREDEFINED.contains(&name) || name == "default"
+}
+
+/// A network.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Object {
+    /// Its ID.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// When it was made.
+    pub created: Timestamp,
+    /// What its endpoints are.
+    pub driver: Driver,
+    /// Whether endpoints have IPv4 addresses.
+    pub ipv4: bool,
+    /// Whether endpoints have IPv6 addresses.
+    pub ipv6: bool,
+    /// Whether there is no way out.
+    pub internal: bool,
+    /// Shown, of no effect without a cluster.
+    #[serde(default)]
+    pub attachable: bool,
+    /// It is nothing but a configuration for others, and has no endpoints.
+    #[serde(default)]
+    pub config_only: bool,
+    /// The name of the network that its configuration comes from.
+    #[serde(default)]
+    pub config_from: Option<String>,
+    /// Labels.
+    #[serde(default)]
+    pub labels: StringMap,
+    /// The driver's options as the user gave them.
+    #[serde(default)]
+    pub options: StringMap,
+    /// Options of the address management, of no effect.
+    #[serde(default)]
+    pub ipam_options: Option<StringMap>,
+    /// Its subnets, at most one of each family for a bridge.
+    pub subnets: Vec<Subnet>,
+}
+
+/// The drivers of networks. A driver is added here, in [`Object::link`] and in [`berth_network::Link`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Driver {
+    /// A bridge of the host.
+    Bridge(BridgeOptions),
+    /// The host's own namespace.
+    Host,
+    /// A namespace with nothing but loopback, or a configuration for other networks.
+    Null,
+}
+
+impl Driver {
+    /// Docker's name.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Driver::Bridge(_) => "bridge",
+            Driver::Host => "host",
+            Driver::Null => "null",
+        }
+    }
+}
+
+/// A subnet of a network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Subnet {
+    /// The subnet.
+    pub net: IpNet,
+    /// The part of it that is given out to whoever does not ask for a certain address.
+    #[serde(default)]
+    pub range: Option<IpNet>,
+    /// The next hop of its containers; none if they have no way out and the host no address.
+    pub gateway: Option<IpAddr>,
+    /// Addresses that are never given out, by name.
+    #[serde(default)]
+    pub auxiliary: BTreeMap<String, IpAddr>,
+}
+
+impl Subnet {
+    /// Whether it is of IPv6.
+    pub fn is_v6(&self) -> bool {
+        matches!(self.net, IpNet::V6(_))
+    }
+
+    fn to_api(&self) -> IpamConfig {
+        let text = |address: &dyn ToString| address.to_string();
+        let auxiliary: StringMap =
+            self.auxiliary.iter().map(|(name, address)| (name.clone(), address.to_string())).collect();
+        IpamConfig {
+            subnet: self.net.to_string(),
+            ip_range: self.range.as_ref().map(|range| text(range)).unwrap_or_default(),
+            gateway: self.gateway.as_ref().map(|gateway| text(gateway)).unwrap_or_default(),
+            auxiliary_addresses: Some(auxiliary).filter(|auxiliary| !auxiliary.is_empty()),
+        }
+    }
+}
+
+impl Object {
+    /// What the host makes of it; nothing for drivers without endpoints.
+    pub fn link(&self) -> Option<Link> {
+        match &self.driver {
+            Driver::Bridge(options) => Some(Link::Bridge(Bridge {
+                name: options.link_name(&self.id),
+                gateways: self.host_addresses(options),
+                mtu: options.mtu,
+                rules: options.rules(self.internal),
+            })),
+            Driver::Host | Driver::Null => None,
+        }
+    }
+
+    /// The addresses of the bridge's own end.
+    fn host_addresses(&self, options: &BridgeOptions) -> Vec<IpNet> {
+        let own = self.subnets.iter().filter(|subnet| !options.is_isolated(subnet.is_v6()));
+        own.filter_map(|subnet| IpNet::new(subnet.gateway?, subnet.net.prefix_len()).ok()).collect()
+    }
+
+    /// The next hop that containers have in a subnet.
+    pub fn gateway(&self, subnet: &Subnet) -> Option<IpAddr> {
+        subnet.gateway.filter(|_| !self.internal)
+    }
+
+    /// As clients see it, without its endpoints.
+    pub fn to_api(&self) -> Network {
+        Network {
+            name: self.name.clone(),
+            id: self.id.clone(),
+            created: Time(self.created),
+            scope: "local".into(),
+            driver: self.driver.name().into(),
+            enable_ipv4: self.ipv4,
+            enable_ipv6: self.ipv6,
+            ipam: Ipam {
+                driver: "default".into(),
+                options: self.ipam_options.clone(),
+                config: match self.driver {
+                    Driver::Bridge(_) => Some(self.subnets.iter().map(Subnet::to_api).collect()),
+                    Driver::Host | Driver::Null => None,
+                },
+            },
+            internal: self.internal,
+            attachable: self.attachable,
+            config_from: ConfigReference { network: self.config_from.clone().unwrap_or_default() },
+            config_only: self.config_only,
+            options: self.options.clone(),
+            labels: self.labels.clone(),
+            ..Network::default()
+        }
+    }
+
+    /// Its row.
+    pub fn record(&self) -> Result<NetworkRecord, Error> {
+        let what = || format!("network {}", self.id);
+        Ok(NetworkRecord {
+            id: self.id.clone(),
+            name: self.name.clone(),
+            created: self.created,
+            config: serde_json::to_string(self).map_err(|source| Error::Record { what: what(), source })?,
+        })
+    }
+
+    /// Reads a row.
+    pub fn from_record(record: &NetworkRecord) -> Result<Object, Error> {
+        let what = || format!("network {}", record.id);
+        serde_json::from_str(&record.config).map_err(|source| Error::Record { what: what(), source })
+    }
+}

@@ -1,0 +1,225 @@
+//! A network in memory: who is on it, and which addresses they have.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use berth_network::ipam::{self, Pool};
+use berth_network::{Endpoint, Host, Link};
+use ipnet::IpNet;
+
+use super::attachment::Asked;
+use super::object::{Driver, Object};
+use crate::Error;
+
+/// A network with endpoints.
+pub struct Segment {
+    /// What it is.
+    pub object: Object,
+    /// What the host makes of it.
+    pub link: Link,
+    members: Mutex<Members>,
+}
+
+/// Who is on it.
+struct Members {
+    pools: Vec<Pool>,
+    /// Endpoints by container.
+    endpoints: BTreeMap<String, Endpoint>,
+    /// It is being removed: nobody joins any more.
+    leaving: bool,
+}
+
+impl Segment {
+    /// A network without endpoints; `None` for a driver that has none.
+    pub fn new(object: Object) -> Option<Arc<Segment>> {
+        let link = object.link()?;
+        let pools = object.subnets.iter().map(|subnet| {
+            let mut pool = Pool::new(subnet.net, subnet.range);
+            for address in subnet.gateway.iter().chain(subnet.auxiliary.values()) {
+                pool.reserve(*address);
+            }
+            pool
+        });
+        let members = Members { pools: pools.collect(), endpoints: BTreeMap::new(), leaving: false };
+        Some(Arc::new(Segment { link, object, members: Mutex::new(members) }))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Members> {
+        // What the lock guards is whole between any two statements.
+        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes addresses for a container. `index` is the number of its first link that has no name yet.
+    pub fn join(
+        &self,
+        host: &Host,
+        container: &str,
+        asked: &Asked,
+        names: &[String],
+    ) -> Result<Endpoint, Error> {
+        let mut members = self.lock();
+        if members.leaving {
+            return Err(Error::NoSuchNetwork(self.object.name.clone()));
+        }
+        let exists = |link: &str| host.link_exists(link);
+        let mut endpoint = self.blank(asked, names);
+        let mut outcome = Ok(());
+        for (pool, subnet) in members.pools.iter_mut().zip(&self.object.subnets) {
+            if subnet.is_v6() && asked.disables_ipv6() {
+                continue;
+            }
+            let wanted = if subnet.is_v6() { asked.ipv6.map(IpAddr::V6) } else { asked.ipv4.map(IpAddr::V4) };
+            match taken(pool, wanted, exists) {
+                Ok(address) => {
+                    endpoint.addresses.extend(IpNet::new(address, subnet.net.prefix_len()).ok());
+                    endpoint.gateways.extend(self.object.gateway(subnet));
+                }
+                Err(error) => {
+                    outcome = Err(error);
+                    break;
+                }
+            }
+        }
+        if let Err(error) = outcome {
+            members.give_back(&endpoint);
+            return Err(error);
+        }
+        if endpoint.mac == [0; 6] {
+            endpoint.mac =
+                endpoint.addresses.first().map(|net| ipam::mac_for(net.addr())).unwrap_or_default();
+        }
+        // Beside, and no subnet's: nobody else could get them.
+        let lone = |address: &IpAddr| IpNet::new(*address, if address.is_ipv4() { 32 } else { 64 }).ok();
+        endpoint.addresses.extend(asked.link_local.iter().filter_map(lone));
+        members.endpoints.insert(container.to_owned(), endpoint.clone());
+        Ok(endpoint)
+    }
+
+    /// An endpoint without addresses. Its link gets the first free name.
+    fn blank(&self, asked: &Asked, names: &[String]) -> Endpoint {
+        let prefix = match &self.object.driver {
+            Driver::Bridge(options) => options.prefix.as_str(),
+            Driver::Host | Driver::Null => "eth",
+        };
+        let free = (0..).map(|number: u32| format!("{prefix}{number}"));
+        let name = asked.link_name.clone().or_else(|| free.into_iter().find(|name| !names.contains(name)));
+        let name = name.unwrap_or_default();
+        Endpoint {
+            network: self.object.id.clone(),
+            network_name: self.object.name.clone(),
+            host_link: Endpoint::host_link_name(),
+            sysctls: asked.sysctls_of(&name),
+            name,
+            mac: asked.mac.unwrap_or_default(),
+            priority: asked.priority,
+            ..Endpoint::default()
+        }
+    }
+
+    /// Takes over the endpoint of a container that runs already.
+    pub fn adopt(&self, container: &str, endpoint: &Endpoint) {
+        let mut members = self.lock();
+        for address in &endpoint.addresses {
+            for pool in &mut members.pools {
+                pool.reserve(address.addr());
+            }
+        }
+        members.endpoints.insert(container.to_owned(), endpoint.clone());
+    }
+
+    /// Gives a container's addresses back.
+    pub fn leave(&self, container: &str) {
+        let mut members = self.lock();
+        if let Some(endpoint) = members.endpoints.remove(container) {
+            members.give_back(&endpoint);
+        }
+    }
+
+    /// Endpoints by container ID.
+    pub fn endpoints(&self) -> BTreeMap<String, Endpoint> {
+        self.lock().endpoints.clone()
+    }
+
+    /// Whether a container that runs is on it.
+    pub fn is_used(&self) -> bool {
+        !self.lock().endpoints.is_empty()
+    }
+
+    /// Lets nobody join any more, unless someone is there: then their containers' IDs come back.
+    pub fn close(&self) -> Result<(), Vec<String>> {
+        let mut members = self.lock();
+        if !members.endpoints.is_empty() {
+            return Err(members.endpoints.keys().cloned().collect());
+        }
+        members.leaving = true;
+        Ok(())
+    }
+
+    /// Lets containers join again: it could not be removed.
+    pub fn reopen(&self) {
+        self.lock().leaving = false;
+    }
+
+    /// How full each subnet is.
+    pub fn usage(&self) -> Vec<(IpNet, ipam::Usage)> {
+        self.lock().pools.iter().map(|pool| (pool.subnet(), pool.usage())).collect()
+    }
+}
+
+impl Members {
+    fn give_back(&mut self, endpoint: &Endpoint) {
+        for address in &endpoint.addresses {
+            for pool in &mut self.pools {
+                pool.release(address.addr(), endpoint.host_link.clone());
+            }
+        }
+    }
+}
+
+fn taken(pool: &mut Pool, wanted: Option<IpAddr>, exists: impl Fn(&str) -> bool) -> Result<IpAddr, Error> {
+    match wanted {
+        Some(address) if pool.take(address) => Ok(address),
+        Some(_) => Err(Error::Forbidden("Address already in use".into())),
+        None => pool
+            .allocate(exists)
+            .ok_or_else(|| Error::Unavailable("no available addresses on this pool".into())),
+    }
+}
+
+/// Which of a container's endpoints have the default routes of IPv4 and of IPv6. As in Docker, the highest priority
+/// wins, then who has both families, then the network's name.
+pub fn gateways(endpoints: &[Endpoint]) -> [Option<usize>; 2] {
+    let mut order: Vec<usize> = (0..endpoints.len()).collect();
+    order.sort_by(|a, b| {
+        let (a, b) = (&endpoints[*a], &endpoints[*b]);
+        let key = |endpoint: &Endpoint| (endpoint.priority, endpoint.gateways.len());
+        key(b).cmp(&key(a)).then_with(|| a.network_name.cmp(&b.network_name))
+    });
+    [false, true].map(|v6| order.iter().copied().find(|index| endpoints[*index].gateway(v6).is_some()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn endpoint(name: &str, priority: i64, gateways: &[&str]) -> Endpoint {
+        Endpoint {
+            network_name: name.into(),
+            priority,
+            gateways: gateways.iter().map(|text| text.parse().unwrap()).collect(),
+            ..Endpoint::default()
+        }
+    }
+
+    #[test]
+    fn the_default_route_is_chosen_as_docker_chooses_it() {
+        let (four, six) = ("10.0.0.1", "fd00::1");
+        let chosen = |endpoints: &[Endpoint]| gateways(endpoints);
+        assert_eq!(chosen(&[]), [None, None]);
+        assert_eq!(chosen(&[endpoint("b", 0, &[four]), endpoint("a", 0, &[four])]), [Some(1), None]);
+        assert_eq!(chosen(&[endpoint("b", 0, &[four, six]), endpoint("a", 0, &[four])]), [Some(0), Some(0)]);
+        assert_eq!(chosen(&[endpoint("b", 0, &[four, six]), endpoint("z", 1, &[four])]), [Some(1), Some(0)]);
+        assert_eq!(chosen(&[endpoint("inside", 9, &[]), endpoint("z", -1, &[six])]), [None, Some(1)]);
+    }
+}

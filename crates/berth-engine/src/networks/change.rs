@@ -1,0 +1,150 @@
+//! Networks made and removed.
+
+use berth_api::filter::Filters;
+use berth_api::network::{NetworkCreate, NetworkCreated, NetworksPruned};
+use jiff::Timestamp;
+
+use super::list::is_used;
+use crate::event::{Event, NetworkEvent};
+use crate::life::prune::{Turn, is_labelled, until};
+use crate::network::object::{Driver, Object, PREDEFINED, is_predefined};
+use crate::network::request::Wanted;
+use crate::{Engine, Error};
+
+const KNOWN_PRUNE_FILTERS: [&str; 3] = ["label", "label!", "until"];
+
+impl Engine {
+    /// Makes a network: its row first, so that a crash leaves nothing that no row tells of.
+    pub async fn network_create(&self, request: NetworkCreate) -> Result<NetworkCreated, Error> {
+        let parts = &self.parts;
+        let named = |name: &str| parts.all_networks().into_iter().find(|object| object.name == name);
+        let wanted = Wanted::parse(request, named)?;
+        let _alone = parts.networks.changes.lock().await;
+        if named(wanted.name()).is_some() {
+            return Err(Error::Conflict(format!("network with name {} already exists", wanted.name())));
+        }
+        // The default bridge's subnet is settled first: it must not be given away.
+        parts.networks.bridge().await?;
+        parts.remember_gateway()?;
+        let (pools, taken) = parts.networks.subnets();
+        let object = wanted.settle(pools, &taken)?;
+        self.check_link(&object)?;
+        parts.storage.networks().insert(&object.record()?)?;
+        if let Err(error) = parts.networks.create(object.clone()).await {
+            return Err(match parts.storage.networks().remove(&object.id) {
+                Ok(()) => error,
+                Err(undo) => Error::Unwound { first: Box::new(error), undo: vec![undo.to_string()] },
+            });
+        }
+        self.tell(&object, NetworkEvent::Create);
+        Ok(NetworkCreated { id: object.id, warning: String::new() })
+    }
+
+    /// A link that is another network's cannot be this one's too. One that an administrator made is taken as it is.
+    fn check_link(&self, object: &Object) -> Result<(), Error> {
+        let name = |object: &Object| match &object.driver {
+            Driver::Bridge(options) => Some(options.link_name(&object.id)),
+            Driver::Host | Driver::Null => None,
+        };
+        let Some(link) = name(object) else { return Ok(()) };
+        let conflict = |other: &str| {
+            Err(Error::Forbidden(format!(
+                "cannot create network {} ({link}): conflicts with network {other} ({link}): networks have same \
+                 bridge name",
+                object.id
+            )))
+        };
+        if link == self.parts.settings.bridge.name {
+            return conflict(&super::network_id("bridge"));
+        }
+        let same = |other: &Object| name(other).as_deref() == Some(link.as_str());
+        match self.parts.networks.objects().iter().find(|other| same(other)) {
+            Some(other) => conflict(&other.id),
+            None => Ok(()),
+        }
+    }
+
+    /// Removes a network that nobody is on: its row last, so that a crash leaves a network that can be removed again.
+    pub async fn network_remove(&self, name: &str) -> Result<(), Error> {
+        let object = self.parts.find_network(name)?;
+        if is_predefined(&object.name) {
+            return Err(Error::Forbidden(format!(
+                "{} is a pre-defined network and cannot be removed",
+                object.name
+            )));
+        }
+        let _alone = self.parts.networks.changes.lock().await;
+        self.delete(&object).await
+    }
+
+    async fn delete(&self, object: &Object) -> Result<(), Error> {
+        let parts = &self.parts;
+        let failed = |why: String| Error::Forbidden(format!("error while removing network: {why}"));
+        if object.config_only {
+            let uses = |other: &Object| other.config_from.as_deref() == Some(object.name.as_str());
+            if parts.networks.objects().iter().any(uses) {
+                return Err(failed(format!("configuration network \"{}\" is in use", object.name)));
+            }
+        }
+        let segment = parts.networks.segment(&object.id);
+        if let Some(Err(members)) = segment.as_ref().map(|segment| segment.close()) {
+            let name =
+                |id: &String| parts.containers.find(id).map_or_else(|_| id.clone(), |found| found.name());
+            let shown = members.iter().map(|id| {
+                let endpoint = super::endpoint_id(&object.name, id);
+                format!("name:{:?} id:{:?}", name(id), &endpoint[..12])
+            });
+            let shown: Vec<_> = shown.collect();
+            return Err(failed(format!(
+                "network {} has active endpoints ({})",
+                object.name,
+                shown.join(", ")
+            )));
+        }
+        if let Err(error) = parts.networks.remove(&object.id).await {
+            if let Some(segment) = segment {
+                segment.reopen();
+            }
+            return Err(error);
+        }
+        parts.storage.networks().remove(&object.id)?;
+        self.tell(object, NetworkEvent::Destroy);
+        Ok(())
+    }
+
+    /// Removes the networks that users made, nobody is on, and the filters let go.
+    pub async fn network_prune(&self, filters: Filters) -> Result<NetworksPruned, Error> {
+        if let Some(name) = filters.names().find(|name| !KNOWN_PRUNE_FILTERS.contains(name)) {
+            return Err(Error::InvalidParameter(format!("invalid filter '{name}'")));
+        }
+        let until = until(&filters, Timestamp::now())?;
+        let _turn = Turn::take(&self.parts.pruning_networks)?;
+        let _alone = self.parts.networks.changes.lock().await;
+        let mut deleted = Vec::new();
+        for object in self.parts.all_networks() {
+            let goes = !PREDEFINED.contains(&object.name.as_str())
+                && until.is_none_or(|until| object.created <= until)
+                && is_labelled(&filters, Some(&object.labels))
+                && !is_used(&self.parts, &object);
+            if !goes {
+                continue;
+            }
+            match self.delete(&object).await {
+                Ok(()) => deleted.push(object.name),
+                Err(error) => tracing::warn!(network = object.name, %error, "prune left a network"),
+            }
+        }
+        self.parts.events.publish(Event::NetworksPruned);
+        Ok(NetworksPruned { networks_deleted: Some(deleted).filter(|deleted| !deleted.is_empty()) })
+    }
+
+    fn tell(&self, object: &Object, event: NetworkEvent) {
+        self.parts.events.publish(Event::Network {
+            id: object.id.clone(),
+            name: object.name.clone(),
+            driver: object.driver.name(),
+            container: None,
+            event,
+        });
+    }
+}
