@@ -252,7 +252,7 @@ fn the_rules_read_well_in_nft() {
         "ct state established,related accept",
         "oifname @bridges drop",
         "fib daddr type local dnat ip to meta l4proto . th dport map @ports4",
-        "iifname @masqueraded oifname != @bridges masquerade",
+        "oifname != @bridges masquerade",
     ] {
         assert!(listing.contains(line), "no {line:?} in:\n{listing}");
     }

@@ -210,7 +210,13 @@ fn make(
     let kept = Kept::new(name.to_owned());
     let (container, mailbox) = Container::new(definition, kept.clone());
     let record = container.record(&kept)?;
-    parts.storage.snapshots().create_limited(&id, chain, limit)?;
+    parts.storage.snapshots().create_limited(&id, chain, limit).map_err(|error| match error {
+        // The image was removed meanwhile.
+        berth_storage::Error::NotFound { .. } => {
+            berth_image::Error::NotFound(container.definition.config.image.clone()).into()
+        }
+        error => Error::from(error),
+    })?;
     if let Err(first) = parts.storage.containers().put(&record) {
         return Err(match parts.storage.snapshots().remove(&id) {
             Ok(()) => first.into(),

@@ -447,7 +447,7 @@ fn judge(drawn: &Drawn, answer: Result<(String, String), String>) -> Result<(), 
     let (head, body) = answer?;
     let status: u16 = head.get(9..12).and_then(|status| status.parse().ok()).ok_or(head.clone())?;
     // What another host does to the daemon's own request is no mistake of the client's.
-    let elsewhere = ["/auth", "fromSrc="].iter().any(|part| drawn.text.contains(part));
+    let elsewhere = ["/auth", "fromSrc=", "/images/search"].iter().any(|part| drawn.text.contains(part));
     if status >= 500 && ![501, 503].contains(&status) && !(elsewhere && body.contains("failed to ")) {
         return Err(format!("{head}\n{body}"));
     }

@@ -30,7 +30,7 @@ with_both_clients! {
         let name = format!("{PRIVATE}/mine:1");
         daemon.berth(&["tag", "busybox", &name]).ok();
         daemon.with(client, &["push", &name]).fails(1, "no basic auth credentials");
-        daemon.with(client, &["pull", &name]).fails(1, "authentication required");
+        daemon.with(client, &["pull", &name]).fails(1, "no basic auth credentials");
         login(daemon, client, "wrong").fails(
             1,
             &format!("Error response from daemon: login attempt to http://{PRIVATE}/v2/ failed with status: 401 Unauthorized"),

@@ -25,8 +25,8 @@ fn networks_and_their_connections_outlive_a_killed_daemon() {
     daemon.background(&["--name", "two", "--network", "mine", "busybox", "sleep", "1000"]);
     daemon.berth(&["network", "connect", "inside", "two"]).ok();
     let (one, two) = (address(&daemon, "one", "mine"), address(&daemon, "two", "mine"));
-    // A connection that was open before goes on after.
-    daemon.berth(&["exec", "-d", "one", "sh", "-c", "nc -l -p 99 > /got"]).ok();
+    // A connection that was open before goes on after. A server whose input ends would end it.
+    daemon.berth(&["exec", "-d", "one", "sh", "-c", "sleep 1000 | nc -l -p 99 > /got"]).ok();
     eventually("it listens", || {
         // Port 99, in state LISTEN (proc_pid_net(5)).
         let sockets = daemon.berth(&["exec", "one", "cat", "/proc/net/tcp", "/proc/net/tcp6"]).stdout;

@@ -333,7 +333,7 @@ with_both_clients! {
         assert_eq!(lines.len(), 3, "{tree}");
         daemon.with(client, &["images", "--tree", "-q"]).fails(1, "--quiet is not yet supported with --tree");
         // What the tree is made of.
-        let (_, listed) = api::ask(daemon, "/v1.47/images/json?manifests=1", None);
+        let (_, listed) = api::ask(daemon, "/v1.51/images/json?manifests=1", None);
         let found = listed.as_array().unwrap().iter().find(|image| image["RepoTags"][0] == name.as_str()).unwrap();
         assert_eq!(found["Containers"], 0, "of its main platform");
         assert_eq!(found["Descriptor"]["digest"], digest(&image.index));

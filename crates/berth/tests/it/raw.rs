@@ -61,7 +61,7 @@ fn what_is_refused_is_read_to_its_end() {
         ("POST", "/build", "Content-Type: application/x-tar\r\n", 501),
         ("POST", "/containers/absent/attach?stream=1", "", 404),
         ("DELETE", "/containers/absent", "", 404),
-        ("PUT", "/containers/absent/archive?path=/", "Content-Type: application/x-tar\r\n", 501),
+        ("PUT", "/containers/absent/archive?path=/", "Content-Type: application/x-tar\r\n", 404),
         ("GET", "/containers/absent/json", "", 404),
     ] {
         let answer = exchange(&daemon, &request(method, path, lines, &body));

@@ -43,7 +43,7 @@ impl FromStr for Place {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let of = |path: &str, tag: Option<&str>| -> Result<(PathBuf, Option<String>), String> {
-            if path.is_empty() {
+            if path.is_empty() || path.ends_with(':') {
                 return Err(format!("invalid place {text:?}: it names no file"));
             }
             Ok((path.into(), tag.filter(|tag| !tag.is_empty()).map(str::to_owned)))
