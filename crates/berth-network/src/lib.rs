@@ -10,6 +10,7 @@ mod error;
 pub mod firewall;
 pub mod host;
 pub mod ipam;
+pub mod names;
 pub mod net;
 pub mod port;
 mod sysctl;
