@@ -18,6 +18,7 @@ mod connection;
 mod flight;
 mod forward;
 mod random;
+pub mod resolv_conf;
 mod server;
 mod slots;
 mod table;

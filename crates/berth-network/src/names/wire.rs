@@ -304,7 +304,6 @@ pub(crate) struct Response {
     pub(crate) flags: u16,
     /// The records with their sections, without OPT and what follows it.
     pub(crate) records: Vec<(Section, Record)>,
-    pub(crate) question_end: usize,
     /// Where the message ends without its OPT record.
     pub(crate) end: usize,
     /// Upper bits of the response code, which OPT carries.
@@ -324,8 +323,7 @@ impl Response {
         if !same || word(packet, end)? != query.kind || word(packet, end + 2)? != query.class {
             return None;
         }
-        let mut response =
-            Response { flags, records: Vec::new(), question_end: end + 4, end: end + 4, extended_code: 0 };
+        let mut response = Response { flags, records: Vec::new(), end: end + 4, extended_code: 0 };
         response.read_records(packet)?;
         Some(response)
     }
