@@ -125,3 +125,22 @@ pub(crate) struct Refused {
     /// The kernel's error; zero for what is wrong with the request.
     pub(crate) errno: i32,
 }
+
+/// Reads bytes as a client's query and, the first half as a query, the second as its answer; writes what would be sent.
+/// For fuzzing: there is nothing to see but that no input does harm.
+#[doc(hidden)]
+pub fn read_any(data: &[u8]) {
+    let mut out = Vec::new();
+    let (first, second) = data.split_at(data.len() / 2);
+    for packet in [data, first] {
+        let Ok(query) = wire::Query::read(packet) else { continue };
+        answer::empty(&mut out, &query, packet, 0);
+        for id in [query.id, wire::word(second, 0).unwrap_or(0)] {
+            if let Some(response) = wire::Response::read(second, id, &query) {
+                let answer = cache::Answer { packet: second.into(), response, age: 1 };
+                cache::give(&mut out, &answer, (&query, packet), wire::PLAIN_UDP);
+                assert!(out.len() <= wire::PLAIN_UDP, "too long for a client");
+            }
+        }
+    }
+}
