@@ -579,7 +579,7 @@ fn programs_find_names() {
     assert!(well && output.contains("db.n1-net"), "{output}");
     // glibc reads /etc/resolv.conf: one of its own, in a mount namespace of its own.
     let script = "f=$(mktemp) && printf 'nameserver 127.0.0.11\\noptions ndots:0 edns0\\n' >$f && \
-                  mount --bind $f /etc/resolv.conf && rm $f && getent ahostsv4 db && getent hosts 10.5.0.3";
+                  mount --bind $f /etc/resolv.conf && rm $f && getent hosts db && getent hosts 10.5.0.3";
     let output = one.run(move || Command::new("unshare").args(["-m", "sh", "-ec", script]).output().unwrap());
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success() && text.contains("10.5.0.3") && text.contains("db.n1-net"), "{output:?}");

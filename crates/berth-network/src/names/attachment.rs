@@ -47,6 +47,11 @@ impl Sockets {
     /// The ports follow from the owner if they are free: clients that keep a socket open over a restart of the net process are
     /// led to the same port by what conntrack remembers.
     pub(super) fn open(owner: &str) -> io::Result<Sockets> {
+        // A container that is not set up yet: the address must be there, or answers would leave with another.
+        berth_sys::rtnetlink::loopback_up().map_err(|error| match error.errno() {
+            Some(errno) => io::Error::from_raw_os_error(errno),
+            None => io::Error::other(error),
+        })?;
         let port = preferred_port(owner);
         let udp = bound(SocketType::DGRAM, port)?;
         let tcp = bound(SocketType::STREAM, port)?;
@@ -68,8 +73,6 @@ fn bound(kind: SocketType, port: u16) -> io::Result<OwnedFd> {
         if kind == SocketType::STREAM {
             sockopt::set_socket_reuseaddr(&socket, true)?;
         }
-        // The container's loopback link may not be up yet.
-        sockopt::set_ip_freebind(&socket, true)?;
         bind(&socket, &SocketAddr::V4(SocketAddrV4::new(ADDRESS, port)))?;
         Ok(socket)
     };

@@ -27,7 +27,7 @@ impl Client {
         Client { net }
     }
 
-    /// Serves a container's network namespace. Its loopback link need not be up yet. The net process keeps `namespace` and so the
+    /// Serves a container's network namespace, whose loopback link is set up if it is not. The net process keeps `namespace` and so the
     /// namespace itself until [`Client::detach`], or until `life` becomes readable, as a pidfd does when its process ends: give
     /// one, so that namespaces end also while no daemon runs. Starts the net process if there is none.
     pub fn attach(

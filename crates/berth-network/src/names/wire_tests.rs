@@ -156,6 +156,7 @@ proptest! {
         let mut out = Vec::new();
         prop_assert!(write_name(&mut out, &text));
         let (name, end) = Name::read(&out, 0).unwrap();
-        prop_assert_eq!((name.text(&mut [0; 255]), end), (Some(text.as_str()), out.len()));
+        let mut buffer = [0; 255];
+        prop_assert_eq!((name.text(&mut buffer), end), (Some(text.as_str()), out.len()));
     }
 }
