@@ -40,7 +40,9 @@ fn main() {
         let owner = format!("{number:064}");
         let addresses = vec![std::net::Ipv4Addr::from_bits(0x0a00_0001 + number as u32).into()];
         let names_of_it = vec![format!("container{number}"), owner[..12].to_string()];
-        names.join("network", "net", &Member { owner: owner.clone(), names: names_of_it, addresses }).unwrap();
+        names
+            .join("network", "net", &Member { owner: owner.clone(), names: names_of_it, addresses })
+            .unwrap();
         let networks = vec![Membership { network: "network".into(), links: vec![] }];
         names.attach(&owner, namespace.as_fd(), None, &Config { networks, ..Config::default() }).unwrap();
     }
@@ -78,7 +80,10 @@ fn load(net: &NetClient, time: Duration) {
     }
     let (elapsed, busy) = (start.elapsed().as_secs_f64(), (processor_time(net) - busy).as_secs_f64());
     println!("{answered} answers in {elapsed:.2} s ({:.0} a second), {lost} lost", answered as f64 / elapsed);
-    println!("{busy:.2} s of the server's processor: {:.0} answers a second on one core", answered as f64 / busy);
+    println!(
+        "{busy:.2} s of the server's processor: {:.0} answers a second on one core",
+        answered as f64 / busy
+    );
 }
 
 fn query(number: usize) -> Vec<u8> {
@@ -107,8 +112,13 @@ fn memory(names: &Client, net: &NetClient) -> String {
     names.join("nothing", "nothing", &member).unwrap();
     names.leave("nothing", "nobody").unwrap();
     let rollup = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", pid(net))).unwrap();
-    let wanted = |line: &&str| line.starts_with("Pss:") || line.starts_with("Pss_Anon") || line.starts_with("Pss_File");
-    let lines: Vec<String> =
-        rollup.lines().filter(wanted).map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    let wanted = |line: &&str| {
+        line.starts_with("Pss:") || line.starts_with("Pss_Anon") || line.starts_with("Pss_File")
+    };
+    let lines: Vec<String> = rollup
+        .lines()
+        .filter(wanted)
+        .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
+        .collect();
     lines.join(", ")
 }

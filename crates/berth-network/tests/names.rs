@@ -139,7 +139,11 @@ fn containers_find_each_other_by_every_name() {
     assert_eq!(ask(&one, "web", AAAA).addresses(), ips(&["fd00::2"]));
     for (name, kind) in [("db", AAAA), ("db", MX), ("db", TXT), ("db", HTTPS)] {
         let reply = ask(&one, name, kind);
-        assert_eq!((reply.code(), reply.answers.len()), (0, 0), "{name} {kind}: there, but nothing of that type");
+        assert_eq!(
+            (reply.code(), reply.answers.len()),
+            (0, 0),
+            "{name} {kind}: there, but nothing of that type"
+        );
     }
     let reply = ask(&one, "3.0.5.10.in-addr.arpa", PTR);
     assert_eq!(reply.answers, [(PTR, 600, b"\x02db\x06n1-net\x00".to_vec())]);
@@ -214,7 +218,8 @@ fn queries_come_by_tcp_one_after_another() {
         }
         stream.shutdown(std::net::Shutdown::Write).unwrap();
         let replies = (1..=20).map(|_| dns::Reply::read(&dns::read_message(&mut stream).unwrap()));
-        let mut ids: Vec<u16> = replies.inspect(|reply| assert_eq!(reply.answers.len(), 1)).map(|r| r.id).collect();
+        let mut ids: Vec<u16> =
+            replies.inspect(|reply| assert_eq!(reply.answers.len(), 1)).map(|r| r.id).collect();
         ids.sort();
         assert_eq!(ids, (1..=20).collect::<Vec<_>>());
         assert!(dns::read_message(&mut stream).is_err(), "closed once all is answered");
@@ -295,7 +300,8 @@ fn the_containers_own_servers_are_asked_in_its_namespace() {
 #[test]
 fn a_slow_or_failing_upstream_is_not_waited_for() {
     let (host, one) = (Host::new(), container());
-    let (dead, bad) = (dns::Upstream::start(&host.namespace, silent), dns::Upstream::start(&host.namespace, failing));
+    let (dead, bad) =
+        (dns::Upstream::start(&host.namespace, silent), dns::Upstream::start(&host.namespace, failing));
     let good = dns::Upstream::start(&host.namespace, echo);
     host.attach("c1", &one, forwarding(&[&dead, &bad, &good]));
     let start = Instant::now();
@@ -387,7 +393,10 @@ fn truncated_answers_are_fetched_whole_by_tcp() {
     let edns = dns::send(&one, dns::query(4, "large.example", A, Some(4096)));
     assert_eq!((edns.truncated(), edns.answers.len(), edns.has_opt), (false, 100, true));
     let small = dns::send(&one, dns::query(5, "large.example", A, Some(1232)));
-    assert!(small.truncated() && small.length <= 1232 && small.has_opt && small.answers.len() > 70, "{small:?}");
+    assert!(
+        small.truncated() && small.length <= 1232 && small.has_opt && small.answers.len() > 70,
+        "{small:?}"
+    );
 }
 
 #[test]

@@ -62,7 +62,8 @@ fn add_redirection(transaction: &mut Transaction, address: Ipv4Addr, udp: u16, t
     let chain = table().text(3, CHAIN).nested(4, hook).number(5, Verdict::Accept as u32).text(7, "nat");
     transaction.push(Kind::NewChain, format!("add chain {CHAIN}"), chain);
     for (protocol, port) in [(Protocol::Udp, udp), (Protocol::Tcp, tcp)] {
-        let rule = Expressions::default().ipv4().payload(Base::Network, 16, 4, R0).equal(R0, &address.octets());
+        let rule =
+            Expressions::default().ipv4().payload(Base::Network, 16, 4, R0).equal(R0, &address.octets());
         let rule = rule.meta(Meta::TransportProtocol, R0).equal(R0, &[protocol.number()]);
         let rule = rule.payload(Base::Transport, 2, 2, R0).equal(R0, &53u16.to_be_bytes());
         let rule = rule.load(R0, &address.octets()).load(R1, &port.to_be_bytes()).dnat4(R0, R1);

@@ -194,8 +194,7 @@ mod tests {
         let packet = packet(name, kind);
         let query = Query::read(&packet).unwrap();
         let mut out = Vec::new();
-        let known =
-            local(&mut out, (&table, &view), (&query, &packet), limit, &mut Random::new());
+        let known = local(&mut out, (&table, &view), (&query, &packet), limit, &mut Random::new());
         known.then_some((packet, out))
     }
 
@@ -239,8 +238,16 @@ mod tests {
 
     #[test]
     fn reverse_names_are_strict() {
-        for bad in ["1.2.3.in-addr.arpa", "1.2.3.4.5.in-addr.arpa", "01.2.3.4.in-addr.arpa", "+1.2.3.4.in-addr.arpa",
-            "256.0.0.1.in-addr.arpa", "1.ip6.arpa", ".in-addr.arpa", "x"] {
+        for bad in [
+            "1.2.3.in-addr.arpa",
+            "1.2.3.4.5.in-addr.arpa",
+            "01.2.3.4.in-addr.arpa",
+            "+1.2.3.4.in-addr.arpa",
+            "256.0.0.1.in-addr.arpa",
+            "1.ip6.arpa",
+            ".in-addr.arpa",
+            "x",
+        ] {
             assert_eq!(reverse_address(bad), None, "{bad}");
         }
     }

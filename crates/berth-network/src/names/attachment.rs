@@ -57,11 +57,12 @@ impl Sockets {
         let tcp = bound(SocketType::STREAM, port)?;
         listen(&tcp, BACKLOG)?;
         let (udp, tcp) = (UdpSocket::from(udp), TcpListener::from(tcp));
-        firewall::redirect_names(ADDRESS, udp.local_addr()?.port(), tcp.local_addr()?.port())
-            .map_err(|error| match error {
+        firewall::redirect_names(ADDRESS, udp.local_addr()?.port(), tcp.local_addr()?.port()).map_err(
+            |error| match error {
                 Error::Firewall { source, .. } => source,
                 other => io::Error::other(other),
-            })?;
+            },
+        )?;
         Ok(Sockets { udp, tcp })
     }
 }
@@ -81,7 +82,8 @@ fn bound(kind: SocketType, port: u16) -> io::Result<OwnedFd> {
 
 /// A port among those that the kernel gives out by itself, the same for the same owner (FNV-1a).
 fn preferred_port(owner: &str) -> u16 {
-    let hash = owner.bytes().fold(0x811c_9dc5u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    let hash =
+        owner.bytes().fold(0x811c_9dc5u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
     32768 + (hash % 28232) as u16
 }
 

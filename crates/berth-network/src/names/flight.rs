@@ -194,7 +194,10 @@ impl Flight {
         };
         self.attempts.push(Some(Attempt { upstream, id, strange: 0, socket }));
         let number = self.attempts.len() - 1;
-        self.attempts[number].as_ref().map(|attempt| (number, attempt.socket.fd())).ok_or(ErrorKind::NotFound.into())
+        self.attempts[number]
+            .as_ref()
+            .map(|attempt| (number, attempt.socket.fd()))
+            .ok_or(ErrorKind::NotFound.into())
     }
 
     /// Notes that an upstream cannot be asked.

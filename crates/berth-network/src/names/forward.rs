@@ -75,7 +75,9 @@ impl Server {
         if let Some(flight) = self.by_key.get(&key).and_then(|token| self.flights.get_mut(*token)) {
             // Many identical questions at once would make a forged answer likelier to fit one of them.
             let same = |w: &Waiter| {
-                w.attachment == waiter.attachment && w.source == waiter.source && w.query.id == waiter.query.id
+                w.attachment == waiter.attachment
+                    && w.source == waiter.source
+                    && w.query.id == waiter.query.id
             };
             if flight.waiters.iter().any(same) {
                 // The client asks again; one answer is enough.
@@ -147,7 +149,8 @@ impl Server {
         let Some(flight) = self.flights.get_mut(token) else { return };
         match flight.progress(attempt, &mut self.input) {
             Progress::Waiting => {
-                if flight.is_sent(attempt) && flight.uses_tcp(attempt)
+                if flight.is_sent(attempt)
+                    && flight.uses_tcp(attempt)
                     && let Some(fd) = flight.fd(attempt)
                 {
                     let kind = Kind::Attempt(attempt as u8);

@@ -16,7 +16,8 @@ impl Random {
     pub(crate) fn next(&mut self) -> Option<u16> {
         if self.left < 2 {
             let flags = rustix::rand::GetRandomFlags::empty();
-            self.left = rustix::io::retry_on_intr(|| rustix::rand::getrandom(&mut self.bytes[..], flags)).ok()?;
+            self.left =
+                rustix::io::retry_on_intr(|| rustix::rand::getrandom(&mut self.bytes[..], flags)).ok()?;
         }
         self.left = self.left.checked_sub(2)?;
         let pair = self.bytes.get(self.left..self.left + 2)?;

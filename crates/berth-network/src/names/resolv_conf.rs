@@ -59,7 +59,9 @@ struct Server {
 impl Server {
     fn read(text: &str) -> Option<Server> {
         let (address, zone) = match text.split_once('%') {
-            Some((address, zone)) if !zone.is_empty() && address.contains(':') => (address, Some(zone.to_string())),
+            Some((address, zone)) if !zone.is_empty() && address.contains(':') => {
+                (address, Some(zone.to_string()))
+            }
             Some(_) => return None,
             None => (text, None),
         };
@@ -226,7 +228,8 @@ impl Content {
             ("search", overrides.search.is_empty()),
             ("options", overrides.options.is_empty()),
         ];
-        let overridden: Vec<&str> = overridden.iter().filter(|(_, empty)| !empty).map(|(name, _)| *name).collect();
+        let overridden: Vec<&str> =
+            overridden.iter().filter(|(_, empty)| !empty).map(|(name, _)| *name).collect();
         lines.push(format!("# Overrides: [{}]", overridden.join(" ")));
         lines.extend(self.ndots_from.map(|from| format!("# Option ndots from: {from}")));
         lines.push(String::new());

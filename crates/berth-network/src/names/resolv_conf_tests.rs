@@ -63,7 +63,10 @@ fn what_the_user_asks_for_wins() {
     );
     assert_eq!(file.upstreams, servers.map(|address| Upstream::new(address, false)));
     let bridge = make(host, &overrides, Purpose::Bridge { ipv6: false });
-    assert!(body(&bridge).starts_with("nameserver 10.9.9.9\nnameserver ::1\n"), "even what cannot be reached");
+    assert!(
+        body(&bridge).starts_with("nameserver 10.9.9.9\nnameserver ::1\n"),
+        "even what cannot be reached"
+    );
 }
 
 #[test]

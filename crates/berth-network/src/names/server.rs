@@ -87,7 +87,12 @@ impl Server {
     }
 
     /// Makes changes in order, up to the first that cannot be made. Descriptors belong to the attachments, in order.
-    pub(crate) fn apply(&mut self, version: u32, changes: Vec<Change>, fds: Vec<OwnedFd>) -> Result<(), Refused> {
+    pub(crate) fn apply(
+        &mut self,
+        version: u32,
+        changes: Vec<Change>,
+        fds: Vec<OwnedFd>,
+    ) -> Result<(), Refused> {
         if version != VERSION {
             return Err(Refused { operation: format!("understand version {version}"), errno: 0 });
         }
@@ -143,7 +148,8 @@ impl Server {
             }
             self.end(token);
         }
-        let sockets = berth_sys::netns::within(&self.home, &namespace, || Sockets::open(&owner)).map_err(failed)?;
+        let sockets =
+            berth_sys::netns::within(&self.home, &namespace, || Sockets::open(&owner)).map_err(failed)?;
         let upstreams = permitted(&config);
         let attachment = Attachment {
             owner: owner.clone(),
@@ -326,7 +332,10 @@ impl Server {
         let full = self.connections.len() >= MAX_CONNECTIONS;
         let Some(attachment) = self.attachments.get_mut(token) else { return };
         let Ok((stream, _)) = attachment.sockets.tcp.accept() else { return };
-        if full || attachment.connections >= MAX_CONNECTIONS_PER_CONTAINER || stream.set_nonblocking(true).is_err() {
+        if full
+            || attachment.connections >= MAX_CONNECTIONS_PER_CONTAINER
+            || stream.set_nonblocking(true).is_err()
+        {
             return;
         }
         attachment.connections += 1;
@@ -334,9 +343,10 @@ impl Server {
         let timer = connection.timer;
         let connection = self.connections.insert(connection);
         self.timers.insert((timer, Timer::Connection(connection)));
-        let polled = self.connections.get(connection).map(|c| {
-            self.poller.add(c.stream.as_fd(), Kind::Connection, connection, Wanted::READ)
-        });
+        let polled = self
+            .connections
+            .get(connection)
+            .map(|c| self.poller.add(c.stream.as_fd(), Kind::Connection, connection, Wanted::READ));
         if !matches!(polled, Some(Ok(()))) {
             self.close(connection);
         }

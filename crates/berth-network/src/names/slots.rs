@@ -69,8 +69,7 @@ impl<T> Slots<T> {
         let place = self.places.get_mut(token.index())?;
         place.0 = (place.0 + 1) & 0xff_ffff;
         self.free.push(token.index());
-        let value = place.1.take();
-        value
+        place.1.take()
     }
 
     pub(crate) fn len(&self) -> usize {

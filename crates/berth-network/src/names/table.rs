@@ -30,7 +30,9 @@ impl View {
     pub(super) fn new(config: &Config) -> View {
         let lower = |(alias, target): &(String, String)| (alias.to_lowercase(), target.to_lowercase());
         let networks = config.networks.iter();
-        View { networks: networks.map(|m| (m.network.clone(), m.links.iter().map(lower).collect())).collect() }
+        View {
+            networks: networks.map(|m| (m.network.clone(), m.links.iter().map(lower).collect())).collect(),
+        }
     }
 }
 

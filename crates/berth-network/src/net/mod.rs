@@ -17,8 +17,8 @@ use serde::{Deserialize, Serialize};
 use crate::PortMapping;
 use crate::names::{Change, Holdings, Refused};
 
-pub(crate) use client::unexpected;
 pub use client::NetClient;
+pub(crate) use client::unexpected;
 pub use process::main;
 
 /// Name of the socket below the exec root.

@@ -86,7 +86,13 @@ impl Poller {
         Ok(epoll::add(&self.0, fd, data(kind, token), wanted.flags())?)
     }
 
-    pub(crate) fn change(&self, fd: BorrowedFd<'_>, kind: Kind, token: Token, wanted: Wanted) -> io::Result<()> {
+    pub(crate) fn change(
+        &self,
+        fd: BorrowedFd<'_>,
+        kind: Kind,
+        token: Token,
+        wanted: Wanted,
+    ) -> io::Result<()> {
         Ok(epoll::modify(&self.0, fd, data(kind, token), wanted.flags())?)
     }
 
@@ -94,7 +100,7 @@ impl Poller {
     pub(crate) fn wait(&self, deadline: Option<Instant>) -> io::Result<Vec<(Kind, Token)>> {
         let mut events = [MaybeUninit::uninit(); EVENTS];
         let left = deadline.map(|deadline| deadline.saturating_duration_since(crate::names::now()));
-        let timeout = left.map(|left| timespec(left));
+        let timeout = left.map(timespec);
         match epoll::wait(&self.0, &mut events[..], timeout.as_ref()) {
             Err(rustix::io::Errno::INTR) => Ok(Vec::new()),
             Err(error) => Err(error.into()),

@@ -54,7 +54,9 @@ impl Exchange {
         let result = if self.answered { self.write() } else { self.read() };
         match result {
             Ok(state) => state,
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => State::Waiting,
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
+                State::Waiting
+            }
             // A broken connection is its daemon's loss, not ours.
             Err(_) => State::Over,
         }

@@ -157,11 +157,13 @@ pub struct Upstream {
 
 impl Upstream {
     pub fn start(namespace: &Namespace, behaviour: Behaviour) -> Upstream {
-        let (udp, tcp) = namespace.run(|| loop {
-            let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
-            // The same port by TCP may be taken.
-            if let Ok(tcp) = TcpListener::bind(udp.local_addr().unwrap()) {
-                return (udp, tcp);
+        let (udp, tcp) = namespace.run(|| {
+            loop {
+                let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+                // The same port by TCP may be taken.
+                if let Ok(tcp) = TcpListener::bind(udp.local_addr().unwrap()) {
+                    return (udp, tcp);
+                }
             }
         });
         let address = udp.local_addr().unwrap();
