@@ -532,9 +532,10 @@ fn a_namespace_is_let_go_when_its_container_ends() {
     let pid = rustix::process::Pid::from_child(&sleeper);
     let life = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap();
     host.join("n1", "c1", &["web"], &["10.5.0.2"]);
-    let fd = one.fd.try_clone().unwrap();
+    let (fd, sent) = (one.fd.try_clone().unwrap(), life.try_clone().unwrap());
     host.client(move |names| {
-        names.attach("c1", fd.as_fd(), Some(life.as_fd()), &networks(&["n1"])).unwrap();
+        names.attach("c1", fd.as_fd(), Some(sent.as_fd()), &networks(&["n1"])).unwrap();
+        names.attach("c1", fd.as_fd(), Some(sent.as_fd()), &networks(&["n1"])).unwrap();
     });
     assert_eq!(ask(&one, "web", A).answers.len(), 1);
     sleeper.kill().unwrap();
@@ -544,6 +545,42 @@ fn a_namespace_is_let_go_when_its_container_ends() {
         assert!(Instant::now() < deadline, "still held");
         std::thread::yield_now();
     }
+    // The daemon keeps its pidfd open; the net process must not turn in a circle for it.
+    let before = processor_time(&host.net.process().unwrap());
+    std::thread::sleep(Duration::from_millis(300));
+    let spent = processor_time(&host.net.process().unwrap()) - before;
+    assert!(spent < Duration::from_millis(100), "{spent:?}");
+    drop(life);
+}
+
+/// What a process has computed so far.
+fn processor_time(process: &OwnedFd) -> Duration {
+    use std::os::fd::AsRawFd;
+    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", process.as_raw_fd())).unwrap();
+    let pid = info.lines().find_map(|line| line.strip_prefix("Pid:")).unwrap().trim().to_string();
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/schedstat")).unwrap();
+    Duration::from_nanos(stat.split(' ').next().unwrap().parse().unwrap())
+}
+
+#[test]
+fn a_port_that_the_container_took_meanwhile_is_given_up() {
+    let (host, one) = (Host::new(), container());
+    host.join("n1", "c1", &["web"], &["10.5.0.2"]);
+    host.attach("c1", &one, networks(&["n1"]));
+    let port = || {
+        let rules = one.run(|| Command::new("nft").args(["list", "ruleset"]).output().unwrap().stdout);
+        let rules = String::from_utf8(rules).unwrap();
+        let (_, port) = rules.split_once("udp dport 53 dnat ip to 127.0.0.11:").unwrap();
+        port.split_whitespace().next().unwrap().parse::<u16>().unwrap()
+    };
+    let old = port();
+    host.kill();
+    let taken = one.run(move || UdpSocket::bind(("127.0.0.11", old)).unwrap());
+    host.join("n1", "c1", &["web"], &["10.5.0.2"]);
+    host.attach("c1", &one, networks(&["n1"]));
+    assert_ne!(port(), old);
+    assert_eq!(ask(&one, "web", A).answers.len(), 1);
+    drop(taken);
 }
 
 #[test]

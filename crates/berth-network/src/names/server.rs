@@ -142,7 +142,9 @@ impl Server {
             if let Some(old) = old.filter(|old| is_same(&old.namespace, &namespace)) {
                 if let Some(life) = life {
                     self.poller.add(life.as_fd(), Kind::Life, token, Wanted::READ).map_err(failed)?;
-                    old.life = Some(life);
+                    if let Some(before) = old.life.replace(life) {
+                        self.poller.remove(before.as_fd());
+                    }
                 }
                 return self.configure(&owner, config);
             }
@@ -233,6 +235,9 @@ impl Server {
     fn end(&mut self, token: Token) {
         let Some(attachment) = self.attachments.remove(token) else { return };
         self.owners.remove(&attachment.owner);
+        if let Some(life) = &attachment.life {
+            self.poller.remove(life.as_fd());
+        }
         self.ground(token);
         let of_it = self.connections.iter().filter(|(_, c)| c.attachment == token);
         let connections: Vec<Token> = of_it.map(|(token, _)| token).collect();

@@ -73,7 +73,7 @@ impl Wanted {
     }
 }
 
-/// An epoll instance. A descriptor leaves it when it is closed.
+/// An epoll instance. A descriptor leaves it when it is closed, unless another process has the same one.
 #[derive(Debug)]
 pub(crate) struct Poller(OwnedFd);
 
@@ -94,6 +94,12 @@ impl Poller {
         wanted: Wanted,
     ) -> io::Result<()> {
         Ok(epoll::modify(&self.0, fd, data(kind, token), wanted.flags())?)
+    }
+
+    /// Takes out a descriptor that came from another process: closing it here would not.
+    pub(crate) fn remove(&self, fd: BorrowedFd<'_>) {
+        // One that is not there is no harm.
+        let _ = epoll::delete(&self.0, fd);
     }
 
     /// Waits for events until `deadline`, and tells what they belong to.

@@ -9,6 +9,7 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::rc::Rc;
+use std::time::Duration;
 
 use rustix::fs::{FlockOperation, Mode, OFlags};
 
@@ -21,6 +22,8 @@ use crate::names::{self, Slots, Token};
 
 /// Descriptors that root lets this process have.
 const DESCRIPTORS: u64 = 1 << 20;
+/// Pause after a connection that could not be accepted.
+const BREATH: Duration = Duration::from_millis(10);
 /// Requests at a time.
 const MAX_REQUESTS: usize = 256;
 
@@ -96,7 +99,7 @@ impl Net {
         let deadline = requests.into_iter().chain(self.names.deadline()).min();
         for (kind, token) in self.poller.wait(deadline)? {
             match kind {
-                Kind::Control => self.accept()?,
+                Kind::Control => self.accept(),
                 Kind::Request => self.progress(token),
                 other => self.names.ready(other, token),
             }
@@ -109,22 +112,23 @@ impl Net {
         Ok(())
     }
 
-    fn accept(&mut self) -> io::Result<()> {
+    fn accept(&mut self) {
         let stream = match self.listener.accept() {
             Ok((stream, _)) => stream,
-            Err(error) if is_passing(&error) => return Ok(()),
-            Err(error) => return Err(error),
+            Err(error) if is_passing(&error) => return,
+            // No memory or descriptor for it now; what is served goes on.
+            Err(_) => return std::thread::sleep(BREATH),
         };
         if self.requests.len() >= MAX_REQUESTS {
-            return Ok(());
+            return;
         }
-        let Ok(exchange) = Exchange::new(stream, names::now()) else { return Ok(()) };
+        let Ok(exchange) = Exchange::new(stream, names::now()) else { return };
         let token = self.requests.insert(exchange);
         if let Some(exchange) = self.requests.get(token) {
-            let wanted = Wanted { read: true, write: false };
-            self.poller.add(exchange.stream.as_fd(), Kind::Request, token, wanted)?;
+            if self.poller.add(exchange.stream.as_fd(), Kind::Request, token, Wanted::READ).is_err() {
+                self.requests.remove(token);
+            }
         }
-        Ok(())
     }
 
     fn progress(&mut self, token: Token) {
