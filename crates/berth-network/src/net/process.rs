@@ -124,10 +124,11 @@ impl Net {
         }
         let Ok(exchange) = Exchange::new(stream, names::now()) else { return };
         let token = self.requests.insert(exchange);
-        if let Some(exchange) = self.requests.get(token) {
-            if self.poller.add(exchange.stream.as_fd(), Kind::Request, token, Wanted::READ).is_err() {
-                self.requests.remove(token);
-            }
+        let polled = |exchange: &Exchange| {
+            self.poller.add(exchange.stream.as_fd(), Kind::Request, token, Wanted::READ).is_ok()
+        };
+        if !self.requests.get(token).is_some_and(polled) {
+            self.requests.remove(token);
         }
     }
 
