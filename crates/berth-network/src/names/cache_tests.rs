@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 use crate::names::wire::{HEADER, INTERNET, kind, set_word, write_name};
 
@@ -98,4 +100,26 @@ fn large_answers_are_cut_between_records() {
     assert!(out.len() <= 512);
     assert_eq!(out[2] & 2, 2);
     assert_eq!(usize::from(out[7]), (out.len() - asked.len()) / 16);
+}
+
+proptest! {
+    #[test]
+    fn any_answer_is_given_without_harm(
+        counts in proptest::collection::vec(0u8..4, 3),
+        tail in proptest::collection::vec(prop_oneof![Just(0u8), Just(0xc0), Just(12), any::<u8>()], 0..700),
+        edns in any::<bool>(),
+    ) {
+        let mut asked = packet("web.test");
+        let mut response = asked.clone();
+        response[2] |= 0x80;
+        for (n, count) in counts.iter().enumerate() {
+            response[7 + 2 * n] = *count;
+        }
+        response.extend_from_slice(&tail);
+        if edns {
+            asked[11] = 1;
+            asked.extend_from_slice(&[0, 0, 41, 2, 0, 0, 0, 0, 0, 0, 0]);
+        }
+        crate::names::read_any(&[&[asked.len() as u8], &asked[..], &response].concat());
+    }
 }

@@ -126,12 +126,14 @@ pub(crate) struct Refused {
     pub(crate) errno: i32,
 }
 
-/// Reads bytes as a client's query and, the first half as a query, the second as its answer; writes what would be sent.
+/// Reads bytes as a client's query and, in two parts whose first is as long as the first byte says, as a query and its answer;
+/// writes what would be sent.
 /// For fuzzing: there is nothing to see but that no input does harm.
 #[doc(hidden)]
 pub fn read_any(data: &[u8]) {
     let mut out = Vec::new();
-    let (first, second) = data.split_at(data.len() / 2);
+    let Some((length, rest)) = data.split_first() else { return };
+    let (first, second) = rest.split_at(usize::from(*length).min(rest.len()));
     for packet in [data, first] {
         let Ok(query) = wire::Query::read(packet) else { continue };
         answer::empty(&mut out, &query, packet, 0);

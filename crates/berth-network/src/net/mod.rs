@@ -25,8 +25,8 @@ pub use process::main;
 const SOCKET: &str = "net.sock";
 /// Name of the lock that keeps a second net process away.
 const LOCK: &str = "net.lock";
-/// Longest request or answer in bytes: some thousands of ports.
-const MESSAGE_LIMIT: u64 = 4 << 20;
+/// Longest request or answer in bytes: some ten thousand ports or containers.
+const MESSAGE_LIMIT: u64 = 16 << 20;
 
 /// What the daemon asks.
 #[derive(Debug, Serialize, Deserialize)]
