@@ -63,7 +63,7 @@ pub fn within<T: Send>(
 ///
 /// # Errors
 /// `EPERM` without `CAP_SYS_ADMIN` over the namespace; otherwise what `work` says.
-pub fn within<T>(
+pub fn visit<T>(
     home: impl AsFd,
     namespace: impl AsFd,
     work: impl FnOnce() -> io::Result<T>,

@@ -132,7 +132,7 @@ impl Server {
             flight::open(&server, by_tcp)
         } else {
             let namespace = &self.attachments.get(flight.attachment)?.namespace;
-            berth_sys::netns::within(&self.home, namespace, || flight::open(&server, by_tcp))
+            berth_sys::netns::visit(&self.home, namespace, || flight::open(&server, by_tcp))
         };
         let id = self.random.next()?;
         let (number, fd) = flight.ask(upstream, socket.ok()?, by_tcp, id).ok()?;

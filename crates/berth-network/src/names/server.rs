@@ -151,7 +151,7 @@ impl Server {
             self.end(token);
         }
         let sockets =
-            berth_sys::netns::within(&self.home, &namespace, || Sockets::open(&owner)).map_err(failed)?;
+            berth_sys::netns::visit(&self.home, &namespace, || Sockets::open(&owner)).map_err(failed)?;
         let upstreams = permitted(&config);
         let attachment = Attachment {
             owner: owner.clone(),
