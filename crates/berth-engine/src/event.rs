@@ -305,8 +305,7 @@ impl Event {
                     NetworkEvent::Connect => "connect",
                     NetworkEvent::Disconnect => "disconnect",
                 };
-                let mut attributes =
-                    StringMap::from([("name".into(), name), ("type".into(), driver.into())]);
+                let mut attributes = StringMap::from([("name".into(), name), ("type".into(), driver.into())]);
                 attributes.extend(container.map(|id| ("container".to_owned(), id)));
                 ("network", id, action.to_owned(), attributes, String::new())
             }
@@ -378,7 +377,13 @@ pub mod tests {
         let attributes = map(&[("debug", "true"), ("name", "host")]);
         assert_eq!(reload, ("daemon".into(), "reload".into(), "D1".into(), attributes));
         let (id, name, container) = ("n1".to_owned(), "host".to_owned(), "c1".to_owned());
-        let joined = Event::Network { id, name, driver: "host", container: Some(container), event: NetworkEvent::Connect };
+        let joined = Event::Network {
+            id,
+            name,
+            driver: "host",
+            container: Some(container),
+            event: NetworkEvent::Connect,
+        };
         let attributes = map(&[("container", "c1"), ("name", "host"), ("type", "host")]);
         assert_eq!(describe(joined), ("network".into(), "connect".into(), "n1".into(), attributes));
     }

@@ -61,7 +61,10 @@ fn summary(
     let (size_rw, size_root_fs) = if size { inspect::sizes(parts, definition)? } else { (None, None) };
     Ok(Summary {
         id: definition.id.clone(),
-        names: vec![format!("/{}", kept.name)],
+        names: std::iter::once(&kept.name)
+            .chain(&parts.containers.link_names(&definition.id))
+            .map(|name| format!("/{name}"))
+            .collect(),
         image: names.shown(parts, &definition.config.image, &definition.image),
         image_id: definition.image.clone(),
         image_manifest_descriptor: definition.image_manifest.clone(),
@@ -82,9 +85,7 @@ fn summary(
             network_mode: definition.host.network_mode.clone(),
             annotations: definition.host.annotations.clone(),
         },
-        network_settings: SummaryNetworks {
-            networks: networks::endpoints(definition, kept),
-        },
+        network_settings: SummaryNetworks { networks: networks::endpoints(definition, kept) },
         mounts: inspect::mount_points(parts, definition),
         health: Some(SummaryHealth {
             status: kept.health.as_deref().map_or("none", |health| health.status.as_str()).into(),

@@ -27,7 +27,7 @@ use crate::create::ports::Publication;
 use crate::{BridgeSettings, Error};
 use attachment::Asked;
 use bridge::BridgeOptions;
-use names::Member;
+use names::Names;
 use object::{Driver, Object, Subnet};
 use segment::Segment;
 
@@ -46,6 +46,8 @@ pub struct Networks {
     others: Mutex<BTreeMap<String, Object>>,
     /// Endpoints of running containers by container ID, in the order of their links.
     endpoints: Mutex<BTreeMap<String, Vec<Endpoint>>>,
+    /// The name servers of containers.
+    pub names: Names,
     /// Where subnets come from.
     pools: Vec<AddressPool>,
     /// Held while a network is made or removed: subnets are chosen past those of others.
@@ -81,10 +83,12 @@ impl Networks {
         objects: Vec<Object>,
         seed: &[u8; 5],
     ) -> Result<Networks, Error> {
+        let net = Arc::new(net);
         let networks = Networks {
             settings,
             host: Arc::new(Host::open()?),
-            net: Arc::new(net),
+            names: Names::new(Arc::clone(&net)),
+            net,
             bridge: OnceCell::new(),
             remembered: Mutex::new(remembered),
             segments: Mutex::default(),
@@ -183,8 +187,7 @@ impl Networks {
                 let settings = self.settings.clone();
                 let remembered = *lock(&self.remembered);
                 let others: Vec<IpNet> = self.subnets().1;
-                let gateway =
-                    blocking(move || default_gateway(&settings, remembered, &others)).await?;
+                let gateway = blocking(move || default_gateway(&settings, remembered, &others)).await?;
                 let segment = Segment::new(default_object(&self.settings, gateway))
                     .ok_or(berth_network::Error::NoSubnet)?;
                 for (container, endpoints) in &*lock(&self.endpoints) {
@@ -195,7 +198,8 @@ impl Networks {
                 }
                 let mut all: Vec<Arc<Segment>> = lock(&self.segments).values().cloned().collect();
                 all.insert(0, Arc::clone(&segment));
-                let (host, net, endpoints) = (Arc::clone(&self.host), Arc::clone(&self.net), self.endpoints());
+                let (host, net, endpoints) =
+                    (Arc::clone(&self.host), Arc::clone(&self.net), self.endpoints());
                 blocking(move || set_up(&host, &net, &all, &endpoints)).await?;
                 lock(&self.segments).insert(segment.object.id.clone(), Arc::clone(&segment));
                 Ok(segment)
@@ -380,7 +384,12 @@ impl Networks {
 
     /// Makes the link of one more endpoint of a container that runs, whose endpoints are `all` with it, and sets it up
     /// inside.
-    pub async fn plug(&self, netns: BorrowedFd<'_>, endpoint: &Endpoint, all: &[Endpoint]) -> Result<(), Error> {
+    pub async fn plug(
+        &self,
+        netns: BorrowedFd<'_>,
+        endpoint: &Endpoint,
+        all: &[Endpoint],
+    ) -> Result<(), Error> {
         let segment = self.known(endpoint)?;
         if let Err(first) = segment.link.connect(&self.host, netns, endpoint) {
             segment.link.ensure(&self.host)?;
@@ -416,8 +425,7 @@ impl Networks {
     ) -> Result<(), Error> {
         let (old, new) = (route_list(before), route_list(now));
         let family = |v6: bool| new.iter().any(|(_, gateway)| gateway.is_ipv6() == v6);
-        let gone: Vec<_> =
-            old.iter().filter(|(_, gateway)| !family(gateway.is_ipv6())).cloned().collect();
+        let gone: Vec<_> = old.iter().filter(|(_, gateway)| !family(gateway.is_ipv6())).cloned().collect();
         if old == new {
             return Ok(());
         }
@@ -426,13 +434,6 @@ impl Networks {
             source,
         })?;
         blocking(move || Ok(inside::route(std::os::fd::AsFd::as_fd(&netns), &new, &gone)?)).await
-    }
-
-    /// The place where a resolver learns what a container is called on all its networks that have names, as of now; an
-    /// empty list when it has left them. Called when a container has started, has joined or left a network, has ended or
-    /// was taken over. It must not block.
-    pub fn announce(&self, container: &str, members: &[Member]) {
-        tracing::debug!(container, ?members, "names on networks");
     }
 
     /// Remembers a container's endpoints as they are now; gives back the addresses of `left`.
@@ -470,18 +471,23 @@ impl Networks {
         blocking(move || Ok(net.release(&owner)?)).await
     }
 
-    /// Starts the net process again if it has died, and fills it with the ports of running containers.
+    /// Starts the net process again if it has died, and fills it with the ports and the names of running containers.
     pub async fn heal(&self) -> Result<(), Error> {
-        let endpoints = self.endpoints();
-        if endpoints.values().flatten().all(|endpoint| endpoint.ports.is_empty()) {
-            return Ok(());
+        let mut ports = Ok(());
+        if self.holds_ports() {
+            let (net, endpoints) = (Arc::clone(&self.net), self.endpoints());
+            ports = blocking(move || refill(&net, &endpoints)).await;
         }
-        let net = Arc::clone(&self.net);
-        blocking(move || refill(&net, &endpoints)).await
+        let names = if self.names.is_used() { self.names.refill().await } else { Ok(()) };
+        ports.and(names)
     }
 
-    /// Whether a running container has a published port.
-    pub fn holds_ports(&self) -> bool {
+    /// Whether a running container needs the net process: it has a published port, or a name server.
+    pub fn needs_net_process(&self) -> bool {
+        self.holds_ports() || self.names.is_used()
+    }
+
+    fn holds_ports(&self) -> bool {
         lock(&self.endpoints).values().flatten().any(|endpoint| !endpoint.ports.is_empty())
     }
 
@@ -542,8 +548,9 @@ fn default_gateway(
     }
     let subnet = subnets::choose(&subnets::default_pools(&[0; 5]), false, others)?;
     match ipam::first_address(subnet) {
-        IpAddr::V4(first) => Ok(Ipv4Net::new(first, subnet.prefix_len())
-            .map_err(|_| berth_network::Error::NoSubnet)?),
+        IpAddr::V4(first) => {
+            Ok(Ipv4Net::new(first, subnet.prefix_len()).map_err(|_| berth_network::Error::NoSubnet)?)
+        }
         IpAddr::V6(_) => Err(berth_network::Error::NoSubnet.into()),
     }
 }
@@ -608,9 +615,8 @@ fn firewall_state<'a>(
     for segment in segments {
         state.bridges.extend(segment.link.firewall());
         let id = &segment.object.id;
-        let own = |endpoint: &&Endpoint| {
-            endpoint.network == *id || (endpoint.network.is_empty() && *id == default)
-        };
+        let own =
+            |endpoint: &&Endpoint| endpoint.network == *id || (endpoint.network.is_empty() && *id == default);
         for endpoint in endpoints.values().flatten().filter(own) {
             state.ports.extend(published(segment, endpoint));
             state.reached.extend(reached(segment, endpoint));

@@ -6,19 +6,19 @@ pub mod list;
 
 use std::collections::BTreeMap;
 
+use crate::Error;
+use crate::container::Kept;
+use crate::create::Definition;
+use crate::create::ports;
+use crate::engine::Parts;
+use crate::network::attachment::Attachment;
+use crate::network::bridge::BridgeOptions;
+use crate::network::object::{Driver, Object, PREDEFINED, Subnet};
 use berth_api::StringMap;
 use berth_api::network::{EndpointSettings, PortBinding, PortMap, PortSummary};
 use berth_network::{Endpoint, PortMapping};
 use berth_oci::Digest;
 use ipnet::IpNet;
-use crate::Error;
-use crate::container::Kept;
-use crate::create::ports;
-use crate::create::Definition;
-use crate::engine::Parts;
-use crate::network::attachment::Attachment;
-use crate::network::bridge::BridgeOptions;
-use crate::network::object::{Driver, Object, PREDEFINED, Subnet};
 
 /// The ID of a network: made from its name, and so the same on every host and after every start.
 pub(crate) fn network_id(name: &str) -> String {
@@ -63,8 +63,7 @@ pub(crate) fn endpoints(definition: &Definition, kept: &Kept) -> BTreeMap<String
             let network = if predefined { network_id(&attachment.name) } else { attachment.id.clone() };
             settings.endpoint_id = endpoint_id(&attachment.name, &definition.id);
             settings.network_id = network;
-            settings.dns_names =
-                attachment.names(&kept.name, &definition.id, &definition.config.hostname);
+            settings.dns_names = attachment.names(&kept.name, &definition.id, &definition.config.hostname);
         }
         if let Some(endpoint) = endpoint {
             operational(&mut settings, endpoint);
@@ -298,6 +297,7 @@ mod tests {
             paused: false,
             endpoints,
             oom_killed: false,
+            resolver: None,
         };
         kept.state = State::Running(running);
         kept

@@ -50,10 +50,7 @@ pub fn route(
     })
 }
 
-fn within(
-    namespace: BorrowedFd<'_>,
-    work: impl FnOnce() -> Result<(), Error> + Send,
-) -> Result<(), Error> {
+fn within(namespace: BorrowedFd<'_>, work: impl FnOnce() -> Result<(), Error> + Send) -> Result<(), Error> {
     let entered = netns::within(namespace, || Ok(work()));
     entered.unwrap_or_else(|source: io::Error| Err(Error::Namespace { source }))
 }

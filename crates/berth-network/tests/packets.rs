@@ -78,7 +78,12 @@ fn host(ports: Vec<Published>) -> Namespace {
     host.run(move || {
         rtnetlink::loopback_up().unwrap();
         Host::open().unwrap().ensure_bridge(&bridge()).unwrap();
-        firewall::reconcile(&FirewallState { bridges: vec![("berth0".into(), Rules::default())], ports, reached: vec![] }).unwrap();
+        firewall::reconcile(&FirewallState {
+            bridges: vec![("berth0".into(), Rules::default())],
+            ports,
+            reached: vec![],
+        })
+        .unwrap();
     });
     host
 }
@@ -224,7 +229,7 @@ fn elements_come_and_go_and_reconcile_restores_a_flushed_table() {
             ports: port(),
             reached: vec![],
         })
-            .unwrap();
+        .unwrap();
     });
     assert_eq!(ask(&host, "172.30.0.1:8080"), ip("172.30.0.1"));
     host.run(move || firewall::unpublish(&port()).unwrap());

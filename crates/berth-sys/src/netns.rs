@@ -39,18 +39,14 @@ pub fn tcp_socket(namespace: impl AsFd, v6: bool) -> io::Result<OwnedFd> {
 ///
 /// A thread of its own goes there and ends, so that no thread of the caller ever changes its namespace. `EPERM` without
 /// `CAP_SYS_ADMIN` over the namespace. Blocks as long as `work` does.
-pub fn within<T: Send>(
-    namespace: impl AsFd,
-    work: impl FnOnce() -> io::Result<T> + Send,
-) -> io::Result<T> {
+pub fn within<T: Send>(namespace: impl AsFd, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
     let namespace = namespace.as_fd();
     let enter_and_work = move || {
         crate::process::setns(namespace, crate::process::flags::NEWNET)?;
         work()
     };
     std::thread::scope(|scope| {
-        let thread =
-            std::thread::Builder::new().name("netns".into()).spawn_scoped(scope, enter_and_work)?;
+        let thread = std::thread::Builder::new().name("netns".into()).spawn_scoped(scope, enter_and_work)?;
         thread.join().unwrap_or_else(|_| Err(io::Error::other("the thread in another namespace panicked")))
     })
 }

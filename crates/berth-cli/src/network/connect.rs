@@ -91,7 +91,8 @@ mod tests {
     fn flags_become_settings() {
         let of = |line: &str| settings(&command().try_get_matches_from(line.split(' ')).unwrap());
         assert_eq!(of("connect n c").unwrap(), EndpointSettings::default());
-        let full = of("connect --alias a,b --ip 10.0.0.7 --ip6 fd00::7 --driver-opt x=y --gw-priority -2 n c");
+        let full =
+            of("connect --alias a,b --ip 10.0.0.7 --ip6 fd00::7 --driver-opt x=y --gw-priority -2 n c");
         let full = full.unwrap();
         assert_eq!(full.aliases.unwrap(), ["a", "b"]);
         assert_eq!(full.ipam_config.unwrap().ipv6_address, "fd00::7");

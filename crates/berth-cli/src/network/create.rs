@@ -43,8 +43,7 @@ pub fn command() -> Command {
 
 /// Runs it.
 pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
-    let made: NetworkCreated =
-        context.client().await?.post("/networks/create", &request(matches)?).await?;
+    let made: NetworkCreated = context.client().await?.post("/networks/create", &request(matches)?).await?;
     if !made.warning.is_empty() {
         errln!("WARNING: {}", made.warning);
     }
@@ -96,8 +95,10 @@ mod tests {
         let plain = of("create mine");
         assert_eq!((plain.name.as_str(), plain.driver.as_str()), ("mine", "bridge"));
         assert_eq!((plain.enable_ipv4, plain.enable_ipv6), (None, None));
-        let full = of("create --ipv6 --ipv4=false --internal --subnet fd00::/64 --subnet 10.1.0.0/16 --gateway 10.1.0.7 \
-                       -o a=b --opt c --label x=y --config-from base n");
+        let full = of(
+            "create --ipv6 --ipv4=false --internal --subnet fd00::/64 --subnet 10.1.0.0/16 --gateway 10.1.0.7 \
+                       -o a=b --opt c --label x=y --config-from base n",
+        );
         assert_eq!((full.enable_ipv4, full.enable_ipv6, full.internal), (Some(false), Some(true), true));
         let config = full.ipam.unwrap().config.unwrap();
         assert_eq!((config[0].gateway.as_str(), config[1].gateway.as_str()), ("", "10.1.0.7"));

@@ -63,8 +63,7 @@ pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
 }
 
 fn row(network: &Network, whole: bool) -> Map<String, Value> {
-    let labels: Vec<String> =
-        network.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let labels: Vec<String> = network.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
     template::fields(json!({
         "ID": if whole { network.id.as_str() } else { short_id(&network.id) },
         "Name": network.name,

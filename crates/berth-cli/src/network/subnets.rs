@@ -60,10 +60,7 @@ pub fn gather(
         let config = place(&mut found, Net::parse(text)?.address)
             .ok_or_else(|| Failure::new(format!("no matching subnet for range {text}")))?;
         fill(&mut config.ip_range, text, |old| {
-            format!(
-                "cannot configure multiple ranges ({text}, {old}) on the same subnet ({})",
-                config.subnet
-            )
+            format!("cannot configure multiple ranges ({text}, {old}) on the same subnet ({})", config.subnet)
         })?;
     }
     for text in gateways {
@@ -107,7 +104,12 @@ fn fill(field: &mut String, text: &str, twice: impl FnOnce(&str) -> String) -> O
 mod tests {
     use super::*;
 
-    fn of(subnets: &[&str], ranges: &[&str], gateways: &[&str], auxiliary: &[&str]) -> Outcome<Vec<IpamConfig>> {
+    fn of(
+        subnets: &[&str],
+        ranges: &[&str],
+        gateways: &[&str],
+        auxiliary: &[&str],
+    ) -> Outcome<Vec<IpamConfig>> {
         let list = |texts: &[&str]| -> Vec<String> { texts.iter().map(|text| (*text).to_owned()).collect() };
         gather(&list(subnets), &list(ranges), &list(gateways), &list(auxiliary))
     }
@@ -137,7 +139,13 @@ mod tests {
             (&[], &[], &["10.1.0.1"], &[], "every ip-range or gateway must have a corresponding subnet"),
             (&["10.1.0.0"], &[], &[], &[], "invalid CIDR address: 10.1.0.0"),
             (&["10.1.0.0/33"], &[], &[], &[], "invalid CIDR address: 10.1.0.0/33"),
-            (&[net, "10.1.2.0/24"], &[], &[], &[], "multiple overlapping subnet configuration is not supported"),
+            (
+                &[net, "10.1.2.0/24"],
+                &[],
+                &[],
+                &[],
+                "multiple overlapping subnet configuration is not supported",
+            ),
             (
                 &[net, "10.2.0.0/16"],
                 &[],

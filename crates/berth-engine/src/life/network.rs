@@ -9,7 +9,6 @@ use std::os::fd::AsFd;
 
 use berth_api::network::EndpointSettings;
 use berth_network::Endpoint;
-use ipnet::IpNet;
 
 use super::owner::Owner;
 use crate::Error;
@@ -17,12 +16,10 @@ use crate::container::state::{Running, State};
 use crate::create::{NetworkPlan, mac, ports};
 use crate::event::{Event, NetworkEvent};
 use crate::network::attachment::{Asked, Attachment};
-use crate::network::names::members;
 use crate::network::object::{Driver, Object};
 use crate::network::segment::gateways;
 use crate::network::{Joining, Networks};
 use crate::networks::{attachments, is_of};
-use crate::spec::files;
 
 impl Owner {
     /// Takes the endpoints of a run, with their addresses and ports.
@@ -89,13 +86,11 @@ impl Owner {
         Ok(Some(Joining { segment, asked }))
     }
 
-    fn segment(
-        &self,
-        object: &Object,
-    ) -> Result<std::sync::Arc<crate::network::segment::Segment>, Error> {
-        self.parts.networks.segment(&object.id).ok_or_else(|| {
-            Error::Forbidden("cannot create endpoint on configuration-only network".into())
-        })
+    fn segment(&self, object: &Object) -> Result<std::sync::Arc<crate::network::segment::Segment>, Error> {
+        self.parts
+            .networks
+            .segment(&object.id)
+            .ok_or_else(|| Error::Forbidden("cannot create endpoint on configuration-only network".into()))
     }
 
     /// In Docker's words.
@@ -144,19 +139,11 @@ impl Owner {
         });
     }
 
-    /// Lets the resolver know what it is called on its networks.
-    pub(super) fn announce(&self) {
-        let (kept, definition) = (self.container.kept(), &self.container.definition);
-        let attached = attachments(definition, &kept);
-        let hostname = &definition.config.hostname;
-        let found =
-            members(&kept.name, &definition.id, hostname, &attached, kept.state.endpoints());
-        self.parts.networks.announce(&definition.id, &found);
-    }
-
     /// Gives back addresses and ports.
     pub(super) async fn give_back_network(&self) {
-        self.parts.networks.announce(self.container.id(), &[]);
+        if let Err(error) = self.parts.networks.names.forget(self.container.id()).await {
+            tracing::warn!(container = self.container.id(), %error, "its names were not taken back");
+        }
         if let Err(error) = self.parts.networks.detach(self.container.id()).await {
             tracing::warn!(container = self.container.id(), %error, "the network was not given back whole");
         }
@@ -224,7 +211,9 @@ impl Owner {
             NetworkPlan::Host if object.driver != Driver::Host => return invalid(shares),
             NetworkPlan::Host => return Ok(()),
             _ if object.driver == Driver::Host => {
-                return invalid("container cannot be disconnected from host network or connected to host network");
+                return invalid(
+                    "container cannot be disconnected from host network or connected to host network",
+                );
             }
             _ => {}
         }
@@ -273,7 +262,11 @@ impl Owner {
             }
             networks.settle(id, before.clone(), Some(&endpoint));
             undo.extend(self.set_endpoints(&before).err().map(|error| error.to_string()));
-            return Err(if undo.is_empty() { first } else { Error::Unwound { first: Box::new(first), undo } });
+            return Err(if undo.is_empty() {
+                first
+            } else {
+                Error::Unwound { first: Box::new(first), undo }
+            });
         }
         now.iter_mut().for_each(|endpoint| endpoint.pending = false);
         networks.settle(id, now.clone(), None);
@@ -286,7 +279,8 @@ impl Owner {
             }
         });
         self.edit_hosts(&endpoint, true);
-        self.announce();
+        self.tell_linked(std::slice::from_ref(&endpoint));
+        self.announce().await;
         Ok(())
     }
 
@@ -309,7 +303,8 @@ impl Owner {
     async fn place_ports(&self, endpoints: &mut [Endpoint], joining: &[Joining]) -> Result<(), Error> {
         let [four, six] = gateways(endpoints);
         let Some(publisher) = four.or(six) else { return Ok(()) };
-        let mut held: Vec<_> = endpoints.iter_mut().flat_map(|endpoint| std::mem::take(&mut endpoint.ports)).collect();
+        let mut held: Vec<_> =
+            endpoints.iter_mut().flat_map(|endpoint| std::mem::take(&mut endpoint.ports)).collect();
         if held.is_empty() {
             let publications = self.publications(joining)?;
             if !publications.is_empty() {
@@ -337,7 +332,8 @@ impl Owner {
         let host = found.as_ref().is_some_and(|object| object.driver == Driver::Host);
         if host && running.is_some() && self.container.definition.network == NetworkPlan::Host {
             return Err(Error::InvalidParameter(
-                "cannot disconnect container from host network - container was created in host network mode".into(),
+                "cannot disconnect container from host network - container was created in host network mode"
+                    .into(),
             ));
         }
         let Some(attachment) = attached.iter().find(|attachment| attachment.name == name) else {
@@ -413,7 +409,7 @@ impl Owner {
             }
         });
         self.edit_hosts(&gone, false);
-        self.announce();
+        self.announce().await;
         unplugged.and(rerouted).and(republished).and(released)
     }
 
@@ -428,32 +424,6 @@ impl Owner {
             }
         }
     }
-
-    /// Adds an endpoint's addresses to `/etc/hosts`, or takes them out; what else the file says stays.
-    fn edit_hosts(&self, endpoint: &Endpoint, add: bool) {
-        let edit = || -> Result<(), Error> {
-            let path = self.parts.storage.container_dir(self.container.id())?.join("hosts");
-            let failed = |source| Error::Io { operation: format!("write {}", path.display()), source };
-            let addresses: Vec<_> = endpoint.addresses.iter().map(IpNet::addr).collect();
-            let lines = files::own_lines(&self.container.definition, &addresses);
-            let mut text = std::fs::read_to_string(&path).map_err(failed)?;
-            if add {
-                if !text.is_empty() && !text.ends_with('\n') {
-                    text.push('\n');
-                }
-                text.push_str(&lines);
-            } else {
-                let own: Vec<&str> = lines.lines().collect();
-                let kept = text.lines().filter(|line| !own.contains(line));
-                text = kept.map(|line| format!("{line}\n")).collect();
-            }
-            // In place: the container has this very file mounted.
-            std::fs::write(&path, text).map_err(failed)
-        };
-        if let Err(error) = edit() {
-            tracing::warn!(container = self.container.id(), %error, "the hosts file was not brought up to date");
-        }
-    }
 }
 
 /// Whether one of a container's endpoints has published ports.
@@ -462,7 +432,7 @@ fn publishes(endpoints: &[Endpoint]) -> bool {
 }
 
 /// The network namespace of a container, by its init.
-fn namespace(pid: i32) -> Result<File, Error> {
+pub(super) fn namespace(pid: i32) -> Result<File, Error> {
     let path = format!("/proc/{pid}/ns/net");
     File::open(&path).map_err(|source| Error::Io { operation: format!("open {path}"), source })
 }

@@ -60,6 +60,21 @@ impl Attachment {
     }
 }
 
+/// Reads a link, `NAME` or `NAME:ALIAS`: the name and the alias.
+pub fn link_of(text: &str) -> Result<(&str, &str), Error> {
+    let bad = || Error::InvalidParameter(format!("bad format for links: {text}"));
+    match text.split_once(':') {
+        _ if text.is_empty() => Err(Error::InvalidParameter("empty string specified for links".into())),
+        None => Ok((text, text)),
+        Some((_, alias)) if alias.contains(':') => Err(bad()),
+        // As `inspect` shows links: `/name:/container/alias`.
+        Some((name, alias)) if name.starts_with('/') => {
+            Ok((&name[1..], alias.rsplit('/').next().unwrap_or(alias)))
+        }
+        Some((name, alias)) => Ok((name, alias)),
+    }
+}
+
 /// What an endpoint is to have, checked.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Asked {
@@ -82,11 +97,7 @@ pub struct Asked {
 impl Asked {
     /// Reads settings for the network called `name`, which is `object` if there is one already. All that is wrong is told
     /// at once.
-    pub fn parse(
-        name: &str,
-        object: Option<&Object>,
-        settings: &EndpointSettings,
-    ) -> Result<Asked, Error> {
+    pub fn parse(name: &str, object: Option<&Object>, settings: &EndpointSettings) -> Result<Asked, Error> {
         let mut wrong = Vec::new();
         let mut asked = Asked { priority: settings.gw_priority, ..Asked::default() };
         if PREDEFINED.contains(&name) || name == "default" {
@@ -96,6 +107,9 @@ impl Asked {
         if let Some(object) = object {
             asked.check_range(object, &mut wrong);
         }
+        wrong.extend(
+            settings.links.iter().flatten().filter_map(|link| Some(link_of(link).err()?.to_string())),
+        );
         if !settings.mac_address.is_empty() {
             asked.mac = mac::parse(&settings.mac_address);
             if asked.mac.is_none() {
@@ -129,9 +143,7 @@ impl Asked {
             }
         }
         if !ipam.ipv6_address.is_empty() {
-            let good = |address: &Ipv6Addr| {
-                !address.is_unspecified() && address.to_ipv4_mapped().is_none()
-            };
+            let good = |address: &Ipv6Addr| !address.is_unspecified() && address.to_ipv4_mapped().is_none();
             self.ipv6 = ipam.ipv6_address.parse().ok().filter(good);
             if self.ipv6.is_none() {
                 wrong.push(format!("invalid IPv6 address: {}", ipam.ipv6_address));
@@ -192,7 +204,9 @@ fn sysctls(text: &str, wrong: &mut Vec<String>) -> Vec<(String, String)> {
             ["net", "ipv4" | "ipv6" | "mpls", group, "IFNAME" | "ifname", last] => last
                 .split_once('=')
                 // A path below the group's directory must stay there.
-                .filter(|(key, _)| ![*group, *key].iter().any(|part| part.is_empty() || part.contains(['/', '.'])))
+                .filter(|(key, _)| {
+                    ![*group, *key].iter().any(|part| part.is_empty() || part.contains(['/', '.']))
+                })
                 .map(|(key, value)| (format!("{}.{group}.IFNAME.{key}", parts[1]), value.to_owned())),
             _ => None,
         };
@@ -213,11 +227,8 @@ mod tests {
     use berth_api::network::EndpointIpamConfig;
 
     fn settings(ipv4: &str, ipv6: &str) -> EndpointSettings {
-        let ipam = EndpointIpamConfig {
-            ipv4_address: ipv4.into(),
-            ipv6_address: ipv6.into(),
-            link_local_ips: None,
-        };
+        let ipam =
+            EndpointIpamConfig { ipv4_address: ipv4.into(), ipv6_address: ipv6.into(), link_local_ips: None };
         EndpointSettings { ipam_config: Some(ipam), ..EndpointSettings::default() }
     }
 
@@ -254,11 +265,29 @@ mod tests {
                 .unwrap();
         assert_eq!(asked.sysctls_of("eth0.5")[0], ("ipv4/conf/eth0.5/log_martians".into(), "1".into()));
         assert!(asked.disables_ipv6());
-        for bad in
-            ["net.ipv4.conf.eth0.log_martians=1", "kernel.x=1", "net.ipv4.conf.IFNAME.a/../b=1", "net.ipv4...x=1", ""]
-        {
-            assert!(parse("mine", &with(bad)).unwrap_err().contains("unrecognised network interface sysctl"), "{bad}");
+        for bad in [
+            "net.ipv4.conf.eth0.log_martians=1",
+            "kernel.x=1",
+            "net.ipv4.conf.IFNAME.a/../b=1",
+            "net.ipv4...x=1",
+            "",
+        ] {
+            assert!(
+                parse("mine", &with(bad)).unwrap_err().contains("unrecognised network interface sysctl"),
+                "{bad}"
+            );
         }
+    }
+
+    #[test]
+    fn links_are_read() {
+        for (text, pair) in [("a", ("a", "a")), ("a:b", ("a", "b")), ("/a:/c/b", ("a", "b"))] {
+            assert_eq!(link_of(text).unwrap(), pair, "{text}");
+        }
+        assert_eq!(link_of("a:b:c").unwrap_err().to_string(), "bad format for links: a:b:c");
+        assert_eq!(link_of("").unwrap_err().to_string(), "empty string specified for links");
+        let bad = EndpointSettings { links: Some(vec!["a:b:c".into()]), ..EndpointSettings::default() };
+        assert!(parse("mine", &bad).unwrap_err().contains("bad format for links"));
     }
 
     #[test]

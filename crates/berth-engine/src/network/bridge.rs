@@ -96,15 +96,16 @@ impl BridgeOptions {
         }
         let isolated = [found.mode4, found.mode6].contains(&GatewayMode::Isolated);
         if isolated && !internal {
-            return Err(Error::InvalidParameter("gateway mode 'isolated' can only be used for an internal network".into()));
+            return Err(Error::InvalidParameter(
+                "gateway mode 'isolated' can only be used for an internal network".into(),
+            ));
         }
         Ok(found)
     }
 
     fn set(&mut self, key: &str, value: &str) -> Result<(), Error> {
-        let failed = |why: &str| {
-            Error::InvalidParameter(format!("failed to parse {key} value: {value} ({why})"))
-        };
+        let failed =
+            |why: &str| Error::InvalidParameter(format!("failed to parse {key} value: {value} ({why})"));
         let switch = || boolean(value).ok_or_else(|| failed("invalid syntax"));
         match key {
             "com.docker.network.bridge.name" => {
@@ -124,8 +125,7 @@ impl BridgeOptions {
             "com.docker.network.bridge.enable_ip_masquerade" => self.masquerade = switch()?,
             "com.docker.network.bridge.inhibit_ipv4" => self.no_address4 = switch()?,
             "com.docker.network.bridge.host_binding_ipv4" => {
-                let address: std::net::Ipv4Addr =
-                    value.parse().map_err(|_| failed("nil ip"))?;
+                let address: std::net::Ipv4Addr = value.parse().map_err(|_| failed("nil ip"))?;
                 self.publish_address = Some(address.into());
             }
             "com.docker.network.container_iface_prefix" => {

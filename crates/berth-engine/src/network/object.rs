@@ -179,8 +179,7 @@ impl Object {
             id: self.id.clone(),
             name: self.name.clone(),
             created: self.created,
-            config: serde_json::to_string(self)
-                .map_err(|source| Error::Record { what: what(), source })?,
+            config: serde_json::to_string(self).map_err(|source| Error::Record { what: what(), source })?,
         })
     }
 

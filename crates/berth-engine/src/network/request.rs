@@ -49,9 +49,9 @@ impl Wanted {
         let from = request.config_from.take().map(|from| from.network).filter(|name| !name.is_empty());
         check_operator_fields(&request, from.as_deref())?;
         if let Some(from) = from {
-            let found = source(&from).filter(|found| found.config_only).ok_or_else(|| {
-                Error::NotFound(format!("configuration network \"{from}\" does not exist"))
-            })?;
+            let found = source(&from)
+                .filter(|found| found.config_only)
+                .ok_or_else(|| Error::NotFound(format!("configuration network \"{from}\" does not exist")))?;
             return copied(request, found, from);
         }
         let options = request.options.take().unwrap_or_default();
@@ -65,7 +65,10 @@ impl Wanted {
             driver(&request.driver, &options, request.internal)?
         };
         if !matches!(asked.driver.as_str(), "" | "default" | "null") {
-            return Err(Error::InvalidParameter(format!("could not find plugin {} in v1 plugin registry: plugin not found", asked.driver)));
+            return Err(Error::InvalidParameter(format!(
+                "could not find plugin {} in v1 plugin registry: plugin not found",
+                asked.driver
+            )));
         }
         let object = Object {
             id: name::new_id()
@@ -113,12 +116,7 @@ impl Wanted {
             if gateway.is_some_and(|gateway| wanted.auxiliary.values().any(|taken| *taken == gateway)) {
                 return Err(Error::Forbidden("Address already in use".into()));
             }
-            object.subnets.push(Subnet {
-                net,
-                range: wanted.range,
-                gateway,
-                auxiliary: wanted.auxiliary,
-            });
+            object.subnets.push(Subnet { net, range: wanted.range, gateway, auxiliary: wanted.auxiliary });
         }
         Ok(object)
     }
@@ -280,9 +278,8 @@ fn subnet(config: &IpamConfig, ipv6: bool, wrong: &mut Vec<String>) -> Result<Wa
             text => text.parse().map(Some).map_err(|_| unreadable("netip.ParsePrefix", text)),
         }
     };
-    let address = |text: &str| -> Result<IpAddr, Error> {
-        text.parse().map_err(|_| unreadable("ParseAddr", text))
-    };
+    let address =
+        |text: &str| -> Result<IpAddr, Error> { text.parse().map_err(|_| unreadable("ParseAddr", text)) };
     let (subnet, range) = (net(&config.subnet)?, net(&config.ip_range)?);
     let gateway = match config.gateway.as_str() {
         "" => None,
@@ -367,8 +364,7 @@ fn first_gateway(
     for address in auxiliary.values() {
         pool.reserve(*address);
     }
-    pool.allocate(|_| false)
-        .ok_or_else(|| Error::Unavailable("no available addresses on this pool".into()))
+    pool.allocate(|_| false).ok_or_else(|| Error::Unavailable("no available addresses on this pool".into()))
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! A network in memory: who is on it, and which addresses they have.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -69,8 +70,7 @@ impl Segment {
             if subnet.is_v6() && asked.disables_ipv6() {
                 continue;
             }
-            let wanted =
-                if subnet.is_v6() { asked.ipv6.map(IpAddr::V6) } else { asked.ipv4.map(IpAddr::V4) };
+            let wanted = if subnet.is_v6() { asked.ipv6.map(IpAddr::V6) } else { asked.ipv4.map(IpAddr::V4) };
             match taken(pool, wanted, exists) {
                 Ok(address) => {
                     endpoint.addresses.extend(IpNet::new(address, subnet.net.prefix_len()).ok());
@@ -87,7 +87,8 @@ impl Segment {
             return Err(error);
         }
         if endpoint.mac == [0; 6] {
-            endpoint.mac = endpoint.addresses.first().map(|net| ipam::mac_for(net.addr())).unwrap_or_default();
+            endpoint.mac =
+                endpoint.addresses.first().map(|net| ipam::mac_for(net.addr())).unwrap_or_default();
         }
         // Beside, and no subnet's: nobody else could get them.
         let lone = |address: &IpAddr| IpNet::new(*address, if address.is_ipv4() { 32 } else { 64 }).ok();
@@ -191,12 +192,20 @@ fn taken(pool: &mut Pool, wanted: Option<IpAddr>, exists: impl Fn(&str) -> bool)
 /// wins, then who has both families, then the network's name.
 pub fn gateways(endpoints: &[Endpoint]) -> [Option<usize>; 2] {
     let mut order: Vec<usize> = (0..endpoints.len()).collect();
-    order.sort_by(|a, b| {
-        let (a, b) = (&endpoints[*a], &endpoints[*b]);
-        let key = |endpoint: &Endpoint| (endpoint.priority, endpoint.gateways.len());
-        key(b).cmp(&key(a)).then_with(|| a.network_name.cmp(&b.network_name))
-    });
+    order.sort_by(|a, b| precedence(&endpoints[*a], &endpoints[*b]));
     [false, true].map(|v6| order.iter().copied().find(|index| endpoints[*index].gateway(v6).is_some()))
+}
+
+fn precedence(a: &Endpoint, b: &Endpoint) -> Ordering {
+    let key = |endpoint: &Endpoint| (endpoint.priority, endpoint.gateways.len());
+    key(b).cmp(&key(a)).then_with(|| a.network_name.cmp(&b.network_name))
+}
+
+/// The endpoints in the order of their claim to the default routes; in it, names are looked up too.
+pub fn in_order(endpoints: &[Endpoint]) -> Vec<&Endpoint> {
+    let mut order: Vec<&Endpoint> = endpoints.iter().collect();
+    order.sort_by(|a, b| precedence(a, b));
+    order
 }
 
 #[cfg(test)]
@@ -218,14 +227,8 @@ mod tests {
         let chosen = |endpoints: &[Endpoint]| gateways(endpoints);
         assert_eq!(chosen(&[]), [None, None]);
         assert_eq!(chosen(&[endpoint("b", 0, &[four]), endpoint("a", 0, &[four])]), [Some(1), None]);
-        assert_eq!(
-            chosen(&[endpoint("b", 0, &[four, six]), endpoint("a", 0, &[four])]),
-            [Some(0), Some(0)]
-        );
-        assert_eq!(
-            chosen(&[endpoint("b", 0, &[four, six]), endpoint("z", 1, &[four])]),
-            [Some(1), Some(0)]
-        );
+        assert_eq!(chosen(&[endpoint("b", 0, &[four, six]), endpoint("a", 0, &[four])]), [Some(0), Some(0)]);
+        assert_eq!(chosen(&[endpoint("b", 0, &[four, six]), endpoint("z", 1, &[four])]), [Some(1), Some(0)]);
         assert_eq!(chosen(&[endpoint("inside", 9, &[]), endpoint("z", -1, &[six])]), [None, Some(1)]);
     }
 }

@@ -88,7 +88,8 @@ impl Engine {
         }
         let segment = parts.networks.segment(&object.id);
         if let Some(Err(members)) = segment.as_ref().map(|segment| segment.close()) {
-            let name = |id: &String| parts.containers.find(id).map_or_else(|_| id.clone(), |found| found.name());
+            let name =
+                |id: &String| parts.containers.find(id).map_or_else(|_| id.clone(), |found| found.name());
             let shown = members.iter().map(|id| {
                 let endpoint = super::endpoint_id(&object.name, id);
                 format!("name:{:?} id:{:?}", name(id), &endpoint[..12])

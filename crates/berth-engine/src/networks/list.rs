@@ -21,7 +21,8 @@ impl Engine {
     pub async fn network_list(&self, filters: Filters) -> Result<Vec<Network>, Error> {
         check(&filters)?;
         let networks = self.parts.all_networks();
-        let shown = networks.iter().filter(|object| passes(&filters, object, || is_used(&self.parts, object)));
+        let shown =
+            networks.iter().filter(|object| passes(&filters, object, || is_used(&self.parts, object)));
         Ok(shown.map(Object::to_api).collect())
     }
 
@@ -38,8 +39,7 @@ impl Engine {
         let mut status = NetworkStatus::default();
         if let Some(segment) = self.parts.networks.segment(&object.id) {
             for (net, usage) in segment.usage() {
-                let shown =
-                    SubnetStatus { ips_in_use: usage.in_use, dynamic_ips_available: usage.available };
+                let shown = SubnetStatus { ips_in_use: usage.in_use, dynamic_ips_available: usage.available };
                 status.ipam.subnets.insert(net.to_string(), shown);
             }
         }
@@ -96,7 +96,8 @@ fn check(filters: &Filters) -> Result<(), Error> {
         [] | ["0" | "1" | "true" | "false"] => {}
         [_] => {
             return invalid(
-                "invalid value for filter 'dangling', must be \"true\" (or \"1\"), or \"false\" (or \"0\")".into(),
+                "invalid value for filter 'dangling', must be \"true\" (or \"1\"), or \"false\" (or \"0\")"
+                    .into(),
             );
         }
         _ => return invalid("got more than one value for filter key \"dangling\"".into()),

@@ -42,6 +42,25 @@ impl Client {
         self.apply(vec![change], &fds, true)
     }
 
+    /// All that a container's coming and going on networks needs, in one round trip: [`Client::attach`], then the container is
+    /// made unknown in the networks `left`, and known by `members` (networks' IDs and names with them).
+    pub fn serve(
+        &self,
+        owner: &str,
+        namespace: BorrowedFd<'_>,
+        life: Option<BorrowedFd<'_>>,
+        config: &Config,
+        members: &[(String, String, Member)],
+        left: &[String],
+    ) -> Result<(), Error> {
+        let attach = Change::Attach { owner: owner.into(), config: config.clone(), life: life.is_some() };
+        let leave =
+            left.iter().map(|network| Change::Leave { network: network.clone(), owner: owner.into() });
+        let changes = std::iter::once(attach).chain(leave).chain(members.iter().map(joined)).collect();
+        let fds: Vec<BorrowedFd<'_>> = std::iter::once(namespace).chain(life).collect();
+        self.apply(changes, &fds, true)
+    }
+
     /// Changes networks, links or upstreams of an attached container; `ENOENT` if it is not.
     pub fn configure(&self, owner: &str, config: &Config) -> Result<(), Error> {
         self.apply(vec![Change::Configure { owner: owner.into(), config: config.clone() }], &[], true)
@@ -60,12 +79,7 @@ impl Client {
     /// Makes many containers known: each with its network's ID and name.
     pub fn fill(&self, members: &[(String, String, Member)]) -> Result<(), Error> {
         for part in members.chunks(MEMBERS_AT_ONCE) {
-            let join = |(network, network_name, member): &(String, String, Member)| Change::Join {
-                network: network.clone(),
-                network_name: network_name.clone(),
-                member: member.clone(),
-            };
-            self.apply(part.iter().map(join).collect(), &[], true)?;
+            self.apply(part.iter().map(joined).collect(), &[], true)?;
         }
         Ok(())
     }
@@ -103,4 +117,8 @@ impl Client {
             Some(other) => Err(crate::net::unexpected(&other)),
         }
     }
+}
+
+fn joined((network, network_name, member): &(String, String, Member)) -> Change {
+    Change::Join { network: network.clone(), network_name: network_name.clone(), member: member.clone() }
 }

@@ -39,8 +39,7 @@ pub(super) fn of_network(proc: BorrowedFd<'_>) -> Result<OwnedFd, StartError> {
 pub(super) fn write_beneath(net: BorrowedFd<'_>, path: &str, value: &str) -> Result<(), StartError> {
     let what = || format!("write sysctl key net/{path}");
     let flags = OFlags::WRONLY | OFlags::CLOEXEC;
-    let file =
-        rustix::fs::openat2(net, path, flags, Mode::empty(), BENEATH).context(Stage::Sysctl, what)?;
+    let file = rustix::fs::openat2(net, path, flags, Mode::empty(), BENEATH).context(Stage::Sysctl, what)?;
     rustix::io::write(&file, value.as_bytes()).context(Stage::Sysctl, what)?;
     Ok(())
 }

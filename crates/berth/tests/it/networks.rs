@@ -240,7 +240,17 @@ fn several_networks_at_once_each_have_their_endpoint() {
     }
     let long = "name=b,alias=db,gw-priority=7,driver-opt=com.docker.network.endpoint.sysctls=net.ipv4.conf.IFNAME.log_martians=1";
     daemon.background(&[
-        "--name", "cc", "--network", "c", "--network", long, "--network", "a", "busybox", "sleep", "1000",
+        "--name",
+        "cc",
+        "--network",
+        "c",
+        "--network",
+        long,
+        "--network",
+        "a",
+        "busybox",
+        "sleep",
+        "1000",
     ]);
     let inside = daemon.berth(&[
         "exec",
@@ -265,7 +275,10 @@ fn versions_see_what_they_know() {
     let (_, shown) = api::ask(&daemon, "/v1.52/networks/mine", None);
     assert_eq!((&shown["EnableIPv4"], &shown["EnableIPv6"]), (&json!(true), &json!(true)));
     let subnets = shown["Status"]["IPAM"]["Subnets"].as_object().unwrap();
-    assert!(subnets.len() == 2 && subnets.values().all(|subnet| subnet["IPsInUse"].as_u64() >= Some(2)), "{shown}");
+    assert!(
+        subnets.len() == 2 && subnets.values().all(|subnet| subnet["IPsInUse"].as_u64() >= Some(2)),
+        "{shown}"
+    );
     let (_, shown) = api::ask(&daemon, "/v1.51/networks/mine", None);
     assert!(shown.get("Status").is_none() && shown.get("Services").is_none());
     let (_, shown) = api::ask(&daemon, "/v1.51/networks/mine?verbose=1", None);
@@ -284,7 +297,8 @@ fn versions_see_what_they_know() {
         let (status, answer) = api::request(&daemon, "POST", path, Some(&body));
         assert_eq!(status, expected, "{path} {body}: {answer}");
     }
-    let config = json!({ "Name": "base", "ConfigOnly": true, "IPAM": { "Config": [{ "Subnet": "10.44.0.0/16" }] } });
+    let config =
+        json!({ "Name": "base", "ConfigOnly": true, "IPAM": { "Config": [{ "Subnet": "10.44.0.0/16" }] } });
     assert_eq!(api::request(&daemon, "POST", "/networks/create", Some(&config)).0, 201);
     let user = json!({ "Name": "of-base", "ConfigFrom": { "Network": "base" } });
     assert_eq!(api::request(&daemon, "POST", "/networks/create", Some(&user)).0, 201);

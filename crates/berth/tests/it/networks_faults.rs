@@ -40,7 +40,10 @@ fn networks_and_their_connections_outlive_a_killed_daemon() {
     assert_eq!(links(), before, "links are left as they were");
     daemon.berth(&["exec", "two", "touch", "/more"]).ok();
     eventually("the second word came", || got(&daemon).contains("after").then_some(()));
-    assert_eq!((address(&daemon, "one", "mine"), address(&daemon, "two", "mine")), (one.clone(), two.clone()));
+    assert_eq!(
+        (address(&daemon, "one", "mine"), address(&daemon, "two", "mine")),
+        (one.clone(), two.clone())
+    );
     daemon.background(&["--name", "three", "--network", "mine", "busybox", "sleep", "1000"]);
     let third = address(&daemon, "three", "mine");
     assert!(third != one && third != two, "{third}");
@@ -59,7 +62,8 @@ fn a_daemon_killed_while_networks_change_leaks_nothing() {
     daemon.background(&["--name", "cc", "busybox", "sleep", "1000"]);
     for step in 0..12u64 {
         let change = format!("made-{step}");
-        let script = "b network connect mine cc; b network disconnect mine cc; b network create $N; b network rm $N";
+        let script =
+            "b network connect mine cc; b network disconnect mine cc; b network create $N; b network rm $N";
         let script = script.replace("b network", "\"$B\" -H \"$H\" network").replace("$N", &change);
         let mut child = Command::new("sh")
             .args(["-c", &script])
