@@ -58,6 +58,8 @@ mod login;
 mod logs;
 mod model;
 mod monitor;
+mod names;
+mod names_links;
 mod network;
 mod networks;
 mod networks_faults;
