@@ -408,10 +408,11 @@ impl Networks {
         let host = Arc::clone(&self.host);
         let (segment, endpoint) = (self.segment_of(endpoint), endpoint.clone());
         blocking(move || {
-            Ok(match segment {
+            match segment {
                 Some(segment) => segment.link.disconnect(&host, &endpoint)?,
                 None => host.remove_link(&endpoint.host_link)?,
-            })
+            }
+            Ok(())
         })
         .await
     }

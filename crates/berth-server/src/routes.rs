@@ -142,6 +142,7 @@ async fn container_route(call: Call, segments: &[&str]) -> Outcome {
         (&Method::POST, [name, "exec"]) => exec::create(call, name).await,
         (&Method::DELETE, [name]) => containers::remove(call, name).await,
         (&Method::GET | &Method::HEAD | &Method::PUT, [_, "archive"]) => unsupported(&call),
+        (&Method::DELETE, [parent, alias]) => containers::remove(call, &format!("{parent}/{alias}")).await,
         // A link's name, which has a slash, is a name of its target.
         (_, [parent, alias, rest @ ..]) if call.engine.is_link(&format!("{parent}/{alias}")) => {
             let name = format!("{parent}/{alias}");

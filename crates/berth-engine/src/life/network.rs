@@ -20,6 +20,7 @@ use crate::network::object::{Driver, Object};
 use crate::network::segment::gateways;
 use crate::network::{Joining, Networks};
 use crate::networks::{attachments, is_of};
+use crate::spec::files;
 
 impl Owner {
     /// Takes the endpoints of a run, with their addresses and ports.
@@ -82,8 +83,15 @@ impl Owner {
                 }
             },
         };
-        let asked = Asked::parse(&attachment.name, Some(&segment.object), settings)?;
+        let asked = self.asked(&segment.object, settings)?;
         Ok(Some(Joining { segment, asked }))
+    }
+
+    /// What its endpoint on a network is to have.
+    fn asked(&self, object: &Object, settings: &EndpointSettings) -> Result<Asked, Error> {
+        let without_ipv6 = files::disables_ipv6(&self.container.definition);
+        let asked = Asked::parse(&object.name, Some(object), settings)?;
+        Ok(Asked { without_ipv6, ..asked })
     }
 
     fn segment(&self, object: &Object) -> Result<std::sync::Arc<crate::network::segment::Segment>, Error> {
@@ -166,7 +174,7 @@ impl Owner {
             Err(error) => return Err(error),
         };
         let attachment = Attachment::new(&object.name, &object.id, settings);
-        let asked = Asked::parse(&object.name, Some(&object), &attachment.settings)?;
+        let asked = self.asked(&object, &attachment.settings)?;
         let on_it = attached.iter().any(|other| other.name == object.name);
         self.check_together(&object, &attached)?;
         let Some(running) = running else {

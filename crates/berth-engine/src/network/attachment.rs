@@ -92,6 +92,8 @@ pub struct Asked {
     pub link_name: Option<String>,
     /// Who has the default route.
     pub priority: i64,
+    /// The container is to have no IPv6 on any link.
+    pub without_ipv6: bool,
 }
 
 impl Asked {
@@ -179,9 +181,11 @@ impl Asked {
 
     /// Whether the user wants no IPv6 on the link, whatever the network has.
     pub fn disables_ipv6(&self) -> bool {
-        self.sysctls
-            .iter()
-            .any(|(key, value)| key == "ipv6.conf.IFNAME.disable_ipv6" && boolean(value) == Some(true))
+        self.without_ipv6
+            || self
+                .sysctls
+                .iter()
+                .any(|(key, value)| key == "ipv6.conf.IFNAME.disable_ipv6" && boolean(value) == Some(true))
     }
 }
 

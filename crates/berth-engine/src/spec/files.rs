@@ -69,7 +69,7 @@ pub fn hosts(definition: &Definition, around: &Surroundings<'_>) -> String {
 }
 
 /// Whether the user wants no IPv6 in the container at all.
-fn disables_ipv6(definition: &Definition) -> bool {
+pub fn disables_ipv6(definition: &Definition) -> bool {
     let sysctls = definition.host.sysctls.iter().flatten();
     sysctls.into_iter().any(|(key, value)| key == "net.ipv6.conf.all.disable_ipv6" && value == "1")
 }
