@@ -1,7 +1,7 @@
 //! The engine: its parts, and how they are put together and taken apart.
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 
 use berth_image::Images;
 use berth_shim::spawner::Spawner;
@@ -65,6 +65,8 @@ pub(crate) struct Parts {
     pub pruning_networks: AtomicBool,
     /// The subnet that was chosen is on the disk.
     pub gateway_kept: AtomicBool,
+    /// Held while the hosts file of a container that runs is changed.
+    pub hosts_edits: Mutex<()>,
     /// A task waits for the end of the net process.
     pub net_watched: AtomicBool,
 }
@@ -98,6 +100,7 @@ impl Parts {
             pruning_images: AtomicBool::new(false),
             pruning_networks: AtomicBool::new(false),
             gateway_kept: AtomicBool::new(false),
+            hosts_edits: Mutex::new(()),
             net_watched: AtomicBool::new(false),
             storage,
         })

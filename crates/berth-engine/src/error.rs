@@ -143,6 +143,9 @@ pub enum Error {
     /// A container's network could not be set up.
     #[error("failed to set up container networking: {0}")]
     Connect(#[source] Box<Error>),
+    /// What a container has a link to cannot be reached by it.
+    #[error("{0}")]
+    Link(String),
     /// The PID namespace of another container could not be joined; what is wrong is not the request to start.
     #[error("failed to join PID namespace: {0}")]
     JoinPid(#[source] Box<Error>),
@@ -219,6 +222,7 @@ impl Error {
             | Error::Network(_)
             | Error::NotConnected { .. }
             | Error::JoinPid(_)
+            | Error::Link(_)
             | Error::Cgroup(_)
             | Error::Spawner(_)
             | Error::Shim(_)

@@ -1,7 +1,9 @@
 //! Everything about one container.
 
 use berth_api::StringMap;
-use berth_api::container::{GraphDriver, Inspect, MountPoint, NetworkSettings, State as ApiState};
+use berth_api::container::{
+    GraphDriver, HostConfig, Inspect, MountPoint, NetworkSettings, State as ApiState,
+};
 use berth_api::time::Time;
 
 use crate::blocking::blocking;
@@ -56,7 +58,7 @@ fn inspect(parts: &Parts, container: &Container, size: bool) -> Result<Inspect, 
         process_label: String::new(),
         app_armor_profile: parts.apparmor.profile(&definition.host),
         exec_ids: Some(exec_ids).filter(|ids| !ids.is_empty()),
-        host_config: container.current().host.clone(),
+        host_config: HostConfig { links: parts.shown_links(&kept), ..container.current().host.clone() },
         graph_driver: Some(graph_driver(parts, definition)),
         size_rw,
         size_root_fs,
@@ -186,6 +188,7 @@ mod tests {
             paused: false,
             endpoints: vec![],
             oom_killed: false,
+            resolver: None,
         });
         let shown = network_settings(&definition, &kept);
         assert_eq!(shown.sandbox_key, "/proc/7/ns/net");

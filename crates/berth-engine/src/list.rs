@@ -61,7 +61,10 @@ fn summary(
     let (size_rw, size_root_fs) = if size { inspect::sizes(parts, definition)? } else { (None, None) };
     Ok(Summary {
         id: definition.id.clone(),
-        names: vec![format!("/{}", kept.name)],
+        names: std::iter::once(&kept.name)
+            .chain(&parts.containers.link_names(&definition.id))
+            .map(|name| format!("/{name}"))
+            .collect(),
         image: names.shown(parts, &definition.config.image, &definition.image),
         image_id: definition.image.clone(),
         image_manifest_descriptor: definition.image_manifest.clone(),

@@ -26,7 +26,7 @@ use crate::blocking::blocking;
 use crate::create::ports::Publication;
 use crate::{BridgeSettings, Error};
 use attachment::Asked;
-use names::Member;
+use names::Names;
 use object::{Driver, Object};
 use segment::Segment;
 use setup::{default_gateway, default_object, firewall_state, published, reached, refill, reserve, set_up};
@@ -46,6 +46,8 @@ pub struct Networks {
     others: Mutex<BTreeMap<String, Object>>,
     /// Endpoints of running containers by container ID, in the order of their links.
     endpoints: Mutex<BTreeMap<String, Vec<Endpoint>>>,
+    /// The name servers of containers.
+    pub names: Names,
     /// Where subnets come from.
     pools: Vec<AddressPool>,
     /// Held while a network is made or removed: subnets are chosen past those of others.
@@ -81,10 +83,12 @@ impl Networks {
         objects: Vec<Object>,
         seed: &[u8; 5],
     ) -> Result<Networks, Error> {
+        let net = Arc::new(net);
         let networks = Networks {
             settings,
             host: Arc::new(Host::open()?),
-            net: Arc::new(net),
+            names: Names::new(Arc::clone(&net)),
+            net,
             bridge: OnceCell::new(),
             remembered: Mutex::new(remembered),
             segments: Mutex::default(),
@@ -433,13 +437,6 @@ impl Networks {
         blocking(move || Ok(inside::route(std::os::fd::AsFd::as_fd(&netns), &new, &gone)?)).await
     }
 
-    /// The place where a resolver learns what a container is called on all its networks that have names, as of now; an
-    /// empty list when it has left them. Called when a container has started, has joined or left a network, has ended or
-    /// was taken over. It must not block.
-    pub fn announce(&self, container: &str, members: &[Member]) {
-        tracing::debug!(container, ?members, "names on networks");
-    }
-
     /// Remembers a container's endpoints as they are now; gives back the addresses of `left`.
     pub fn settle(&self, container: &str, endpoints: Vec<Endpoint>, left: Option<&Endpoint>) {
         if let Some(segment) = left.and_then(|endpoint| self.segment_of(endpoint)) {
@@ -475,18 +472,23 @@ impl Networks {
         blocking(move || Ok(net.release(&owner)?)).await
     }
 
-    /// Starts the net process again if it has died, and fills it with the ports of running containers.
+    /// Starts the net process again if it has died, and fills it with the ports and the names of running containers.
     pub async fn heal(&self) -> Result<(), Error> {
-        let endpoints = self.endpoints();
-        if endpoints.values().flatten().all(|endpoint| endpoint.ports.is_empty()) {
-            return Ok(());
+        let mut ports = Ok(());
+        if self.holds_ports() {
+            let (net, endpoints) = (Arc::clone(&self.net), self.endpoints());
+            ports = blocking(move || refill(&net, &endpoints)).await;
         }
-        let net = Arc::clone(&self.net);
-        blocking(move || refill(&net, &endpoints)).await
+        let names = if self.names.is_used() { self.names.refill().await } else { Ok(()) };
+        ports.and(names)
     }
 
-    /// Whether a running container has a published port.
-    pub fn holds_ports(&self) -> bool {
+    /// Whether a running container needs the net process: it has a published port, or a name server.
+    pub fn needs_net_process(&self) -> bool {
+        self.holds_ports() || self.names.is_used()
+    }
+
+    fn holds_ports(&self) -> bool {
         lock(&self.endpoints).values().flatten().any(|endpoint| !endpoint.ports.is_empty())
     }
 

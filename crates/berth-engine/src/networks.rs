@@ -297,6 +297,7 @@ mod tests {
             paused: false,
             endpoints,
             oom_killed: false,
+            resolver: None,
         };
         kept.state = State::Running(running);
         kept

@@ -63,6 +63,14 @@ pub enum Error {
         /// Why not.
         source: io::Error,
     },
+    /// The net process could not change what its name servers answer.
+    #[error("name server: {operation}: {source}")]
+    Names {
+        /// What was tried.
+        operation: String,
+        /// Why it failed.
+        source: io::Error,
+    },
     /// No free subnet is left in the address pools.
     #[error("all predefined address pools have been fully subnetted")]
     NoSubnet,

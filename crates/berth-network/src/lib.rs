@@ -12,6 +12,7 @@ pub mod host;
 pub mod inside;
 pub mod ipam;
 mod link;
+pub mod names;
 pub mod net;
 pub mod port;
 pub mod subnets;

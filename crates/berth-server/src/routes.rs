@@ -146,6 +146,13 @@ async fn container_route(call: Call, segments: &[&str]) -> Outcome {
         (&Method::HEAD, [name, "archive"]) => archive::stat(call, name).await,
         (&Method::GET, [name, "archive"]) => archive::get(call, name).await,
         (&Method::PUT, [name, "archive"]) => archive::put(call, name).await,
+        (&Method::DELETE, [parent, alias]) => containers::remove(call, &format!("{parent}/{alias}")).await,
+        // A link's name, which has a slash, is a name of its target.
+        (_, [parent, alias, rest @ ..]) if call.engine.is_link(&format!("{parent}/{alias}")) => {
+            let name = format!("{parent}/{alias}");
+            let segments = [&[name.as_str()], rest].concat();
+            Box::pin(container_route(call, &segments)).await
+        }
         _ => Err(Failure::page_not_found()),
     }
 }

@@ -50,3 +50,24 @@ pub fn within<T: Send>(namespace: impl AsFd, work: impl FnOnce() -> io::Result<T
         thread.join().unwrap_or_else(|_| Err(io::Error::other("the thread in another namespace panicked")))
     })
 }
+
+/// Runs `work` in another network namespace, and comes back to `home`: for processes of one thread that make sockets in
+/// many namespaces.
+///
+/// Only the calling thread changes its namespace. If it cannot come back the process ends: whatever it did next would happen in
+/// the wrong namespace.
+///
+/// # Errors
+/// `EPERM` without `CAP_SYS_ADMIN` over the namespace; otherwise what `work` says.
+pub fn visit<T>(
+    home: impl AsFd,
+    namespace: impl AsFd,
+    work: impl FnOnce() -> io::Result<T>,
+) -> io::Result<T> {
+    crate::process::setns(namespace, crate::process::flags::NEWNET)?;
+    let result = work();
+    if crate::process::setns(home, crate::process::flags::NEWNET).is_err() {
+        std::process::abort();
+    }
+    result
+}

@@ -123,7 +123,7 @@ pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
 fn row(container: &Summary, whole: bool) -> Map<String, Value> {
     let id = if whole { &container.id } else { short_id(&container.id) };
     let image = if whole { container.image.clone() } else { shown_image(&container.image) };
-    let names: Vec<&str> = container.names.iter().map(|name| name.trim_start_matches('/')).collect();
+    let names = names(container, whole);
     let labels: Vec<String> =
         container.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
     let networks: Vec<&str> = container.network_settings.networks.keys().map(String::as_str).collect();
@@ -148,6 +148,15 @@ fn row(container: &Summary, whole: bool) -> Map<String, Value> {
         "HealthStatus": health(container),
     });
     template::fields(row)
+}
+
+/// A container's names: its own, and in a row that shows everything also those of links to it.
+fn names(container: &Summary, whole: bool) -> Vec<&str> {
+    let all = || container.names.iter().map(|name| name.trim_start_matches('/'));
+    match all().find(|name| !name.contains('/')) {
+        Some(own) if !whole => vec![own],
+        _ => all().collect(),
+    }
 }
 
 /// The health as it is told apart, or, by older daemons, in the status: `Up 2 hours (healthy)`.

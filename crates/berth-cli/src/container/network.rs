@@ -29,7 +29,10 @@ pub fn read(matches: &ArgMatches) -> Outcome<Network> {
         networks.push(("default".to_owned(), EndpointSettings::default()));
         mode = String::new();
     }
-    apply(matches, &mut networks[0].1)?;
+    let (name, settings) = &mut networks[0];
+    apply(matches, settings)?;
+    // On the default bridge links are the container's own.
+    settings.links = flags::some(matches, "link").filter(|_| is_joined(name));
     let several = networks.len() > 1;
     let mut endpoints = BTreeMap::new();
     for (name, settings) in networks {
@@ -67,7 +70,6 @@ fn apply(matches: &ArgMatches, settings: &mut EndpointSettings) -> Outcome {
         }
         settings.aliases = Some(aliases);
     }
-    settings.links = flags::some(matches, "link");
     if let Some(address) = flags::text(matches, "mac-address") {
         if !settings.mac_address.is_empty() {
             return conflict("mac-address", "MAC address");
@@ -162,6 +164,9 @@ mod tests {
         let ipam = first.ipam_config.as_ref().unwrap();
         assert_eq!((ipam.ipv4_address.as_str(), ipam.ipv6_address.as_str()), ("10.0.0.2", "fe80::1"));
         assert_eq!(endpoints["b"], Some(EndpointSettings::default()));
+        let linked = of("run --network a --link b:c").unwrap().endpoints.unwrap().endpoints_config.unwrap();
+        assert_eq!(linked["a"].as_ref().unwrap().links.as_deref(), Some(&["b:c".to_owned()][..]));
+        assert_eq!(of("run --link b:c").unwrap(), Network::default());
         let local =
             of("run --link-local-ip 169.254.1.1").unwrap().endpoints.unwrap().endpoints_config.unwrap();
         let ipam = local["default"].as_ref().unwrap().ipam_config.as_ref().unwrap();

@@ -134,7 +134,7 @@ fn host(matches: &ArgMatches) -> Outcome<HostConfig> {
         extra_hosts: some(matches, "add-host"),
         group_add: some(matches, "group-add"),
         ipc_mode: or_empty(matches, "ipc"),
-        links: None,
+        links: some(matches, "link"),
         pid_mode: or_empty(matches, "pid"),
         privileged: on(matches, "privileged"),
         publish_all_ports: on(matches, "publish-all"),

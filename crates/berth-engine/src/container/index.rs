@@ -17,6 +17,8 @@ struct Tables {
     by_id: BTreeMap<String, Arc<Container>>,
     /// Names without a slash, also those of containers that are being created.
     names: HashMap<String, String>,
+    /// Links by their full names: who has the link, and to whom. The full names are among the names too.
+    links: BTreeMap<String, (String, String)>,
 }
 
 impl Index {
@@ -82,11 +84,66 @@ impl Index {
         self.write(|tables| tables.by_id.insert(container.id().to_owned(), container));
     }
 
-    /// Forgets a container and its name.
+    /// Makes a link known by its full name, which is a name of its target from now on. As in Docker, the first of a name
+    /// stays; whether this was it.
+    pub fn link(&self, parent: &str, target: &str, full_name: &str) -> bool {
+        self.write(|tables| {
+            if tables.names.contains_key(full_name) {
+                return false;
+            }
+            tables.names.insert(full_name.to_owned(), target.to_owned());
+            tables.links.insert(full_name.to_owned(), (parent.to_owned(), target.to_owned()));
+            true
+        })
+    }
+
+    /// Forgets a link by its full name.
+    pub fn unlink(&self, full_name: &str) {
+        self.write(|tables| {
+            if tables.links.remove(full_name).is_some() {
+                tables.names.remove(full_name);
+            }
+        });
+    }
+
+    /// Whether this is a link's full name.
+    pub fn is_link(&self, name: &str) -> bool {
+        self.read(|tables| tables.links.contains_key(name))
+    }
+
+    /// The full names of the links to a container, in order.
+    pub fn link_names(&self, target: &str) -> Vec<String> {
+        self.read(|tables| {
+            let to_it = tables.links.iter().filter(|(_, (_, other))| other == target);
+            to_it.map(|(name, _)| name.clone()).collect()
+        })
+    }
+
+    /// Who has links to a container, and what they call it.
+    pub fn linked_by(&self, target: &str) -> Vec<(Arc<Container>, String)> {
+        self.read(|tables| {
+            let to_it = tables.links.iter().filter(|(_, (_, other))| other == target);
+            let found = to_it.filter_map(|(name, (parent, _))| {
+                let alias = name.split_once('/').map_or(name.as_str(), |(_, alias)| alias);
+                Some((Arc::clone(tables.by_id.get(parent)?), alias.to_owned()))
+            });
+            found.collect()
+        })
+    }
+
+    /// Forgets a container, its name, its links, and links to it.
     pub fn remove(&self, id: &str) {
         self.write(|tables| {
             tables.by_id.remove(id);
             tables.names.retain(|_, owner| owner != id);
+            let Tables { links, names, .. } = tables;
+            links.retain(|name, (parent, target)| {
+                let stays = parent != id && target != id;
+                if !stays {
+                    names.remove(name);
+                }
+                stays
+            });
         });
     }
 }
@@ -121,6 +178,24 @@ mod tests {
         for name in ["", "x", "abc12", "/"] {
             assert!(matches!(index.find(name), Err(Error::NoSuchContainer(_))), "{name}");
         }
+    }
+
+    #[test]
+    fn a_link_is_a_name_of_its_target_until_one_of_both_goes() {
+        let index = filled(&[("aa", "one"), ("bb", "two"), ("cc", "three")]);
+        assert!(index.link("bb", "aa", "two/x") && index.link("cc", "aa", "three/x"));
+        assert!(!index.link("bb", "cc", "two/x"), "the first of a name stays");
+        assert_eq!(index.find("/two/x").unwrap().id(), "aa");
+        assert_eq!(index.link_names("aa"), ["three/x", "two/x"]);
+        let by: Vec<_> = index.linked_by("aa").into_iter().map(|(one, alias)| (one.name(), alias)).collect();
+        assert_eq!(by, [("three".to_owned(), "x".to_owned()), ("two".to_owned(), "x".to_owned())]);
+        index.unlink("three/x");
+        assert!(index.find("three/x").is_err());
+        index.remove("bb");
+        assert!(index.link_names("aa").is_empty() && index.find("two/x").is_err());
+        index.link("cc", "aa", "three/x");
+        index.remove("aa");
+        assert!(index.find("three/x").is_err());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 pub mod changes;
 pub mod health;
 mod index;
+pub mod links;
 pub mod state;
 
 use std::borrow::Cow;
@@ -22,6 +23,7 @@ use crate::life::files::Gate;
 use crate::life::owner::Request;
 use crate::network::attachment::Attachment;
 use health::Health;
+use links::Link;
 use state::State;
 
 pub use index::Index;
@@ -76,6 +78,9 @@ pub struct Kept {
     /// The networks it is on whenever it runs, once they are others than it was created with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attachments: Option<Vec<Attachment>>,
+    /// Whom it is linked to on the default bridge.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub links: Vec<Link>,
     /// What its health checks found, if it has one and was started.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "shared")]
     pub health: Option<Arc<Health>>,
@@ -107,6 +112,7 @@ impl Kept {
             stopped_by_client: false,
             restarts: 0,
             attachments: None,
+            links: Vec::new(),
             health: None,
             changes: None,
         }

@@ -62,6 +62,18 @@ pub struct Running {
     /// Whether it has run out of memory since it started.
     #[serde(default)]
     pub oom_killed: bool,
+    /// What its `/etc/resolv.conf` is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resolver: Option<Resolver>,
+}
+
+/// The `/etc/resolv.conf` of a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resolver {
+    /// Digest of the file as it was written last: one that is no longer so was changed by its users, and stays.
+    pub written: String,
+    /// Whether the container has a name server of its own.
+    pub served: bool,
 }
 
 /// Reads a list; in records that are older than several networks, it is one or none.
@@ -230,7 +242,14 @@ mod tests {
     }
 
     fn running(paused: bool) -> State {
-        State::Running(Running { pid: 7, started_at: at(100), paused, endpoints: vec![], oom_killed: false })
+        State::Running(Running {
+            pid: 7,
+            started_at: at(100),
+            paused,
+            endpoints: vec![],
+            oom_killed: false,
+            resolver: None,
+        })
     }
 
     fn starting(again: bool) -> State {

@@ -84,6 +84,10 @@ pub async fn all(parts: &Arc<Parts>, rebooted: bool) -> Result<(), Error> {
             }
         }
     }
+    for (container, _) in &mailboxes {
+        let kept = container.kept();
+        parts.know_links(container.id(), &kept.name, kept.links);
+    }
     let (mut all_ready, mut all_settled) = (Vec::new(), Vec::new());
     let (sweeper, swept) = watch::channel(false);
     for (container, mailbox) in mailboxes {
@@ -96,6 +100,10 @@ pub async fn all(parts: &Arc<Parts>, rebooted: bool) -> Result<(), Error> {
     }
     // An owner that ended early has told why.
     futures_util::future::join_all(all_ready).await;
+    // Nobody starts anything before all that runs is known to the net process.
+    if let Err(error) = parts.networks.names.take_over().await {
+        tracing::error!(%error, "the names of containers were not brought up to date");
+    }
     sweep(parts).await?;
     sweeper.send_replace(true);
     if tokio::time::timeout(STARTS_PATIENCE, futures_util::future::join_all(all_settled)).await.is_err() {
@@ -213,6 +221,7 @@ impl Owner {
             paused: false,
             endpoints,
             oom_killed: false,
+            resolver: None,
         });
         if found.rebooted {
             return match row {
@@ -266,8 +275,8 @@ impl Owner {
             Err(error) => tracing::error!(container = self.container.id(), %error, "the layer is not held"),
         }
         self.take_shim(control).await;
+        self.remember_names(&running);
         self.settle_pending().await;
-        self.announce();
         self.renew_limits().await;
         self.monitor(&running);
         if !self.parts.settings.live_restore {

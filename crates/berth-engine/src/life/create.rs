@@ -10,7 +10,7 @@ use berth_image::ResolvedImage;
 use berth_oci::Platform;
 
 use super::owner::Owner;
-use super::sources;
+use super::{links, sources};
 use crate::container::{Container, Kept};
 use crate::create::mounts::{MountPlan, MountSource};
 use crate::create::{self, Definition, NetworkPlan};
@@ -50,11 +50,15 @@ fn create(parts: &Arc<Parts>, mut op: op::CreateContainer) -> Result<CreateRespo
     // Composed again at each start; what cannot be is refused now.
     let cgroup = crate::spec::cgroup_path(&definition, &parts.settings.cgroup_parent);
     crate::spec::compose(&without_devices(&definition), &cgroup, &Default::default())?;
+    let links = links::settle(parts, &definition.host, &definition.network)?;
     let limit = storage_limit(parts, &definition.host)?;
     let id = definition.id.clone();
     let name = take_name(parts, wanted, &id)?;
-    let outcome = make(parts, definition, &name, image.record.chain.as_ref(), limit);
+    let links = parts.know_links(&id, &name, links);
+    let kept = Kept { links, ..Kept::new(name.clone()) };
+    let outcome = make(parts, definition, kept, image.record.chain.as_ref(), limit);
     if outcome.is_err() {
+        parts.containers.remove(&id);
         parts.containers.release(&name, &id);
     }
     outcome?;
@@ -117,12 +121,6 @@ fn settle_named(parts: &Parts, host: &mut HostConfig) -> Result<(), Error> {
         && let Ok(found) = parts.containers.find(name)
     {
         host.network_mode = format!("container:{}", found.id());
-    }
-    for link in host.links.iter().flatten() {
-        let name = link.split(':').next().unwrap_or_default();
-        parts.containers.find(name).map_err(|error| {
-            Error::InvalidParameter(format!("could not get container for {name}: {error}"))
-        })?;
     }
     Ok(())
 }
@@ -202,12 +200,11 @@ fn take_name(parts: &Parts, wanted: Option<String>, id: &str) -> Result<String, 
 fn make(
     parts: &Arc<Parts>,
     definition: Definition,
-    name: &str,
+    kept: Kept,
     chain: Option<&berth_oci::Digest>,
     limit: Option<u64>,
 ) -> Result<(), Error> {
     let id = definition.id.clone();
-    let kept = Kept::new(name.to_owned());
     let (container, mailbox) = Container::new(definition, kept.clone());
     let record = container.record(&kept)?;
     parts.storage.snapshots().create_limited(&id, chain, limit).map_err(|error| match error {

@@ -9,7 +9,6 @@ use std::os::fd::AsFd;
 
 use berth_api::network::EndpointSettings;
 use berth_network::Endpoint;
-use ipnet::IpNet;
 
 use super::owner::Owner;
 use crate::Error;
@@ -17,7 +16,6 @@ use crate::container::state::{Running, State};
 use crate::create::{NetworkPlan, mac, ports};
 use crate::event::{Event, NetworkEvent};
 use crate::network::attachment::{Asked, Attachment};
-use crate::network::names::members;
 use crate::network::object::{Driver, Object};
 use crate::network::segment::gateways;
 use crate::network::{Joining, Networks};
@@ -85,8 +83,15 @@ impl Owner {
                 }
             },
         };
-        let asked = Asked::parse(&attachment.name, Some(&segment.object), settings)?;
+        let asked = self.asked(&segment.object, settings)?;
         Ok(Some(Joining { segment, asked }))
+    }
+
+    /// What its endpoint on a network is to have.
+    fn asked(&self, object: &Object, settings: &EndpointSettings) -> Result<Asked, Error> {
+        let without_ipv6 = files::disables_ipv6(&self.container.definition);
+        let asked = Asked::parse(&object.name, Some(object), settings)?;
+        Ok(Asked { without_ipv6, ..asked })
     }
 
     fn segment(&self, object: &Object) -> Result<std::sync::Arc<crate::network::segment::Segment>, Error> {
@@ -142,18 +147,11 @@ impl Owner {
         });
     }
 
-    /// Lets the resolver know what it is called on its networks.
-    pub(super) fn announce(&self) {
-        let (kept, definition) = (self.container.kept(), &self.container.definition);
-        let attached = attachments(definition, &kept);
-        let hostname = &definition.config.hostname;
-        let found = members(&kept.name, &definition.id, hostname, &attached, kept.state.endpoints());
-        self.parts.networks.announce(&definition.id, &found);
-    }
-
     /// Gives back addresses and ports.
     pub(super) async fn give_back_network(&self) {
-        self.parts.networks.announce(self.container.id(), &[]);
+        if let Err(error) = self.parts.networks.names.forget(self.container.id()).await {
+            tracing::warn!(container = self.container.id(), %error, "its names were not taken back");
+        }
         if let Err(error) = self.parts.networks.detach(self.container.id()).await {
             tracing::warn!(container = self.container.id(), %error, "the network was not given back whole");
         }
@@ -176,7 +174,7 @@ impl Owner {
             Err(error) => return Err(error),
         };
         let attachment = Attachment::new(&object.name, &object.id, settings);
-        let asked = Asked::parse(&object.name, Some(&object), &attachment.settings)?;
+        let asked = self.asked(&object, &attachment.settings)?;
         let on_it = attached.iter().any(|other| other.name == object.name);
         self.check_together(&object, &attached)?;
         let Some(running) = running else {
@@ -289,7 +287,8 @@ impl Owner {
             }
         });
         self.edit_hosts(&endpoint, true);
-        self.announce();
+        self.tell_linked(std::slice::from_ref(&endpoint));
+        self.announce().await;
         Ok(())
     }
 
@@ -418,7 +417,7 @@ impl Owner {
             }
         });
         self.edit_hosts(&gone, false);
-        self.announce();
+        self.announce().await;
         unplugged.and(rerouted).and(republished).and(released)
     }
 
@@ -433,32 +432,6 @@ impl Owner {
             }
         }
     }
-
-    /// Adds an endpoint's addresses to `/etc/hosts`, or takes them out; what else the file says stays.
-    fn edit_hosts(&self, endpoint: &Endpoint, add: bool) {
-        let edit = || -> Result<(), Error> {
-            let path = self.parts.storage.container_dir(self.container.id())?.join("hosts");
-            let failed = |source| Error::Io { operation: format!("write {}", path.display()), source };
-            let addresses: Vec<_> = endpoint.addresses.iter().map(IpNet::addr).collect();
-            let lines = files::own_lines(&self.container.definition, &addresses);
-            let mut text = std::fs::read_to_string(&path).map_err(failed)?;
-            if add {
-                if !text.is_empty() && !text.ends_with('\n') {
-                    text.push('\n');
-                }
-                text.push_str(&lines);
-            } else {
-                let own: Vec<&str> = lines.lines().collect();
-                let kept = text.lines().filter(|line| !own.contains(line));
-                text = kept.map(|line| format!("{line}\n")).collect();
-            }
-            // In place: the container has this very file mounted.
-            std::fs::write(&path, text).map_err(failed)
-        };
-        if let Err(error) = edit() {
-            tracing::warn!(container = self.container.id(), %error, "the hosts file was not brought up to date");
-        }
-    }
 }
 
 /// Whether one of a container's endpoints has published ports.
@@ -467,7 +440,7 @@ fn publishes(endpoints: &[Endpoint]) -> bool {
 }
 
 /// The network namespace of a container, by its init.
-fn namespace(pid: i32) -> Result<File, Error> {
+pub(super) fn namespace(pid: i32) -> Result<File, Error> {
     let path = format!("/proc/{pid}/ns/net");
     File::open(&path).map_err(|source| Error::Io { operation: format!("open {path}"), source })
 }

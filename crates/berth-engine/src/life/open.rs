@@ -170,7 +170,7 @@ impl Parts {
         Ok(())
     }
 
-    /// Starts the net process again whenever it dies while it holds ports.
+    /// Starts the net process again whenever it dies while it holds ports or answers for containers.
     pub(crate) fn watch_net_process(self: &Arc<Self>) {
         if self.net_watched.swap(true, Ordering::SeqCst) {
             return;
@@ -187,9 +187,9 @@ impl Parts {
 }
 
 async fn watch(parts: &Parts) -> Result<(), Error> {
-    while parts.networks.holds_ports() {
+    while parts.networks.needs_net_process() {
         parts.networks.net_process_ended().await?;
-        if parts.networks.holds_ports() {
+        if parts.networks.needs_net_process() {
             tracing::warn!("the net process has died and is started again");
             parts.networks.heal().await?;
         }

@@ -47,6 +47,8 @@ pub enum Request {
     Update(Box<op::Update>, Answer),
     /// Let it join a network, by name or ID.
     Connect(String, Box<EndpointSettings>, Answer),
+    /// Remove its link of this alias.
+    Unlink(String, Answer),
     /// Let it leave a network; forced, also one that is gone.
     Disconnect(String, bool, Answer),
 }
@@ -105,6 +107,7 @@ impl Owner {
             owner.take_over(found).await;
             opening.state_is_known().await;
             if owner.restart_at.is_some_and(|at| at <= Instant::now()) && !owner.parts.is_closing() {
+                owner.await_targets().await;
                 owner.restart_by_policy().await;
             }
             drop(opening);
@@ -179,8 +182,12 @@ impl Owner {
                 reply(answer, outcome);
             }
             Request::Remove(remove, answer) => self.remove(remove, answer).await,
+            Request::Unlink(alias, answer) => {
+                let outcome = self.unlink(&alias);
+                reply(answer, outcome);
+            }
             Request::Rename(name, answer) => {
-                let outcome = self.rename(name);
+                let outcome = self.rename(name).await;
                 reply(answer, outcome);
             }
             Request::Update(update, answer) => {
@@ -239,7 +246,7 @@ impl Owner {
     }
 
     /// Takes the new name, on the disk before in memory.
-    fn rename(&mut self, name: String) -> Result<(), Error> {
+    async fn rename(&mut self, name: String) -> Result<(), Error> {
         let old = self.container.name();
         if old == name {
             return Err(Error::InvalidParameter(
@@ -255,6 +262,8 @@ impl Owner {
             return Err(error);
         }
         self.parts.containers.release(&old, id);
+        self.rename_links(&old, &name);
+        self.announce().await;
         self.tell(ContainerEvent::Rename { old: format!("/{old}") });
         Ok(())
     }

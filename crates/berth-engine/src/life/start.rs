@@ -4,7 +4,8 @@
 //! [`Owner::give_back_network`] and [`Owner::clear_run`], after a failed start as after an end, at whatever step.
 
 use std::collections::BTreeMap;
-use std::os::fd::OwnedFd;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,15 +20,18 @@ use berth_shim::protocol::Target;
 use berth_shim::spawner::LaunchRequest;
 use ipnet::IpNet;
 
+use super::links::Linked;
+use super::names::Resolution;
 use super::owner::Owner;
 use super::{shm, sources};
 use crate::container::Container;
 use crate::container::state::{Exited, Failure, Running, State};
-use crate::create::{Definition, NetworkPlan};
+use crate::create::NetworkPlan;
 use crate::engine::Parts;
 use crate::event::{ContainerEvent, NetworkEvent};
 use crate::logging::{self, Subject};
 use crate::network::default_routes;
+use crate::network::names::{Forwarding, has_names};
 use crate::spec;
 use crate::spec::files::{self, Surroundings};
 use crate::{Engine, Error};
@@ -106,7 +110,6 @@ impl Owner {
             life.code = 0;
             life.error.clear();
         });
-        self.announce();
         self.tell_networks(NetworkEvent::Connect);
         self.tell(ContainerEvent::Start);
         // The row of intent is enough to find the container again; this one says since when it runs.
@@ -143,8 +146,7 @@ impl Owner {
         let settings = parts.current.get();
         let current = container.current();
         let effective = parts.effective(&current);
-        let definition = settings.defaults.complete(&effective);
-        let definition = definition.as_ref();
+        let mut definition = settings.defaults.complete(&effective);
         let id = container.id();
         // A client whose answer says that it is attached must not miss the first byte.
         let _ = tokio::time::timeout(ATTACH_PATIENCE, container.all_attached()).await;
@@ -156,7 +158,15 @@ impl Owner {
             kept.restarts = restarts;
             kept.state = State::Starting { endpoints: endpoints.clone(), before, again };
         })?;
-        let generated = self.generated(&endpoints)?;
+        let linked = self.linked(&endpoints)?;
+        let (generated, resolution) = self.generated(&endpoints, &linked).await?;
+        self.tell_linked(&endpoints);
+        if !linked.variables.is_empty() {
+            // What the container has of its own wins: the last of a name counts.
+            let own = &mut definition.to_mut().config.env;
+            *own = Some(linked.variables.into_iter().chain(own.take().unwrap_or_default()).collect());
+        }
+        let definition = definition.as_ref();
         let cgroup = spec::cgroup_path(definition, &parts.settings.cgroup_parent);
         let mut composed = spec::compose(definition, &cgroup, &joined)?;
         spec::add_named_devices(&mut composed, definition, &parts.settings.cdi_dirs)?;
@@ -192,9 +202,11 @@ impl Owner {
         };
         let request = self.request(launch, fds).await?;
         let mut control = parts.spawner.launch(request).await?;
-        let (pid, started_at) = self.released(&mut control, &endpoints).await?;
+        let forwarding = resolution.as_ref().and_then(|resolution| resolution.forwarding.as_ref());
+        let (pid, started_at) = self.released(&mut control, &endpoints, forwarding).await?;
         self.take_shim(control).await;
-        Ok(Running { pid, started_at, paused: false, endpoints, oom_killed: false })
+        let resolver = resolution.map(|resolution| resolution.resolver);
+        Ok(Running { pid, started_at, paused: false, endpoints, oom_killed: false, resolver })
     }
 
     /// Takes a shim into use, and attaches those who came while it was being started.
@@ -229,14 +241,17 @@ impl Owner {
         &self,
         control: &mut ShimControl,
         endpoints: &[Endpoint],
+        forwarding: Option<&Forwarding>,
     ) -> Result<(i32, jiff::Timestamp), Error> {
         let lost = || StartError::new(Stage::Protocol, "the shim ended before the container started");
         loop {
             match control.next_event().await.ok_or_else(lost)? {
-                ShimEvent::Cloned { netns, .. } => {
+                ShimEvent::Cloned { netns, pid, .. } => {
                     let Some(netns) = netns.filter(|_| !endpoints.is_empty()) else { continue };
-                    let connected = self.parts.networks.connect(std::os::fd::AsFd::as_fd(&netns), endpoints);
-                    connected.await.map_err(|error| self.network_error(error))?;
+                    let connected = self.parts.networks.connect(netns.as_fd(), endpoints);
+                    let served = self.serve_names(pid, netns.as_fd(), endpoints, forwarding);
+                    let (connected, served) = tokio::join!(connected, served);
+                    connected.and(served).map_err(|error| self.network_error(error))?;
                     let links = endpoints
                         .iter()
                         .map(|endpoint| endpoint.link_config(default_routes(endpoints, &endpoint.name)));
@@ -253,18 +268,40 @@ impl Owner {
     }
 
     /// Writes the generated files, or names those of the container whose network it shares.
-    fn generated(&self, endpoints: &[Endpoint]) -> Result<Vec<GeneratedFile>, Error> {
+    async fn generated(
+        &self,
+        endpoints: &[Endpoint],
+        linked: &Linked,
+    ) -> Result<(Vec<GeneratedFile>, Option<Resolution>), Error> {
         let owner = self.network_owner()?;
         let directory = self.parts.storage.container_dir(&owner)?;
+        let mut resolution = None;
         if owner == self.container.id() {
-            self.write_generated(&directory, endpoints)?;
+            let gateways = self.host_gateways().await?;
+            resolution = Some(self.write_generated(&directory, endpoints, linked, &gateways)?);
         }
         let file = |(name, target): (&str, &str)| GeneratedFile {
             source: directory.join(name),
             target: target.into(),
             read_only: self.container.definition.host.readonly_rootfs,
         };
-        Ok(GENERATED.map(file).into())
+        Ok((GENERATED.map(file).into(), resolution))
+    }
+
+    /// What `host-gateway` means, if the container has names that lead there.
+    async fn host_gateways(&self) -> Result<Vec<IpAddr>, Error> {
+        let mut names = self.container.definition.host.extra_hosts.iter().flatten();
+        if !names.any(|entry| entry.ends_with(":host-gateway")) {
+            return Ok(Vec::new());
+        }
+        let chosen = &self.parts.current.get().defaults.host_gateways;
+        if !chosen.is_empty() {
+            return Ok(chosen.clone());
+        }
+        // The default bridge's address is settled with the bridge.
+        let bridge = self.parts.networks.bridge().await?;
+        self.parts.remember_gateway()?;
+        Ok(bridge.object.subnets.iter().filter_map(|subnet| subnet.gateway).collect())
     }
 
     /// The ID of the container whose network it is in. Its owner may have joined another's in its turn.
@@ -280,33 +317,35 @@ impl Owner {
         Ok(owner.id().to_owned())
     }
 
-    fn write_generated(&self, directory: &Path, endpoints: &[Endpoint]) -> Result<(), Error> {
-        let defaults = &self.parts.current.get().defaults;
-        let definition: &Definition = &defaults.complete(&self.container.definition);
-        let gateways = match defaults.host_gateways.as_slice() {
-            [] => self.parts.networks.gateway().map(|gateway| gateway.addr().into()).into_iter().collect(),
-            chosen => chosen.to_vec(),
+    fn write_generated(
+        &self,
+        directory: &Path,
+        endpoints: &[Endpoint],
+        linked: &Linked,
+        gateways: &[IpAddr],
+    ) -> Result<Resolution, Error> {
+        let definition = &self.container.definition;
+        // A host without the file has nothing to add.
+        let host_hosts = match definition.network {
+            NetworkPlan::Host => std::fs::read_to_string("/etc/hosts").unwrap_or_default(),
+            _ => String::new(),
         };
-        // A host without these files has nothing to add.
-        let host_hosts = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
-        let host_resolv = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
         let around = Surroundings {
             addresses: endpoints.iter().flat_map(|endpoint| &endpoint.addresses).map(IpNet::addr).collect(),
-            gateways: &gateways,
+            gateways,
             host_hosts: &host_hosts,
-            host_resolv: &host_resolv,
+            linked: &linked.hosts,
         };
-        let contents = [
-            files::hostname(definition),
-            files::hosts(definition, &around),
-            files::resolv_conf(definition, &around),
-        ];
+        let served = has_names(endpoints);
+        let resolv_conf = self.resolv_conf(endpoints, served);
+        let resolution = Resolution::new(&resolv_conf, served);
+        let contents = [files::hostname(definition), files::hosts(definition, &around), resolv_conf.text];
         for ((name, _), content) in GENERATED.iter().zip(contents) {
             let path = directory.join(name);
             write_readable(&path, &content)
                 .map_err(|source| Error::Io { operation: format!("write {}", path.display()), source })?;
         }
-        Ok(())
+        Ok(resolution)
     }
 
     async fn log(&self) -> Result<(Plan, Vec<OwnedFd>), Error> {

@@ -60,6 +60,21 @@ impl Attachment {
     }
 }
 
+/// Reads a link, `NAME` or `NAME:ALIAS`: the name and the alias.
+pub fn link_of(text: &str) -> Result<(&str, &str), Error> {
+    let bad = || Error::InvalidParameter(format!("bad format for links: {text}"));
+    match text.split_once(':') {
+        _ if text.is_empty() => Err(Error::InvalidParameter("empty string specified for links".into())),
+        None => Ok((text, text)),
+        Some((_, alias)) if alias.contains(':') => Err(bad()),
+        // As `inspect` shows links: `/name:/container/alias`.
+        Some((name, alias)) if name.starts_with('/') => {
+            Ok((&name[1..], alias.rsplit('/').next().unwrap_or(alias)))
+        }
+        Some((name, alias)) => Ok((name, alias)),
+    }
+}
+
 /// What an endpoint is to have, checked.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Asked {
@@ -77,6 +92,8 @@ pub struct Asked {
     pub link_name: Option<String>,
     /// Who has the default route.
     pub priority: i64,
+    /// The container is to have no IPv6 on any link.
+    pub without_ipv6: bool,
 }
 
 impl Asked {
@@ -92,6 +109,9 @@ impl Asked {
         if let Some(object) = object {
             asked.check_range(object, &mut wrong);
         }
+        wrong.extend(
+            settings.links.iter().flatten().filter_map(|link| Some(link_of(link).err()?.to_string())),
+        );
         if !settings.mac_address.is_empty() {
             asked.mac = mac::parse(&settings.mac_address);
             if asked.mac.is_none() {
@@ -161,9 +181,11 @@ impl Asked {
 
     /// Whether the user wants no IPv6 on the link, whatever the network has.
     pub fn disables_ipv6(&self) -> bool {
-        self.sysctls
-            .iter()
-            .any(|(key, value)| key == "ipv6.conf.IFNAME.disable_ipv6" && boolean(value) == Some(true))
+        self.without_ipv6
+            || self
+                .sysctls
+                .iter()
+                .any(|(key, value)| key == "ipv6.conf.IFNAME.disable_ipv6" && boolean(value) == Some(true))
     }
 }
 
@@ -259,6 +281,17 @@ mod tests {
                 "{bad}"
             );
         }
+    }
+
+    #[test]
+    fn links_are_read() {
+        for (text, pair) in [("a", ("a", "a")), ("a:b", ("a", "b")), ("/a:/c/b", ("a", "b"))] {
+            assert_eq!(link_of(text).unwrap(), pair, "{text}");
+        }
+        assert_eq!(link_of("a:b:c").unwrap_err().to_string(), "bad format for links: a:b:c");
+        assert_eq!(link_of("").unwrap_err().to_string(), "empty string specified for links");
+        let bad = EndpointSettings { links: Some(vec!["a:b:c".into()]), ..EndpointSettings::default() };
+        assert!(parse("mine", &bad).unwrap_err().contains("bad format for links"));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! A network in memory: who is on it, and which addresses they have.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -191,12 +192,20 @@ fn taken(pool: &mut Pool, wanted: Option<IpAddr>, exists: impl Fn(&str) -> bool)
 /// wins, then who has both families, then the network's name.
 pub fn gateways(endpoints: &[Endpoint]) -> [Option<usize>; 2] {
     let mut order: Vec<usize> = (0..endpoints.len()).collect();
-    order.sort_by(|a, b| {
-        let (a, b) = (&endpoints[*a], &endpoints[*b]);
-        let key = |endpoint: &Endpoint| (endpoint.priority, endpoint.gateways.len());
-        key(b).cmp(&key(a)).then_with(|| a.network_name.cmp(&b.network_name))
-    });
+    order.sort_by(|a, b| precedence(&endpoints[*a], &endpoints[*b]));
     [false, true].map(|v6| order.iter().copied().find(|index| endpoints[*index].gateway(v6).is_some()))
+}
+
+fn precedence(a: &Endpoint, b: &Endpoint) -> Ordering {
+    let key = |endpoint: &Endpoint| (endpoint.priority, endpoint.gateways.len());
+    key(b).cmp(&key(a)).then_with(|| a.network_name.cmp(&b.network_name))
+}
+
+/// The endpoints in the order of their claim to the default routes; in it, names are looked up too.
+pub fn in_order(endpoints: &[Endpoint]) -> Vec<&Endpoint> {
+    let mut order: Vec<&Endpoint> = endpoints.iter().collect();
+    order.sort_by(|a, b| precedence(a, b));
+    order
 }
 
 #[cfg(test)]

@@ -123,6 +123,12 @@ impl Expressions {
         self.push("nat", Attributes::default().number(1, 1).number(2, 2).number(3, address).number(5, port))
     }
 
+    /// Puts a constant into the register.
+    pub(super) fn load(self, register: u32, value: &[u8]) -> Self {
+        let value = Attributes::default().bytes(DATA_VALUE, value);
+        self.push("immediate", Attributes::default().number(1, register).nested(2, value))
+    }
+
     pub(super) fn masquerade(self) -> Self {
         self.push("masq", Attributes::default())
     }

@@ -16,6 +16,7 @@ const BATCH_END: u16 = 0x11;
 const NLMSG_ERROR: u16 = 2;
 const F_REQUEST: u16 = 1;
 const F_ACK: u16 = 4;
+const F_EXCLUSIVE: u16 = 0x200;
 const F_CREATE: u16 = 0x400;
 const F_APPEND: u16 = 0x800;
 const NESTED: u16 = 0x8000;
@@ -84,6 +85,13 @@ impl Transaction {
         let mut transaction = Transaction { buffer: Vec::new(), describe: Vec::new() };
         transaction.frame(BATCH_BEGIN, F_REQUEST, 0, SUBSYS_NFTABLES >> 8, &[]);
         transaction
+    }
+
+    /// Adds something that must not be there yet: `EEXIST` if it is.
+    pub(super) fn push_new(&mut self, kind: Kind, describe: impl Into<String>, attributes: Attributes) {
+        self.describe.push(describe.into());
+        let flags = F_REQUEST | F_ACK | F_CREATE | F_EXCLUSIVE;
+        self.frame(SUBSYS_NFTABLES | kind as u16, flags, FAMILY_INET, 0, &attributes.0);
     }
 
     pub(super) fn push(&mut self, kind: Kind, describe: impl Into<String>, attributes: Attributes) {

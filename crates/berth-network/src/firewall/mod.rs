@@ -6,6 +6,7 @@
 
 mod expression;
 mod message;
+mod redirect;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
@@ -13,6 +14,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use crate::{Error, PortMapping, Protocol, Reach, Rules};
 use expression::{Base, Expressions, Meta, R0, R1, R2, R4, R5, Verdict};
 use message::{Attributes, Kind, Transaction};
+pub(crate) use redirect::redirect_names;
 
 const TABLE: &str = "berth";
 const BRIDGES: &str = "bridges";

@@ -2,9 +2,10 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::io::{self, Read, Write};
+use std::io::{self, IoSlice, Read, Write};
+use std::mem::MaybeUninit;
 use std::net::Shutdown;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -13,6 +14,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 
 use super::{Answer, MESSAGE_LIMIT, Request, SOCKET};
 use crate::{Error, PortMapping};
@@ -95,12 +97,25 @@ impl NetClient {
     }
 
     fn ask_or_start(&self, request: &Request) -> Result<Answer, Error> {
-        match self.ask(request) {
+        let absent = || Error::NetProcess { operation: "start", source: io::ErrorKind::NotConnected.into() };
+        self.exchange(request, &[], true)?.ok_or_else(absent)
+    }
+
+    /// Asks, with descriptors. Without a net process one is started first, or else there is no answer.
+    pub(crate) fn exchange(
+        &self,
+        request: &Request,
+        fds: &[BorrowedFd<'_>],
+        start: bool,
+    ) -> Result<Option<Answer>, Error> {
+        match self.ask_with(request, fds) {
+            Err(error) if is_absent(&error) && !start => return Ok(None),
             Err(error) if is_absent(&error) => {}
-            other => return other.map_err(|source| Error::NetProcess { operation: "ask", source }),
+            other => return other.map(Some).map_err(|source| Error::NetProcess { operation: "ask", source }),
         }
         self.start().map_err(|source| Error::NetProcess { operation: "start", source })?;
-        self.ask(request).map_err(|source| Error::NetProcess { operation: "ask after the start", source })
+        let answer = self.ask_with(request, fds);
+        answer.map(Some).map_err(|source| Error::NetProcess { operation: "ask after the start", source })
     }
 
     fn connect(&self) -> io::Result<UnixStream> {
@@ -113,10 +128,16 @@ impl NetClient {
     }
 
     fn ask(&self, request: &Request) -> io::Result<Answer> {
+        self.ask_with(request, &[])
+    }
+
+    fn ask_with(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> io::Result<Answer> {
         let mut connection = self.connect()?;
         connection.set_read_timeout(Some(PATIENCE))?;
         connection.set_write_timeout(Some(PATIENCE))?;
-        connection.write_all(&serde_json::to_vec(request)?)?;
+        let body = serde_json::to_vec(request)?;
+        let sent = send_with(&connection, &body, fds)?;
+        connection.write_all(body.get(sent..).unwrap_or_default())?;
         connection.shutdown(Shutdown::Write)?;
         let mut body = Vec::new();
         connection.take(MESSAGE_LIMIT).read_to_end(&mut body)?;
@@ -141,6 +162,19 @@ impl NetClient {
         drop(child);
         ready.wait(|| self.is_running())
     }
+}
+
+/// Sends the beginning of a message with descriptors; returns how much of it.
+fn send_with(connection: &UnixStream, body: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<usize> {
+    if fds.is_empty() {
+        return Ok(0);
+    }
+    let mut space = vec![MaybeUninit::uninit(); SendAncillaryMessage::ScmRights(fds).size()];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !control.push(SendAncillaryMessage::ScmRights(fds)) {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    Ok(rustix::net::sendmsg(connection, &[IoSlice::new(body)], &mut control, SendFlags::NOSIGNAL)?)
 }
 
 /// Wakes when something appears in a directory.
@@ -184,7 +218,7 @@ fn is_absent(error: &io::Error) -> bool {
     )
 }
 
-fn unexpected(answer: &Answer) -> Error {
+pub(crate) fn unexpected(answer: &Answer) -> Error {
     let source = io::Error::other(format!("unexpected answer {answer:?}"));
     Error::NetProcess { operation: "ask", source }
 }

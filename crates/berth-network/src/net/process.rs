@@ -3,21 +3,29 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
-use std::io::{self, Read, Write};
-use std::os::fd::AsRawFd;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::rc::Rc;
 use std::time::Duration;
 
 use rustix::fs::{FlockOperation, Mode, OFlags};
 
+use super::poller::{Kind, Poller, Wanted};
+use super::request::{Exchange, State};
 use super::reservation::Reservation;
-use super::{Answer, LOCK, MESSAGE_LIMIT, Request, SOCKET};
+use super::{Answer, LOCK, Request, SOCKET};
 use crate::PortMapping;
+use crate::names::{self, Slots, Token};
 
-/// A daemon that stops in the middle of a request must not keep the next one waiting.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// Descriptors that root lets this process have.
+const DESCRIPTORS: u64 = 1 << 20;
+/// Pause after a connection that could not be accepted.
+const BREATH: Duration = Duration::from_millis(10);
+/// Requests at a time.
+const MAX_REQUESTS: usize = 256;
 
 /// Runs the net process until it is told to stop. Arguments: program, `__net`, the exec root.
 pub fn main(arguments: Vec<OsString>) -> ExitCode {
@@ -43,19 +51,138 @@ fn serve(exec_root: &Path) -> io::Result<()> {
     if rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
         return Ok(()); // Another one serves already.
     }
-    let listener = listen(exec_root)?;
-    let mut held = BTreeMap::new();
-    loop {
-        let (connection, _) = match listener.accept() {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            other => other?,
+    raise_descriptors();
+    let mut net = Net::new(exec_root)?;
+    // What ran so far runs once; whatever does not work here costs memory only.
+    let _ = berth_sys::memory::release_code();
+    while !net.ended {
+        net.turn()?;
+    }
+    let _ = fs::remove_file(exec_root.join(SOCKET));
+    Ok(())
+}
+
+/// A name server has four descriptors, a published port one: as many as the kernel allows.
+fn raise_descriptors() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let old = getrlimit(Resource::Nofile);
+    let maximum = old.maximum.map(|most| most.max(DESCRIPTORS));
+    // Raising the maximum is root's privilege.
+    if setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).is_err() {
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: old.maximum, maximum: old.maximum });
+    }
+}
+
+/// Everything that the process holds.
+struct Net {
+    poller: Rc<Poller>,
+    listener: UnixListener,
+    requests: Slots<Exchange>,
+    ports: BTreeMap<String, Vec<Reservation>>,
+    names: names::Server,
+    ended: bool,
+}
+
+impl Net {
+    fn new(exec_root: &Path) -> io::Result<Net> {
+        let poller = Rc::new(Poller::new()?);
+        let names = names::Server::new(poller.clone())?;
+        let listener = listen(exec_root)?;
+        poller.add(listener.as_fd(), Kind::Control, Token::from_bits(0), Wanted::READ)?;
+        let (requests, ports) = (Slots::default(), BTreeMap::new());
+        Ok(Net { poller, listener, requests, ports, names, ended: false })
+    }
+
+    /// Waits for something to happen and does what follows from it.
+    fn turn(&mut self) -> io::Result<()> {
+        let requests = self.requests.iter().map(|(_, request)| request.deadline).min();
+        let deadline = requests.into_iter().chain(self.names.deadline()).min();
+        for (kind, token) in self.poller.wait(deadline)? {
+            match kind {
+                Kind::Control => self.accept(),
+                Kind::Request => self.progress(token),
+                other => self.names.ready(other, token),
+            }
+        }
+        let now = names::now();
+        self.names.expire(now);
+        let late = self.requests.iter().filter(|(_, request)| request.deadline <= now);
+        let late: Vec<Token> = late.map(|(token, _)| token).collect();
+        late.into_iter().for_each(|token| drop(self.requests.remove(token)));
+        Ok(())
+    }
+
+    fn accept(&mut self) {
+        let stream = match self.listener.accept() {
+            Ok((stream, _)) => stream,
+            Err(error) if is_passing(&error) => return,
+            // No memory or descriptor for it now; what is served goes on.
+            Err(_) => return std::thread::sleep(BREATH),
         };
-        // A broken connection is its daemon's loss, not ours.
-        if let Ok(true) = answer(connection, &mut held) {
-            let _ = fs::remove_file(exec_root.join(SOCKET));
-            return Ok(());
+        if self.requests.len() >= MAX_REQUESTS {
+            return;
+        }
+        let Ok(exchange) = Exchange::new(stream, names::now()) else { return };
+        let token = self.requests.insert(exchange);
+        let polled = |exchange: &Exchange| {
+            self.poller.add(exchange.stream.as_fd(), Kind::Request, token, Wanted::READ).is_ok()
+        };
+        if !self.requests.get(token).is_some_and(polled) {
+            self.requests.remove(token);
         }
     }
+
+    fn progress(&mut self, token: Token) {
+        let Some(exchange) = self.requests.get_mut(token) else { return };
+        let mut state = exchange.progress();
+        if let State::Asked(body, fds) = state {
+            let answer = match serde_json::from_slice(&body) {
+                Ok(request) => self.handle(request, fds),
+                Err(error) => Answer::Unknown(error.to_string()),
+            };
+            let answer = serde_json::to_vec(&answer).unwrap_or_default();
+            let Some(exchange) = self.requests.get_mut(token) else { return };
+            state = exchange.answer(answer);
+            let wanted = Wanted { read: false, write: true };
+            if self.poller.change(exchange.stream.as_fd(), Kind::Request, token, wanted).is_err() {
+                state = State::Over;
+            }
+        }
+        if let State::Over = state {
+            self.requests.remove(token);
+        }
+    }
+
+    fn handle(&mut self, request: Request, fds: Vec<OwnedFd>) -> Answer {
+        match request {
+            Request::Reserve { owner, ports } => reserve(owner, &ports, &mut self.ports),
+            Request::Release { owner } => {
+                self.ports.remove(&owner);
+                Answer::Done
+            }
+            Request::List => {
+                let list = self.ports.iter().map(|(owner, all)| (owner.clone(), mappings(all))).collect();
+                Answer::Held(list)
+            }
+            Request::Names { version, changes } => match self.names.apply(version, changes, fds) {
+                Ok(()) => Answer::Done,
+                Err(refused) => Answer::NamesRefused(refused),
+            },
+            Request::NamesHeld => Answer::NamesHeld(self.names.holdings()),
+            Request::Stop => {
+                self.ended = self.ports.is_empty() && self.names.is_idle();
+                Answer::Done
+            }
+        }
+    }
+}
+
+/// Whether an error of accept(2) is about one connection, or passes by itself.
+fn is_passing(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock | io::ErrorKind::ConnectionAborted
+    )
 }
 
 fn listen(exec_root: &Path) -> io::Result<UnixListener> {
@@ -70,40 +197,9 @@ fn listen(exec_root: &Path) -> io::Result<UnixListener> {
     let old = rustix::process::umask(Mode::from_raw_mode(0o177));
     let listener = UnixListener::bind(&path);
     rustix::process::umask(old);
-    listener
-}
-
-/// Handles one request; true when the process is to end.
-fn answer(mut connection: UnixStream, held: &mut BTreeMap<String, Vec<Reservation>>) -> io::Result<bool> {
-    let peer = rustix::net::sockopt::socket_peercred(&connection)?;
-    if !peer.uid.is_root() && peer.uid != rustix::process::geteuid() {
-        return Err(io::Error::from(io::ErrorKind::PermissionDenied));
-    }
-    connection.set_read_timeout(Some(PATIENCE))?;
-    connection.set_write_timeout(Some(PATIENCE))?;
-    let mut body = Vec::new();
-    (&connection).take(MESSAGE_LIMIT).read_to_end(&mut body)?;
-    let (answer, end) = match serde_json::from_slice(&body) {
-        Ok(request) => handle(request, held),
-        Err(error) => (Answer::Unknown(error.to_string()), false),
-    };
-    connection.write_all(&serde_json::to_vec(&answer)?)?;
-    Ok(end)
-}
-
-fn handle(request: Request, held: &mut BTreeMap<String, Vec<Reservation>>) -> (Answer, bool) {
-    match request {
-        Request::Reserve { owner, ports } => (reserve(owner, &ports, held), false),
-        Request::Release { owner } => {
-            held.remove(&owner);
-            (Answer::Done, false)
-        }
-        Request::List => {
-            let list = held.iter().map(|(owner, all)| (owner.clone(), mappings(all))).collect();
-            (Answer::Held(list), false)
-        }
-        Request::Stop => (Answer::Done, held.is_empty()),
-    }
+    let listener = listener?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
 }
 
 fn mappings(reservations: &[Reservation]) -> Vec<PortMapping> {

@@ -122,7 +122,8 @@ pub async fn unpause(call: Call, name: &str) -> Outcome {
 
 pub async fn remove(call: Call, name: &str) -> Outcome {
     if call.query.flag("link") {
-        return Err(Failure::invalid("links between containers are not supported"));
+        call.engine.remove_link(name).await?;
+        return Ok(answer::done());
     }
     let operation = op::Remove { force: call.query.flag("force"), volumes: call.query.flag("v") };
     call.engine.remove(name, operation).await?;

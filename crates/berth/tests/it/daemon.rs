@@ -36,6 +36,7 @@ pub struct Daemon {
     netns: OwnedFd,
     child: Option<Child>,
     arguments: Vec<String>,
+    environment: Vec<(String, String)>,
 }
 
 impl Daemon {
@@ -46,13 +47,25 @@ impl Daemon {
         daemon
     }
 
+    /// Starts a daemon with a variable in its environment, and loads the `busybox` image.
+    pub fn start_with(name: &str, value: &str) -> Daemon {
+        let daemon = Daemon::begin(&[], &[(name, value)]);
+        daemon.berth(&["load", "-q", "-i", files::busybox_archive().to_str().unwrap()]).ok();
+        daemon
+    }
+
     /// Starts a daemon without images, with further arguments.
     pub fn empty(arguments: &[&str]) -> Daemon {
+        Daemon::begin(arguments, &[])
+    }
+
+    fn begin(arguments: &[&str], environment: &[(&str, &str)]) -> Daemon {
         let netns = berth_sys::netns::unshare().expect("a network namespace: tests need root");
         berth_sys::rtnetlink::loopback_up().unwrap();
         let root = tempfile::Builder::new().prefix("berth-it-").tempdir().unwrap();
         let arguments = arguments.iter().map(|a| a.to_string()).collect();
-        let mut daemon = Daemon { root, netns, child: None, arguments };
+        let environment = environment.iter().map(|(name, value)| (name.to_string(), value.to_string()));
+        let mut daemon = Daemon { root, netns, child: None, arguments, environment: environment.collect() };
         daemon.launch();
         daemon
     }
@@ -72,6 +85,7 @@ impl Daemon {
             .arg("--exec-root")
             .arg(self.exec_root());
         command.arg("-H").arg(self.host()).args(&self.arguments);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }
 

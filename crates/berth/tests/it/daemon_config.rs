@@ -120,7 +120,7 @@ fn defaults_of_the_file_reach_containers() {
     }
     assert!(!lines.last().unwrap().starts_with("sh -c"), "an init is the first process: {seen}");
     let own = ["run", "--rm", "--ulimit", "nofile=77", "--dns", "198.51.100.1", "busybox", "sh", "-c"];
-    let own = daemon.berth(&[&own[..], &["ulimit -n; grep nameserver /etc/resolv.conf"]].concat()).ok();
+    let own = daemon.berth(&[&own[..], &["ulimit -n; grep ^nameserver /etc/resolv.conf"]].concat()).ok();
     assert_eq!(own, "77\nnameserver 198.51.100.1", "what a container says itself wins");
 
     let id = daemon.background(&["busybox", "sleep", "1000"]);

@@ -71,6 +71,8 @@ mod manifests;
 mod model;
 mod monitor;
 mod nested;
+mod names;
+mod names_links;
 mod network;
 mod networks;
 mod networks_faults;
