@@ -43,7 +43,7 @@ impl FromStr for Place {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let of = |path: &str, tag: Option<&str>| -> Result<(PathBuf, Option<String>), String> {
-            if path.is_empty() || path.ends_with(':') {
+            if path.is_empty() {
                 return Err(format!("invalid place {text:?}: it names no file"));
             }
             Ok((path.into(), tag.filter(|tag| !tag.is_empty()).map(str::to_owned)))
@@ -51,6 +51,7 @@ impl FromStr for Place {
         // A colon divides the tag off, unless a slash comes after it.
         let halves = |rest: &str| -> Result<(PathBuf, Option<String>), String> {
             match rest.rsplit_once(':').filter(|(_, tag)| !tag.contains('/')) {
+                Some((_, "")) => Err(format!("invalid place {text:?}: its tag is empty")),
                 Some((path, tag)) => of(path, Some(tag)),
                 None => of(rest, None),
             }
