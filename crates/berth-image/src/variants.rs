@@ -33,7 +33,7 @@ pub enum Content {
         /// What it is for, if that is known.
         platform: Option<Platform>,
         /// The image, if it is kept.
-        record: Option<ImageRecord>,
+        record: Option<Box<ImageRecord>>,
     },
     /// A note about the image with this manifest.
     Attestation(Digest),
@@ -245,7 +245,7 @@ impl Images {
             platform = Some(self.config(&record.id)?.platform());
         }
         let stored = if record.is_some() { self.stored(&descriptor)? } else { 0 };
-        let content = Content::Image { platform, record };
+        let content = Content::Image { platform, record: record.map(Box::new) };
         let available = matches!(&content, Content::Image { record: Some(_), .. });
         Ok(Listed { descriptor, available, stored, content })
     }
