@@ -66,7 +66,7 @@ pub enum Error {
         /// The image.
         reference: String,
         /// The platform asked for.
-        platform: Platform,
+        platform: Box<Platform>,
     },
     /// The image that is to be saved is for another platform than the one asked for.
     #[error("no suitable export target found for platform {platform}")]

@@ -235,7 +235,7 @@ pub(crate) async fn fetch_documents(
         return Err(Error::LayerCount { layers: layers.len(), diff_ids: parsed.rootfs.diff_ids.len() });
     }
     if let Some(platform) = platform.filter(|platform| !parsed.platform().satisfies(platform)) {
-        return Err(Error::WrongPlatform { reference: reference.familiar(), platform });
+        return Err(Error::WrongPlatform { reference: reference.familiar(), platform: Box::new(platform) });
     }
     Ok(Documents {
         index,

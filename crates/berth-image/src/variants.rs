@@ -70,7 +70,7 @@ impl Images {
         if config.platform().satisfies(wanted) {
             return Ok(ResolvedImage { record, config });
         }
-        Err(Error::WrongPlatform { reference: name.to_owned(), platform: wanted.clone() })
+        Err(Error::WrongPlatform { reference: name.to_owned(), platform: Box::new(wanted.clone()) })
     }
 
     /// The indexes that lead from what the user named to other platforms: the name's own, or all that list the image.
