@@ -133,7 +133,8 @@ impl<'a> Filter<'a> {
             let until = duration::at(text, now).map_err(|error| {
                 Error::InvalidParameter(format!("invalid value for 'until' filter: {error}"))
             })?;
-            before.push(until);
+            // As exact as what images are compared by.
+            before.push(Timestamp::from_millisecond(until.as_millisecond()).unwrap_or(until));
         }
         let dangling = truth(filters, "dangling")?;
         let read = |text: &str| {

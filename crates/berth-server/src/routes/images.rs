@@ -33,6 +33,9 @@ pub async fn list(call: Call) -> Outcome {
         shared_size: version(42) && call.query.flag("shared-size"),
         manifests: version(47) && call.query.flag("manifests"),
     };
+    if version(54) && call.query.flag("identity") && !list.manifests {
+        return Err(Failure::invalid("identity requires manifests=1"));
+    }
     let images = call.engine.image_list(list).await?;
     Ok(legacy::images(call.version, images))
 }

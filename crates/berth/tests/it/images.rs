@@ -132,3 +132,16 @@ fn layers_are_shared_between_images() {
     daemon.berth(&["rmi", "bigger"]).ok();
     daemon.berth(&["run", "--rm", "busybox", "true"]).ok();
 }
+
+#[test]
+fn until_leaves_out_what_was_made_at_that_very_moment() {
+    let daemon = Daemon::start();
+    daemon.berth(&["create", "--name", "made", "busybox", "true"]).ok();
+    for tag in ["one", "two"] {
+        daemon.berth(&["commit", "made", &format!("stamped:{tag}")]).ok();
+    }
+    let created = daemon.berth(&["image", "inspect", "-f", "{{.Created}}", "stamped:two"]).ok();
+    let filter = format!("until={created}");
+    let found = daemon.berth(&["images", "-f", &filter, "--format", "{{.Tag}}", "stamped"]).ok();
+    assert_eq!(found, "one", "{created}");
+}

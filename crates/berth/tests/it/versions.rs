@@ -31,6 +31,9 @@ fn requests_mean_what_they_meant_in_their_version() {
     let capabilities = json!({ "Image": "busybox", "HostConfig": { "Capabilities": ["CAP_CHOWN"] } });
     assert_eq!(ask(&daemon, "/v1.40/containers/create", Some(&capabilities)).0, 400);
     assert_eq!(ask(&daemon, "/v1.41/containers/create", Some(&capabilities)).0, 201);
+    assert_eq!(ask(&daemon, "/v1.53/images/json?identity=1", None).0, 200);
+    let (code, answer) = ask(&daemon, "/v1.54/images/json?identity=1", None);
+    assert!(code == 400 && answer["message"] == "identity requires manifests=1", "{answer}");
     let ports = json!({ "Image": "busybox", "HostConfig": { "PortBindings": { "80/tcp": [] } } });
     for (version, count) in [("1.51", 0), ("1.52", 1)] {
         let (_, answer) = ask(&daemon, &format!("/v{version}/containers/create"), Some(&ports));
