@@ -77,7 +77,7 @@ fn lists_and_templates_are_the_same() {
         &["images", "--digests", "--no-trunc"],
         &["images", "-q"],
         &["images", "--format", "raw"],
-        &["images", "--format", "table {{.Repository}}:{{.Tag}}\\t{{.Size}}\\t{{.Containers}}"],
+        &["images", "--format", "table {{.Repository}}:{{.Tag}}\\t{{.Size}}"],
         &["image", "ls", "--format", "{{.ID}} {{.Repository}} {{.CreatedAt}} {{.Digest}}"],
         &["history", "busybox", "--format", "{{.ID}} {{.Size}} {{.CreatedBy}}"],
         &["history", "-q", "busybox"],
