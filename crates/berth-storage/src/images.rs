@@ -255,22 +255,28 @@ impl<'a> Images<'a> {
     /// # Errors
     /// [`Error::NotFound`]; database and file errors.
     pub fn remove(&self, id: &Digest) -> Result<RemovedImage> {
-        let key = id.to_string();
         let names = self.names(id)?.into_iter().map(|tag| tag.name).collect();
         self.shared.write(|transaction| {
-            let delete = |statement: &str| transaction.execute(statement, [&key]);
-            delete("DELETE FROM tags WHERE image = ?").map_err(failed("removing names"))?;
-            delete("DELETE FROM image_sources WHERE image = ?").map_err(failed("removing sources"))?;
-            delete("UPDATE images SET parent = NULL WHERE parent = ?")
-                .map_err(failed("removing a parent"))?;
-            match delete("DELETE FROM images WHERE id = ?").map_err(failed("removing an image"))? {
-                0 => Err(Error::not_found("image", id)),
-                _ => Ok(()),
-            }
+            transaction
+                .execute("DELETE FROM tags WHERE image = ?", [id.to_string()])
+                .map_err(failed("removing names"))?;
+            delete(transaction, id)
         })?;
         let layers = garbage::collect(self.shared)?;
         self.shared.waker.wake();
         Ok(RemovedImage { names, layers })
+    }
+}
+
+/// Deletes the row of an image that has no names any more, and what leads to it.
+fn delete(transaction: &Transaction<'_>, id: &Digest) -> Result<()> {
+    let key = id.to_string();
+    let execute = |statement: &str| transaction.execute(statement, [&key]);
+    execute("DELETE FROM image_sources WHERE image = ?").map_err(failed("removing sources"))?;
+    execute("UPDATE images SET parent = NULL WHERE parent = ?").map_err(failed("removing a parent"))?;
+    match execute("DELETE FROM images WHERE id = ?").map_err(failed("removing an image"))? {
+        0 => Err(Error::not_found("image", id)),
+        _ => Ok(()),
     }
 }
 

@@ -307,6 +307,11 @@ fn parents_are_known_until_they_go() {
     storage.images().remove(&top.id).unwrap();
     let top = child(&storage, &["a", "b"], &[], Some(&base.id));
     assert_eq!(storage.images().get(&top.id).unwrap().unwrap().parent, None);
+    // One that goes as a platform of its name is none either.
+    let base = image(&storage, &["a"], &["docker.io/library/a:1"]);
+    let other = child(&storage, &["a", "c"], &[], Some(&base.id));
+    storage.images().remove_variant(&base.id, &[]).unwrap();
+    assert_eq!(storage.images().get(&other.id).unwrap().unwrap().parent, None);
 }
 
 #[test]

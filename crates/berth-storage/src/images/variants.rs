@@ -8,9 +8,9 @@ use std::collections::HashSet;
 use berth_oci::Digest;
 use rusqlite::params;
 
-use super::{COLUMNS, ImageRecord, Images, RemovedImage, Tag, columns, record};
+use super::{COLUMNS, ImageRecord, Images, RemovedImage, Tag, columns, delete, record};
 use crate::database::{digest, failed};
-use crate::{Error, Result, garbage};
+use crate::{Result, garbage};
 
 /// Names of an image, and names whose target is an index that lists it.
 const COVERING: &str = "SELECT name, target FROM tags WHERE image = ?1
@@ -119,12 +119,7 @@ impl Images<'_> {
                 .map_err(failed("removing names"))?;
             let gone = statement.query_map([&key], |row| row.get(0));
             names = gone.and_then(Iterator::collect).map_err(failed("removing names"))?;
-            let delete = |statement: &str| transaction.execute(statement, [&key]);
-            delete("DELETE FROM image_sources WHERE image = ?").map_err(failed("removing sources"))?;
-            match delete("DELETE FROM images WHERE id = ?").map_err(failed("removing an image"))? {
-                0 => Err(Error::not_found("image", id)),
-                _ => Ok(()),
-            }
+            delete(transaction, id)
         })?;
         let layers = garbage::collect(self.shared)?;
         self.shared.waker.wake();
