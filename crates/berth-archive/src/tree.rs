@@ -118,7 +118,30 @@ pub(crate) fn holds_mount(parent: BorrowedFd<'_>, name: &CStr) -> io::Result<boo
     if !directory {
         return Ok(false);
     }
-    let mut stack = vec![Dir::read_from(open_directory(parent, name)?)?];
+    let mut found = false;
+    walk(open_directory(parent, name)?, |fd, name| {
+        Ok(match examine_mount(fd, name)? {
+            None => {
+                found = true;
+                Step::Stop
+            }
+            Some(false) => Step::Over,
+            Some(true) => Step::Into(open_directory(fd, name)?),
+        })
+    })?;
+    Ok(found)
+}
+
+/// How a walk goes on from a name.
+enum Step {
+    Over,
+    Into(OwnedFd),
+    Stop,
+}
+
+/// Shows `visit` every name of a tree with the directory that has it, as far down as it says.
+fn walk(root: impl AsFd, mut visit: impl FnMut(BorrowedFd<'_>, &CStr) -> io::Result<Step>) -> io::Result<()> {
+    let mut stack = vec![Dir::read_from(root)?];
     while let Some(directory) = stack.last_mut() {
         let Some(entry) = directory.read() else {
             stack.pop();
@@ -129,17 +152,13 @@ pub(crate) fn holds_mount(parent: BorrowedFd<'_>, name: &CStr) -> io::Result<boo
         if name == c"." || name == c".." {
             continue;
         }
-        let fd = directory.fd()?;
-        match examine_mount(fd, name)? {
-            None => return Ok(true),
-            Some(false) => {}
-            Some(true) => {
-                let child = Dir::read_from(open_directory(fd, name)?)?;
-                stack.push(child);
-            }
+        match visit(directory.fd()?, name)? {
+            Step::Over => {}
+            Step::Into(child) => stack.push(Dir::read_from(child)?),
+            Step::Stop => return Ok(()),
         }
     }
-    Ok(false)
+    Ok(())
 }
 
 /// Whether a name is a directory; none if something is mounted there.
@@ -216,36 +235,25 @@ pub fn disk_usage(root: BorrowedFd<'_>) -> io::Result<u64> {
 fn measure(root: BorrowedFd<'_>, count: &mut impl FnMut(&rustix::fs::Stat)) -> io::Result<()> {
     let mut seen = HashSet::new();
     count(&rustix::fs::fstat(root)?);
-    let mut stack = vec![Dir::read_from(root)?];
-    while let Some(directory) = stack.last_mut() {
-        let Some(entry) = directory.read() else {
-            stack.pop();
-            continue;
-        };
-        let entry = entry?;
-        let name = entry.file_name();
-        if name == c"." || name == c".." {
-            continue;
-        }
-        let fd = directory.fd()?;
+    walk(root, |fd, name| {
         let stat = match rustix::fs::statat(fd, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => stat,
-            Err(Errno::NOENT) => continue,
+            Err(Errno::NOENT) => return Ok(Step::Over),
             Err(error) => return Err(error.into()),
         };
-        let kind = FileType::from_raw_mode(stat.st_mode);
-        if kind == FileType::Directory {
+        if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
             count(&stat);
-            match open_directory(fd, name) {
-                Ok(child) => stack.push(Dir::read_from(&child)?),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
-            }
-        } else if stat.st_nlink == 1 || seen.insert((stat.st_dev, stat.st_ino)) {
+            return match open_directory(fd, name) {
+                Ok(child) => Ok(Step::Into(child)),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Step::Over),
+                Err(error) => Err(error),
+            };
+        }
+        if stat.st_nlink == 1 || seen.insert((stat.st_dev, stat.st_ino)) {
             count(&stat);
         }
-    }
-    Ok(())
+        Ok(Step::Over)
+    })
 }
 
 /// Bytes of the files of a tree, as Docker counts what a container wrote: every inode once, directories as nothing.

@@ -154,22 +154,7 @@ pub(crate) fn port_summaries(definition: &Definition, endpoints: &[Endpoint]) ->
 impl Parts {
     /// The networks that always exist.
     fn predefined(&self) -> [Object; 3] {
-        let object = |name: &str, driver: Driver| Object {
-            id: network_id(name),
-            name: name.to_owned(),
-            created: self.since,
-            driver,
-            ipv4: true,
-            ipv6: false,
-            internal: false,
-            attachable: false,
-            config_only: false,
-            config_from: None,
-            labels: StringMap::new(),
-            options: StringMap::new(),
-            ipam_options: None,
-            subnets: Vec::new(),
-        };
+        let object = |name: &str, driver| Object::plain(network_id(name), name, driver, self.since);
         let mut bridge = object("bridge", Driver::Bridge(BridgeOptions::default()));
         bridge.options = bridge_options(self);
         bridge.subnets = self.networks.gateway().map_or_else(Vec::new, |gateway| {
@@ -240,22 +225,7 @@ fn bridge_options(parts: &Parts) -> StringMap {
 /// A network as the tests of its neighbours want it.
 #[cfg(test)]
 pub(crate) fn example(name: &str, driver: Driver) -> Object {
-    Object {
-        id: network_id(name),
-        name: name.to_owned(),
-        created: jiff::Timestamp::UNIX_EPOCH,
-        driver,
-        ipv4: true,
-        ipv6: false,
-        internal: false,
-        attachable: false,
-        config_only: false,
-        config_from: None,
-        labels: StringMap::new(),
-        options: StringMap::new(),
-        ipam_options: None,
-        subnets: Vec::new(),
-    }
+    Object::plain(network_id(name), name, driver, jiff::Timestamp::UNIX_EPOCH)
 }
 
 #[cfg(test)]

@@ -3,53 +3,18 @@
 //! Each host is a thread in its own network namespace; nothing of the machine's own network is touched.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod namespace;
+
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::process::Command;
-use std::sync::mpsc::{Sender, channel};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use berth_network::firewall::{self, FirewallState, Published};
 use berth_network::{Bridge, Endpoint, Host, PortMapping, Protocol, Rules, ipam};
 use berth_sys::rtnetlink;
-
-type Job = Box<dyn FnOnce() + Send>;
-
-/// A thread in its own network namespace that runs what it is given.
-struct Namespace {
-    fd: OwnedFd,
-    jobs: Option<Sender<Job>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Namespace {
-    fn new() -> Namespace {
-        let (jobs, work) = channel::<Job>();
-        let (ready, opened) = channel();
-        let thread = std::thread::spawn(move || {
-            ready.send(berth_sys::netns::unshare().unwrap()).unwrap();
-            for job in work {
-                job();
-            }
-        });
-        Namespace { fd: opened.recv().unwrap(), jobs: Some(jobs), thread: Some(thread) }
-    }
-
-    fn run<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> T {
-        let (done, result) = channel();
-        self.jobs.as_ref().unwrap().send(Box::new(move || drop(done.send(job())))).unwrap();
-        result.recv().expect("the job in the namespace panicked")
-    }
-}
-
-impl Drop for Namespace {
-    fn drop(&mut self) {
-        self.jobs.take();
-        let _ = self.thread.take().unwrap().join();
-    }
-}
+use namespace::Namespace;
 
 fn bridge() -> Bridge {
     Bridge {

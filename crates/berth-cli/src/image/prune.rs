@@ -4,10 +4,10 @@ use berth_api::image::{DeleteItem, PruneResponse};
 use berth_client::Query;
 use clap::{ArgMatches, Command};
 
-use crate::confirm::confirm;
+use crate::confirm::{flags, is_wanted};
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
-use crate::flags::{many, on, one, switch};
+use crate::flags::{on, one, switch};
 use crate::format::human::long_size;
 use crate::values::filter;
 
@@ -16,12 +16,7 @@ pub fn command() -> Command {
     Command::new("prune").about("Removes images that nothing uses").defer(|command| {
         command
             .arg(switch("all").short('a').help("All that no container uses, not only those without a name"))
-            .arg(
-                many("filter", "NAME=VALUE")
-                    .value_parser(filter::filter)
-                    .help("Only some: until=TIME, label=NAME[=VALUE], label!=NAME[=VALUE]"),
-            )
-            .arg(switch("force").short('f').help("Do not ask"))
+            .args(flags())
             .arg(
                 one("keep-storage", "SIZE")
                     .value_parser(crate::values::size::bytes)
@@ -41,8 +36,7 @@ pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
     } else {
         "WARNING! This will remove all dangling images."
     };
-    // As with Docker, to change one's mind is no failure.
-    if !on(matches, "force") && !confirm(warning)? {
+    if !is_wanted(matches, warning)? {
         return Ok(());
     }
     let mut pairs = filter::with_configured(filter::given(matches), &context.config.settings.prune_filters);

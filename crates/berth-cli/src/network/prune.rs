@@ -4,30 +4,22 @@ use berth_api::network::NetworksPruned;
 use berth_client::Query;
 use clap::{ArgMatches, Command};
 
-use crate::confirm::confirm;
+use crate::confirm::{flags, is_wanted};
 use crate::context::Context;
 use crate::failure::Outcome;
-use crate::flags::{many, on, switch};
 use crate::values::filter;
 
 /// The command.
 pub fn command() -> Command {
-    Command::new("prune").about("Removes networks that no container uses").defer(|command| {
-        command
-            .arg(
-                many("filter", "NAME=VALUE")
-                    .value_parser(filter::filter)
-                    .help("Only some: until=TIME, label=NAME[=VALUE], label!=NAME[=VALUE]"),
-            )
-            .arg(switch("force").short('f').help("Do not ask"))
-    })
+    Command::new("prune")
+        .about("Removes networks that no container uses")
+        .defer(|command| command.args(flags()))
 }
 
 /// Runs it.
 pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
     let warning = "WARNING! This will remove all custom networks not used by at least one container.";
-    // As with Docker, to change one's mind is no failure.
-    if !on(matches, "force") && !confirm(warning)? {
+    if !is_wanted(matches, warning)? {
         return Ok(());
     }
     let pairs = filter::with_configured(filter::given(matches), &context.config.settings.prune_filters);

@@ -4,10 +4,10 @@ use berth_client::{Client, Query};
 use clap::{ArgMatches, Command};
 use serde_json::Value;
 
-use crate::confirm::confirm;
+use crate::confirm::{flags, is_wanted};
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
-use crate::flags::{many, on, switch};
+use crate::flags::{on, switch};
 use crate::format::human::long_size;
 use crate::format::natural;
 use crate::values::filter;
@@ -17,12 +17,7 @@ pub fn command() -> Command {
     Command::new("prune").about("Removes all that is not used").defer(|command| {
         command
             .arg(switch("all").short('a').help("All images that are not used, not only those without names"))
-            .arg(
-                many("filter", "NAME=VALUE")
-                    .value_parser(filter::filter)
-                    .help("Only some: until=TIME, label=NAME[=VALUE], label!=NAME[=VALUE]"),
-            )
-            .arg(switch("force").short('f').help("Do not ask"))
+            .args(flags())
             .arg(switch("volumes").help("Also anonymous volumes"))
     })
 }
@@ -46,8 +41,7 @@ pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
         return Err(Failure::new("ERROR: The \"until\" filter is not supported with \"--volumes\""));
     }
     let kinds = kinds(on(matches, "all"), on(matches, "volumes"), &given);
-    // To change one's mind is no failure.
-    if !on(matches, "force") && !confirm(&warning(&kinds, &given))? {
+    if !is_wanted(matches, &warning(&kinds, &given))? {
         return Ok(());
     }
     let client = context.client().await?;

@@ -62,6 +62,28 @@ pub struct Object {
     pub subnets: Vec<Subnet>,
 }
 
+impl Object {
+    /// A network of IPv4 with nothing of its own but a name and a driver.
+    pub fn plain(id: String, name: &str, driver: Driver, created: Timestamp) -> Self {
+        Self {
+            id,
+            name: name.to_owned(),
+            created,
+            driver,
+            ipv4: true,
+            ipv6: false,
+            internal: false,
+            attachable: false,
+            config_only: false,
+            config_from: None,
+            labels: StringMap::new(),
+            options: StringMap::new(),
+            ipam_options: None,
+            subnets: Vec::new(),
+        }
+    }
+}
+
 /// The drivers of networks. A driver is added here, in [`Object::link`] and in [`berth_network::Link`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

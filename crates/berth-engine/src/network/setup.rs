@@ -54,27 +54,14 @@ pub fn default_object(settings: &BridgeSettings, gateway: Ipv4Net) -> Object {
         masquerade: settings.masquerade,
         ..BridgeOptions::default()
     };
-    Object {
-        id: bridge_id(),
-        name: "bridge".into(),
-        created: Timestamp::UNIX_EPOCH,
-        driver: Driver::Bridge(options),
-        ipv4: true,
-        ipv6: false,
-        internal: false,
-        attachable: false,
-        config_only: false,
-        config_from: None,
-        labels: BTreeMap::new(),
-        options: BTreeMap::new(),
-        ipam_options: None,
-        subnets: vec![Subnet {
-            net: IpNet::V4(gateway.trunc()),
-            range: None,
-            gateway: Some(gateway.addr().into()),
-            auxiliary: BTreeMap::new(),
-        }],
-    }
+    let subnet = Subnet {
+        net: IpNet::V4(gateway.trunc()),
+        range: None,
+        gateway: Some(gateway.addr().into()),
+        auxiliary: BTreeMap::new(),
+    };
+    let plain = Object::plain(bridge_id(), "bridge", Driver::Bridge(options), Timestamp::UNIX_EPOCH);
+    Object { subnets: vec![subnet], ..plain }
 }
 
 /// Makes links and firewall what the records say. Links that are there stay, and what goes through them goes on.
