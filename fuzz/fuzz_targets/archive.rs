@@ -10,6 +10,6 @@ fuzz_target!(|data: &[u8]| {
     let Ok(reader) = decompress::reader(data) else { return };
     let Ok(mut files) = Files::new(reader, Limits::default()) else { return };
     while let Ok(Some(_)) = files.advance() {
-        while files.data().is_ok_and(|part| !part.is_empty()) {}
+        while files.data(usize::MAX).is_ok_and(|part| !part.is_empty()) {}
     }
 });

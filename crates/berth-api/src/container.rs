@@ -15,8 +15,8 @@ pub use host::{
 };
 pub use inspect::{GraphDriver, Health, HealthLog, Inspect, NetworkSettings, State, Status};
 pub use lifecycle::{
-    Change, CreateRequest, CreateResponse, PruneResponse, TopResponse, UpdateRequest, UpdateResponse,
-    WaitError, WaitResponse,
+    Change, CreateRequest, CreateResponse, PortsUpdate, PruneResponse, TopResponse, UpdateRequest,
+    UpdateResponse, WaitError, WaitResponse,
 };
 pub use mount::{BindOptions, DriverConfig, ImageOptions, Mount, MountPoint, TmpfsOptions, VolumeOptions};
 pub use path_stat::PathStat;

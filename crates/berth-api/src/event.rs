@@ -8,7 +8,7 @@ use crate::StringMap;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Message {
-    /// The action, as clients before API 1.22 read it; written for versions before 1.52.
+    /// The action, as clients before API 1.22 read it; not sent since 1.52.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub status: String,
     /// The actor, likewise.

@@ -77,6 +77,8 @@ pub struct Ping {
     pub experimental: bool,
     /// `Builder-Version`: `1` classic, `2` BuildKit.
     pub builder_version: String,
+    /// `Berth-Client-Session`: whether builds take their context from the client's session.
+    pub client_session: bool,
     /// `Swarm`.
     pub swarm: String,
 }

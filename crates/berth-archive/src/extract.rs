@@ -9,6 +9,7 @@
 
 pub(crate) mod attributes;
 mod fixup;
+mod hidden;
 mod name;
 pub(crate) mod place;
 
@@ -22,8 +23,9 @@ use berth_oci::Digest;
 pub use fixup::fixup;
 use place::Tree;
 
+use crate::format::ahead::{self, Block};
 use crate::format::entry::{Entries, Kind};
-use crate::format::input::Input;
+use crate::format::input::{Input, Source};
 use crate::marks::Marks;
 use crate::meta::Recorder;
 use crate::{Error, Result};
@@ -124,14 +126,30 @@ impl Extractor {
         self
     }
 
-    /// Extracts an uncompressed tar stream, reading it to its end. Blocks. Nothing is synced.
+    /// Extracts an uncompressed tar stream, reading it to its end. Blocks. What is longer than a block is read and hashed
+    /// by two other threads meanwhile. Nothing is synced.
     ///
     /// # Errors
     /// Whatever is wrong with the archive or the disk. The directory then holds a part of the layer and is to be thrown
     /// away.
-    pub fn layer(self, reader: impl Read) -> Result<Extracted> {
+    pub fn layer(self, mut reader: impl Read + Send) -> Result<Extracted> {
+        let first = Block::read(&mut reader)?;
+        if first.is_last() {
+            let (unpacked, input) = self.stream(Input::new(first.filled()))?;
+            return Ok(unpacked.of(input.finish()));
+        }
+        std::thread::scope(|scope| {
+            let (ahead, hash) = ahead::start(scope, reader, first)?;
+            let (unpacked, input) = self.stream(Input::unhashed(ahead))?;
+            // Whoever still reads or hashes for it ends with it.
+            drop(input);
+            Ok(unpacked.of(hash.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))))
+        })
+    }
+
+    fn stream<S: Source>(self, input: Input<S>) -> Result<(Unpacked, Input<S>)> {
         let limits = self.options.limits;
-        let mut entries = Entries::new(Input::new(reader), Recorder::new(self.meta)?, limits);
+        let mut entries = Entries::new(input, Recorder::new(self.meta)?, limits);
         let mut tree = Tree::new(self.dir, self.options.keep_free_bytes, self.options.marks)?;
         let (mut count, mut content) = (0, 0u64);
         while let Some(entry) = entries.next()? {
@@ -146,9 +164,21 @@ impl Extractor {
         }
         let Entries { input, recorder, .. } = entries;
         recorder.finish()?;
-        let fixups = tree.finish()?;
-        let (hash, size) = input.finish();
-        Ok(Extracted { diff_id: Digest::from_sha256(hash), size, content, entries: count, fixups })
+        Ok((Unpacked { content, entries: count, fixups: tree.finish()? }, input))
+    }
+}
+
+/// What came out of a stream whose hash is still to be told.
+struct Unpacked {
+    content: u64,
+    entries: u64,
+    fixups: Fixups,
+}
+
+impl Unpacked {
+    fn of(self, (hash, size): ([u8; 32], u64)) -> Extracted {
+        let Self { content, entries, fixups } = self;
+        Extracted { diff_id: Digest::from_sha256(hash), size, content, entries, fixups }
     }
 }
 

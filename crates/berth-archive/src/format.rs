@@ -2,6 +2,7 @@
 //! because a layer's exact bytes (headers, padding, trailer) must be kept and hashed as they pass, and because its PAX
 //! records end at the first newline, which cuts binary extended attributes.
 
+pub(crate) mod ahead;
 pub(crate) mod entry;
 pub(crate) mod header;
 pub(crate) mod input;

@@ -1,4 +1,4 @@
-//! Safe tar in and out, decompression.
+//! Safe tar in and out, decompression, patterns of files to leave out.
 //!
 //! Everything here works on bytes of unknown origin. Three properties hold throughout:
 //!
@@ -9,17 +9,22 @@
 #![forbid(unsafe_code)]
 
 pub mod changes;
+pub mod compress;
+pub mod context;
 pub mod copy;
 pub mod decompress;
 mod error;
 pub mod extract;
 pub mod files;
 mod format;
+pub mod ignore;
 pub mod marks;
 pub mod meta;
 pub mod overlay;
 pub mod pack;
+pub mod pieces;
 pub mod replica;
+pub mod spare;
 pub mod tree;
 pub mod waste;
 pub mod writer;

@@ -23,6 +23,8 @@ use crate::{Error, Result};
 const MAGIC: &[u8; 8] = b"berthM1\n";
 /// Raw bytes gathered before they become a record.
 const RAW_BUFFER: usize = 64 * 1024;
+/// Bytes of files that are copied at once.
+const COPY_BUFFER: usize = 256 * 1024;
 /// The longest path in a record.
 const PATH_MAX: u64 = 4096;
 
@@ -137,6 +139,7 @@ pub fn rebuild(meta: &mut File, dir: BorrowedFd<'_>, spill: &Path, out: &mut imp
     let mut records = Records::new(meta)?;
     let mut number = 0;
     let mut open: Option<(Vec<u8>, File)> = None;
+    let mut buffer = Vec::new();
     while let Some(record) = records.next()? {
         number += 1;
         match record {
@@ -144,7 +147,7 @@ pub fn rebuild(meta: &mut File, dir: BorrowedFd<'_>, spill: &Path, out: &mut imp
             Record::Orphan(_, length) => records.copy(length, &mut io::sink())?,
             Record::Content(path, offset, length) => {
                 if let Some(orphan) = orphans.of(&path, number) {
-                    orphans.copy(orphan, offset, length, out)?;
+                    orphans.copy(orphan, offset, length, &mut buffer, out)?;
                     continue;
                 }
                 if open.as_ref().is_none_or(|(last, _)| *last != path) {
@@ -152,7 +155,7 @@ pub fn rebuild(meta: &mut File, dir: BorrowedFd<'_>, spill: &Path, out: &mut imp
                     open = Some((path.clone(), file));
                 }
                 if let Some((_, file)) = &open {
-                    copy_range(file, &path, offset, length, out)?;
+                    copy_range(file, &path, (offset, length), &mut buffer, out)?;
                 }
             }
         }
@@ -186,8 +189,19 @@ fn open_file(dir: BorrowedFd<'_>, path: &[u8]) -> Result<OwnedFd> {
         .map_err(|error| Error::file("opening", path, error))
 }
 
-fn copy_range(file: &File, path: &[u8], offset: u64, length: u64, out: &mut impl Write) -> Result<()> {
-    let mut buffer = vec![0; usize::try_from(length).unwrap_or(usize::MAX).min(256 * 1024)];
+/// Copies a part of a file. The buffer is kept for the next: there are many files, and the allocator would give it back
+/// to the kernel after each.
+fn copy_range(
+    file: &File,
+    path: &[u8],
+    (offset, length): (u64, u64),
+    buffer: &mut Vec<u8>,
+    out: &mut impl Write,
+) -> Result<()> {
+    let wanted = usize::try_from(length).unwrap_or(usize::MAX).min(COPY_BUFFER);
+    if buffer.len() < wanted {
+        buffer.resize(wanted, 0);
+    }
     let mut done = 0;
     while done < length {
         let want = usize::try_from(length - done).unwrap_or(usize::MAX).min(buffer.len());
@@ -246,12 +260,19 @@ impl Orphans {
         self.by_path.get(path)?.iter().copied().find(|orphan| orphan.record > number)
     }
 
-    fn copy(&mut self, orphan: Orphan, offset: u64, length: u64, out: &mut impl Write) -> Result<()> {
+    fn copy(
+        &mut self,
+        orphan: Orphan,
+        offset: u64,
+        length: u64,
+        buffer: &mut Vec<u8>,
+        out: &mut impl Write,
+    ) -> Result<()> {
         let Some(spill) = self.spill.as_ref().filter(|_| offset.saturating_add(length) <= orphan.length)
         else {
             return Err(malformed("a replaced file is shorter than its entry"));
         };
-        copy_range(spill, b"a replaced file", orphan.start + offset, length, out)
+        copy_range(spill, b"a replaced file", (orphan.start + offset, length), buffer, out)
     }
 }
 

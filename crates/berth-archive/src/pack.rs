@@ -1,17 +1,19 @@
-//! Tar out: the merged view of an overlay as a stream, with the memory of its largest directory.
+//! Tar out: the merged view of an overlay as a stream, with the memory of the directories on the way to one file.
 //!
-//! Entries are POSIX.1-2001 (ustar, with PAX records for what does not fit): directories before what they hold, the
-//! first name of a file before its hard links. Sockets have no form in a tar and are left out, as tar does.
+//! Entries are POSIX.1-2001 (ustar, with PAX records for what does not fit): directories in the order of their names, each
+//! directly before all that it holds (GNU tar sets a directory's time when it reads the first name outside it), the first
+//! name of a file before its hard links. Sockets have no form in a tar and are left out, as tar does.
 
 pub(crate) mod attributes;
 pub mod layer;
 mod sparse;
 
 use std::collections::HashMap;
-use std::ffi::{CStr, OsStr};
+use std::ffi::{CStr, CString, OsStr};
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 
+use berth_sys::ids::Mappings;
 use rustix::fs::{FileType, Stat};
 use tar::EntryType;
 
@@ -24,6 +26,8 @@ const BUFFER: usize = 64 * 1024;
 /// The largest numbers that a header's octal fields hold.
 const SIZE_MAX: u64 = (1 << 33) - 1;
 const ID_MAX: u32 = (1 << 21) - 1;
+/// Whoever has no ID in a user namespace, as the kernel shows it there.
+const NOBODY: u32 = 65534;
 /// The attribute with a file's capabilities; others do not leave their host.
 const CAPABILITY: &CStr = c"security.capability";
 
@@ -34,23 +38,42 @@ const CAPABILITY: &CStr = c"security.capability";
 /// File errors; a failed write. What was written is then no whole archive: it lacks its end.
 pub fn pack(overlay: &Overlay, out: impl Write) -> Result<()> {
     let mut packer = Packer::new(out, false);
-    let mut pending = vec![overlay.root()];
-    while let Some(place) = pending.pop() {
-        let here = overlay.enter(&place)?;
-        let mut inside = Vec::new();
-        for (name, found) in here.entries()? {
-            let path = join(&place.path, name.to_bytes());
-            packer.entry(&here, &name, &found, &path)?;
-            inside.extend(below(&here, &place, &name, &found)?);
+    let mut levels = vec![Level { place: overlay.root(), left: None }];
+    while let Some(level) = levels.last_mut() {
+        match level.advance(overlay, &mut packer)? {
+            Some(inside) => levels.push(Level { place: inside, left: None }),
+            None => drop(levels.pop()),
         }
-        // The next one taken is the last one put.
-        pending.extend(inside.into_iter().rev());
     }
     packer.finish()
 }
 
-fn below(here: &Opened, place: &Place, name: &CStr, found: &Found) -> Result<Option<Place>> {
-    if found.kind() == FileType::Directory { here.below(place, name, found) } else { Ok(None) }
+/// A directory on the way down. It is opened again after each one inside it: depth costs no descriptors.
+struct Level {
+    place: Place,
+    /// What is not yet written of it; none before it was listed.
+    left: Option<Entries>,
+}
+
+/// What a directory holds.
+pub(crate) type Entries = std::vec::IntoIter<(CString, Found)>;
+
+impl Level {
+    /// Writes entries up to the first directory, which is returned, or to the end.
+    fn advance(&mut self, overlay: &Overlay, packer: &mut Packer<impl Write>) -> Result<Option<Place>> {
+        let here = overlay.enter(&self.place)?;
+        let left = match &mut self.left {
+            Some(left) => left,
+            none => none.insert(here.entries()?.into_iter()),
+        };
+        for (name, found) in left {
+            packer.entry(&here, &name, &found, &join(&self.place.path, name.to_bytes()))?;
+            if let Some(inside) = here.below(&self.place, &name, &found)? {
+                return Ok(Some(inside));
+            }
+        }
+        Ok(None)
+    }
 }
 
 pub(crate) struct Packer<W> {
@@ -58,8 +81,16 @@ pub(crate) struct Packer<W> {
     /// The first name of each file that has several, by device and inode.
     links: HashMap<(u64, u64), Vec<u8>>,
     buffer: Vec<u8>,
-    /// Whether holes and all extended attributes are kept, as a layer needs them.
+    /// Whether all extended attributes are kept, or capabilities alone.
+    attributes: bool,
+    /// Whether holes are kept, as a layer needs them.
     whole: bool,
+    /// Whether everything is root's, whoever owns it here.
+    of_root: bool,
+    /// Whose the owners are in the user namespace that they are seen from outside of.
+    ids: Option<Mappings>,
+    /// The latest time of modification that is told, in seconds; later ones become this.
+    latest: Option<i64>,
 }
 
 /// Extended attributes: names and values.
@@ -74,7 +105,48 @@ struct Head {
 
 impl<W: Write> Packer<W> {
     pub(crate) fn new(out: W, whole: bool) -> Self {
-        Self { out, links: HashMap::new(), buffer: vec![0; BUFFER], whole }
+        Self {
+            out,
+            links: HashMap::new(),
+            buffer: vec![0; BUFFER],
+            attributes: whole,
+            whole,
+            of_root: false,
+            ids: None,
+            latest: None,
+        }
+    }
+
+    /// Keeps all extended attributes.
+    pub(crate) fn with_attributes(mut self) -> Self {
+        self.attributes = true;
+        self
+    }
+
+    /// Says whose everything is inside a user namespace.
+    pub(crate) fn with_ids(mut self, ids: Option<Mappings>) -> Self {
+        self.ids = ids;
+        self
+    }
+
+    /// Tells no time of modification after `latest`, in seconds.
+    pub(crate) fn until(mut self, latest: Option<i64>) -> Self {
+        self.latest = latest;
+        self
+    }
+
+    /// Says of everything that it is root's.
+    pub(crate) fn of_root(mut self) -> Self {
+        self.of_root = true;
+        self
+    }
+
+    /// Writes a file with other content than it has.
+    pub(crate) fn replaced(&mut self, stat: &Stat, path: &[u8], content: &[u8]) -> Result<()> {
+        let size = content.len() as u64;
+        self.head(stat, path, &Head { kind: EntryType::Regular, link: Vec::new(), size }, &[])?;
+        self.write(content)?;
+        self.pad(size)
     }
 
     /// Writes the end of the tar.
@@ -110,7 +182,7 @@ impl<W: Write> Packer<W> {
 
     /// What is kept of a file's extended attributes.
     fn attributes(&self, here: &Opened, name: &CStr, found: &Found) -> Result<Attributes> {
-        if self.whole {
+        if self.attributes {
             return attributes::all(here.directory(found), name);
         }
         if found.kind() != FileType::RegularFile {
@@ -192,6 +264,18 @@ impl<W: Write> Packer<W> {
         attributes: &[(Vec<u8>, Vec<u8>)],
         first: Vec<u8>,
     ) -> Result<()> {
+        let mut stat = *stat;
+        if self.of_root {
+            (stat.st_uid, stat.st_gid) = (0, 0);
+        }
+        if let Some(ids) = &self.ids {
+            stat.st_uid = ids.user_inside(stat.st_uid).unwrap_or(NOBODY);
+            stat.st_gid = ids.group_inside(stat.st_gid).unwrap_or(NOBODY);
+        }
+        if let Some(latest) = self.latest {
+            stat.st_mtime = stat.st_mtime.min(latest);
+        }
+        let stat = &stat;
         let mut path = path.to_vec();
         if head.kind == EntryType::Directory {
             path.push(b'/');
@@ -331,12 +415,38 @@ mod tests {
         let flags = rustix::fs::XattrFlags::empty();
         rustix::fs::setxattr(upper.join("opaque"), c"trusted.overlay.opaque", b"y", flags).unwrap();
         let tar = packed(&[&upper, &lower]);
-        assert_eq!(names(&tar), ["a/", "opaque/", "a/b/", "a/one", "opaque/new"]);
+        assert_eq!(names(&tar), ["a/", "a/b/", "a/one", "opaque/", "opaque/new"]);
         let mut archive = tar::Archive::new(&tar[..]);
         let mut one = archive.entries().unwrap().map(Result::unwrap).find(|e| &*e.path_bytes() == b"a/one");
         let mut text = String::new();
         one.as_mut().unwrap().read_to_string(&mut text).unwrap();
         assert_eq!(text, "upper/a/one");
+    }
+
+    #[test]
+    fn a_directory_stands_directly_before_what_it_holds() {
+        let temp = tempfile::tempdir().unwrap();
+        for path in ["b/y/x", "a/z", "b-c", "a.d"] {
+            fs::create_dir_all(temp.path().join(path)).unwrap();
+            fs::write(temp.path().join(path).join("f"), "").unwrap();
+        }
+        fs::write(temp.path().join("b/n"), "").unwrap();
+        let expected = [
+            "a/", "a/z/", "a/z/f", "a.d/", "a.d/f", "b/", "b/n", "b/y/", "b/y/x/", "b/y/x/f", "b-c/", "b-c/f",
+        ];
+        assert_eq!(names(&packed(&[temp.path()])), expected);
+        let mut copied = Vec::new();
+        let root = rustix::fs::open(temp.path(), rustix::fs::OFlags::RDONLY, Mode::empty()).unwrap();
+        crate::copy::pack(std::os::fd::AsFd::as_fd(&root), b"b", b"b", &mut copied).unwrap();
+        assert_eq!(names(&copied), expected[5..10]);
+    }
+
+    #[test]
+    fn depth_costs_no_descriptors() {
+        let temp = tempfile::tempdir().unwrap();
+        let depth = 700;
+        fs::create_dir_all(temp.path().join("d/".repeat(depth))).unwrap();
+        assert_eq!(names(&packed(&[temp.path(), temp.path()])).len(), depth);
     }
 
     #[test]
@@ -353,11 +463,19 @@ mod tests {
         symlink("t".repeat(150), from.join("link")).unwrap();
         fs::write(from.join("owned"), "o").unwrap();
         chown(from.join("owned"), Some(3_000_000_000), Some(77)).unwrap();
+        fs::create_dir(from.join("z")).unwrap();
         let dev = rustix::fs::makedev(1, 3);
         let mode = Mode::from_raw_mode(0o666);
         rustix::fs::mknodat(CWD, from.join("null"), FileType::CharacterDevice, mode, dev).unwrap();
         rustix::fs::mknodat(CWD, from.join("fifo"), FileType::Fifo, mode, 0).unwrap();
         let _socket = std::os::unix::net::UnixListener::bind(from.join("socket")).unwrap();
+        // Directories within directories, all older than what is made of them.
+        for (path, seconds) in
+            [("deep/".to_owned() + &"d".repeat(120), 5), ("deep".to_owned(), 6), ("z".to_owned(), 7)]
+        {
+            let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
+            fs::File::open(from.join(path)).unwrap().set_modified(time).unwrap();
+        }
         let archive = temp.path().join("a.tar");
         fs::write(&archive, packed(&[&from])).unwrap();
         let status =

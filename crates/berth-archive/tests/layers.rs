@@ -326,6 +326,55 @@ fn a_whiteout_does_not_hide_a_link_of_its_own_layer() {
 }
 
 #[test]
+fn a_directory_that_only_marks_imply_is_nothing_of_its_layer() {
+    let place = Place::new();
+    let tar = Tar::new()
+        .file("gone/deep/.wh.x", b"")
+        .file("gone/opaque/.wh..wh..opq", b"")
+        .file(".wh.gone", b"")
+        .file("kept/deep/.wh.x", b"")
+        .file("kept/file", b"k")
+        .file(".wh.kept", b"")
+        .directory("named", 0o755)
+        .file("named/.wh.x", b"")
+        .file(".wh.named", b"")
+        .file("linked/.wh.x", b"")
+        .link(EntryType::Link, "linked/again", "below")
+        .file(".wh.linked", b"")
+        .end();
+    let extracted = place.unpack(&tar).unwrap();
+    let gone = fs::symlink_metadata(place.root().join("gone")).unwrap();
+    assert!(gone.file_type().is_char_device() && gone.rdev() == 0);
+    for kept in ["kept/deep", "named", "linked"] {
+        assert!(place.root().join(kept).is_dir(), "{kept}");
+    }
+    let implied: Vec<_> = extracted.fixups.implied.iter().map(|path| String::from_utf8_lossy(path)).collect();
+    assert_eq!(implied, ["", "kept", "kept/deep", "linked"]);
+}
+
+#[test]
+fn no_whiteouts_stay_where_nothing_shows_through() {
+    let place = Place::new();
+    let tar = Tar::new()
+        .file("d/.wh.before", b"")
+        .file("d/deep/.wh.before", b"")
+        .file("d/.wh..wh..opq", b"")
+        .file("d/.wh.after", b"")
+        .file("other/.wh.x", b"")
+        .file("d-not/.wh.x", b"")
+        .file("gone/.wh.x", b"")
+        .file("gone", b"now a file")
+        .end();
+    place.unpack(&tar).unwrap();
+    let names = |path: &str| {
+        let entries = fs::read_dir(place.root().join(path)).unwrap();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect::<Vec<_>>()
+    };
+    assert_eq!((names("d"), names("d/deep")), (vec!["deep".to_owned()], vec![]));
+    assert_eq!((names("other"), names("d-not")), (vec!["x".to_owned()], vec!["x".to_owned()]));
+}
+
+#[test]
 fn devices_and_capabilities_arrive() {
     let mut null = Tar::header(EntryType::Char, b"null", 0);
     null.set_device_major(1).unwrap();

@@ -6,6 +6,7 @@ use clap::{Arg, ArgMatches};
 
 use crate::failure::Outcome;
 use crate::flags::{many, on, switch};
+use crate::format::human::long_size;
 use crate::values::filter;
 
 /// The flags that all `prune` commands have.
@@ -21,6 +22,14 @@ pub fn flags() -> [Arg; 2] {
 /// Standard input cannot be read.
 pub fn is_wanted(matches: &ArgMatches, warning: &str) -> Outcome<bool> {
     Ok(on(matches, "force") || confirm(warning)?)
+}
+
+/// What a `prune` command says at its end: what is gone, a line for each under `title`, and the bytes that are free by it.
+pub fn removed(title: &str, gone: impl IntoIterator<Item = String>, bytes: u64) -> String {
+    let lines: String = gone.into_iter().map(|line| line + "\n").collect();
+    let list = if lines.is_empty() { String::new() } else { format!("{title}:\n{lines}\n") };
+    let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+    list + &format!("Total reclaimed space: {}\n", long_size(bytes))
 }
 
 /// Asks whether to go on, on standard output as Docker does; everything but `y` is no.

@@ -45,6 +45,22 @@ pub fn plain(error: &io::Error) -> String {
     }
 }
 
+/// An error with its causes, in the system's words.
+pub fn causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = String::new();
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let words = error.downcast_ref::<io::Error>().map_or_else(|| error.to_string(), plain);
+        // An error that only wraps another says the same.
+        if !text.ends_with(&words) {
+            text.push_str(if text.is_empty() { "" } else { ": " });
+            text.push_str(&words);
+        }
+        next = error.source();
+    }
+    text
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&self.message)

@@ -57,6 +57,43 @@ fn make(command: &mut Command) {
     command.build();
 }
 
+/// The words of a whole command line, program first, with `--` before a command for a container: what follows an image or a
+/// container belongs to that command, whatever it looks like.
+pub fn set_apart(root: &Command, mut arguments: Vec<OsString>) -> Vec<OsString> {
+    if let Some(at) = command_start(root, &arguments) {
+        arguments.insert(at, "--".into());
+    }
+    arguments
+}
+
+/// Where a command for a container begins, if it may be taken for flags.
+fn command_start(root: &Command, arguments: &[OsString]) -> Option<usize> {
+    let is_flag = |word: &OsString| word.as_encoded_bytes().starts_with(b"-");
+    let mut command = root.clone();
+    let (mut at, mut operands) = (1, 0);
+    // Making a command's flags takes time: only for who has flags behind something else.
+    while arguments.get(at..)?.iter().any(is_flag) {
+        let text = arguments[at].to_str().unwrap_or_default();
+        let trailing = command.get_positionals().position(|arg| arg.get_id() == COMMAND);
+        if text == "--" {
+            return None;
+        } else if text.len() > 1 && text.starts_with('-') {
+            at += usize::from(takes_next(&command, text));
+        } else if let Some(next) = command.find_subcommand(text).cloned() {
+            // Building the root would say so, and make the flags of all.
+            command = next.disable_help_flag(true);
+            make(&mut command);
+        } else {
+            operands += 1;
+            if operands == trailing? {
+                return Some(at + 1).filter(|at| arguments[*at..].iter().any(is_flag));
+            }
+        }
+        at += 1;
+    }
+    None
+}
+
 /// Whether a flag takes the next word as its value.
 pub fn takes_next(command: &Command, word: &str) -> bool {
     value_flag(command, word).is_some()
@@ -165,6 +202,26 @@ mod tests {
         ] {
             let found = found(line);
             assert_eq!((found.path.as_str(), found.rest.len()), (path, rest), "{line}");
+        }
+    }
+
+    #[test]
+    fn what_follows_an_image_or_a_container_is_its_command() {
+        for (line, expected) in [
+            ("berth run --name x -it busybox -c ls", "berth run --name x -it busybox -- -c ls"),
+            ("berth -H x run -e A=B busybox -- -c", "berth -H x run -e A=B busybox -- -- -c"),
+            ("berth container run busybox --name x", "berth container run busybox -- --name x"),
+            ("berth exec -u 1 c1 -v", "berth exec -u 1 c1 -- -v"),
+            ("berth top c1 -o pid", "berth top c1 -- -o pid"),
+            ("berth run --rm busybox true", "berth run --rm busybox true"),
+            ("berth run -- busybox -c", "berth run -- busybox -c"),
+            ("berth ps -a", "berth ps -a"),
+            ("berth stop c1 -t 1", "berth stop c1 -t 1"),
+            ("berth run", "berth run"),
+        ] {
+            let words = line.split(' ').map(OsString::from).collect();
+            let words = set_apart(&crate::command_line(), words);
+            assert_eq!(words.join(std::ffi::OsStr::new(" ")), expected);
         }
     }
 

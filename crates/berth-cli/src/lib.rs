@@ -8,6 +8,7 @@
 mod output;
 mod place;
 
+mod builder;
 mod complete;
 mod config;
 mod confirm;
@@ -30,6 +31,7 @@ mod network;
 mod on_demand;
 #[cfg(test)]
 mod parity;
+mod pieces;
 mod plugins;
 mod registry;
 mod session;
@@ -37,6 +39,7 @@ mod system;
 mod tls;
 mod usage;
 mod values;
+mod volume;
 
 use std::ffi::OsString;
 use std::io::Write as _;
@@ -54,7 +57,8 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
         return candidates(&arguments);
     }
     let command = command_line();
-    let matches = match command.try_get_matches_from(&arguments) {
+    let words = grammar::set_apart(&command, arguments.clone());
+    let matches = match command.try_get_matches_from(words) {
         Ok(matches) => matches,
         Err(error) => return usage::report(&error, &arguments),
     };
@@ -120,6 +124,9 @@ fn command_line() -> clap::Command {
         .subcommands(system::commands())
         .subcommands(registry::commands())
         .subcommand(
+            group("builder", "Manages builds").defer(|group| group.subcommands(builder::group_commands())),
+        )
+        .subcommand(
             group("container", "Manages containers")
                 .defer(|group| group.subcommands(container::group_commands())),
         )
@@ -136,6 +143,9 @@ fn command_line() -> clap::Command {
         .subcommand(
             group("system", "Shows what the daemon is and does")
                 .defer(|group| group.subcommands(system::group_commands())),
+        )
+        .subcommand(
+            group("volume", "Manages volumes").defer(|group| group.subcommands(volume::group_commands())),
         )
         .subcommand(
             group("context", "Manages contexts: daemons that have names")
@@ -167,10 +177,12 @@ async fn run(arguments: &[OsString], matches: &ArgMatches) -> Outcome {
     let mut context = Context::new(arguments, matches)?;
     let Some((name, matches)) = matches.subcommand() else { return Ok(()) };
     match (name, matches.subcommand()) {
+        ("builder", Some((name, matches))) => builder::run(&context, name, matches).await,
         ("container", Some((name, matches))) => container::run_of_group(&context, name, matches).await,
         ("image", Some((name, matches))) => image::run(&context, image::of_group(name), matches).await,
         ("manifest", Some((name, matches))) => manifest::run(&context, name, matches).await,
         ("network", Some((name, matches))) => network::run(&context, name, matches).await,
+        ("volume", Some((name, matches))) => volume::run(&context, name, matches).await,
         ("context", Some((name, matches))) => contexts::run(&mut context, name, matches),
         ("system", Some((name, matches))) => system::run(&context, name, matches).await,
         // What clap does not know has its arguments under this name.

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use crate::grammar::{self, Found};
 use crate::help;
 
-const GROUPS: [&str; 5] = ["container", "image", "manifest", "network", "system"];
+const GROUPS: [&str; 7] = ["builder", "container", "image", "manifest", "network", "system", "volume"];
 
 /// A text as troff takes it literally.
 fn plain(text: &str) -> String {

@@ -3,13 +3,13 @@
 use std::io;
 use std::sync::{Mutex, PoisonError};
 
-use berth_api::error::ErrorResponse;
 use berth_api::system::Ping;
 use berth_api::version::ApiVersion;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::{Stream, TryStreamExt as _};
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, TRANSFER_ENCODING, UPGRADE, USER_AGENT,
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, TRANSFER_ENCODING, UPGRADE,
+    USER_AGENT,
 };
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
@@ -20,15 +20,12 @@ use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::answer::{ResponseBody, checked, decode, gather, refusal, text};
 use crate::error::Error;
 use crate::hijack::Hijacked;
 use crate::host::Host;
 use crate::transport::Transport;
 
-/// Longest answer that is gathered in memory.
-const LONGEST_ANSWER: usize = 256 << 20;
-/// Longest line of an answer that is read by lines.
-const LONGEST_LINE: usize = 16 << 20;
 /// Connections kept for later requests.
 const MOST_IDLE: usize = 4;
 /// Sent as `User-Agent`.
@@ -133,6 +130,7 @@ impl Client {
             experimental: text("docker-experimental") == "true",
             builder_version: text("builder-version"),
             swarm: text("swarm"),
+            client_session: text("berth-client-session") == "1",
         })
     }
 
@@ -188,7 +186,7 @@ impl Client {
     where
         S: Stream<Item = io::Result<Bytes>> + Send + 'static,
     {
-        self.stream(Method::PUT, path, content_type, body).await?.all().await.map(drop)
+        self.stream(Method::PUT, path, content_type, None, body).await?.all().await.map(drop)
     }
 
     /// `POST` without a body; whatever the answer holds is dropped.
@@ -247,7 +245,21 @@ impl Client {
     where
         S: Stream<Item = io::Result<Bytes>> + Send + 'static,
     {
-        self.stream(Method::POST, path, content_type, body).await
+        self.stream(Method::POST, path, content_type, None, body).await
+    }
+
+    /// As [`Client::post_stream`], with one more header: its name and value.
+    pub async fn post_stream_with<S>(
+        &self,
+        path: &str,
+        content_type: &str,
+        header: (&str, &str),
+        body: S,
+    ) -> Result<ResponseBody, Error>
+    where
+        S: Stream<Item = io::Result<Bytes>> + Send + 'static,
+    {
+        self.stream(Method::POST, path, content_type, Some(header), body).await
     }
 
     async fn stream<S>(
@@ -255,6 +267,7 @@ impl Client {
         method: Method,
         path: &str,
         content_type: &str,
+        header: Option<(&str, &str)>,
         body: S,
     ) -> Result<ResponseBody, Error>
     where
@@ -265,11 +278,12 @@ impl Client {
             self.ping().await?;
         }
         let body = StreamBody::new(body.map_ok(Frame::data)).boxed_unsync();
-        let request = self
-            .builder(&method, path, true)
-            .header(CONTENT_TYPE, content_type)
-            .body(body)
-            .map_err(|source| Error::Request { operation: operation.clone(), source })?;
+        let mut builder = self.builder(&method, path, true).header(CONTENT_TYPE, content_type);
+        if let Some((name, value)) = header {
+            builder = builder.header(name, value);
+        }
+        let request =
+            builder.body(body).map_err(|source| Error::Request { operation: operation.clone(), source })?;
         let response = self.exchange(request, &operation).await?;
         Ok(ResponseBody { response: checked(response, &operation).await?, operation })
     }
@@ -285,25 +299,22 @@ impl Client {
         let operation = format!("POST {path}");
         let payload = body.map_or(Ok(Payload::Empty), |body| json(path, body))?;
         let response = self.send_with(&Method::POST, path, &payload, true).await?;
-        let status = response.status();
-        if status != StatusCode::SWITCHING_PROTOCOLS {
-            return Err(Error::NotUpgraded { status });
+        upgraded(response, operation).await
+    }
+
+    /// `POST` that makes the connection one of HTTP/2, on which this end serves. `headers` go with the request.
+    pub async fn session(&self, headers: HeaderMap) -> Result<Hijacked, Error> {
+        let path = "/session";
+        let operation = format!("POST {path}");
+        if !lock(&self.version).settled {
+            self.ping().await?;
         }
-        let content_type = response
-            .headers()
-            .get(CONTENT_TYPE)
-            .and_then(|value| value.to_str().ok())
-            .unwrap_or_default()
-            .to_owned();
-        let upgraded = hyper::upgrade::on(response)
-            .await
-            .map_err(|source| Error::Http { operation: operation.clone(), source })?;
-        match upgraded.downcast::<TokioIo<Transport>>() {
-            Ok(parts) => {
-                Ok(Hijacked { transport: parts.io.into_inner(), prefix: parts.read_buf, content_type })
-            }
-            Err(_) => Err(Error::NotUpgraded { status }),
-        }
+        let mut request = self.request(&Method::POST, path, &Payload::Empty, true)?;
+        request.headers_mut().extend(headers);
+        request.headers_mut().insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+        request.headers_mut().insert(UPGRADE, HeaderValue::from_static("h2c"));
+        let response = self.exchange(request, &operation).await?;
+        upgraded(checked(response, &operation).await?, operation).await
     }
 
     /// Sends a request that can be sent again, and checks the answer's status.
@@ -441,93 +452,18 @@ impl Client {
     }
 }
 
-/// An answer that arrives bit by bit.
-#[derive(Debug)]
-pub struct ResponseBody {
-    operation: String,
-    response: Response<Incoming>,
-}
-
-impl ResponseBody {
-    /// The answer's content type; empty if the server gave none.
-    pub fn content_type(&self) -> &str {
-        self.response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default()
+/// The connection of an answer that gives it away.
+async fn upgraded(response: Response<Incoming>, operation: String) -> Result<Hijacked, Error> {
+    let status = response.status();
+    if status != StatusCode::SWITCHING_PROTOCOLS {
+        return Err(Error::NotUpgraded { status });
     }
-
-    /// A header of the answer; empty if it has none.
-    pub fn header(&self, name: &str) -> String {
-        text(self.response.headers(), name)
+    let content_type = text(response.headers(), CONTENT_TYPE.as_str());
+    let upgraded = hyper::upgrade::on(response).await.map_err(|source| Error::Http { operation, source })?;
+    match upgraded.downcast::<TokioIo<Transport>>() {
+        Ok(parts) => Ok(Hijacked { transport: parts.io.into_inner(), prefix: parts.read_buf, content_type }),
+        Err(_) => Err(Error::NotUpgraded { status }),
     }
-
-    /// The next bytes; none at the end.
-    pub async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
-        loop {
-            match self.response.body_mut().frame().await {
-                None => return Ok(None),
-                Some(Ok(frame)) => {
-                    if let Ok(data) = frame.into_data()
-                        && !data.is_empty()
-                    {
-                        return Ok(Some(data));
-                    }
-                }
-                Some(Err(source)) => return Err(Error::Http { operation: self.operation.clone(), source }),
-            }
-        }
-    }
-
-    /// From here on, line by line.
-    pub fn lines(self) -> Lines {
-        Lines { body: self, pending: BytesMut::new() }
-    }
-
-    /// All that is left, as JSON.
-    pub async fn json<T: DeserializeOwned>(self) -> Result<T, Error> {
-        let operation = self.operation.clone();
-        decode(&self.all().await?, || operation.clone())
-    }
-
-    /// All that is left.
-    pub async fn all(self) -> Result<Bytes, Error> {
-        gather(self.response, &self.operation).await
-    }
-}
-
-/// The lines of an answer, such as messages in JSON.
-#[derive(Debug)]
-pub struct Lines {
-    body: ResponseBody,
-    pending: BytesMut,
-}
-
-impl Lines {
-    /// The next line that is not empty, the last one also without its end; none at the end. A line of more than 16 MiB
-    /// is an error.
-    pub async fn next(&mut self) -> Result<Option<Bytes>, Error> {
-        loop {
-            if let Some(end) = self.pending.iter().position(|byte| *byte == b'\n') {
-                let line = self.pending.split_to(end + 1).freeze();
-                if line.trim_ascii().is_empty() {
-                    continue;
-                }
-                return Ok(Some(line));
-            }
-            if self.pending.len() > LONGEST_LINE {
-                return Err(Error::TooLong { operation: self.body.operation.clone(), limit: LONGEST_LINE });
-            }
-            match self.body.chunk().await? {
-                Some(chunk) => self.pending.extend_from_slice(&chunk),
-                None => {
-                    let rest = std::mem::take(&mut self.pending).freeze();
-                    return Ok((!rest.trim_ascii().is_empty()).then_some(rest));
-                }
-            }
-        }
-    }
-}
-
-fn text(headers: &HeaderMap, name: &str) -> String {
-    headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -539,49 +475,4 @@ fn json(path: &str, body: &impl Serialize) -> Result<Payload, Error> {
     serde_json::to_vec(body)
         .map(|bytes| Payload::Bytes(bytes.into()))
         .map_err(|source| Error::Decode { operation: format!("POST {path}"), source })
-}
-
-/// Reads an answer. Servers write names as they are documented; only what does not read so (a `null` for an empty list)
-/// takes the longer way that a request takes.
-fn decode<T: DeserializeOwned>(bytes: &[u8], operation: impl Fn() -> String) -> Result<T, Error> {
-    serde_json::from_slice(bytes)
-        .or_else(|_| berth_api::json::from_slice(bytes))
-        .map_err(|source| Error::Decode { operation: operation(), source })
-}
-
-async fn checked(response: Response<Incoming>, operation: &str) -> Result<Response<Incoming>, Error> {
-    let status = response.status();
-    if status.as_u16() < 400 {
-        return Ok(response);
-    }
-    let body = gather(response, operation).await?;
-    Err(refusal(status, &body))
-}
-
-/// The error that a refused request's answer describes.
-fn refusal(status: StatusCode, body: &[u8]) -> Error {
-    let message = match berth_api::json::from_slice::<ErrorResponse>(body) {
-        Ok(error) if !error.message.is_empty() => error.message.trim().to_owned(),
-        _ => {
-            let text = String::from_utf8_lossy(body).trim().to_owned();
-            if text.is_empty() {
-                format!(
-                    "request returned {status} for API route, check if the server supports the requested API version"
-                )
-            } else {
-                text
-            }
-        }
-    };
-    Error::Server { status, message }
-}
-
-async fn gather(response: Response<Incoming>, operation: &str) -> Result<Bytes, Error> {
-    match http_body_util::Limited::new(response.into_body(), LONGEST_ANSWER).collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) => match error.downcast::<hyper::Error>() {
-            Ok(source) => Err(Error::Http { operation: operation.to_owned(), source: *source }),
-            Err(_) => Err(Error::TooLong { operation: operation.to_owned(), limit: LONGEST_ANSWER }),
-        },
-    }
 }

@@ -4,6 +4,7 @@
 //! says so in its refusal, upon which the request is sent again. Only requests whose body cannot be sent twice ask first.
 #![forbid(unsafe_code)]
 
+mod answer;
 mod client;
 mod command;
 mod error;
@@ -14,7 +15,8 @@ mod ssh;
 mod tls;
 mod transport;
 
-pub use client::{Client, Lines, ResponseBody};
+pub use answer::{Lines, ResponseBody};
+pub use client::Client;
 pub use error::Error;
 pub use hijack::Hijacked;
 pub use host::{Host, HostError};

@@ -73,7 +73,7 @@ fn export(parts: &Parts, container: &Container, layers: &Overlay, mut out: Piece
         Ok(()) => parts.events.publish(container.event(ContainerEvent::Export)),
         Err(error) => {
             tracing::debug!(container = container.id(), %error, "the export ended early");
-            out.fail(error);
+            out.carrier().fail(error);
         }
     }
 }
@@ -121,6 +121,7 @@ mod tests {
             read_only_top: false,
             mode: String::new(),
             propagation: String::new(),
+            wish: Default::default(),
         }];
         let hidden = mounted(&Overlay::open([temp.path()]).unwrap(), &definition);
         for path in ["run/deep", "proc", "sys", "dev", "etc/hosts"] {

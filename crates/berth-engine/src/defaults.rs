@@ -80,9 +80,6 @@ pub fn has_unified_cgroups() -> bool {
     Layout::current().is_ok_and(|layout| layout.mode() == Mode::Unified)
 }
 
-/// The names of the runtime: its own, and those that Docker's users write.
-pub const RUNTIMES: [&str; 3] = ["berth", "runc", "io.containerd.runc.v2"];
-
 impl Default for ContainerDefaults {
     fn default() -> Self {
         Self {

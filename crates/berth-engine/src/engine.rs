@@ -11,11 +11,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::apparmor::AppArmor;
+use crate::build::lent::Lent;
 use crate::container::Index;
 use crate::event::Bus;
 use crate::life::exec::Execs;
 use crate::network::Networks;
 use crate::reload::Current;
+use crate::volumes::Volumes;
 use crate::{Error, Settings};
 
 /// The composition of storage, images, network, shims and runtime. One per daemon.
@@ -37,12 +39,16 @@ pub(crate) struct Parts {
     pub storage: Arc<Storage>,
     /// Images on it.
     pub images: Images,
+    /// Volumes, as far as they are more than rows.
+    pub volumes: Volumes,
     /// The host's side of networks.
     pub networks: Networks,
     /// The process that forks shims.
     pub spawner: Spawner,
     /// All containers.
     pub containers: Index,
+    /// What containers of builds get for their runs.
+    pub lent: Lent,
     /// All exec instances.
     pub execs: Execs,
     /// What happens.
@@ -53,6 +59,8 @@ pub(crate) struct Parts {
     pub owners: TaskTracker,
     /// When the engine was opened.
     pub since: Timestamp,
+    /// Clients that offer something to their builds.
+    pub sessions: Arc<berth_session::Sessions>,
     /// Processors of the host.
     pub cpus: usize,
     /// The engine is ending: policies start nothing again.
@@ -61,10 +69,11 @@ pub(crate) struct Parts {
     pub pruning: AtomicBool,
     /// The same of all unused images.
     pub pruning_images: AtomicBool,
+    /// The same of all unused volumes.
+    pub pruning_volumes: AtomicBool,
     /// The same of all unused networks.
     pub pruning_networks: AtomicBool,
     /// The subnet that was chosen is on the disk.
-    pub gateway_kept: AtomicBool,
     /// Held while the hosts file of a container that runs is changed.
     pub hosts_edits: Mutex<()>,
     /// A task waits for the end of the net process.
@@ -82,6 +91,7 @@ impl Parts {
     ) -> Result<Parts, Error> {
         Ok(Parts {
             images: images(&settings, &storage),
+            volumes: Volumes::new(&storage),
             current: Current::new(settings.clone()),
             installation: crate::installation::id(&settings.data_root)?,
             settings,
@@ -89,17 +99,19 @@ impl Parts {
             networks,
             spawner,
             containers: Index::default(),
+            lent: Lent::default(),
             execs: Execs::default(),
             events: Bus::restore(&storage)?,
             ending: CancellationToken::new(),
             owners: TaskTracker::new(),
             since: Timestamp::now(),
+            sessions: Arc::default(),
             cpus: crate::system::cpus(),
             closing: AtomicBool::new(false),
             pruning: AtomicBool::new(false),
             pruning_images: AtomicBool::new(false),
+            pruning_volumes: AtomicBool::new(false),
             pruning_networks: AtomicBool::new(false),
-            gateway_kept: AtomicBool::new(false),
             hosts_edits: Mutex::new(()),
             net_watched: AtomicBool::new(false),
             storage,

@@ -1,5 +1,7 @@
 //! What an operation can fail with, in the words that Docker's clients match on.
 
+use crate::create::mounts::MountPlan;
+
 /// How an error is to be answered; `berth-server` maps each kind to one status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorKind {
@@ -52,6 +54,33 @@ pub enum Error {
     /// No network has this name or ID.
     #[error("network {0} not found")]
     NoSuchNetwork(String),
+    /// No volume has this name.
+    #[error("get {0}: no such volume")]
+    NoSuchVolume(String),
+    /// Two mounts are to be at the same place of a container.
+    #[error("Duplicate mount point: {destination}")]
+    DuplicateMount {
+        /// The place.
+        destination: String,
+        /// What was asked for before the second of the two, the first among them.
+        earlier: Vec<MountPlan>,
+    },
+    /// A volume was to be made by a driver that is not there.
+    #[error("create {name}: error looking up volume plugin {driver}: {reason}")]
+    NoSuchVolumeDriver {
+        /// The volume.
+        name: String,
+        /// The driver.
+        driver: String,
+        /// Why it cannot be had.
+        reason: String,
+    },
+    /// A path within a volume or an image is not there.
+    #[error("{0}")]
+    NoSuchSubpath(String),
+    /// A volume could not be mounted.
+    #[error("{0}")]
+    Volume(String),
     /// A container is to leave a network that it is not on.
     #[error("container {container} is not connected to {}", named(network))]
     NotConnected {
@@ -109,6 +138,9 @@ pub enum Error {
     /// A container's log could not be begun.
     #[error("failed to create task for container: failed to initialize logging driver: {0}")]
     LogDriver(String),
+    /// A container asks for a runtime that is not Berth's own.
+    #[error("failed to create task for container: {0}")]
+    Runtime(String),
     /// The engine is ending, or a part of it is being started again.
     #[error("{0}")]
     Unavailable(String),
@@ -161,6 +193,17 @@ pub enum Error {
     /// An image could not be found, read or changed.
     #[error(transparent)]
     Image(#[from] berth_image::Error),
+    /// A Dockerfile makes no sense.
+    #[error(transparent)]
+    Build(#[from] berth_build::Error),
+    /// A program of a build failed.
+    #[error("{message}")]
+    Step {
+        /// In Docker's words.
+        message: String,
+        /// Its exit code.
+        code: i32,
+    },
     /// A container could not be given other limits.
     #[error("Cannot update container {id}: {source}")]
     Update {
@@ -192,11 +235,16 @@ impl Error {
             | Error::NoSuchImage(_)
             | Error::NoSuchFile { .. }
             | Error::NoSuchExec(_)
+            | Error::NoSuchVolume(_)
+            | Error::NoSuchVolumeDriver { .. }
+            | Error::NoSuchSubpath(_)
             | Error::NoSuchNetwork(_)
             | Error::NotFound(_) => ErrorKind::NotFound,
-            Error::AmbiguousId(_) | Error::InvalidName(_) | Error::InvalidParameter(_) => {
-                ErrorKind::InvalidParameter
-            }
+            Error::AmbiguousId(_)
+            | Error::InvalidName(_)
+            | Error::InvalidParameter(_)
+            | Error::DuplicateMount { .. }
+            | Error::Build(_) => ErrorKind::InvalidParameter,
             Error::NameInUse { .. } | Error::NotRunning(_) | Error::Paused(_) | Error::Conflict(_) => {
                 ErrorKind::Conflict
             }
@@ -219,6 +267,7 @@ impl Error {
             | Error::Storage(_)
             | Error::Archive(_)
             | Error::Files(_)
+            | Error::Volume(_)
             | Error::Network(_)
             | Error::NotConnected { .. }
             | Error::JoinPid(_)
@@ -228,6 +277,8 @@ impl Error {
             | Error::Shim(_)
             | Error::Io { .. }
             | Error::LogDriver(_)
+            | Error::Step { .. }
+            | Error::Runtime(_)
             | Error::Record { .. } => ErrorKind::System,
             // Docker blames the engine for what may be there later, such as a port.
             Error::Connect(error) => match error.kind() {
@@ -246,7 +297,7 @@ fn named(network: &str) -> String {
 }
 
 /// An error with its causes.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -145,6 +145,56 @@ pub enum NetworkEvent {
     Disconnect,
 }
 
+/// What happened to a volume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum VolumeEvent {
+    /// It was made.
+    Create,
+    /// A container that starts has it.
+    Mount {
+        /// The container.
+        container: String,
+        /// Where in it.
+        destination: String,
+        /// Whether it can write there.
+        writable: bool,
+        /// How mounts propagate.
+        propagation: String,
+    },
+    /// A container that ended had it.
+    Unmount {
+        /// The container.
+        container: String,
+    },
+    /// It has another name.
+    Rename {
+        /// The one before.
+        old: String,
+    },
+    /// It is gone.
+    Destroy,
+}
+
+impl VolumeEvent {
+    fn describe(self) -> (&'static str, Vec<(&'static str, String)>) {
+        match self {
+            VolumeEvent::Create => ("create", Vec::new()),
+            VolumeEvent::Mount { container, destination, writable, propagation } => (
+                "mount",
+                vec![
+                    ("container", container),
+                    ("destination", destination),
+                    ("read/write", writable.to_string()),
+                    ("propagation", propagation),
+                ],
+            ),
+            VolumeEvent::Unmount { container } => ("unmount", vec![("container", container)]),
+            VolumeEvent::Rename { old } => ("rename", vec![("oldName", old)]),
+            VolumeEvent::Destroy => ("destroy", Vec::new()),
+        }
+    }
+}
+
 /// An event with what it happened to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
@@ -179,6 +229,20 @@ pub enum Event {
     ImagesPruned {
         /// Bytes that this freed.
         reclaimed: u64,
+    },
+    /// Unused volumes were removed together.
+    VolumesPruned {
+        /// Bytes that this freed.
+        reclaimed: u64,
+    },
+    /// Of a volume.
+    Volume {
+        /// Its name.
+        name: String,
+        /// Its driver.
+        driver: String,
+        /// What happened.
+        event: VolumeEvent,
     },
     /// Unused networks were removed together.
     NetworksPruned,
@@ -283,6 +347,16 @@ impl Event {
             Event::ImagesPruned { reclaimed } => {
                 let attributes = StringMap::from([("reclaimed".into(), reclaimed.to_string())]);
                 ("image", String::new(), "prune".to_owned(), attributes, String::new())
+            }
+            Event::VolumesPruned { reclaimed } => {
+                let attributes = StringMap::from([("reclaimed".into(), reclaimed.to_string())]);
+                ("volume", String::new(), "prune".to_owned(), attributes, String::new())
+            }
+            Event::Volume { name, driver, event } => {
+                let (action, more) = event.describe();
+                let mut attributes = StringMap::from([("driver".into(), driver)]);
+                attributes.extend(more.into_iter().map(|(key, value)| (key.to_owned(), value)));
+                ("volume", name, action.to_owned(), attributes, String::new())
             }
             Event::NetworksPruned => {
                 let attributes = StringMap::from([("reclaimed".into(), "0".into())]);

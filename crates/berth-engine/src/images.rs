@@ -1,5 +1,6 @@
 //! Images, as clients list, fetch, name, save and remove them.
 
+mod caller;
 mod commit;
 mod estimate;
 mod history;
@@ -8,8 +9,9 @@ mod layers;
 pub(crate) mod list;
 mod manifests;
 mod messages;
-mod pattern;
+pub(crate) mod pattern;
 mod prune;
+mod pull;
 mod push;
 mod save;
 mod search;
@@ -17,10 +19,9 @@ pub(crate) mod sharing;
 
 use std::sync::Arc;
 
-use berth_api::{auth, image, progress};
-use berth_image::{InUse, Pulling, Removal, Removed, ResolvedImage};
+use berth_api::{image, progress};
+use berth_image::{InUse, Removal, Removed, ResolvedImage};
 use berth_oci::{Digest, Platform, Reference};
-use berth_registry::Credentials;
 use berth_storage::Driver;
 use tokio::sync::mpsc;
 
@@ -30,7 +31,9 @@ use crate::engine::Parts;
 use crate::event::{Event, ImageEvent};
 use crate::{Engine, Error, op};
 
-pub(crate) use commit::is_left_frozen;
+pub use caller::Caller;
+pub(crate) use commit::{is_left_frozen, pack};
+pub(crate) use list::truth;
 
 /// Progress of layers that waits for a slow client.
 const QUEUE: usize = 64;
@@ -45,40 +48,6 @@ impl Engine {
     ) -> Result<image::Inspect, Error> {
         let (parts, name) = (Arc::clone(&self.parts), name.to_owned());
         blocking(move || inspect(&parts, &name, platform.as_ref(), manifests)).await
-    }
-
-    /// Pulls an image by its reference, such as `debian:12`; with `estimate`, what will be downloaded is told first. Errors after the first message are also returned.
-    pub async fn image_pull(
-        &self,
-        reference: &str,
-        platform: Option<&str>,
-        auth: Option<auth::AuthConfig>,
-        estimate: bool,
-        progress: mpsc::Sender<progress::JsonMessage>,
-    ) -> Result<(), Error> {
-        let invalid = |error: &dyn std::fmt::Display| Error::InvalidParameter(error.to_string());
-        let reference: Reference = reference.parse().map_err(|error| invalid(&error))?;
-        let reference = reference.with_default_tag();
-        let platform = platform.map(str::parse::<Platform>).transpose().map_err(|error| invalid(&error))?;
-        let how = Pulling { platform, credentials: auth.and_then(credentials), estimate };
-        let (sender, receiver) = mpsc::channel(QUEUE);
-        let pull = self.parts.images.pull(&reference, how, sender);
-        let tell = messages::layers(&reference, receiver, &progress);
-        let (pulled, begun) = tokio::join!(pull, tell);
-        let pulled = pulled?;
-        if !begun {
-            messages::begin(&reference, &progress).await;
-        }
-        messages::pulled(&reference, &pulled, &progress).await;
-        let parts = Arc::clone(&self.parts);
-        blocking(move || {
-            let labels = parts.image_labels(&pulled.id);
-            // As in Docker, a pull is of a name and not of an image.
-            let (id, name) = (reference.familiar(), reference.familiar_repository());
-            parts.events.publish(Event::Image { id, name, labels, event: ImageEvent::Pull });
-            Ok(())
-        })
-        .await
     }
 
     /// Loads the images of an archive, which is read by a blocking thread; only those for `platforms` if any are given.
@@ -136,7 +105,7 @@ impl Engine {
 }
 
 impl Parts {
-    fn image_event(&self, id: &Digest, name: &str, event: ImageEvent) {
+    pub(crate) fn image_event(&self, id: &Digest, name: &str, event: ImageEvent) {
         let labels = self.image_labels(id);
         self.events.publish(Event::Image { id: id.to_string(), name: name.to_owned(), labels, event });
     }
@@ -149,7 +118,7 @@ impl Parts {
     /// The containers of an image.
     fn users(&self, id: &Digest) -> Vec<InUse> {
         let id = id.to_string();
-        let users = self.containers.all().into_iter().filter(|container| container.definition.image == id);
+        let users = self.containers.all().into_iter().filter(|container| container.definition.has_image(&id));
         users
             .map(|container| InUse {
                 container: container.id().to_owned(),
@@ -157,18 +126,6 @@ impl Parts {
             })
             .collect()
     }
-}
-
-/// What a client sends of credentials, as the registry's client takes it.
-fn credentials(auth: auth::AuthConfig) -> Option<Credentials> {
-    if !auth.registrytoken.is_empty() {
-        return Some(Credentials::Token(auth.registrytoken));
-    }
-    if !auth.identitytoken.is_empty() {
-        return Some(Credentials::Identity(auth.identitytoken));
-    }
-    let named = !auth.username.is_empty() && !auth.password.is_empty();
-    named.then_some(Credentials::Password { user: auth.username, password: auth.password })
 }
 
 /// What is gone, as clients are told, with its events.
@@ -271,24 +228,4 @@ fn graph_driver(parts: &Parts, chain: Option<&Digest>) -> Result<berth_api::cont
         }
     }
     Ok(berth_api::container::GraphDriver { name, data: Some(data) })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn credentials_are_a_token_or_both_halves_of_a_password() {
-        let auth = |user: &str, password: &str, token: &str| auth::AuthConfig {
-            username: user.into(),
-            password: password.into(),
-            registrytoken: token.into(),
-            ..auth::AuthConfig::default()
-        };
-        assert_eq!(credentials(auth("", "", "")), None);
-        assert_eq!(credentials(auth("u", "", "")), None);
-        let password = Credentials::Password { user: "u".into(), password: "p".into() };
-        assert_eq!(credentials(auth("u", "p", "")), Some(password));
-        assert_eq!(credentials(auth("u", "p", "t")), Some(Credentials::Token("t".into())));
-    }
 }

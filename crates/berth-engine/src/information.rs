@@ -5,6 +5,7 @@ mod host;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use berth_api::system::{
     self, Component, DiscoveredDevice, Firewall, IndexInfo, Platform, Plugins, RegistryConfig, Runtime, Swarm,
@@ -14,16 +15,15 @@ use berth_api::{StringMap, container::Status};
 use jiff::Timestamp;
 
 use crate::blocking::blocking;
-use crate::defaults::RUNTIMES;
 use crate::engine::Parts;
 use crate::event::EventStream;
 use crate::settings::HUB;
-use crate::{Engine, Error, RegistrySettings, logging, op, system as names};
+use crate::{AddedRuntime, Engine, Error, RegistrySettings, Settings, logging, op, system as names};
 use host::Limits;
 pub(crate) use host::{cgroup_problem, memory_bytes};
 
 /// The version of all of Berth.
-const VERSION: &str = env!("CARGO_PKG_VERSION");
+pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// Docker's default registry, as its clients know it.
 const INDEX_SERVER: &str = "https://index.docker.io/v1/";
 /// Networks whose registries never need TLS.
@@ -35,7 +35,10 @@ impl Engine {
         let parts = Arc::clone(&self.parts);
         let tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks();
         let mut info = blocking(move || info(&parts)).await?;
-        info.ngoroutines = i64::try_from(tasks).unwrap_or(i64::MAX);
+        // Each container has a task that owns it, and the net process one that minds it, which lasts. Docker has
+        // none of either.
+        let idle = info.containers_stopped + i64::from(self.parts.net_watched.load(Ordering::Relaxed));
+        info.ngoroutines = i64::try_from(tasks).unwrap_or(i64::MAX).saturating_sub(idle);
         Ok(info)
     }
 
@@ -106,7 +109,7 @@ fn info(parts: &Parts) -> Result<system::Info, Error> {
         images: i64::try_from(parts.storage.images().list()?.len()).unwrap_or(i64::MAX),
         driver: parts.storage.driver().name().into(),
         driver_status: host::storage_status(parts.storage.driver(), &settings.data_root),
-        plugins: plugins(&settings.authorization_plugins),
+        plugins: plugins(&settings.authorization_plugins, parts.volumes.drivers.names()),
         ipv4_forwarding: host::forwards_ipv4(),
         debug: settings.debug,
         nfd: host::open_descriptors(),
@@ -130,7 +133,7 @@ fn info(parts: &Parts) -> Result<system::Info, Error> {
         discovered_devices: discovered_devices(&settings.cdi_dirs),
         labels: settings.labels.clone(),
         server_version: VERSION.into(),
-        runtimes: runtimes(),
+        runtimes: runtimes(settings),
         default_runtime: settings.defaults.runtime.clone(),
         swarm: Swarm::default(),
         http_proxy: proxies.http,
@@ -138,8 +141,12 @@ fn info(parts: &Parts) -> Result<system::Info, Error> {
         no_proxy: proxies.none,
         live_restore_enabled: settings.live_restore,
         init_binary: "docker-init".into(),
-        security_options: host::security_options(&settings.defaults, parts.apparmor.is_present()),
-        firewall_backend: Some(Firewall { driver: "nftables".into(), info: None }),
+        security_options: host::security_options(
+            &settings.defaults,
+            parts.apparmor.is_present(),
+            parts.settings.remap.is_some(),
+        ),
+        firewall_backend: Some(firewall(parts)),
         ..system::Info::default()
     };
     limits.describe(&mut info);
@@ -149,11 +156,22 @@ fn info(parts: &Parts) -> Result<system::Info, Error> {
     });
     let cgroups = host::cgroup_problem().map(|problem| format!("WARNING: {problem}"));
     let host = info.warnings.take().unwrap_or_default();
-    let warnings: Vec<String> =
-        settings.warnings.iter().cloned().chain(storage).chain(cgroups).chain(host).collect();
+    let warnings = settings.warnings.iter().cloned().chain(storage).chain(cgroups);
+    let warnings: Vec<String> = warnings.chain(parts.networks.firewall().warnings()).chain(host).collect();
     info.warnings = Some(warnings).filter(|warnings| !warnings.is_empty());
     count(parts, &mut info);
     Ok(info)
+}
+
+/// Which firewall is used, and since when its rules stand if others had taken them away.
+fn firewall(parts: &Parts) -> Firewall {
+    let firewall = parts.networks.firewall();
+    let restored = firewall.restored().and_then(|time| jiff::Timestamp::try_from(time).ok());
+    let info = restored.map(|time| {
+        let seconds = jiff::Timestamp::from_second(time.as_second()).unwrap_or(time);
+        vec![["ReloadedAt".to_owned(), seconds.to_string()]]
+    });
+    Firewall { driver: firewall.backend().to_string(), info }
 }
 
 fn count(parts: &Parts, info: &mut system::Info) {
@@ -167,21 +185,33 @@ fn count(parts: &Parts, info: &mut system::Info) {
     }
 }
 
-fn plugins(authorization: &[String]) -> Plugins {
+fn plugins(authorization: &[String], volume: Vec<String>) -> Plugins {
     let list = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
     Plugins {
-        volume: list(&["local"]),
-        network: list(&["bridge", "host", "null"]),
+        volume,
+        network: list(&["bridge", "host", "ipvlan", "macvlan", "null"]),
         authorization: (!authorization.is_empty()).then(|| authorization.to_vec()),
         log: list(&logging::DRIVERS),
     }
 }
 
-fn runtimes() -> BTreeMap<String, Runtime> {
+fn runtimes(settings: &Settings) -> BTreeMap<String, Runtime> {
     // Absent only where /proc is.
     let program = std::env::current_exe().map_or_else(|_| "berth".into(), |path| path.display().to_string());
-    let runtime = Runtime { path: program, runtime_args: Some(vec!["runtime".into()]), status: None };
-    RUNTIMES.into_iter().map(|name| (name.to_owned(), runtime.clone())).collect()
+    let describe = |added: Option<&AddedRuntime>| match added {
+        None => Runtime {
+            path: program.clone(),
+            runtime_args: Some(vec!["runtime".into()]),
+            ..Default::default()
+        },
+        Some(added) => Runtime {
+            path: added.path.clone(),
+            runtime_type: added.kind.clone(),
+            runtime_args: Some(added.arguments.clone()).filter(|arguments| !arguments.is_empty()),
+            ..Default::default()
+        },
+    };
+    settings.runtimes.iter().map(|(name, added)| (name.to_owned(), describe(added))).collect()
 }
 
 fn registries(settings: &RegistrySettings) -> RegistryConfig {

@@ -151,9 +151,15 @@ fn mount_point(parts: &Parts, plan: &MountPlan) -> MountPoint {
             point.kind = "volume".into();
             point.name.clone_from(name);
             point.source = parts.volume_dir(name).display().to_string();
-            point.driver = "local".into();
+            point.driver = parts.volumes.drivers.of(name);
+        }
+        MountSource::Image { name, id, .. } => {
+            point.kind = "image".into();
+            point.name.clone_from(name);
+            point.source.clone_from(id);
         }
         MountSource::Tmpfs { .. } => point.kind = "tmpfs".into(),
+        MountSource::Lent { .. } => point.kind = "build".into(),
     }
     point
 }

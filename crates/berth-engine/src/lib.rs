@@ -7,6 +7,7 @@
 
 mod apparmor;
 mod blocking;
+mod build;
 mod cdi;
 mod container;
 mod content;
@@ -30,21 +31,34 @@ pub mod op;
 mod pieces;
 pub mod plugin;
 mod reload;
+mod remap;
+mod runtimes;
 mod settings;
 mod signal;
 mod spec;
 mod system;
 mod usage;
+mod volumes;
 
+pub use berth_network::firewall::{Backend as FirewallBackend, FirewallOptions, InvalidMark};
+pub use berth_network::subnets::AddressPool;
 pub use berth_registry::{Mirror, Proxies, without_credentials};
+pub use berth_runtime::ids::{Mappings, Range as IdRange};
+pub use berth_session::Offer;
+pub use build::{BuildRequest, Keys, LentMount, SharedKeys};
 pub use defaults::{ContainerDefaults, SeccompDefault, has_unified_cgroups};
 pub use engine::Engine;
 pub use error::{Error, ErrorKind};
 pub use event::EventStream;
+pub use images::Caller;
 pub use life::attach::PendingAttach;
 pub use life::exec::PendingExec;
 pub use life::logs::LogStream;
 pub use life::stats::StatsStream;
 pub use life::wait::Waiting;
 pub use pieces::ArchiveStream;
-pub use settings::{BridgeSettings, LogDefaults, RegistrySettings, Settings};
+pub use remap::Remap;
+pub use runtimes::{AddedRuntime, Runtimes};
+pub use settings::{
+    BridgeSettings, FamilySettings, LogDefaults, NetworkSettings, Product, RegistrySettings, Settings,
+};

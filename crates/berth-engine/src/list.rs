@@ -1,7 +1,7 @@
 //! The containers, as `ps` shows them.
 
 pub(crate) mod filter;
-mod pattern;
+pub(crate) mod pattern;
 
 use std::collections::HashMap;
 use std::sync::Arc;

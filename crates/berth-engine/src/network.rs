@@ -2,44 +2,67 @@
 
 pub mod attachment;
 pub mod bridge;
+pub mod default;
+mod forward;
+mod hold;
+pub mod linked;
+mod make;
 pub mod names;
 pub mod object;
+mod openings;
+mod ports;
+mod publish;
 pub mod request;
+mod room;
 pub mod segment;
 mod setup;
+pub mod sublink;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use berth_network::firewall::{self, FirewallState, Published, Reached};
+use berth_network::firewall::{self, Firewall, FirewallState, Flows};
 use berth_network::net::NetClient;
 use berth_network::subnets::{self, AddressPool};
-use berth_network::{Endpoint, Host, PortMapping, inside};
-use ipnet::{IpNet, Ipv4Net};
+use berth_network::{Endpoint, Host, inside};
+use ipnet::IpNet;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::OnceCell;
 
 use crate::blocking::blocking;
 use crate::create::ports::Publication;
-use crate::{BridgeSettings, Error};
+use crate::{BridgeSettings, Error, NetworkSettings, Settings};
 use attachment::Asked;
+use default::{Known, Remembered};
+use forward::Forwarding;
+use linked::{Links, Party};
 use names::Names;
 use object::{Driver, Object};
 use segment::Segment;
-use setup::{default_gateway, default_object, firewall_state, published, reached, refill, reserve, set_up};
+use setup::{SetUp, refill};
+
+/// Default bridges that are tried, of engines in one network namespace.
+const BRIDGES: usize = 100;
 
 /// The networks of an engine. Nothing is set up before it is first needed.
 pub struct Networks {
     settings: BridgeSettings,
+    common: NetworkSettings,
+    forwarding: Arc<Forwarding>,
     host: Arc<Host>,
     net: Arc<NetClient>,
+    /// What the default bridge is, once that is settled; `None` inside if there is none.
+    default: OnceCell<Option<Object>>,
+    firewall: Arc<Firewall>,
+    /// Links on a default bridge without traffic between its containers.
+    links: Arc<Links>,
     /// The default bridge. Once it is there, so are the links of all networks, and the firewall.
-    bridge: OnceCell<Arc<Segment>>,
-    /// The subnet that an earlier engine chose, and containers may still have addresses of.
-    remembered: Mutex<Option<Ipv4Net>>,
+    bridge: OnceCell<Option<Arc<Segment>>>,
+    /// The default bridge as an earlier engine settled it; containers may still be on it.
+    remembered: Remembered,
     /// All networks that have endpoints, by ID; the default bridge once it is set up.
     segments: Mutex<BTreeMap<String, Arc<Segment>>>,
     /// Networks without endpoints that users made: configurations for others.
@@ -48,6 +71,8 @@ pub struct Networks {
     endpoints: Mutex<BTreeMap<String, Vec<Endpoint>>>,
     /// The name servers of containers.
     pub names: Names,
+    /// Network namespaces of running containers, by container ID: of those whose links have to be removed.
+    namespaces: Mutex<BTreeMap<String, Arc<OwnedFd>>>,
     /// Where subnets come from.
     pools: Vec<AddressPool>,
     /// Held while a network is made or removed: subnets are chosen past those of others.
@@ -74,27 +99,38 @@ pub fn bridge_id() -> String {
 
 impl Networks {
     /// The networks of the calling process's namespace: those of `objects`, which users made, and the default bridge.
-    /// `remembered` is the default bridge's gateway as an earlier engine chose it, `seed` what makes this host's own IPv6
-    /// subnets unique.
+    /// `remembered` is the default bridge as an earlier engine settled it, `seed` what makes this host's own
+    /// IPv6 subnets unique.
     pub fn open(
-        settings: BridgeSettings,
+        settings: &Settings,
         net: NetClient,
-        remembered: Option<Ipv4Net>,
+        remembered: Remembered,
         objects: Vec<Object>,
         seed: &[u8; 5],
     ) -> Result<Networks, Error> {
         let net = Arc::new(net);
+        let owner = settings.data_root.to_string_lossy();
+        let host = Arc::new(Host::open_for(&owner)?);
+        let mut bridge = settings.bridge.clone();
+        bridge.name = own_bridge(&host, &bridge)?;
+        let firewall = Arc::new(Firewall::new(settings.firewall, &settings.exec_root, &owner));
         let networks = Networks {
-            settings,
-            host: Arc::new(Host::open()?),
+            settings: bridge,
+            common: settings.networks.clone(),
+            forwarding: Arc::new(Forwarding::open(&settings.networks, &settings.exec_root)),
+            links: Arc::new(Links::new(Arc::clone(&host), Arc::clone(&firewall))),
+            host,
             names: Names::new(Arc::clone(&net)),
             net,
+            firewall,
+            default: OnceCell::new(),
             bridge: OnceCell::new(),
-            remembered: Mutex::new(remembered),
+            remembered,
             segments: Mutex::default(),
             others: Mutex::default(),
             endpoints: Mutex::default(),
-            pools: subnets::default_pools(seed),
+            namespaces: Mutex::default(),
+            pools: subnets::completed(&settings.networks.pools, seed),
             changes: tokio::sync::Mutex::default(),
         };
         for object in objects {
@@ -105,7 +141,7 @@ impl Networks {
 
     /// Makes a network known; its segment, if it has endpoints.
     fn insert(&self, object: Object) -> Option<Arc<Segment>> {
-        let segment = Segment::new(object.clone());
+        let segment = Segment::new(object.clone(), self.common.direct_routing);
         match &segment {
             Some(segment) => drop(lock(&self.segments).insert(object.id, Arc::clone(segment))),
             None => drop(lock(&self.others).insert(object.id.clone(), object)),
@@ -113,16 +149,42 @@ impl Networks {
         segment
     }
 
-    /// The gateway, once it is settled.
-    pub fn gateway(&self) -> Option<Ipv4Net> {
-        let settled = self.bridge.get().and_then(|segment| {
-            let subnet = segment.object.subnets.first()?;
-            match (subnet.gateway?, subnet.net) {
-                (IpAddr::V4(address), IpNet::V4(net)) => Ipv4Net::new(address, net.prefix_len()).ok(),
-                _ => None,
+    /// What the default bridge is: `None` while that is not settled, and if there is none.
+    pub fn default_bridge(&self) -> Option<&Object> {
+        self.default.get()?.as_ref()
+    }
+
+    /// Settles what the default bridge is, once. All containers that run have to be known by then: they keep their
+    /// addresses.
+    pub async fn settle_default(&self) -> Result<Option<&Object>, Error> {
+        let settled = self.default.get_or_try_init(|| async {
+            let id = bridge_id();
+            let on_it = |endpoint: &Endpoint| endpoint.network.is_empty() || endpoint.network == id;
+            let in_use = lock(&self.endpoints).values().flatten().any(on_it);
+            if self.settings.disabled && !in_use {
+                return Ok(None);
             }
+            let known = Known {
+                addresses: self.host.addresses(&self.settings.name)?,
+                remembered: self.remembered.clone(),
+                in_use,
+                others: self.subnets().1,
+                pools_chosen: !self.common.pools.is_empty(),
+            };
+            let (settings, pools) = (self.settings.clone(), self.pools.clone());
+            blocking(move || default::object(&settings, &known, &pools)).await.map(Some)
         });
-        settled.or(self.settings.gateway).or(*lock(&self.remembered))
+        Ok(settled.await?.as_ref())
+    }
+
+    /// Whether the host has the default bridge's link from the engine's start on.
+    pub fn is_eager(&self) -> bool {
+        self.settings.eager
+    }
+
+    /// Whether the host has a link of this name.
+    pub fn link_exists(&self, name: &str) -> bool {
+        self.host.link_exists(name)
     }
 
     /// Networks that users made, in no order.
@@ -152,7 +214,8 @@ impl Networks {
         let taken = segments.values().flat_map(|segment| &segment.object.subnets).map(|subnet| subnet.net);
         let mut taken: Vec<IpNet> = taken.collect();
         drop(segments);
-        taken.extend(self.gateway().map(|gateway| IpNet::V4(gateway.trunc())));
+        let default = self.default_bridge().into_iter().flat_map(|object| &object.subnets);
+        taken.extend(default.map(|subnet| subnet.net));
         (&self.pools, taken)
     }
 
@@ -162,7 +225,8 @@ impl Networks {
     }
 
     /// Takes over the endpoints of a container that runs already; before the bridge is first used.
-    pub fn adopt(&self, container: &str, endpoints: &[Endpoint]) {
+    pub fn adopt(&self, container: &str, party: Party, endpoints: &[Endpoint]) {
+        self.links.adopt(container, party, endpoints);
         for endpoint in endpoints {
             if let Some(segment) = self.segment_of(endpoint) {
                 segment.adopt(container, endpoint);
@@ -174,88 +238,64 @@ impl Networks {
     fn segment_of(&self, endpoint: &Endpoint) -> Option<Arc<Segment>> {
         match endpoint.network.as_str() {
             // A record that is older than networks.
-            "" => self.bridge.get().cloned(),
+            "" => self.bridge.get().cloned().flatten(),
             id => self.segment(id),
         }
     }
 
-    /// Sets everything up, once: the default bridge's subnet, all links, the firewall with the ports of adopted
+    /// Whether one of a container's networks leads out of the host, with a next hop or without: neighbours on a parent's link
+    /// need none.
+    pub fn leads_out(&self, endpoints: &[Endpoint]) -> bool {
+        let leads = |object: &Object| match &object.driver {
+            Driver::Sublinks(options) => options.parent.is_some() && !object.internal,
+            Driver::Bridge(_) | Driver::Host | Driver::Null => false,
+        };
+        let known = endpoints.iter().filter_map(|endpoint| self.segment_of(endpoint));
+        known.into_iter().any(|segment| leads(&segment.object))
+    }
+
+    /// The default bridge, with everything set up; `None` if there is none.
+    pub async fn bridge(&self) -> Result<Option<&Arc<Segment>>, Error> {
+        self.ready().await.map(Option::as_ref)
+    }
+
+    /// Sets everything up, once: the default bridge's subnets, all links, the firewall with the ports of adopted
     /// containers.
-    pub async fn bridge(&self) -> Result<&Arc<Segment>, Error> {
+    async fn ready(&self) -> Result<&Option<Arc<Segment>>, Error> {
         self.bridge
             .get_or_try_init(|| async {
-                let settings = self.settings.clone();
-                let remembered = *lock(&self.remembered);
-                let others: Vec<IpNet> = self.subnets().1;
-                let gateway = blocking(move || default_gateway(&settings, remembered, &others)).await?;
-                let segment = Segment::new(default_object(&self.settings, gateway))
-                    .ok_or(berth_network::Error::NoSubnet)?;
+                let object = self.settle_default().await?.cloned();
+                let segment = object.and_then(|object| Segment::new(object, self.common.direct_routing));
+                let id = bridge_id();
                 for (container, endpoints) in &*lock(&self.endpoints) {
-                    let default = |endpoint: &&Endpoint| {
-                        endpoint.network.is_empty() || endpoint.network == segment.object.id
-                    };
-                    endpoints.iter().filter(default).for_each(|endpoint| segment.adopt(container, endpoint));
+                    let default =
+                        |endpoint: &&Endpoint| endpoint.network.is_empty() || endpoint.network == id;
+                    if let Some(segment) = &segment {
+                        endpoints.iter().filter(default).for_each(|one| segment.adopt(container, one));
+                    }
                 }
-                let mut all: Vec<Arc<Segment>> = lock(&self.segments).values().cloned().collect();
-                all.insert(0, Arc::clone(&segment));
-                let (host, net, endpoints) =
-                    (Arc::clone(&self.host), Arc::clone(&self.net), self.endpoints());
-                blocking(move || set_up(&host, &net, &all, &endpoints)).await?;
-                lock(&self.segments).insert(segment.object.id.clone(), Arc::clone(&segment));
+                let others: Vec<Arc<Segment>> = lock(&self.segments).values().cloned().collect();
+                let (default, name) = (segment.clone(), self.settings.name.clone());
+                let all = SetUp {
+                    host: Arc::clone(&self.host),
+                    net: Arc::clone(&self.net),
+                    forwarding: Arc::clone(&self.forwarding),
+                    firewall: Arc::clone(&self.firewall),
+                    links: Arc::clone(&self.links),
+                    endpoints: self.endpoints(),
+                };
+                blocking(move || all.run(default.as_ref(), &name, &others)).await?;
+                if let Some(segment) = &segment {
+                    lock(&self.segments).insert(segment.object.id.clone(), Arc::clone(segment));
+                }
                 Ok(segment)
             })
             .await
     }
 
-    /// Makes a network known and its links. What was made is taken back after an error.
-    pub async fn create(&self, object: Object) -> Result<(), Error> {
-        if object.link().is_none() {
-            self.insert(object);
-            return Ok(());
-        }
-        self.bridge().await?;
-        let Some(segment) = self.insert(object) else { return Ok(()) };
-        let (host, made) = (Arc::clone(&self.host), Arc::clone(&segment));
-        let outcome = blocking(move || {
-            made.link.ensure(&host)?;
-            Ok(made.link.open_firewall()?)
-        });
-        let outcome = outcome.await;
-        if outcome.is_err() {
-            let undone = self.remove(&segment.object.id).await;
-            if let Err(error) = undone {
-                tracing::warn!(network = segment.object.id, %error, "a network was not taken back whole");
-            }
-        }
-        outcome
-    }
-
-    /// Takes a network's links away, and forgets it. Nobody may be on it ([`Segment::close`]).
-    pub async fn remove(&self, id: &str) -> Result<(), Error> {
-        if lock(&self.others).remove(id).is_some() {
-            return Ok(());
-        }
-        self.bridge().await?;
-        let Some(segment) = self.segment(id) else { return Ok(()) };
-        let (host, link) = (Arc::clone(&self.host), segment.link.clone());
-        let state = self.firewall_state(Some(id));
-        blocking(move || {
-            // The firewall may have been emptied by others.
-            if link.close_firewall().is_err() {
-                firewall::reconcile(&state)?;
-            }
-            Ok(link.remove(&host)?)
-        })
-        .await?;
-        lock(&self.segments).remove(id);
-        Ok(())
-    }
-
-    /// All that the firewall depends on, but for one network.
-    fn firewall_state(&self, without: Option<&str>) -> FirewallState {
-        let segments = lock(&self.segments).clone();
-        let left = segments.values().filter(|segment| Some(segment.object.id.as_str()) != without);
-        firewall_state(left, &self.endpoints())
+    /// The firewall of these networks.
+    pub fn firewall(&self) -> &Firewall {
+        &self.firewall
     }
 
     /// Takes addresses and the ports for a container that is about to start.
@@ -265,7 +305,7 @@ impl Networks {
         joining: &[Joining],
         ports: Vec<Publication>,
     ) -> Result<Vec<Endpoint>, Error> {
-        self.bridge().await?;
+        self.ready().await?;
         let mut endpoints: Vec<Endpoint> = Vec::with_capacity(joining.len());
         let outcome = self.join_all(container, joining, &mut endpoints, ports).await;
         if let Err(error) = outcome {
@@ -283,32 +323,26 @@ impl Networks {
         endpoints: &mut Vec<Endpoint>,
         ports: Vec<Publication>,
     ) -> Result<(), Error> {
-        for Joining { segment, asked } in joining {
-            let names: Vec<String> = endpoints.iter().map(|endpoint| endpoint.name.clone()).collect();
+        for (index, Joining { segment, asked }) in joining.iter().enumerate() {
+            let mut names: Vec<String> = endpoints.iter().map(|endpoint| endpoint.name.clone()).collect();
+            if asked.link_name.is_none() {
+                // A name that another link is to get is none that is free.
+                names.extend(joining[index..].iter().filter_map(|joining| joining.asked.link_name.clone()));
+            }
             endpoints.push(segment.join(&self.host, container, asked, &names)?);
         }
-        let [four, six] = segment::gateways(endpoints);
-        // Only who can be reached from outside publishes.
-        if let Some(publisher) = four.or(six)
-            && !ports.is_empty()
-        {
-            let (net, owner) = (Arc::clone(&self.net), container.to_owned());
-            endpoints[publisher].ports = blocking(move || reserve(&net, &owner, &ports)).await?;
-        }
-        Ok(())
-    }
-
-    /// Where a container's ports listen that are published without an address, if its networks say so.
-    pub fn publish_address(joining: &[Joining]) -> Option<IpAddr> {
-        joining.iter().find_map(|joining| match &joining.segment.object.driver {
-            Driver::Bridge(options) => options.publish_address,
-            Driver::Host | Driver::Null => None,
-        })
+        self.place_ports(container, endpoints, &ports).await
     }
 
     /// Links the container's namespace to its networks and opens its ports.
-    pub async fn connect(&self, netns: BorrowedFd<'_>, endpoints: &[Endpoint]) -> Result<(), Error> {
-        self.bridge().await?;
+    pub async fn connect(
+        &self,
+        container: &str,
+        netns: BorrowedFd<'_>,
+        endpoints: &[Endpoint],
+    ) -> Result<(), Error> {
+        self.ready().await?;
+        self.hold(container, netns, endpoints)?;
         for endpoint in endpoints {
             let segment = self.known(endpoint)?;
             if let Err(first) = segment.link.connect(&self.host, netns, endpoint) {
@@ -316,6 +350,7 @@ impl Networks {
                 segment.link.ensure(&self.host)?;
                 segment.link.connect(&self.host, netns, endpoint).map_err(|_| first)?;
             }
+            self.make_room(&segment).await;
         }
         self.publish(endpoints).await
     }
@@ -324,47 +359,40 @@ impl Networks {
         self.segment_of(endpoint).ok_or_else(|| Error::NoSuchNetwork(endpoint.network_name.clone()))
     }
 
-    /// Opens the ports of endpoints.
-    async fn publish(&self, endpoints: &[Endpoint]) -> Result<(), Error> {
-        let (published, reached) = self.openings(endpoints);
-        if published.is_empty() && reached.is_empty() {
-            return Ok(());
-        }
-        blocking(move || {
-            firewall::publish(&published)?;
-            Ok(firewall::open(&reached)?)
-        })
-        .await
-    }
-
-    fn openings(&self, endpoints: &[Endpoint]) -> (Vec<Published>, Vec<Reached>) {
-        let mut all = (Vec::new(), Vec::new());
-        for endpoint in endpoints.iter().filter(|endpoint| !endpoint.ports.is_empty()) {
-            if let Some(segment) = self.segment_of(endpoint) {
-                all.0.extend(published(&segment, endpoint));
-                all.1.extend(reached(&segment, endpoint));
-            }
-        }
-        all
-    }
-
     /// Gives back what a container held; its links go with its namespace. All is tried, the first error told.
     pub async fn detach(&self, container: &str) -> Result<(), Error> {
         let Some(endpoints) = lock(&self.endpoints).remove(container) else { return Ok(()) };
-        let (published, reached) = self.openings(&endpoints);
+        if let Err(error) = self.remove_links(container, &endpoints).await {
+            // They go with the namespace all the same.
+            tracing::debug!(container, %error, "links were left to the kernel");
+        }
+        self.close_links(container).await?;
+        let openings = self.openings(&endpoints);
         for endpoint in &endpoints {
             if let Some(segment) = self.segment_of(endpoint) {
                 segment.leave(container);
             }
         }
-        if endpoints.iter().all(|endpoint| endpoint.ports.is_empty()) {
+        if openings == FirewallState::default() && endpoints.iter().all(|endpoint| endpoint.ports.is_empty())
+        {
             return Ok(());
         }
-        let (net, owner) = (Arc::clone(&self.net), container.to_owned());
+        let publishers = endpoints.iter().filter(|endpoint| !endpoint.ports.is_empty());
+        let gone: Vec<Flows> = publishers
+            .flat_map(|endpoint| endpoint.addresses.iter().map(|own| Flows::Of(own.addr(), None)))
+            .collect();
+        let (net, owner, firewall) =
+            (Arc::clone(&self.net), container.to_owned(), Arc::clone(&self.firewall));
+        let holds_ports = endpoints.iter().any(|endpoint| !endpoint.ports.is_empty());
         blocking(move || {
-            let closed = firewall::unpublish(&published).and_then(|()| firewall::close(&reached));
-            net.release(&owner)?;
-            Ok(closed?)
+            let closed = firewall.remove(&openings);
+            if holds_ports {
+                net.release(&owner)?;
+            }
+            // Its addresses may be another's soon, and its clients may go on asking.
+            let forgotten = firewall::forget(&gone);
+            closed?;
+            Ok(forgotten?)
         })
         .await
     }
@@ -372,7 +400,7 @@ impl Networks {
     /// Takes addresses on one more network for a container that runs. Its endpoint is pending until
     /// [`Networks::plug`] has made its link.
     pub async fn join(&self, container: &str, joining: &Joining) -> Result<Endpoint, Error> {
-        self.bridge().await?;
+        self.ready().await?;
         let names: Vec<String> = lock(&self.endpoints)
             .get(container)
             .map(|endpoints| endpoints.iter().map(|endpoint| endpoint.name.clone()).collect())
@@ -386,30 +414,39 @@ impl Networks {
     /// inside.
     pub async fn plug(
         &self,
+        container: &str,
         netns: BorrowedFd<'_>,
         endpoint: &Endpoint,
         all: &[Endpoint],
     ) -> Result<(), Error> {
         let segment = self.known(endpoint)?;
+        self.hold(container, netns, std::slice::from_ref(endpoint))?;
         if let Err(first) = segment.link.connect(&self.host, netns, endpoint) {
             segment.link.ensure(&self.host)?;
             segment.link.connect(&self.host, netns, endpoint).map_err(|_| first)?;
         }
+        self.make_room(&segment).await;
         let link = endpoint.link_config(default_routes(all, &endpoint.name));
         let netns = netns.try_clone_to_owned().map_err(|source| Error::Io {
             operation: "keep the container's network namespace".into(),
             source,
         })?;
-        blocking(move || Ok(inside::configure(std::os::fd::AsFd::as_fd(&netns), &link)?)).await
+        let others: Vec<Endpoint> = all.iter().filter(|other| other.name != endpoint.name).cloned().collect();
+        let had = route_list(&others);
+        let replaced = [false, true].map(|v6| had.iter().any(|(_, gateway)| gateway.is_ipv6() == v6));
+        blocking(move || Ok(inside::configure(std::os::fd::AsFd::as_fd(&netns), &link, replaced)?)).await
     }
 
     /// Takes an endpoint's link away from a container that runs.
-    pub async fn unplug(&self, endpoint: &Endpoint) -> Result<(), Error> {
+    pub async fn unplug(&self, container: &str, endpoint: &Endpoint) -> Result<(), Error> {
         let host = Arc::clone(&self.host);
+        let netns = lock(&self.namespaces).get(container).cloned();
         let (segment, endpoint) = (self.segment_of(endpoint), endpoint.clone());
         blocking(move || {
             match segment {
-                Some(segment) => segment.link.disconnect(&host, &endpoint)?,
+                Some(segment) => {
+                    segment.link.disconnect(&host, netns.as_ref().map(|netns| netns.as_fd()), &endpoint)?
+                }
                 None => host.remove_link(&endpoint.host_link)?,
             }
             Ok(())
@@ -443,27 +480,6 @@ impl Networks {
             segment.leave(container);
         }
         lock(&self.endpoints).insert(container.to_owned(), endpoints);
-    }
-
-    /// Moves open ports with the endpoint that publishes them, from one set of a container's endpoints to the next.
-    pub async fn republish(&self, before: &[Endpoint], now: &[Endpoint]) -> Result<(), Error> {
-        let (old, new) = (self.openings(before), self.openings(now));
-        if old == new {
-            return Ok(());
-        }
-        blocking(move || {
-            firewall::unpublish(&old.0)?;
-            firewall::close(&old.1)?;
-            firewall::publish(&new.0)?;
-            Ok(firewall::open(&new.1)?)
-        })
-        .await
-    }
-
-    /// Reserves ports for a container that runs, and had no way out so far.
-    pub async fn reserve(&self, container: &str, ports: Vec<Publication>) -> Result<Vec<PortMapping>, Error> {
-        let (net, owner) = (Arc::clone(&self.net), container.to_owned());
-        blocking(move || reserve(&net, &owner, &ports)).await
     }
 
     /// Gives back the ports of a container that runs, and has no way out any more.
@@ -507,10 +523,31 @@ impl Networks {
         Ok(())
     }
 
-    /// Ends the net process if no port is held.
+    /// Ends the net process if no port is held, and takes away what the firewall has for nothing.
     pub fn end(&self) {
+        if lock(&self.endpoints).is_empty()
+            && let Err(error) = self.firewall.end()
+        {
+            tracing::warn!(%error, "firewall rules are left");
+        }
         self.net.stop_if_idle();
     }
+}
+
+/// The name of the default bridge's link. Another engine in this network namespace may have one of the usual name: then it is
+/// the next. Administrators choose for themselves, and under Docker's name the link is shared, as dockerd does it.
+fn own_bridge(host: &Host, settings: &BridgeSettings) -> Result<String, Error> {
+    let base = settings.name.trim_end_matches('0');
+    if settings.foreign || settings.disabled || settings.name == "docker0" || base == settings.name {
+        return Ok(settings.name.clone());
+    }
+    for number in 0..BRIDGES {
+        let name = format!("{base}{number}");
+        if !host.is_anothers(&name)? {
+            return Ok(name);
+        }
+    }
+    Ok(settings.name.clone())
 }
 
 /// The next hops that a link of a container has, by its name.

@@ -12,8 +12,7 @@ use crate::create::Definition;
 use crate::create::ports;
 use crate::engine::Parts;
 use crate::network::attachment::Attachment;
-use crate::network::bridge::BridgeOptions;
-use crate::network::object::{Driver, Object, PREDEFINED, Subnet};
+use crate::network::object::{Driver, Object, PREDEFINED};
 use berth_api::StringMap;
 use berth_api::network::{EndpointSettings, PortBinding, PortMap, PortSummary};
 use berth_network::{Endpoint, PortMapping};
@@ -37,6 +36,10 @@ pub(crate) fn sandbox_id(container: &str) -> String {
 
 /// A hardware address as Docker writes it.
 pub(crate) fn mac_text(mac: [u8; 6]) -> String {
+    if mac == [0; 6] {
+        // A link with its parent's.
+        return String::new();
+    }
     mac.map(|byte| format!("{byte:02x}")).join(":")
 }
 
@@ -99,7 +102,7 @@ fn operational(settings: &mut EndpointSettings, endpoint: &Endpoint) {
             IpNet::V4(_) | IpNet::V6(_) => {}
         }
     }
-    for gateway in &endpoint.gateways {
+    for gateway in endpoint.gateways.iter().filter(|gateway| !gateway.is_unspecified()) {
         let field = if gateway.is_ipv4() { &mut settings.gateway } else { &mut settings.ipv6_gateway };
         *field = gateway.to_string();
     }
@@ -118,7 +121,7 @@ pub(crate) fn port_map(definition: &Definition, endpoints: &[Endpoint]) -> PortM
     for mapping in endpoints.iter().flat_map(|endpoint| &endpoint.ports) {
         let binding = PortBinding {
             host_ip: mapping.host_address.to_string(),
-            host_port: mapping.host_port.to_string(),
+            host_port: if mapping.host_port == 0 { String::new() } else { mapping.host_port.to_string() },
         };
         map.entry(port_key(mapping)).or_default().get_or_insert_default().push(binding);
     }
@@ -127,7 +130,11 @@ pub(crate) fn port_map(definition: &Definition, endpoints: &[Endpoint]) -> PortM
 
 /// Exposed and published ports of a running container, as `ps` shows them.
 pub(crate) fn port_summaries(definition: &Definition, endpoints: &[Endpoint]) -> Vec<PortSummary> {
-    let published: Vec<&PortMapping> = endpoints.iter().flat_map(|endpoint| &endpoint.ports).collect();
+    let published: Vec<&PortMapping> = endpoints
+        .iter()
+        .flat_map(|endpoint| &endpoint.ports)
+        .filter(|mapping| mapping.host_port != 0)
+        .collect();
     let mut found: Vec<PortSummary> = published
         .iter()
         .map(|mapping| PortSummary {
@@ -152,20 +159,16 @@ pub(crate) fn port_summaries(definition: &Definition, endpoints: &[Endpoint]) ->
 }
 
 impl Parts {
-    /// The networks that always exist.
-    fn predefined(&self) -> [Object; 3] {
+    /// The networks that always exist, unless there is no default bridge.
+    fn predefined(&self) -> Vec<Object> {
         let object = |name: &str, driver| Object::plain(network_id(name), name, driver, self.since);
-        let mut bridge = object("bridge", Driver::Bridge(BridgeOptions::default()));
-        bridge.options = bridge_options(self);
-        bridge.subnets = self.networks.gateway().map_or_else(Vec::new, |gateway| {
-            vec![Subnet {
-                net: IpNet::V4(gateway.trunc()),
-                range: None,
-                gateway: Some(gateway.addr().into()),
-                auxiliary: BTreeMap::new(),
-            }]
+        let bridge = self.networks.default_bridge().map(|settled| Object {
+            created: self.since,
+            options: bridge_options(self, settled),
+            ..settled.clone()
         });
-        [bridge, object("host", Driver::Host), object("none", Driver::Null)]
+        let others = [object("host", Driver::Host), object("none", Driver::Null)];
+        bridge.into_iter().chain(others).collect()
     }
 
     /// All networks, those that always exist first, the others in the order of their creation.
@@ -209,14 +212,15 @@ fn find(networks: Vec<Object>, term: &str) -> Result<Object, Error> {
 }
 
 /// Docker's names for what is true of the default bridge.
-fn bridge_options(parts: &Parts) -> StringMap {
+fn bridge_options(parts: &Parts, settled: &Object) -> StringMap {
     let bridge = &parts.settings.bridge;
+    let link = settled.bridge_link().unwrap_or_default();
     let pairs = [
         ("com.docker.network.bridge.default_bridge", "true".to_owned()),
-        ("com.docker.network.bridge.enable_icc", "true".to_owned()),
+        ("com.docker.network.bridge.enable_icc", bridge.icc.to_string()),
         ("com.docker.network.bridge.enable_ip_masquerade", bridge.masquerade.to_string()),
         ("com.docker.network.bridge.host_binding_ipv4", bridge.publish_address.to_string()),
-        ("com.docker.network.bridge.name", bridge.name.clone()),
+        ("com.docker.network.bridge.name", link),
         ("com.docker.network.driver.mtu", bridge.mtu.to_string()),
     ];
     pairs.map(|(key, value)| (key.to_owned(), value)).into()

@@ -13,6 +13,7 @@ use berth_oci::{Platform, Reference};
 use jiff::Timestamp;
 
 use crate::Error;
+use crate::build::LentMount;
 
 /// A container to create.
 #[derive(Debug, Clone)]
@@ -29,6 +30,8 @@ pub struct CreateContainer {
     pub endpoints: BTreeMap<String, EndpointSettings>,
     /// Whether what is mounted below a read-only bind stays writable, as clients before 1.44 expect.
     pub read_only_top: bool,
+    /// What is mounted for its one run by whoever creates it, and kept on no record.
+    pub lent: Vec<LentMount>,
 }
 
 /// Stops a container: its stop signal, then SIGKILL.

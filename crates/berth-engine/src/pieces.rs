@@ -1,13 +1,13 @@
 //! Archives that are made while a client reads them.
 
-use std::io::{self, Write};
+use std::io;
 
+use berth_archive::pieces::{self, Carry};
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-/// Bytes of an archive that are sent at once, and how many such pieces wait for a slow client.
-const PIECE: usize = 64 * 1024;
-const AHEAD: usize = 4;
+/// How many pieces wait for a slow client.
+pub(crate) const AHEAD: usize = 4;
 
 /// A tar, as it is made.
 pub struct ArchiveStream {
@@ -15,53 +15,38 @@ pub struct ArchiveStream {
     pub pieces: mpsc::Receiver<io::Result<Bytes>>,
 }
 
+/// Sends what is written in pieces; waits while the client is slow, and fails once it has gone.
+pub(crate) type Pieces = pieces::Pieces<Sending>;
+
 /// Where an archive is written, by a thread that may block, and where it is read.
 pub(crate) fn channel() -> (Pieces, ArchiveStream) {
     let (sender, pieces) = mpsc::channel(AHEAD);
-    (Pieces { sender, buffer: Vec::with_capacity(PIECE) }, ArchiveStream { pieces })
+    (Pieces::new(Sending(sender)), ArchiveStream { pieces })
 }
 
-/// Sends what is written in pieces; waits while the client is slow, and fails once it has gone.
-pub(crate) struct Pieces {
-    sender: mpsc::Sender<io::Result<Bytes>>,
-    buffer: Vec<u8>,
-}
+/// The way to the client.
+pub(crate) struct Sending(mpsc::Sender<io::Result<Bytes>>);
 
-impl Pieces {
-    /// Sends what has been written so far.
-    pub(crate) fn send(&mut self) -> io::Result<()> {
-        if self.buffer.is_empty() {
-            return Ok(());
-        }
-        let piece = std::mem::replace(&mut self.buffer, Vec::with_capacity(PIECE));
-        let gone = |_| io::Error::from(io::ErrorKind::BrokenPipe);
-        self.sender.blocking_send(Ok(piece.into())).map_err(gone)
-    }
-
+impl Sending {
     /// Ends the archive before its end. A client that has gone is not told.
-    pub(crate) fn fail(&mut self, error: io::Error) {
-        let _ = self.sender.blocking_send(Err(error));
+    pub(crate) fn fail(&self, error: io::Error) {
+        let _ = self.0.blocking_send(Err(error));
     }
 }
 
-impl Write for Pieces {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.buffer.len() == PIECE {
-            self.send()?;
-        }
-        let length = bytes.len().min(PIECE - self.buffer.len());
-        self.buffer.extend_from_slice(&bytes[..length]);
-        Ok(length)
-    }
-
-    /// The last piece is sent once it is known that nothing is missing.
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+impl Carry for Sending {
+    fn carry(&mut self, piece: Vec<u8>) -> io::Result<()> {
+        let gone = |_| io::Error::from(io::ErrorKind::BrokenPipe);
+        self.0.blocking_send(Ok(piece.into())).map_err(gone)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
+    use berth_archive::pieces::PIECE;
+
     use super::*;
 
     #[tokio::test]

@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use berth_api::StringMap;
 
 use crate::event::Event;
-use crate::{Engine, Settings};
+use crate::{AddedRuntime, Engine, Settings};
 
 /// The settings as they are now.
 #[derive(Debug)]
@@ -39,6 +39,7 @@ impl Settings {
         settings.defaults.shm_size = new.defaults.shm_size;
         settings.defaults.ipc_mode.clone_from(&new.defaults.ipc_mode);
         settings.defaults.cgroupns_mode.clone_from(&new.defaults.cgroupns_mode);
+        settings.runtimes.clone_from(&new.runtimes);
         settings.defaults.runtime.clone_from(&new.defaults.runtime);
         settings.defaults.stop_timeout = new.defaults.stop_timeout;
         settings
@@ -64,11 +65,23 @@ impl Settings {
             ("max-concurrent-uploads", registry.concurrent_uploads.to_string()),
             ("max-download-attempts", registry.download_attempts.to_string()),
             ("registry-mirrors", list(&registry.mirror_texts())),
-            ("runtimes", "berth:".to_owned()),
+            ("runtimes", self.runtime_list()),
             ("shutdown-timeout", seconds.to_string()),
         ]
         .map(|(name, value)| (name.to_owned(), value))
         .into()
+    }
+
+    /// The runtimes as Docker lists them in that event: each name with the program behind it.
+    fn runtime_list(&self) -> String {
+        let program = |added: Option<&AddedRuntime>| match added {
+            Some(added) if added.path.is_empty() => added.kind.clone(),
+            Some(added) => added.path.clone(),
+            None => String::new(),
+        };
+        let list: Vec<_> =
+            self.runtimes.iter().map(|(name, added)| format!("{name}:{}", program(added))).collect();
+        list.join(" ")
     }
 }
 

@@ -2,25 +2,19 @@
 
 mod cache;
 
-use std::collections::{HashMap, HashSet};
-use std::ffi::CString;
-use std::os::fd::AsFd;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use berth_api::container::{Status, Summary};
+use berth_api::image;
 use berth_api::system::{DiskUsage, Usage};
 use berth_api::volume::{UsageData, Volume};
-use berth_api::{StringMap, image};
-use berth_archive::tree;
-use rustix::fs::{Mode, OFlags};
 
 use crate::blocking::blocking;
-use crate::create::mounts::MountSource;
 use crate::engine::Parts;
 use crate::images::list::list;
 use crate::images::sharing::Sharing;
 use crate::inspect::to_signed;
+use crate::volumes::LOCAL;
 use crate::{Engine, Error, op};
 
 impl Engine {
@@ -89,75 +83,26 @@ fn images(parts: &Parts) -> Result<Usage<image::Summary>, Error> {
     Ok(usage)
 }
 
+/// Volumes that are mounted from elsewhere are left out, as in Docker: they take no room here.
 fn volumes(parts: &Parts) -> Result<Usage<Volume>, Error> {
-    let mut users: HashMap<String, i64> = HashMap::new();
-    let mut anonymous = HashSet::new();
-    for container in parts.containers.all() {
-        let mut own = HashSet::new();
-        for plan in &container.definition.mounts {
-            if let MountSource::Volume { name, anonymous: without_name } = &plan.source {
-                own.insert(name.clone());
-                if *without_name {
-                    anonymous.insert(name.clone());
-                }
-            }
-        }
-        own.into_iter().for_each(|name| *users.entry(name).or_default() += 1);
-    }
+    let users = parts.storage.volumes().users()?;
     let mut usage = Usage::default();
-    for (name, size) in volume_sizes(parts)? {
-        let ref_count = users.get(&name).copied().unwrap_or_default();
+    for record in parts.storage.volumes().list()? {
+        if record.driver != LOCAL || record.options.as_ref().is_some_and(|options| !options.is_empty()) {
+            continue;
+        }
+        let ref_count = users.get(&record.name).map_or(0, |users| count(users.len()));
+        let size = crate::volumes::size(parts, &record.name).map_or(-1, to_signed);
         usage.total_count += 1;
-        usage.total_size += size;
+        usage.total_size += size.max(0);
         match ref_count {
-            0 => usage.reclaimable += size,
+            0 => usage.reclaimable += size.max(0),
             _ => usage.active_count += 1,
         }
-        let marked = anonymous.contains(&name);
-        usage.items.push(volume(parts, name, marked, UsageData { ref_count, size }));
+        let usage_data = Some(UsageData { ref_count, size });
+        usage.items.push(Volume { usage_data, ..parts.shown_volume(record) });
     }
     Ok(usage)
-}
-
-fn volume(parts: &Parts, name: String, anonymous: bool, usage: UsageData) -> Volume {
-    let mountpoint = parts.volume_dir(&name);
-    let made = std::fs::metadata(mountpoint.parent().unwrap_or(&mountpoint)).and_then(|data| data.created());
-    let label = || StringMap::from([("com.docker.volume.anonymous".to_owned(), String::new())]);
-    Volume {
-        created_at: made.ok().and_then(|time| jiff::Timestamp::try_from(time).ok()).map(Into::into),
-        driver: "local".into(),
-        labels: anonymous.then(label),
-        mountpoint: mountpoint.display().to_string(),
-        name,
-        options: None,
-        scope: "local".into(),
-        usage_data: Some(usage),
-    }
-}
-
-/// All volumes on the disk with the bytes of their files, by name.
-fn volume_sizes(parts: &Parts) -> Result<Vec<(String, i64)>, Error> {
-    let path: PathBuf = parts.settings.data_root.join("volumes");
-    let failed = |source: std::io::Error| Error::Io { operation: format!("read {}", path.display()), source };
-    let names = match std::fs::read_dir(&path) {
-        Ok(names) => names,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(failed(error)),
-    };
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let root = rustix::fs::open(&path, flags, Mode::empty()).map_err(|error| failed(error.into()))?;
-    let mut sizes = Vec::new();
-    for name in names {
-        let Ok(name) = name.map_err(failed)?.file_name().into_string() else { continue };
-        let Ok(c_name) = CString::new(name.as_bytes()) else { continue };
-        let content = tree::open_directory(root.as_fd(), &c_name)
-            .and_then(|volume| tree::open_directory(volume.as_fd(), c"_data"));
-        // What holds no content is no volume, or is being removed.
-        let Ok(content) = content else { continue };
-        sizes.push((name, to_signed(tree::content_size(content.as_fd()).map_err(failed)?)));
-    }
-    sizes.sort();
-    Ok(sizes)
 }
 
 #[cfg(test)]

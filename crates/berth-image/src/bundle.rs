@@ -4,6 +4,7 @@
 //! Manifests come after what they describe, and a stream cannot go back. Neither an unnamed file nor a layer that is
 //! being unpacked leaves anything behind, however the load ends.
 
+mod counted;
 mod early;
 
 use std::collections::HashMap;
@@ -20,7 +21,8 @@ use tokio::sync::mpsc;
 
 use crate::progress::Reporter;
 use crate::{Error, Progress, Result};
-use early::Content;
+pub(crate) use counted::Counted;
+use early::Current;
 pub(crate) use early::Early;
 
 /// Bounds of an archive of images; layers are files in it, whose content has bounds of its own.
@@ -59,7 +61,11 @@ pub(crate) struct Part {
 
 impl Bundle {
     /// Reads an archive, compressed or not, to its end. Blocks.
-    pub fn read(storage: &Storage, archive: impl Read, progress: &mpsc::Sender<Progress>) -> Result<Self> {
+    pub fn read(
+        storage: &Storage,
+        archive: impl Read + Send,
+        progress: &mpsc::Sender<Progress>,
+    ) -> Result<Self> {
         let broken = |source| Error::BrokenArchive { source };
         let mut files = Files::new(decompress::reader(archive).map_err(broken)?, LIMITS).map_err(broken)?;
         let mut kept = Kept::new(storage)?;
@@ -71,10 +77,9 @@ impl Bundle {
                     let start = beginning(&mut files).map_err(broken)?;
                     let place = if layers.len() < early::MOST && early::may_be_layer(&name, &start) {
                         let reporter = Reporter::new(early::label(&name), progress.clone());
-                        let start = io::Cursor::new(start);
-                        let (files, hasher, done, failure) = (&mut files, None, 0, None);
-                        let content = Content { files, start, hasher, done, size, reporter, failure };
-                        layers.push(Some(early::unpack(storage, &name, content)?));
+                        let current =
+                            Current { files: &mut files, start: io::Cursor::new(start), failure: None };
+                        layers.push(Some(early::unpack(storage, &name, current, size, reporter)?));
                         Place::Unpacked(layers.len() - 1)
                     } else {
                         kept.copy(&start, &mut files)?

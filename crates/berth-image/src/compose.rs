@@ -81,7 +81,7 @@ impl Images {
     ///
     /// # Errors
     /// What is wrong with the archive; a full disk.
-    pub fn layer_of(&self, name: &str, archive: impl Read) -> Result<NewLayer> {
+    pub fn layer_of(&self, name: &str, archive: impl Read + Send) -> Result<NewLayer> {
         unpack_unknown(self.storage(), name, archive).map(NewLayer)
     }
 

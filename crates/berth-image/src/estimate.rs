@@ -118,10 +118,10 @@ impl Images {
         &self,
         reference: &Reference,
         platform: Option<Platform>,
-        credentials: Option<berth_registry::Credentials>,
+        caller: berth_registry::Caller,
     ) -> Result<Estimate> {
         let reference = reference.clone().with_default_tag();
-        let registry = self.registry(reference.domain(), credentials);
+        let registry = self.inner.registry.on_behalf(reference.domain(), caller);
         let documents = fetch_documents(&registry, &reference, platform).await?;
         let images = self.clone();
         blocking(move || {

@@ -13,7 +13,6 @@ mod error;
 mod estimate;
 mod fetch;
 mod hello;
-pub mod instruction;
 mod load;
 mod made;
 mod names;

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use tokio::sync::mpsc;
 
 use crate::assemble::{self, Plan};
-use crate::bundle::{Bundle, Early, Part};
+use crate::bundle::{Bundle, Counted, Early};
 use crate::made;
 use crate::progress::Reporter;
 use crate::unpack::{Unpacked, unpack};
@@ -27,6 +27,8 @@ pub struct Loaded {
     pub id: Digest,
     /// Names that it was given, as people write them.
     pub names: Vec<String>,
+    /// Which of the names another image lost by it, and that image's digest of the configuration.
+    pub taken: Vec<(String, Digest)>,
 }
 
 /// An entry of `manifest.json` (Docker's image specification 1.2).
@@ -38,6 +40,9 @@ struct SavedImage {
     repo_tags: Option<Vec<String>>,
     #[serde(default)]
     layers: Option<Vec<String>>,
+    /// The image that it was made from.
+    #[serde(default)]
+    parent: Option<String>,
 }
 
 /// An image of the archive, its documents verified.
@@ -50,6 +55,8 @@ struct Found {
     /// The index that lists it, if one does.
     index: Option<(Digest, Vec<u8>)>,
     manifest: Option<(Digest, Vec<u8>)>,
+    /// The image that it was made from, as the archive says.
+    parent: Option<Digest>,
     names: Vec<Reference>,
 }
 
@@ -68,7 +75,7 @@ impl Images {
     /// [`Error::NotInArchive`] for platforms that it has nothing for.
     pub fn load(
         &self,
-        archive: impl Read,
+        archive: impl Read + Send,
         platforms: &[Platform],
         progress: &mpsc::Sender<Progress>,
     ) -> Result<Vec<Loaded>> {
@@ -93,6 +100,7 @@ impl Images {
         for place in found.iter().flat_map(|image| &image.layers) {
             bundle.expect(&place.name);
         }
+        let parents = parents(&found);
         let mut loaded: Vec<Loaded> = Vec::new();
         for image in found {
             let index = image.index.as_ref().map(|(digest, _)| digest.clone());
@@ -103,6 +111,9 @@ impl Images {
             if !told {
                 loaded.push(one);
             }
+        }
+        for (id, parent) in parents {
+            self.storage().images().adopt(&id, &parent)?;
         }
         Ok(loaded)
     }
@@ -143,8 +154,21 @@ impl Images {
         let names: Vec<Tag> =
             image.names.iter().map(|name| Tag { name: name.canonical(), target: target.clone() }).collect();
         let sources = [Source { manifest: manifest.0, index: image.index.map(|(digest, _)| digest) }];
+        let taken = self.losers(&id, &image.names)?;
         assemble::record(storage, &id, &image.parsed, &plan, &sources, &names)?;
-        Ok(Loaded { id, names: image.names.iter().map(Reference::familiar).collect() })
+        Ok(Loaded { id, names: image.names.iter().map(Reference::familiar).collect(), taken })
+    }
+
+    /// Which names are another image's than `id`'s, and whose.
+    fn losers(&self, id: &Digest, names: &[Reference]) -> Result<Vec<(String, Digest)>> {
+        let mut taken = Vec::new();
+        for name in names {
+            let before = self.storage().images().by_name(&name.canonical())?;
+            if let Some(other) = before.filter(|other| other.id != *id) {
+                taken.push((name.familiar(), other.id));
+            }
+        }
+        Ok(taken)
     }
 
     fn load_layer(
@@ -160,15 +184,30 @@ impl Images {
         let part = bundle.open(&place.name)?;
         let total = part.len();
         let hasher = place.descriptor.as_ref().map(|descriptor| Hasher::new(descriptor.digest.algorithm()));
-        let mut input = Counted { part, hasher, done: 0, total, reporter };
+        let mut input = Counted::new(part, hasher, total, reporter);
         let outcome = unpack(self.storage(), diff.short(), diff, &mut input);
         if let Some(descriptor) = &place.descriptor {
             // A damaged blob is the better reason for what unpacking it gave.
             let _ = io::copy(&mut input, &mut io::sink());
-            check_blob(&place.name, descriptor, input.hasher.map(Hasher::finish), total)?;
+            check_blob(&place.name, descriptor, input.digest(), total)?;
         }
         outcome
     }
+}
+
+/// Images with what they were made from: as in Docker, images of the same archive alone, and only those that have no
+/// layer which what was made from them lacks.
+fn parents(found: &[Found]) -> Vec<(Digest, Digest)> {
+    let of = |image: &Found| {
+        let parent = found.iter().find(|other| Some(&other.config.0) == image.parent.as_ref())?;
+        let (own, below) = (&image.parsed.rootfs.diff_ids, &parent.parsed.rootfs.diff_ids);
+        let is_above =
+            image.config.0 != parent.config.0 && own.len() >= below.len() && own.starts_with(below);
+        // Of two that have the same layers, the one with the longer history was made from the other: no circles.
+        let (own, below) = (image.parsed.history.len(), parent.parsed.history.len());
+        (is_above && own > below).then(|| (image.config.0.clone(), parent.config.0.clone()))
+    };
+    found.iter().filter_map(of).collect()
 }
 
 /// Whether an image is for one of the platforms that were asked for.
@@ -181,11 +220,7 @@ fn settle(place: &Place, diff: &Digest, early: Early) -> Result<Unpacked> {
     if let (Some(descriptor), Some(blob)) = (&place.descriptor, early.blob) {
         check_blob(&place.name, descriptor, Some(blob), early.size)?;
     }
-    let unpacked = early.outcome?;
-    if unpacked.diff == *diff {
-        return Ok(unpacked);
-    }
-    Err(Error::WrongLayer { layer: diff.short().to_owned(), actual: unpacked.diff, expected: diff.clone() })
+    early.outcome?.verified(diff.short(), diff)
 }
 
 fn check_blob(name: &str, descriptor: &Descriptor, actual: Option<Digest>, size: u64) -> Result<()> {
@@ -198,27 +233,6 @@ fn check_blob(name: &str, descriptor: &Descriptor, actual: Option<Digest>, size:
             descriptor.size
         ))),
         _ => Ok(()),
-    }
-}
-
-/// A file of the archive that hashes and reports what is read of it.
-struct Counted {
-    part: Part,
-    hasher: Option<Hasher>,
-    done: u64,
-    total: u64,
-    reporter: Reporter,
-}
-
-impl Read for Counted {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.part.read(buffer)?;
-        if let Some(hasher) = &mut self.hasher {
-            hasher.update(&buffer[..count]);
-        }
-        self.done += count as u64;
-        self.reporter.count("Loading layer", self.done, self.total);
-        Ok(count)
     }
 }
 
@@ -248,7 +262,8 @@ fn saved_image(bundle: &Bundle, image: SavedImage) -> Result<Found> {
         image.layers.unwrap_or_default().into_iter().map(|name| Place { name, descriptor: None }).collect();
     let parsed = ImageConfig::read(&bytes)?;
     let platform = parsed.platform();
-    Ok(Found { parsed, platform, config: (id, bytes), layers, index: None, manifest: None, names })
+    let parent = image.parent.and_then(|parent| parent.parse().ok());
+    Ok(Found { parsed, platform, config: (id, bytes), layers, index: None, manifest: None, parent, names })
 }
 
 fn tagged(name: &str) -> Result<Reference> {

@@ -36,8 +36,8 @@ impl Default for PullLimits {
 pub struct Pulling {
     /// For which platform; this machine's if none is given.
     pub platform: Option<Platform>,
-    /// For the registry.
-    pub credentials: Option<berth_registry::Credentials>,
+    /// On whose behalf.
+    pub caller: berth_registry::Caller,
     /// Whether it is told what will be downloaded, before it is.
     pub estimate: bool,
 }
@@ -76,7 +76,8 @@ impl Images {
         progress: mpsc::Sender<Progress>,
     ) -> Result<Pulled> {
         let reference = reference.clone().with_default_tag();
-        let registry = progress::telling(&self.registry(reference.domain(), how.credentials), &progress);
+        let registry = self.inner.registry.on_behalf(reference.domain(), how.caller);
+        let registry = progress::telling(&registry, &progress);
         let documents = fetch_documents(&registry, &reference, how.platform).await?;
         let storage = self.storage();
         let id = documents.config.0.clone();

@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use berth_oci::{Descriptor, Digest, Platform, Reference};
-use berth_registry::{Client, Credentials, Feed};
+use berth_registry::{Caller, Client, Feed};
 use berth_storage::{Lease, Tag};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
@@ -47,8 +47,8 @@ impl Default for PushLimits {
 pub struct Pushing {
     /// The platform that is pushed; all if none is given.
     pub platform: Option<Platform>,
-    /// What the user has for the registry of the target.
-    pub credentials: Option<Credentials>,
+    /// On whose behalf.
+    pub caller: Caller,
     /// Bounds.
     pub limits: PushLimits,
 }
@@ -108,7 +108,8 @@ impl Images {
         how: &Pushing,
         progress: mpsc::Sender<Progress>,
     ) -> Result<Pushed> {
-        let registry = telling(&self.registry(reference.domain(), how.credentials.clone()), &progress);
+        let registry = self.inner.registry.on_behalf(reference.domain(), how.caller.clone());
+        let registry = telling(&registry, &progress);
         // Waits for the registry are told to the end.
         let _told = progress.clone();
         let mut index = None;

@@ -2,7 +2,7 @@
 
 use berth_oci::media_type::{ACCEPTED, OCI_INDEX, OCI_MANIFEST};
 use berth_oci::{Descriptor, Document, ImageConfig, Platform, Reference};
-use berth_registry::{Credentials, Login};
+use berth_registry::{Caller, Login};
 
 use crate::pull::fetch_config;
 use crate::{Images, Result};
@@ -17,12 +17,12 @@ pub struct Distribution {
 }
 
 impl Images {
-    /// Tries credentials for the registry `domain`.
+    /// Tries the caller's credentials for the registry `domain`.
     ///
     /// # Errors
     /// The registry refuses them, or cannot be reached.
-    pub async fn login(&self, domain: &str, credentials: Option<Credentials>) -> Result<Login> {
-        let registry = self.registry(domain, credentials);
+    pub async fn login(&self, domain: &str, caller: Caller) -> Result<Login> {
+        let registry = self.inner.registry.on_behalf(domain, caller);
         Ok(registry.login(domain).await?)
     }
 
@@ -35,22 +35,28 @@ impl Images {
         domain: &str,
         term: &str,
         limit: u32,
-        credentials: Option<Credentials>,
+        caller: Caller,
     ) -> Result<Vec<berth_registry::Found>> {
-        Ok(self.registry(domain, credentials).search(domain, term, limit).await?)
+        Ok(self.inner.registry.on_behalf(domain, caller).search(domain, term, limit).await?)
+    }
+
+    /// All images of the repository of `reference` that a registry has by tags.
+    ///
+    /// # Errors
+    /// What the registry says; a tag that is none.
+    pub async fn tags(&self, reference: &Reference, caller: Caller) -> Result<Vec<Reference>> {
+        let registry = self.inner.registry.on_behalf(reference.domain(), caller);
+        let tags = registry.tags(reference).await?;
+        tags.iter().map(|tag| Ok(reference.tagged(tag)?)).collect()
     }
 
     /// Asks a registry what `reference` names.
     ///
     /// # Errors
     /// What the registry says; documents that make no sense.
-    pub async fn distribution(
-        &self,
-        reference: &Reference,
-        credentials: Option<Credentials>,
-    ) -> Result<Distribution> {
+    pub async fn distribution(&self, reference: &Reference, caller: Caller) -> Result<Distribution> {
         let reference = reference.clone().with_default_tag();
-        let registry = self.registry(reference.domain(), credentials);
+        let registry = self.inner.registry.on_behalf(reference.domain(), caller);
         let answer = registry.manifest(&reference, &ACCEPTED).await?;
         let size = answer.bytes.len() as u64;
         let (kind, platforms) = match Document::read(&answer.bytes, answer.media_type.as_deref())? {
@@ -65,14 +71,6 @@ impl Images {
             }
         };
         Ok(Distribution { descriptor: Descriptor::new(&kind, answer.digest, size), platforms })
-    }
-
-    /// A client of registries with credentials for one of them.
-    pub(crate) fn registry(&self, domain: &str, credentials: Option<Credentials>) -> berth_registry::Client {
-        match credentials {
-            Some(credentials) => self.inner.registry.with_credentials(domain, credentials),
-            None => self.inner.registry.clone(),
-        }
     }
 }
 

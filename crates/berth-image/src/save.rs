@@ -34,6 +34,8 @@ pub struct Saving {
 #[derive(Debug)]
 struct Image {
     id: Digest,
+    /// The image that it was made from here.
+    parent: Option<Digest>,
     names: Vec<Reference>,
     /// What stands for it in the index.
     manifest: Descriptor,
@@ -139,7 +141,8 @@ impl Planner<'_> {
         };
         let size = self.document_size(&record.id)?;
         self.add(record.id.clone(), size, Content::Document);
-        Ok(Image { id: record.id.clone(), names: Vec::new(), manifest, index: None, layers })
+        let (id, parent) = (record.id.clone(), record.parent.clone());
+        Ok(Image { id, parent, names: Vec::new(), manifest, index: None, layers })
     }
 
     /// The manifest that an image came with, if everything in it can be written.

@@ -10,8 +10,8 @@ use tokio::sync::mpsc;
 use crate::progress::Reporter;
 use crate::{Error, Result};
 
-/// Parts of a download that may wait for the disk.
-pub(crate) const QUEUE: usize = 64;
+/// Parts of a download that may wait for the disk. A part has up to 24 KiB, which is what a connection reads at once.
+pub(crate) const QUEUE: usize = 40;
 
 /// What the download sends: a part, or why there are no more.
 pub(crate) type Part = Result<Bytes, berth_registry::Error>;
@@ -61,7 +61,17 @@ impl Download {
     }
 
     fn next_part(&mut self) -> io::Result<bool> {
-        match self.parts.blocking_recv() {
+        let part = match self.parts.try_recv() {
+            Ok(part) => Some(part),
+            // Who has to wait has time to write.
+            Err(_) => {
+                if let Err(error) = self.writer.flush() {
+                    return Err(self.fail(error.into()));
+                }
+                self.parts.blocking_recv()
+            }
+        };
+        match part {
             None => Ok(false),
             Some(Err(error)) => Err(self.fail(error.into())),
             Some(Ok(part)) => {

@@ -18,26 +18,34 @@ pub(crate) struct Unpacked {
     pub fixups: Fixups,
 }
 
+impl Unpacked {
+    /// The layer, called `name`, if its content is `diff`.
+    pub fn verified(self, name: &str, diff: &Digest) -> Result<Self> {
+        if self.diff == *diff {
+            return Ok(self);
+        }
+        Err(Error::WrongLayer { layer: name.to_owned(), actual: self.diff, expected: diff.clone() })
+    }
+}
+
 /// Unpacks the blob that `input` gives, to its very end, and checks that its content is `diff`. Blocks.
-pub(crate) fn unpack(storage: &Storage, name: &str, diff: &Digest, mut input: impl Read) -> Result<Unpacked> {
+pub(crate) fn unpack(
+    storage: &Storage,
+    name: &str,
+    diff: &Digest,
+    mut input: impl Read + Send,
+) -> Result<Unpacked> {
     let unpacked = unpack_unknown(storage, name, &mut input)?;
     // What follows the compressed stream belongs to the blob's digest all the same.
     io::copy(&mut input, &mut io::sink()).map_err(|source| Error::Unpack {
         layer: name.to_owned(),
         source: berth_archive::Error::Read(source),
     })?;
-    if unpacked.diff != *diff {
-        return Err(Error::WrongLayer {
-            layer: name.to_owned(),
-            actual: unpacked.diff,
-            expected: diff.clone(),
-        });
-    }
-    Ok(unpacked)
+    unpacked.verified(name, diff)
 }
 
 /// Unpacks a layer whose digest nobody has told. Blocks.
-pub(crate) fn unpack_unknown(storage: &Storage, name: &str, input: impl Read) -> Result<Unpacked> {
+pub(crate) fn unpack_unknown(storage: &Storage, name: &str, input: impl Read + Send) -> Result<Unpacked> {
     storage.check_space()?;
     let staging = storage.layers().stage()?;
     let failed = |source| Error::Unpack { layer: name.to_owned(), source };

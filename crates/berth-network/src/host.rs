@@ -1,6 +1,7 @@
 //! The host's end: bridges, and a veth pair for each container.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::Mutex;
 
@@ -16,9 +17,15 @@ use serde::{Deserialize, Serialize};
 use crate::{Error, PortMapping, sysctl};
 
 /// `NLM_F_CREATE | NLM_F_EXCL` (netlink(7)).
-const CREATE: u16 = 0x400 | 0x200;
-const EEXIST: i32 = 17;
+pub(crate) const CREATE: u16 = 0x400 | 0x200;
+pub(crate) const EEXIST: i32 = 17;
 const ENODEV: i32 = 19;
+/// The group of links that bridges made here are in: by it, engines in one network namespace know each other's.
+pub(crate) const LINK_GROUP: u32 = 0xbe47;
+/// What the kernel takes for a link's alias, in bytes.
+const LONGEST_ALIAS: usize = 255;
+/// Links whose packets are smaller have no IPv6 (RFC 8200).
+const IPV6_LEAST: u32 = 1280;
 
 /// A bridge of the host that containers join.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +36,9 @@ pub struct Bridge {
     pub gateways: Vec<IpNet>,
     /// Largest packet in bytes.
     pub mtu: u32,
+    /// An administrator made it: it is never made here.
+    #[serde(default)]
+    pub foreign: bool,
     /// What the firewall lets through.
     #[serde(default)]
     pub rules: Rules,
@@ -50,6 +60,10 @@ pub struct Rules {
     pub reach4: Reach,
     /// The same by IPv6.
     pub reach6: Reach,
+    /// The host's address that leaving IPv4 packets get; `None` for that of the link that they leave by.
+    pub source4: Option<Ipv4Addr>,
+    /// The same of IPv6.
+    pub source6: Option<Ipv6Addr>,
 }
 
 /// How containers are reached from outside.
@@ -73,6 +87,8 @@ impl Default for Rules {
             outward: true,
             reach4: Reach::Translated,
             reach6: Reach::Translated,
+            source4: None,
+            source6: None,
         }
     }
 }
@@ -171,15 +187,36 @@ impl Endpoint {
 /// for anything but the kernel's answer; callers in async code may call them directly.
 pub struct Host {
     socket: Mutex<Socket>,
+    /// What bridges that are made say of their owner.
+    owner: String,
+    /// By bridge, which of those that continue it was joined last; 0 is the bridge itself, as for all that are not here.
+    joined: Mutex<BTreeMap<String, usize>>,
 }
 
 impl Host {
     /// Opens the namespace of the calling process.
     pub fn open() -> Result<Host, Error> {
-        Ok(Host { socket: Mutex::new(Socket::open()?) })
+        Ok(Host { socket: Mutex::new(Socket::open()?), owner: String::new(), joined: Mutex::default() })
     }
 
-    fn request(&self, requests: Vec<Request>) -> Result<(), rtnetlink::Error> {
+    /// The same for an engine: `owner` is some text that is the engine's own and stays the same, and written on its bridges.
+    pub fn open_for(owner: &str) -> Result<Host, Error> {
+        let mut end = owner.len().min(LONGEST_ALIAS);
+        while !owner.is_char_boundary(end) {
+            end -= 1;
+        }
+        Ok(Host { owner: owner[..end].to_owned(), ..Host::open()? })
+    }
+
+    /// Whether a link is a bridge that another engine has made.
+    pub fn is_anothers(&self, name: &str) -> Result<bool, Error> {
+        let Ok(index) = rtnetlink::link_index(name) else { return Ok(false) };
+        let mut socket = self.socket.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let alias = rtnetlink::alias(&mut socket, index)?;
+        Ok(alias.is_some_and(|alias| !alias.is_empty() && alias != self.owner && crate::is_there(&alias)))
+    }
+
+    pub(crate) fn request(&self, requests: Vec<Request>) -> Result<(), rtnetlink::Error> {
         // A panic while the lock was held leaves at most unread answers, which sequence numbers tell apart.
         let mut socket = self.socket.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         socket.request(requests)
@@ -187,6 +224,9 @@ impl Host {
 
     /// Makes the bridge as described, or completes one that exists: addresses, state, forwarding.
     pub fn ensure_bridge(&self, bridge: &Bridge) -> Result<(), Error> {
+        if bridge.foreign && !self.link_exists(&bridge.name) {
+            return Err(Error::NoBridge(bridge.name.clone()));
+        }
         let made = self.request(vec![new_bridge(bridge)]);
         if let Err(error) = made
             && error.errno() != Some(EEXIST)
@@ -194,9 +234,17 @@ impl Host {
             return Err(error.into());
         }
         let index = rtnetlink::link_index(&bridge.name)?;
+        if !self.is_bridge(index)? {
+            return Err(Error::NotABridge(bridge.name.clone()));
+        }
         if bridge.gateways.iter().any(|gateway| matches!(gateway, IpNet::V6(_))) {
             sysctl::set(&format!("net/ipv6/conf/{}/disable_ipv6", bridge.name), "0")?;
         }
+        if bridge.gateways.is_empty() && !bridge.foreign && bridge.mtu >= IPV6_LEAST {
+            // The host is not on it, by the kernel's own address neither.
+            sysctl::set(&format!("net/ipv6/conf/{}/disable_ipv6", bridge.name), "1")?;
+        }
+        self.clear_addresses(bridge, index)?;
         for gateway in &bridge.gateways {
             let added = self.request(vec![rtnetlink::add_address(index, *gateway, &bridge.name)]);
             if let Err(error) = added
@@ -205,14 +253,65 @@ impl Host {
                 return Err(error.into());
             }
         }
-        let mtu = vec![LinkAttribute::Mtu(bridge.mtu)];
-        self.request(vec![rtnetlink::set_link(index, true, mtu, format!("set {} up", bridge.name))])?;
-        sysctl::set("net/ipv4/ip_forward", "1")?;
-        if bridge.gateways.iter().any(|gateway| matches!(gateway, IpNet::V6(_))) {
-            sysctl::set("net/ipv6/conf/all/forwarding", "1")?;
+        let mut settings = vec![LinkAttribute::Mtu(bridge.mtu)];
+        if !bridge.foreign {
+            settings.push(LinkAttribute::Group(LINK_GROUP));
+            if !self.owner.is_empty() {
+                settings.push(LinkAttribute::IfAlias(self.owner.clone()));
+            }
         }
+        self.request(vec![rtnetlink::set_link(index, true, settings, format!("set {} up", bridge.name))])?;
         // Published ports on 127.0.0.1 are translated on output; the raw chain drops what abuses it.
         sysctl::set(&format!("net/ipv4/conf/{}/route_localnet", bridge.name), "1")
+    }
+
+    /// Takes addresses off the bridge that are another subnet's: its own from before. As in Docker, one of IPv4 at most,
+    /// and of IPv6 all but those that the kernel or an administrator needs.
+    fn clear_addresses(&self, bridge: &Bridge, index: u32) -> Result<(), Error> {
+        let found = self.addresses_of(index)?;
+        let same = |one: &IpNet, other: &IpNet| {
+            one.addr() == other.addr() && (one == other || other.addr().is_ipv6())
+        };
+        for wanted in &bridge.gateways {
+            let v6 = matches!(wanted, IpNet::V6(_));
+            let mut stale: Vec<&IpNet> = found
+                .iter()
+                .filter(|net| matches!(net, IpNet::V6(_)) == v6 && !same(net, wanted) && !is_kernels(net))
+                .collect();
+            if !v6 {
+                let kept = found.contains(wanted);
+                // Of several, that in the wanted subnet, or the first.
+                stale.sort_by_key(|net| !wanted.contains(&net.addr()));
+                stale.truncate(usize::from(!kept));
+            }
+            for net in stale {
+                self.request(vec![rtnetlink::remove_address(index, *net, &bridge.name)])?;
+            }
+        }
+        Ok(())
+    }
+
+    fn is_bridge(&self, index: u32) -> Result<bool, Error> {
+        let mut socket = self.socket.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        Ok(rtnetlink::is_bridge(&mut socket, index)?)
+    }
+
+    fn addresses_of(&self, index: u32) -> Result<Vec<IpNet>, Error> {
+        let mut socket = self.socket.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        Ok(rtnetlink::addresses(&mut socket, index)?)
+    }
+
+    /// The addresses of a link, its primary one first; none if there is no such link.
+    pub fn addresses(&self, name: &str) -> Result<Vec<IpNet>, Error> {
+        match rtnetlink::link_index(name) {
+            Ok(index) => self.addresses_of(index),
+            Err(_) => Ok(Vec::new()),
+        }
+    }
+
+    /// Makes the host forward packets of one family.
+    pub fn forward(&self, v6: bool) -> Result<(), Error> {
+        FORWARD[usize::from(v6)].iter().try_for_each(|name| sysctl::set(name, "1"))
     }
 
     /// Makes a veth pair, one end on the bridge and up, the other named in the namespace `netns`, in a single
@@ -221,7 +320,31 @@ impl Host {
     /// Deleting a veth costs 19 ms: unless its container goes on running ([`Host::remove_link`]), it is left to go with
     /// its namespace.
     pub fn connect(&self, bridge: &Bridge, netns: BorrowedFd<'_>, endpoint: &Endpoint) -> Result<(), Error> {
-        let index = rtnetlink::link_index(&bridge.name)?;
+        self.connect_somewhere(bridge, netns, endpoint)
+    }
+
+    pub(crate) fn joined(&self, bridge: &str) -> usize {
+        let joined = self.joined.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        joined.get(bridge).copied().unwrap_or_default()
+    }
+
+    pub(crate) fn set_joined(&self, bridge: &str, index: usize) {
+        let mut joined = self.joined.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        match index {
+            0 => drop(joined.remove(bridge)),
+            _ => drop(joined.insert(bridge.to_owned(), index)),
+        }
+    }
+
+    /// The same with the link called `on`: the bridge, or one that continues it.
+    pub(crate) fn connect_to(
+        &self,
+        bridge: &Bridge,
+        on: &str,
+        netns: BorrowedFd<'_>,
+        endpoint: &Endpoint,
+    ) -> Result<(), Error> {
+        let index = rtnetlink::link_index(on)?;
         let mut peer = LinkMessage::default();
         peer.attributes = vec![
             LinkAttribute::IfName(endpoint.name.clone()),
@@ -260,6 +383,15 @@ impl Host {
         Ok(self.request(requests)?)
     }
 
+    /// Makes a port of a bridge meet only ports that are not isolated, or all again; one that is not there is fine.
+    pub fn isolate(&self, host_link: &str, isolated: bool) -> Result<(), Error> {
+        let request = set_port(host_link, vec![InfoBridgePort::Isolated(isolated)]);
+        match self.request(vec![request]) {
+            Err(error) if error.errno() != Some(ENODEV) => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+
     /// Removes a link, and with a veth its other end; one that is not there is fine. It takes some 20 ms.
     pub fn remove_link(&self, name: &str) -> Result<(), Error> {
         let Ok(index) = rtnetlink::link_index(name) else { return Ok(()) };
@@ -275,8 +407,29 @@ impl Host {
     }
 }
 
+/// The kernel's parameters of forwarding, by family.
+const FORWARD: [&[&str]; 2] =
+    [&["net/ipv4/ip_forward"], &["net/ipv6/conf/default/forwarding", "net/ipv6/conf/all/forwarding"]];
+
+/// Whether the calling process's namespace forwards packets of one family.
+pub fn forwards(v6: bool) -> Result<bool, Error> {
+    let mut on = true;
+    for name in FORWARD[usize::from(v6)] {
+        on &= sysctl::get(name)? == "1";
+    }
+    Ok(on)
+}
+
+/// Whether an address is the kernel's own making, or nobody's in particular.
+fn is_kernels(net: &IpNet) -> bool {
+    match net {
+        IpNet::V4(_) => false,
+        IpNet::V6(v6) => v6.addr().segments()[..4] == [0xfe80, 0, 0, 0] || v6.addr().is_multicast(),
+    }
+}
+
 /// Sets what a bridge does at one of its ports.
-fn set_port(host_link: &str, settings: Vec<InfoBridgePort>) -> Request {
+pub(crate) fn set_port(host_link: &str, settings: Vec<InfoBridgePort>) -> Request {
     let mut message = LinkMessage::default();
     message.attributes = vec![
         LinkAttribute::IfName(host_link.into()),

@@ -11,19 +11,40 @@ use berth_sys::rtnetlink::{self, LinkConfig, Socket};
 use crate::Error;
 
 const ESRCH: i32 = 3;
+const EEXIST: i32 = 17;
+const ENODEV: i32 = 19;
 
 /// Sets a link up that [`Host::connect`](crate::Host::connect) has made in the namespace: parameters, addresses, and the
-/// default routes, which replace others. Blocks for some system calls.
-pub fn configure(namespace: BorrowedFd<'_>, link: &LinkConfig) -> Result<(), Error> {
+/// default routes. By family, IPv4 first, `replaced` says whether another link of the container's has had those; a route
+/// that is none of ours is left, and an error. Blocks for some system calls.
+pub fn configure(namespace: BorrowedFd<'_>, link: &LinkConfig, replaced: [bool; 2]) -> Result<(), Error> {
     within(namespace, || {
         for (path, value) in &link.sysctls {
-            std::fs::write(Path::new("/proc/sys/net").join(path), value).map_err(|source| Error::Sysctl {
+            let file = Path::new("/proc/sys/net").join(path);
+            // A link of less than 1280 bytes has no IPv6, and nothing to turn it off with.
+            if path.ends_with("/disable_ipv6") && value == "1" && !file.exists() {
+                continue;
+            }
+            std::fs::write(file, value).map_err(|source| Error::Sysctl {
                 name: format!("net/{path}"),
                 value: value.clone(),
                 source,
             })?;
         }
-        Ok(rtnetlink::configure_another(link)?)
+        rtnetlink::configure_another(link)?;
+        let index = rtnetlink::link_index(&link.name)?;
+        let mut socket = Socket::open()?;
+        for gateway in &link.gateways {
+            let request = match replaced[usize::from(gateway.is_ipv6())] {
+                true => rtnetlink::replace_default_route(index, *gateway),
+                false => rtnetlink::add_default_route(index, *gateway),
+            };
+            match socket.request(vec![request]) {
+                Err(error) if error.errno() == Some(EEXIST) => return Err(Error::ForeignRoute),
+                outcome => outcome?,
+            }
+        }
+        Ok(())
     })
 }
 
@@ -47,6 +68,17 @@ pub fn route(
             socket.request(vec![rtnetlink::replace_default_route(index, *gateway)])?;
         }
         Ok(())
+    })
+}
+
+/// Removes a link; one that is not there is fine.
+pub fn remove_link(namespace: BorrowedFd<'_>, name: &str) -> Result<(), Error> {
+    within(namespace, || {
+        let Ok(index) = rtnetlink::link_index(name) else { return Ok(()) };
+        match Socket::open()?.request(vec![rtnetlink::delete_link(index, name)]) {
+            Err(error) if error.errno() != Some(ENODEV) => Err(error.into()),
+            _ => Ok(()),
+        }
     })
 }
 

@@ -13,12 +13,20 @@ pub mod inside;
 pub mod ipam;
 mod link;
 pub mod names;
+pub mod neighbours;
 pub mod net;
 pub mod port;
+pub mod sublink;
 pub mod subnets;
 mod sysctl;
+pub mod trunk;
 
 pub use error::Error;
-pub use host::{Bridge, Endpoint, Host, Reach, Rules};
+pub use host::{Bridge, Endpoint, Host, Reach, Rules, forwards};
 pub use link::Link;
-pub use port::{PortMapping, Protocol};
+pub use port::{PortMapping, Protocol, Wanted};
+
+/// Whether an owner, as tables and links name it, may still want what is its own: one that is a path is there.
+fn is_there(owner: &str) -> bool {
+    !owner.starts_with('/') || std::path::Path::new(owner).exists()
+}

@@ -2,13 +2,16 @@
 
 use std::os::fd::BorrowedFd;
 
-use crate::{Bridge, Endpoint, Error, Host, Rules, firewall};
+use crate::sublink::Sublinks;
+use crate::{Bridge, Endpoint, Error, Host, Rules, inside};
 
 /// The host's side of a network.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Link {
     /// A bridge, and a veth pair for each endpoint.
     Bridge(Bridge),
+    /// A parent, and a link of it for each endpoint.
+    Sublinks(Sublinks),
 }
 
 impl Link {
@@ -16,13 +19,19 @@ impl Link {
     pub fn ensure(&self, host: &Host) -> Result<(), Error> {
         match self {
             Link::Bridge(bridge) => host.ensure_bridge(bridge),
+            Link::Sublinks(sublinks) => sublinks.ensure(host),
         }
     }
 
     /// Takes it away again; what is not there is fine.
     pub fn remove(&self, host: &Host) -> Result<(), Error> {
         match self {
-            Link::Bridge(bridge) => host.remove_link(&bridge.name),
+            Link::Bridge(bridge) if bridge.foreign => host.remove_continuations(&bridge.name),
+            Link::Bridge(bridge) => {
+                host.remove_continuations(&bridge.name)?;
+                host.remove_link(&bridge.name)
+            }
+            Link::Sublinks(sublinks) => sublinks.remove(host),
         }
     }
 
@@ -31,30 +40,53 @@ impl Link {
     pub fn connect(&self, host: &Host, netns: BorrowedFd<'_>, endpoint: &Endpoint) -> Result<(), Error> {
         match self {
             Link::Bridge(bridge) => host.connect(bridge, netns, endpoint),
+            Link::Sublinks(sublinks) => sublinks.connect(host, netns, endpoint),
         }
     }
 
-    /// Takes an endpoint's link out of a namespace that goes on; one that is not there is fine.
-    pub fn disconnect(&self, host: &Host, endpoint: &Endpoint) -> Result<(), Error> {
+    /// Makes room for the next endpoint of so many, if there may soon be none: the name of a link that the firewall has to
+    /// know, too.
+    pub fn make_room(&self, host: &Host, endpoints: usize) -> Result<Option<String>, Error> {
         match self {
-            Link::Bridge(_) => host.remove_link(&endpoint.host_link),
+            Link::Bridge(bridge) => host.continue_bridge(bridge, endpoints),
+            Link::Sublinks(_) => Ok(None),
         }
     }
 
-    /// The firewall's entry: the name of the host's link, and what is let through.
+    /// Takes an endpoint's link out of a namespace, if that is still there; one that is not there is fine.
+    pub fn disconnect(
+        &self,
+        host: &Host,
+        netns: Option<BorrowedFd<'_>>,
+        endpoint: &Endpoint,
+    ) -> Result<(), Error> {
+        match (self, netns) {
+            (Link::Bridge(_), _) => host.remove_link(&endpoint.host_link),
+            (Link::Sublinks(_), Some(netns)) => inside::remove_link(netns, &endpoint.name),
+            (Link::Sublinks(_), None) => Ok(()),
+        }
+    }
+
+    /// Whether an endpoint's link does not go by itself soon enough, but has to be removed when its container ends.
+    pub fn has_to_be_removed(&self) -> bool {
+        matches!(self, Link::Sublinks(_))
+    }
+
+    /// Whether what one needs on the host is the other's too.
+    pub fn shares(&self, other: &Link) -> bool {
+        match (self, other) {
+            (Link::Sublinks(one), Link::Sublinks(other)) => one.parent == other.parent,
+            (Link::Bridge(one), Link::Bridge(other)) => one.name == other.name,
+            _ => false,
+        }
+    }
+
+    /// The firewall's entry: the name of the host's link, and what is let through; none if nothing passes through the
+    /// host.
     pub fn firewall(&self) -> Option<(String, Rules)> {
         match self {
             Link::Bridge(bridge) => Some((bridge.name.clone(), bridge.rules)),
+            Link::Sublinks(_) => None,
         }
-    }
-
-    /// Lets the firewall know of it.
-    pub fn open_firewall(&self) -> Result<(), Error> {
-        self.firewall().map_or(Ok(()), |(name, rules)| firewall::add_bridge(&name, rules))
-    }
-
-    /// Takes it out of the firewall.
-    pub fn close_firewall(&self) -> Result<(), Error> {
-        self.firewall().map_or(Ok(()), |(name, rules)| firewall::remove_bridge(&name, rules))
     }
 }

@@ -64,10 +64,58 @@ pub struct PortMapping {
     pub protocol: Protocol,
     /// The host's address; unspecified for all of the family.
     pub host_address: IpAddr,
-    /// The host's port; zero asks [`crate::net::NetClient::reserve`] for a free one.
+    /// The host's port; zero where none of the host's leads to the container's port, which is reached at its own address.
     pub host_port: u16,
     /// The container's port.
     pub container_port: u16,
+}
+
+/// A port of a container that is to be reserved on the host: the same port on all addresses, with one socket for each.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wanted {
+    /// The transport protocol.
+    pub protocol: Protocol,
+    /// The host's addresses.
+    pub addresses: Vec<IpAddr>,
+    /// Whether the IPv6 address may be left out on a host that has no IPv6.
+    #[serde(default)]
+    pub without_ipv6: bool,
+    /// The first of the host's ports that may be taken; zero for any that is free.
+    pub first: u16,
+    /// The last of them.
+    pub last: u16,
+    /// The container's port.
+    pub container_port: u16,
+    /// The container's address to which the net process itself carries what arrives at IPv6 addresses and the firewall
+    /// does not translate.
+    #[serde(default)]
+    pub forward: Option<IpAddr>,
+    /// The same of streams that arrive at IPv4 addresses: while others have emptied the firewall, or where there is none.
+    #[serde(default)]
+    pub forward4: Option<IpAddr>,
+}
+
+impl Wanted {
+    /// Exactly this port, such as one that was reserved before.
+    pub fn exactly(mapping: &PortMapping, forward: Option<IpAddr>) -> Wanted {
+        let (forward, forward4) =
+            if mapping.host_address.is_ipv6() { (forward, None) } else { (None, forward) };
+        Wanted {
+            protocol: mapping.protocol,
+            addresses: vec![mapping.host_address],
+            without_ipv6: false,
+            first: mapping.host_port,
+            last: mapping.host_port,
+            container_port: mapping.container_port,
+            forward,
+            forward4,
+        }
+    }
+
+    /// The mapping of one of the addresses.
+    pub fn mapping(&self, host_address: IpAddr, host_port: u16) -> PortMapping {
+        PortMapping { protocol: self.protocol, host_address, host_port, container_port: self.container_port }
+    }
 }
 
 #[cfg(test)]

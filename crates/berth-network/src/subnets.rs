@@ -31,6 +31,15 @@ pub fn default_pools(seed: &[u8; 5]) -> Vec<AddressPool> {
     wide.chain(narrow).chain(unique).collect()
 }
 
+/// These pools, and Docker's for a family that has none among them.
+pub fn completed(chosen: &[AddressPool], seed: &[u8; 5]) -> Vec<AddressPool> {
+    let lacks = |v6: bool| !chosen.iter().any(|pool| matches!(pool.base, IpNet::V6(_)) == v6);
+    let (no4, no6) = (lacks(false), lacks(true));
+    let defaults = default_pools(seed).into_iter();
+    let needed = defaults.filter(|pool| if matches!(pool.base, IpNet::V6(_)) { no6 } else { no4 });
+    chosen.iter().cloned().chain(needed).collect()
+}
+
 /// The first subnet of the pools, of IPv6 with `v6`, that overlaps neither a route of the host nor one of `taken`.
 pub fn choose(pools: &[AddressPool], v6: bool, taken: &[IpNet]) -> Result<IpNet, Error> {
     let mut avoid = host_routes(v6)?;
@@ -102,6 +111,14 @@ mod tests {
         assert_eq!(chosen(&["172.17.0.0/16", "172.18.4.0/24"], false).unwrap(), "172.19.0.0/16");
         assert_eq!(chosen(&["172.16.0.0/12", "192.168.0.0/17"], false).unwrap(), "192.168.128.0/20");
         assert_eq!(chosen(&["0.0.0.0/1", "128.0.0.0/1"], false), None);
+    }
+
+    #[test]
+    fn a_family_without_pools_has_dockers() {
+        let own = AddressPool { base: "10.1.0.0/16".parse().unwrap(), size: 24 };
+        let pools = completed(std::slice::from_ref(&own), &[0; 5]);
+        assert_eq!((pools.len(), &pools[0]), (2, &own));
+        assert_eq!(completed(&[], &[0; 5]), default_pools(&[0; 5]));
     }
 
     #[test]

@@ -17,3 +17,9 @@ pub(crate) fn set(name: &str, value: &str) -> Result<(), Error> {
     };
     write().map_err(|source| Error::Sysctl { name: name.into(), value: value.into(), source })
 }
+
+/// The value of `name`, without white space around it.
+pub(crate) fn get(name: &str) -> Result<String, Error> {
+    let read = fs::read_to_string(format!("/proc/sys/{name}"));
+    read.map(|text| text.trim().to_owned()).map_err(|source| Error::SysctlRead { name: name.into(), source })
+}

@@ -173,6 +173,18 @@ impl Hasher {
     }
 }
 
+/// Takes what is written, and never fails.
+impl std::io::Write for Hasher {
+    fn write(&mut self, part: &[u8]) -> std::io::Result<usize> {
+        self.update(part);
+        Ok(part.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 /// The chain IDs of layers, lowest first, from their diff IDs (OCI image specification, config.md, "Layer ChainID").
 pub fn chain_ids(diff_ids: &[Digest]) -> Vec<Digest> {
     let mut chain: Vec<Digest> = Vec::with_capacity(diff_ids.len());

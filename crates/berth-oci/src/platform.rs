@@ -67,13 +67,20 @@ impl Platform {
     }
 
     /// Whether an image made for `self` is what somebody who asks for `wanted` gets. A variant that only one of
-    /// them names does not matter.
+    /// them names does not matter, nor which of its usual names an architecture has.
     pub fn satisfies(&self, wanted: &Platform) -> bool {
-        let same_variant = match (&self.variant, &wanted.variant) {
+        let (has, wants) = (self.usual(), wanted.usual());
+        let same_variant = match (has.2, wants.2) {
             (Some(has), Some(wants)) => has == wants,
             _ => true,
         };
-        self.os == wanted.os && self.architecture == wanted.architecture && same_variant
+        has.0 == wants.0 && has.1 == wants.1 && same_variant
+    }
+
+    /// System, architecture and variant by their usual names: what documents say is not always Go's.
+    fn usual(&self) -> (String, &str, Option<&str>) {
+        let (architecture, implied) = canonical(&self.architecture);
+        (system(&self.os), architecture, self.variant.as_deref().or(implied))
     }
 }
 
@@ -193,5 +200,21 @@ mod tests {
         assert!(plain.satisfies(&variant) && variant.satisfies(&plain));
         assert!(!variant.satisfies(&"linux/arm64/v9".parse().unwrap()));
         assert!(!plain.satisfies(&"linux/amd64".parse().unwrap()));
+    }
+
+    #[test]
+    fn an_architecture_may_have_another_name() {
+        let named = |os: &str, architecture: &str| Platform {
+            os: os.into(),
+            architecture: architecture.into(),
+            ..Platform::default()
+        };
+        let wanted: Platform = "linux/amd64".parse().unwrap();
+        assert!(named("linux", "x86_64").satisfies(&wanted) && wanted.satisfies(&named("Linux", "x86-64")));
+        assert!(
+            !named("windows", "x86_64").satisfies(&wanted) && !named("linux", "aarch64").satisfies(&wanted)
+        );
+        assert!(named("linux", "armhf").satisfies(&"linux/arm/v7".parse().unwrap()));
+        assert!(!named("linux", "armhf").satisfies(&"linux/arm/v6".parse().unwrap()));
     }
 }

@@ -17,7 +17,7 @@ use crate::auth::{Key, Tokens};
 use crate::challenge::{self, Challenge};
 use crate::connection::{Endpoint, Outgoing, SILENCE};
 use crate::patience::{self, Patience, Teller, Waiting};
-use crate::{Credentials, Error, RegistryConfig, Result, config, tls};
+use crate::{Caller, Credentials, Error, RegistryConfig, Result, caller, config, tls};
 
 /// Redirections followed.
 const REDIRECTS: usize = 10;
@@ -32,6 +32,8 @@ pub struct Client {
     shared: Arc<Shared>,
     /// Credentials, and the registry's name that they are for.
     credentials: Option<(String, Credentials)>,
+    /// What the program calls itself for which registries are asked.
+    upstream: Option<Arc<[u8]>>,
     /// Who is told when a server wants to be asked later.
     pub(crate) teller: Option<Teller>,
 }
@@ -74,13 +76,20 @@ impl Client {
         let config = RwLock::new(Arc::new(config));
         let shared =
             Shared { config, tokens: Tokens::default(), plain: Mutex::default(), within: Mutex::default() };
-        Self { shared: Arc::new(shared), credentials: None, teller: None }
+        Self { shared: Arc::new(shared), credentials: None, upstream: None, teller: None }
     }
 
     /// The same client with `credentials` for the registry `domain`, and for no other.
     #[must_use]
     pub fn with_credentials(&self, domain: &str, credentials: Credentials) -> Self {
         Self { credentials: Some((domain.to_owned(), credentials)), ..self.clone() }
+    }
+
+    /// The same client on behalf of `caller`, whose credentials are for the registry `domain`, and for no other.
+    #[must_use]
+    pub fn on_behalf(&self, domain: &str, caller: Caller) -> Self {
+        let credentials = caller.credentials.map(|found| (domain.to_owned(), found));
+        Self { credentials, upstream: caller.agent.map(Arc::from), ..self.clone() }
     }
 
     /// The same client, which tells when a server wants to be asked later. `tell` must not block.
@@ -270,7 +279,8 @@ impl Client {
             None => url.path().to_owned(),
         };
         let mut request = Request::builder().method(method).uri(path);
-        request = request.header(HOST, authority_of(url)).header(USER_AGENT, &self.config().agent);
+        let agent = caller::user_agent(&self.config().agent, self.upstream.as_deref());
+        request = request.header(HOST, authority_of(url)).header(USER_AGENT, agent);
         if let Some(value) = authorization {
             let mut value =
                 HeaderValue::from_str(value).map_err(|error| Error::malformed(operation, error))?;

@@ -26,6 +26,10 @@ const CONNECT: Duration = Duration::from_secs(30);
 /// Time between two signs of life.
 pub(crate) const SILENCE: Duration = Duration::from_secs(60);
 
+/// Bytes that are read at once, and of a head at most. Larger ones are slower: what has more than 26 KB, musl's allocator
+/// gives back to the kernel each time, and has to fault in again.
+const BUFFER: usize = 24 << 10;
+
 /// The body of a request.
 pub(crate) type Outgoing = UnsyncBoxBody<Bytes, io::Error>;
 
@@ -159,7 +163,9 @@ impl Endpoint {
         S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
     {
         let failed = |source| Error::Http { operation: operation.to_owned(), source };
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
+        let mut http = http1::Builder::new();
+        http.max_buf_size(BUFFER);
+        let (mut sender, connection) = http.handshake(TokioIo::new(stream)).await.map_err(failed)?;
         // It ends with the answer, or when the answer is dropped.
         tokio::spawn(async move {
             if let Err(error) = connection.await {

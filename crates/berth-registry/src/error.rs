@@ -99,8 +99,9 @@ pub enum Error {
     },
     /// The registry has too much to do, or this client asked for too much; it was waited for.
     #[error(
-        "{}{message} ({})",
+        "{}{} ({})",
         if *is_limit { "toomanyrequests: " } else { "unavailable: " },
+        message.trim_start_matches("toomanyrequests: "),
         crate::patience::advice(authority, *is_limit, *wait)
     )]
     Overload {

@@ -1,7 +1,7 @@
 //! Files of web servers, which are no registries: what images are imported from.
 
 use http::StatusCode;
-use http::header::CONTENT_LENGTH;
+use http::header::{CONTENT_LENGTH, LAST_MODIFIED};
 use url::Url;
 
 use crate::blob::{self, BlobStream};
@@ -14,6 +14,8 @@ pub struct Fetched {
     pub parts: BlobStream,
     /// How many they will be, if the server says.
     pub length: Option<u64>,
+    /// When it was changed last, in the server's words (RFC 9110, 5.6.7).
+    pub modified: Option<String>,
 }
 
 impl std::fmt::Debug for Fetched {
@@ -38,6 +40,8 @@ impl Client {
             return Err(Error::Status { operation, status, message });
         }
         let length = answer.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-        Ok(Fetched { parts: blob::parts(answer.into_body(), operation), length })
+        let modified =
+            answer.headers().get(LAST_MODIFIED).and_then(|value| Some(value.to_str().ok()?.to_owned()));
+        Ok(Fetched { parts: blob::parts(answer.into_body(), operation), length, modified })
     }
 }

@@ -7,6 +7,7 @@
 
 mod auth;
 mod blob;
+mod caller;
 mod challenge;
 mod client;
 mod config;
@@ -18,12 +19,14 @@ mod manifest;
 mod patience;
 mod proxy;
 mod search;
+mod tags;
 mod tls;
 mod token;
 mod upload;
 
 pub use auth::Credentials;
 pub use blob::BlobStream;
+pub use caller::Caller;
 pub use client::Client;
 pub use config::{Mirror, RegistryConfig};
 pub use error::Error;

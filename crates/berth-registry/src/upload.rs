@@ -393,6 +393,10 @@ pub(crate) fn as_refusal(error: Error) -> Error {
     match error {
         Error::Denied { message, .. } if message.contains(": ") => Error::Refused { message },
         Error::Denied { message, .. } => Error::Refused { message: format!("unauthorized: {message}") },
+        Error::Overload { is_limit: true, message, .. } => {
+            let words = message.trim_start_matches("toomanyrequests: ");
+            Error::Refused { message: format!("toomanyrequests: {words}") }
+        }
         error => error,
     }
 }

@@ -9,6 +9,7 @@ pub mod cgroup;
 pub mod cli;
 pub mod defaults;
 pub mod hooks;
+pub mod ids;
 mod init;
 pub mod launch;
 pub mod seccomp;

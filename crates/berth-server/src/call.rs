@@ -6,9 +6,9 @@ use berth_api::auth::AuthConfig;
 use berth_api::filter::Filters;
 use berth_api::json;
 use berth_api::version::ApiVersion;
-use berth_engine::Engine;
+use berth_engine::{Caller, Engine};
 use bytes::Bytes;
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_TYPE, USER_AGENT};
 use http::{HeaderMap, Method, StatusCode};
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
@@ -43,10 +43,10 @@ impl Call {
     pub fn new(engine: Arc<Engine>, request: http::Request<RequestBody>) -> Result<Self, Failure> {
         let whole_path =
             decode(request.uri().path()).ok_or_else(|| Failure::invalid("invalid URL escape in path"))?;
-        let (version, path) = split_version(&whole_path)?;
+        let (asked, path) = split_version(&whole_path)?;
         Ok(Self {
             engine,
-            version,
+            version: understood(asked, request.headers()),
             method: request.method().clone(),
             path: path.to_owned(),
             whole_path: whole_path.clone(),
@@ -105,8 +105,14 @@ impl Call {
         Ok(bytes)
     }
 
+    /// On whose behalf registries are asked.
+    pub fn caller(&self) -> Caller {
+        let agent = self.headers().get(USER_AGENT).map(|value| value.as_bytes().to_vec());
+        Caller { auth: self.registry_auth(), agent }
+    }
+
     /// Credentials of the `X-Registry-Auth` header. As in Docker, unreadable ones count as none.
-    pub fn registry_auth(&self) -> Option<AuthConfig> {
+    fn registry_auth(&self) -> Option<AuthConfig> {
         use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
         use base64::{Engine as _, alphabet, engine::DecodePaddingMode};
 
@@ -153,6 +159,14 @@ fn split_version(path: &str) -> Result<(ApiVersion, &str), Failure> {
         )));
     }
     Ok((version, below))
+}
+
+/// The newest version whose answers a client understands, at most the one it asked for. Compose 1 asks for the newest that
+/// the daemon speaks, but knows the answers of Docker 20.10, which it came with: without their `ContainerConfig` it
+/// cannot make a container again, and without events' `id` it cannot follow logs. It will not be mended.
+fn understood(asked: ApiVersion, headers: &HeaderMap) -> ApiVersion {
+    let agent = headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
+    if agent.starts_with("docker-compose/1.") { asked.min(ApiVersion::new(1, 41)) } else { asked }
 }
 
 /// Decodes `%2F` and the like; none if that does not give text.
@@ -271,6 +285,18 @@ mod tests {
         for bad in ["/v1/info", "/v1.2.3/info", "/v1.99999/info", "/v1./info"] {
             assert_eq!(split(bad).unwrap_err().status, 400, "{bad}");
         }
+    }
+
+    #[test]
+    fn compose_1_gets_the_answers_that_it_understands() {
+        let version = |agent: &'static str, minor| {
+            let headers = [(USER_AGENT, http::HeaderValue::from_static(agent))].into_iter().collect();
+            understood(ApiVersion::new(1, minor), &headers)
+        };
+        assert_eq!(version("docker-compose/1.29.2 docker-py/5.0.3 Linux/6.1", 55), ApiVersion::new(1, 41));
+        assert_eq!(version("docker-compose/1.29.2 docker-py/5.0.3 Linux/6.1", 38), ApiVersion::new(1, 38));
+        assert_eq!(version("compose/2.40.3", 55), ApiVersion::new(1, 55));
+        assert_eq!(understood(ApiVersion::NEWEST, &HeaderMap::new()), ApiVersion::NEWEST);
     }
 
     #[test]

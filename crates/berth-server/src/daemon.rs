@@ -23,7 +23,7 @@ use crate::options::{OpenTcp, OptionError, Options, Resolved};
 use crate::pidfile::PidFile;
 use crate::routes::Serving;
 use crate::signals::{Asked, Signals};
-use crate::{connection, metrics, process, systemd};
+use crate::{connection, metrics, process, remap, systemd};
 
 /// How long requests under way get to finish once the daemon stops.
 const DRAIN: Duration = Duration::from_secs(2);
@@ -88,7 +88,7 @@ struct Sockets {
 }
 
 /// What is done while there is one thread: descriptors taken over, the process prepared, sockets opened.
-fn run(options: Options, resolved: Resolved) -> Result<(), AnyError> {
+fn run(options: Options, mut resolved: Resolved) -> Result<(), AnyError> {
     let verbosity = logging::start(resolved.log_level, resolved.log_format, resolved.raw_logs);
     if !rustix::process::geteuid().is_root() {
         return Err("the daemon needs to be started as root".into());
@@ -96,6 +96,9 @@ fn run(options: Options, resolved: Resolved) -> Result<(), AnyError> {
     // First of all: nothing opened here may take the place of a passed-in descriptor.
     let ready = resolved.ready_fd.map(berth_sys::inherited::take).transpose();
     let ready = ready.map_err(|error| format!("--ready-fd: {error}"))?;
+    if let Some(remap) = &resolved.userns_remap {
+        remap::settle(&mut resolved.settings, remap)?;
+    }
     process::prepare();
     let tls = resolved.tls.as_ref().map(|files| files.acceptor()).transpose()?;
     if resolved.open_tcp == OpenTcp::Tolerated {
@@ -165,6 +168,13 @@ fn warn_of_tcp(sockets: &Sockets, resolved: &Resolved) {
     for name in &resolved.overridden {
         tracing::warn!(name, "overriding existing proxy variable with value from configuration");
     }
+    let useless: Vec<_> = resolved.settings.runtimes.useless().collect();
+    if !useless.is_empty() {
+        tracing::warn!(
+            runtimes = useless.join(", "),
+            "Berth starts containers itself; none can be started with these runtimes"
+        );
+    }
     if !resolved.without_effect.is_empty() {
         tracing::warn!(options = resolved.without_effect.join(", "), "these options have no effect in Berth");
     }
@@ -187,7 +197,9 @@ impl Daemon {
         tracing::debug!("Max Download Attempts: {}", registry.download_attempts);
         tracing::debug!("daemon configured with a {} seconds minimum shutdown timeout", seconds(shutdown));
         let plugins = resolved.settings.authorization_plugins.clone();
-        let engine = Engine::open(resolved.settings).await?;
+        let mut settings = resolved.settings;
+        settings.own_addresses = sockets.api.iter().filter_map(Listener::tcp_address).collect();
+        let engine = Engine::open(settings).await?;
         let serving =
             Arc::new(Serving { engine: Arc::clone(&engine), authorization: Authorization::default() });
         // Nothing is answered before they are there.

@@ -22,6 +22,7 @@ mod metrics;
 mod options;
 mod pidfile;
 mod process;
+mod remap;
 mod routes;
 mod signals;
 mod systemd;

@@ -1,21 +1,22 @@
 //! What the options of `berth daemon`, which are `dockerd`'s, come to.
 
 mod containers;
+mod network;
 mod registries;
+mod runtimes;
 mod tcp;
 
 use std::ffi::OsString;
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use berth_engine::{LogDefaults, Settings};
+use berth_engine::{FirewallBackend, LogDefaults, Product, Settings};
 use clap::ArgMatches;
-use ipnet::Ipv4Net;
 
 use crate::config::{self, ConfigError, Given, environment_like, size};
 use crate::host::Host;
 use crate::logging::{LogFormat, LogLevel};
+use crate::remap;
 use crate::tls::TlsFiles;
 pub use tcp::OpenTcp;
 
@@ -70,6 +71,8 @@ pub struct Resolved {
     pub without_effect: Vec<String>,
     /// What the engine is opened with.
     pub settings: Settings,
+    /// Whose users containers have, as it was given.
+    pub userns_remap: Option<String>,
 }
 
 /// Which group may use the unix sockets.
@@ -107,9 +110,6 @@ pub enum OptionError {
          host. If that is what you want, add --tls=false"
     )]
     InsecureTcp(Host),
-    /// No bridge at all was asked for.
-    #[error("--bridge=none is not supported yet")]
-    NoBridge,
     /// There is no such log driver, or it does not know an option.
     #[error("{0}")]
     Logging(String),
@@ -140,12 +140,14 @@ struct Defaults {
     socket: &'static str,
     pidfile: Option<&'static str>,
     bridge: &'static str,
+    firewall: FirewallBackend,
     cgroup_parent: &'static str,
     groups: &'static [&'static str],
     live_restore: bool,
     log_format: LogFormat,
     log_driver: &'static str,
     runtime: &'static str,
+    product: Product,
 }
 
 const BERTH: Defaults = Defaults {
@@ -155,12 +157,14 @@ const BERTH: Defaults = Defaults {
     socket: "/run/berth.sock",
     pidfile: None,
     bridge: "berth0",
+    firewall: FirewallBackend::Nftables,
     cgroup_parent: "/berth",
     groups: &["berth", "docker"],
     live_restore: true,
     log_format: LogFormat::Plain,
     log_driver: "local",
     runtime: "berth",
+    product: Product::Berth,
 };
 
 const DOCKER: Defaults = Defaults {
@@ -170,6 +174,7 @@ const DOCKER: Defaults = Defaults {
     socket: "/var/run/docker.sock",
     pidfile: Some("/var/run/docker.pid"),
     bridge: "docker0",
+    firewall: FirewallBackend::Iptables,
     cgroup_parent: "/docker",
     groups: &["docker"],
     live_restore: false,
@@ -178,6 +183,7 @@ const DOCKER: Defaults = Defaults {
     log_driver: "json-file",
     // The name of the one runtime that scripts ask for.
     runtime: "runc",
+    product: Product::Docker,
 };
 
 /// Where a TLS daemon listens if nothing else is said, as `dockerd`.
@@ -247,6 +253,7 @@ impl Options {
             overridden: registries::overridden(given),
             shown: given.shown(),
             without_effect: given.without_effect().into_iter().map(str::to_owned).collect(),
+            userns_remap: userns_remap(given)?,
             settings,
         })
     }
@@ -291,31 +298,26 @@ impl Options {
         }
         settings.authorization_plugins = unique(given.list("authorization-plugin"));
         settings.debug = given.switch("debug")?.unwrap_or(level == LogLevel::Debug);
+        settings.registry.product = defaults.product;
         registries::registries(&mut settings, given)?;
-        self.bridge(&mut settings, given)?;
+        settings.bridge = network::bridge(given, defaults.bridge)?;
+        // Docker's clients and tools look for the bridge before there is a container.
+        settings.bridge.eager |= std::ptr::eq(defaults, &DOCKER);
+        settings.networks = network::networks(given)?;
+        settings.firewall = network::firewall(given, defaults.firewall)?;
         defaults.runtime.clone_into(&mut settings.defaults.runtime);
+        runtimes::runtimes(&mut settings, given)?;
         containers::container_defaults(&mut settings, given)?;
         containers::userland_proxy(given)?;
         Ok(settings)
     }
+}
 
-    fn bridge(&self, settings: &mut Settings, given: &Given) -> Result<(), OptionError> {
-        let bridge = &mut settings.bridge;
-        bridge.name = match given.text("bridge") {
-            Some("none") => return Err(OptionError::NoBridge),
-            Some("") | None => self.defaults.bridge.to_owned(),
-            Some(name) => name.to_owned(),
-        };
-        bridge.gateway = given.parsed("bip", "an address and prefix", |text| text.parse::<Ipv4Net>().ok())?;
-        bridge.masquerade = given.switch("ip-masq")?.unwrap_or(true);
-        if let Some(mtu) = number(given, "mtu")?.filter(|mtu| *mtu != 0) {
-            bridge.mtu = u32::try_from(mtu).map_err(|_| value(format!("invalid default MTU: {mtu}")))?;
-        }
-        if let Some(address) = given.parsed("ip", "an address", |text| text.parse::<IpAddr>().ok())? {
-            bridge.publish_address = address;
-        }
-        Ok(())
-    }
+/// Whose users containers have; who that is, is looked at when the daemon starts.
+fn userns_remap(given: &Given) -> Result<Option<String>, OptionError> {
+    let Some(text) = given.text("userns-remap").filter(|text| !text.is_empty()) else { return Ok(None) };
+    remap::check(text).map_err(|error| value(error.to_string()))?;
+    Ok(Some(text.to_owned()))
 }
 
 /// The one option of storage that means something here; as in Docker, any other is a mistake.

@@ -2,6 +2,7 @@
 
 mod archive;
 mod attach;
+mod build;
 mod commit;
 mod containers;
 mod debug;
@@ -14,11 +15,13 @@ mod platforms;
 mod registry;
 mod requests;
 mod save;
+mod session;
 mod stats;
 mod streams;
 mod swarm;
 mod system;
 mod usage;
+mod volumes;
 mod websocket;
 
 use std::sync::Arc;
@@ -110,6 +113,7 @@ async fn dispatch(call: Call) -> Outcome {
             (&Method::POST, [name, "disconnect"]) => networks::disconnect(call, name).await,
             _ => Err(Failure::page_not_found()),
         },
+        Some((&"volumes", rest)) => volume_route(call, rest).await,
         Some((&("swarm" | "nodes" | "services" | "tasks" | "secrets" | "configs"), _)) => {
             Err(swarm::not_a_manager())
         }
@@ -132,6 +136,7 @@ async fn container_route(call: Call, segments: &[&str]) -> Outcome {
         (&Method::POST, [name, "unpause"]) => containers::unpause(call, name).await,
         (&Method::POST, [name, "wait"]) => containers::wait(call, name).await,
         (&Method::POST, [name, "update"]) => containers::update(call, name).await,
+        (&Method::POST, [name, "ports"]) => containers::update_ports(call, name).await,
         (&Method::POST, [name, "rename"]) => containers::rename(call, name).await,
         (&Method::POST, [name, "resize"]) => containers::resize(call, name).await,
         (&Method::GET, [name, "top"]) => containers::top(call, name).await,
@@ -153,6 +158,22 @@ async fn container_route(call: Call, segments: &[&str]) -> Outcome {
             let segments = [&[name.as_str()], rest].concat();
             Box::pin(container_route(call, &segments)).await
         }
+        _ => Err(Failure::page_not_found()),
+    }
+}
+
+async fn volume_route(call: Call, segments: &[&str]) -> Outcome {
+    match (&call.method, segments) {
+        (&Method::GET, []) => volumes::list(call).await,
+        (&Method::POST, ["create"]) => volumes::create(call).await,
+        (&Method::POST, ["prune"]) => volumes::prune(call).await,
+        (&Method::GET, [name]) => volumes::inspect(call, name).await,
+        (&Method::PUT, [_]) => Err(volumes::update()),
+        (&Method::DELETE, [name]) => volumes::remove(call, name).await,
+        // Beyond Docker.
+        (&Method::POST, [name, "rename"]) => volumes::rename(call, name).await,
+        (&Method::GET, [name, "archive"]) => volumes::export(call, name).await,
+        (&Method::PUT, [name, "archive"]) => volumes::import(call, name).await,
         _ => Err(Failure::page_not_found()),
     }
 }
@@ -193,12 +214,9 @@ async fn system_route(call: Call, segments: &[&str]) -> Outcome {
         (&Method::GET, ["version"]) => Ok(system::version(&call)),
         (&Method::GET, ["info"]) => system::info(call).await,
         (&Method::GET, ["events"]) => streams::events(&call),
-        (&Method::POST, ["session"]) => Err(system::session(&call)),
+        (&Method::POST, ["session"]) => session::open(call).await,
         (&Method::GET, ["debug", rest @ ..]) => debug::answer(&call, rest),
         (&Method::GET, ["plugins"]) => Ok(answer::ok::<[(); 0]>(&[])),
-        (&Method::GET, ["volumes"]) => {
-            Ok(answer::ok(&serde_json::json!({ "Volumes": [], "Warnings": null })))
-        }
         (&Method::GET, ["system", "df"]) => usage::disk_usage(call).await,
         (&Method::GET, ["berth", "images", name @ .., "layers"]) => {
             images::layers(call, &name.join("/")).await
@@ -209,7 +227,8 @@ async fn system_route(call: Call, segments: &[&str]) -> Outcome {
         (&Method::GET, ["distribution", name @ .., "json"]) => {
             registry::distribution(call, &name.join("/")).await
         }
-        (&Method::POST, ["build"]) | (_, ["volumes" | "plugins" | "build", ..]) => unsupported(&call),
+        (&Method::POST, ["build"]) => build::image(call).await,
+        (_, ["plugins" | "build", ..]) => unsupported(&call),
         _ => Err(Failure::page_not_found()),
     }
 }

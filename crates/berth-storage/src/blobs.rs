@@ -2,7 +2,7 @@
 //! layers, a bounded cache on which nothing depends.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,8 +14,9 @@ use rusqlite::{OptionalExtension, params};
 
 use crate::database::{digest, failed, integer, now, size};
 use crate::leases::Object;
+use crate::once::WrittenOnce;
 use crate::root::PARTIAL;
-use crate::{Error, Lease, Result, Shared};
+use crate::{Error, Lease, Result, Shared, unsynced};
 
 /// Bytes written between two looks at the free space.
 pub(crate) const SPACE_CHECK_BYTES: u64 = 16 << 20;
@@ -118,7 +119,7 @@ impl<'a> Blobs<'a> {
         }
         let mut writer = BlobWriter {
             shared: Arc::clone(self.shared),
-            file,
+            file: WrittenOnce::new(file, offset),
             path,
             kind,
             expected,
@@ -165,7 +166,7 @@ impl<'a> Blobs<'a> {
         let mut file = File::create_new(&path).map_err(failed)?;
         file.write_all(content).map_err(failed)?;
         check_digest(expected, Digest::of(content))?;
-        adopt(self.shared, &file, &path, BlobKind::Document, expected, content.len() as u64, lease)
+        adopt(self.shared, &path, BlobKind::Document, expected, content.len() as u64, lease)
     }
 
     /// Opens a blob.
@@ -342,10 +343,9 @@ fn check_digest(expected: &Digest, actual: Digest) -> Result<()> {
     }
 }
 
-/// Syncs a complete file, renames it into its place and inserts its row.
+/// Renames a complete file into its place and inserts its row.
 pub(crate) fn adopt(
     shared: &Shared,
-    file: &File,
     from: &PathBuf,
     kind: BlobKind,
     digest: &Digest,
@@ -353,10 +353,6 @@ pub(crate) fn adopt(
     lease: &mut Lease,
 ) -> Result<()> {
     let to = path(shared, digest);
-    // A layer of the cache need not survive a power cut: its digest is checked when it is read.
-    if kind == BlobKind::Document {
-        file.sync_data().map_err(|error| Error::file("syncing", from, error))?;
-    }
     let _structure = shared.structure();
     std::fs::rename(from, &to).map_err(|error| Error::file("renaming", from, error))?;
     shared.write(|transaction| {
@@ -365,7 +361,12 @@ pub(crate) fn adopt(
             .and_then(|mut statement| {
                 statement.execute(params![digest.to_string(), kind.as_str(), integer(size), now()])
             })
-            .map_err(failed("recording a blob"))
+            .map_err(failed("recording a blob"))?;
+        // A layer of the cache need not survive a power cut: its digest is checked when it is read.
+        match kind {
+            BlobKind::Document => unsynced::mark(transaction, shared, kind.as_str(), digest),
+            BlobKind::Layer => Ok(()),
+        }
     })?;
     lease.add(Object::Blob(digest.clone()));
     Ok(())
@@ -375,7 +376,7 @@ pub(crate) fn adopt(
 #[derive(Debug)]
 pub struct BlobWriter {
     shared: Arc<Shared>,
-    file: File,
+    file: WrittenOnce,
     path: PathBuf,
     kind: BlobKind,
     expected: Expected,
@@ -407,8 +408,7 @@ impl BlobWriter {
     /// File errors.
     pub fn restart(&mut self) -> Result<()> {
         let failed = |error: io::Error| Error::file("truncating", self.path.clone(), error);
-        self.file.set_len(0).map_err(failed)?;
-        self.file.seek(SeekFrom::Start(0)).map_err(failed)?;
+        self.file.clear().map_err(failed)?;
         self.hasher = Hasher::new(self.expected.digest.algorithm());
         self.offset = 0;
         Ok(())
@@ -427,11 +427,19 @@ impl BlobWriter {
             self.shared.root.check_space(self.shared.keep_free_bytes)?;
             self.unchecked = 0;
         }
-        self.file.write_all(bytes).map_err(|error| Error::file("writing", &self.path, error))?;
+        self.file.append(bytes).map_err(|error| Error::file("writing", &self.path, error))?;
         self.hasher.update(bytes);
         self.offset = end;
         self.unchecked += bytes.len() as u64;
         Ok(())
+    }
+
+    /// Writes what was gathered of small parts, so that the next writer goes on behind it whatever becomes of this process.
+    ///
+    /// # Errors
+    /// File errors.
+    pub fn flush(&mut self) -> Result<()> {
+        self.file.flush().map_err(|error| Error::file("writing", &self.path, error))
     }
 
     /// Verifies size and digest and stores the blob, held by `lease`. What failed the check is thrown away.
@@ -439,7 +447,7 @@ impl BlobWriter {
     /// # Errors
     /// [`Error::SizeMismatch`] when bytes are missing (they are kept for the next writer), [`Error::DigestMismatch`],
     /// file and database errors.
-    pub fn commit(self, lease: &mut Lease) -> Result<()> {
+    pub fn commit(mut self, lease: &mut Lease) -> Result<()> {
         let digest = self.expected.digest.clone();
         if let Some(expected) = self.expected.size.filter(|size| *size != self.offset) {
             return Err(Error::SizeMismatch { digest, expected, actual: self.offset });
@@ -449,6 +457,7 @@ impl BlobWriter {
             let _ = std::fs::remove_file(&self.path);
             return Err(error);
         }
-        adopt(&self.shared, &self.file, &self.path, self.kind, &digest, self.offset, lease)
+        self.file.flush().map_err(|error| Error::file("writing", &self.path, error))?;
+        adopt(&self.shared, &self.path, self.kind, &digest, self.offset, lease)
     }
 }

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use rusqlite::{OptionalExtension, Row, params};
 
 use crate::database::failed;
-use crate::{Error, Result, Shared};
+use crate::{Error, Result, Shared, volumes};
 
 /// A container.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +43,14 @@ impl<'a> Containers<'a> {
     /// # Errors
     /// [`Error::NameInUse`] with the container that has the name; database errors.
     pub fn put(&self, record: &ContainerRecord) -> Result<()> {
+        self.put_with(record, &[])
+    }
+
+    /// As [`Containers::put`], in one transaction with the notes that it has `volumes`.
+    ///
+    /// # Errors
+    /// As [`Containers::put`].
+    pub fn put_with(&self, record: &ContainerRecord, volumes: &[String]) -> Result<()> {
         self.shared.write(|transaction| {
             let holder: Option<String> = transaction
                 .prepare_cached("SELECT id FROM containers WHERE name = ? AND id <> ?")
@@ -68,8 +76,8 @@ impl<'a> Containers<'a> {
                         record.config
                     ])
                 })
-                .map(drop)
-                .map_err(failed("recording a container"))
+                .map_err(failed("recording a container"))?;
+            volumes.iter().try_for_each(|volume| volumes::insert_user(transaction, volume, &record.id))
         })
     }
 
@@ -118,12 +126,34 @@ impl<'a> Containers<'a> {
     /// # Errors
     /// Database errors.
     pub fn remove(&self, id: &str) -> Result<()> {
-        self.shared.write(|transaction| {
+        self.remove_with(id, &[]).map(drop)
+    }
+
+    /// As [`Containers::remove`], in one transaction with those of `volumes` that no other container has; returns these.
+    /// Nothing may be mounted in their directories.
+    ///
+    /// # Errors
+    /// File and database errors.
+    pub fn remove_with(&self, id: &str, volumes: &[String]) -> Result<Vec<String>> {
+        let _structure = (!volumes.is_empty()).then(|| self.shared.structure());
+        let removed = self.shared.write(|transaction| {
             transaction
                 .execute("DELETE FROM containers WHERE id = ?", [id])
-                .map(drop)
-                .map_err(failed("removing a container"))
-        })
+                .map_err(failed("removing a container"))?;
+            let mut removed = Vec::new();
+            for volume in volumes {
+                if volumes::users_of(transaction, volume)?.is_empty()
+                    && volumes::remove_row(self.shared, transaction, volume)?
+                {
+                    removed.push(volume.clone());
+                }
+            }
+            Ok(removed)
+        })?;
+        if !removed.is_empty() {
+            self.shared.waker.wake();
+        }
+        Ok(removed)
     }
 }
 

@@ -11,11 +11,15 @@ use crate::root::Root;
 use crate::{Error, Result};
 
 /// Steps from each schema version to the next; the version is SQLite's `user_version`.
-const MIGRATIONS: [&str; 4] = [
+const MIGRATIONS: [&str; 8] = [
     include_str!("schema/0001.sql"),
     include_str!("schema/0002.sql"),
     include_str!("schema/0003.sql"),
     include_str!("schema/0004.sql"),
+    include_str!("schema/0005.sql"),
+    include_str!("schema/0006.sql"),
+    include_str!("schema/0007.sql"),
+    include_str!("schema/0008.sql"),
 ];
 /// Commits between two checkpoints.
 const CHECKPOINT_EVERY: u64 = 256;

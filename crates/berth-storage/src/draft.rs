@@ -57,7 +57,7 @@ impl BlobDraft {
     pub fn commit(mut self, lease: &mut Lease) -> Result<BlobInfo> {
         let hasher = std::mem::replace(&mut self.hasher, Hasher::new(Algorithm::Sha256));
         let (digest, size) = (hasher.finish(), self.size);
-        adopt(&self.shared, &self.file, &self.path, BlobKind::Layer, &digest, size, lease)?;
+        adopt(&self.shared, &self.path, BlobKind::Layer, &digest, size, lease)?;
         Ok(BlobInfo { digest, size })
     }
 }

@@ -1,11 +1,11 @@
-//! The background thread: empties the trash, keeps the cache of compressed layers within its bound and writes checkpoints,
-//! for none of which anyone should wait.
+//! The background thread: syncs what came, empties the trash, keeps the cache of compressed layers within its bound and
+//! writes checkpoints, for none of which anyone should wait.
 
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use crate::{Result, Shared, database, garbage, projects};
+use crate::{Result, Shared, database, garbage, projects, unsynced};
 
 /// Wakes the housekeeper; a wake that is pending already is enough.
 #[derive(Clone, Debug)]
@@ -44,7 +44,9 @@ impl Housekeeper {
         let (shared_of_thread, progress_of_thread) = (Arc::clone(shared), Arc::clone(&progress));
         let work = move || {
             let is_open = || !lock(&progress_of_thread.0).closing;
-            while wake.recv().is_ok() && is_open() {
+            let mut sync = unsynced::Turn::new();
+            while is_woken(&wake, &sync) && is_open() {
+                sync.work(&shared_of_thread);
                 if let Err(error) = garbage::shrink_cache(&shared_of_thread) {
                     tracing::warn!(%error, "the cache of compressed layers is over its bound");
                 }
@@ -92,6 +94,14 @@ impl Drop for Housekeeper {
             // It ends after the tree it is removing; a panic there was reported by the runtime.
             let _ = thread.join();
         }
+    }
+}
+
+/// Waits for a wake, or until it is time for a sync that is wanted. False once nobody can wake any more.
+fn is_woken(wake: &Receiver<()>, sync: &unsynced::Turn) -> bool {
+    match sync.sleep() {
+        None => wake.recv().is_ok(),
+        Some(time) => wake.recv_timeout(time) != Err(RecvTimeoutError::Disconnected),
     }
 }
 

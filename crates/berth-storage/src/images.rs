@@ -113,9 +113,10 @@ impl<'a> Images<'a> {
                     })
                     .map_err(failed("recording the source of an image"))?;
             }
-            names.iter().try_for_each(|tag| set_name(transaction, tag, &id))
+            names.iter().try_for_each(|tag| renew_name(transaction, tag, &id))
         })?;
-        // What it was unpacked from may be more than the cache can hold.
+        // What it was unpacked from may be more than the cache can hold; and it is to survive a power cut.
+        self.shared.sync_wanted.set();
         self.shared.waker.wake();
         Ok(())
     }
@@ -278,6 +279,15 @@ fn delete(transaction: &Transaction<'_>, id: &Digest) -> Result<()> {
         0 => Err(Error::not_found("image", id)),
         _ => Ok(()),
     }
+}
+
+/// Gives a name to an image that may have it already: then it is no new one.
+fn renew_name(transaction: &Transaction<'_>, tag: &Tag, id: &str) -> Result<()> {
+    let renewed = transaction
+        .prepare_cached("UPDATE tags SET target = ?1 WHERE name = ?2 AND image = ?3")
+        .and_then(|mut statement| statement.execute(params![tag.target.to_string(), tag.name, id]))
+        .map_err(failed("naming an image"))?;
+    if renewed > 0 { Ok(()) } else { set_name(transaction, tag, id) }
 }
 
 fn set_name(transaction: &Transaction<'_>, tag: &Tag, id: &str) -> Result<()> {

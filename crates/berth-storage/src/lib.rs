@@ -3,7 +3,8 @@
 //! The data root holds large things as files and directories, named by content or by container, and a row for each in
 //! one SQLite database. The order of steps keeps both consistent at any moment:
 //!
-//! - To add: fill in `staging/`, sync, rename into place, insert the row. A crash before the row leaves an orphan.
+//! - To add: fill in `staging/`, rename into place, insert the row, and with it a mark that the files may not have reached
+//!   the disk (`unsynced.rs`). A crash before the row leaves an orphan; after a power cut, what is marked is checked.
 //! - To remove: delete the row, rename into `staging/trash/`, remove the tree in the background. A crash after the row
 //!   leaves an orphan.
 //! - The next start sweeps orphans. So a row always names what exists, and nothing half-done is ever named.
@@ -14,7 +15,11 @@
 #![forbid(unsafe_code)]
 
 mod blobs;
+mod boot;
+mod build_caches;
+mod build_steps;
 mod containers;
+mod contexts;
 mod database;
 mod draft;
 mod driver;
@@ -28,17 +33,25 @@ mod layers;
 mod leases;
 mod lineage;
 mod networks;
+mod once;
 mod projects;
 mod root;
+mod scratch;
 mod snapshots;
 mod sweep;
+mod unsynced;
 mod usage;
+mod volumes;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use blobs::{BlobInfo, BlobKind, BlobWriter, Blobs, CachedLayer, Expected};
+pub use boot::boot_id;
+pub use build_caches::{BuildCache, BuildCaches, CacheLease, CacheUse};
+pub use build_steps::{BuildStep, BuildSteps};
 pub use containers::{ContainerRecord, Containers};
+pub use contexts::{Contexts, KeptContext};
 pub use draft::BlobDraft;
 pub use driver::Driver;
 pub use error::{Error, Result};
@@ -49,8 +62,11 @@ pub use layers::{Layer, LayerStaging, Layers, NewLayer};
 pub use leases::{Lease, SnapshotLease};
 pub use lineage::Listed;
 pub use networks::{NetworkRecord, Networks};
+pub use once::read_once;
+pub use scratch::Scratch;
 pub use snapshots::{Snapshot, Snapshots};
 pub use usage::DiskUsage;
+pub use volumes::{Pairs, VolumeRecord, VolumeRemoval, Volumes};
 
 use database::Database;
 use housekeeper::Housekeeper;
@@ -100,6 +116,10 @@ pub(crate) struct Shared {
     /// Whether the file system keeps limits of writable layers.
     pub(crate) enforces_quotas: bool,
     pub(crate) waker: housekeeper::Waker,
+    /// This boot, for marks of what is not synced.
+    pub(crate) boot: String,
+    pub(crate) sync_wanted: unsynced::Wanted,
+    pub(crate) caches: build_caches::InUse,
 }
 
 impl Shared {
@@ -149,6 +169,9 @@ impl Storage {
             keep_free_bytes,
             enforces_quotas,
             waker,
+            boot: unsynced::boot(),
+            sync_wanted: unsynced::Wanted::default(),
+            caches: build_caches::InUse::default(),
         });
         sweep::sweep(&shared)?;
         let housekeeper = Housekeeper::start(&shared, wake)?;
@@ -209,10 +232,42 @@ impl Storage {
         Snapshots::new(&self.shared)
     }
 
+    /// Volumes.
+    #[must_use]
+    pub fn volumes(&self) -> Volumes<'_> {
+        Volumes::new(&self.shared)
+    }
+
     /// The last events.
     #[must_use]
     pub fn events(&self) -> Events<'_> {
         Events::new(&self.shared)
+    }
+
+    /// Steps of builds that need not be done again.
+    #[must_use]
+    pub fn build_steps(&self) -> BuildSteps<'_> {
+        BuildSteps::new(&self.shared)
+    }
+
+    /// Files that clients sent for builds.
+    #[must_use]
+    pub fn contexts(&self) -> Contexts<'_> {
+        Contexts::new(&self.shared)
+    }
+
+    /// Directories that steps of builds find again.
+    #[must_use]
+    pub fn build_caches(&self) -> BuildCaches<'_> {
+        BuildCaches::new(&self.shared)
+    }
+
+    /// A private, empty directory for what is needed for a while only.
+    ///
+    /// # Errors
+    /// File errors.
+    pub fn scratch(&self) -> Result<Scratch> {
+        Scratch::new(&self.shared)
     }
 
     /// Small settings.

@@ -80,6 +80,22 @@ impl Images<'_> {
         rows.iter().map(|text| digest(text)).collect()
     }
 
+    /// Notes what an image was made from, both of which are stored, unless that is known of it already.
+    ///
+    /// # Errors
+    /// Database errors.
+    pub fn adopt(&self, id: &Digest, parent: &Digest) -> Result<()> {
+        self.shared().write(|transaction| {
+            transaction
+                .execute(
+                    "UPDATE images SET parent = (SELECT id FROM images WHERE id = ?2) WHERE id = ?1 AND parent IS NULL",
+                    params![id.to_string(), parent.to_string()],
+                )
+                .map(drop)
+                .map_err(failed("noting a parent"))
+        })
+    }
+
     /// When an image last got a name; none if it never did.
     ///
     /// # Errors

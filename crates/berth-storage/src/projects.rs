@@ -1,4 +1,4 @@
-//! Limits of writable layers, through project quotas where the data root's file system has them.
+//! Limits of writable layers and of volumes, through project quotas where the data root's file system has them.
 //!
 //! The numbers of projects are rows of the settings: the number is the key, the container's ID the value. A container
 //! that is removed leaves its row without a value; the number is free once nothing on the disk belongs to it, so that
@@ -21,7 +21,8 @@ const FIRST: u32 = 1 << 20;
 /// Numbers that are tried before it is given up.
 const ATTEMPTS: u32 = 1 << 16;
 
-/// Limits what a container can write into `directories`, which are empty, to `bytes` in all.
+/// Limits what can be written into `directories`, which are empty, to `bytes` in all. `id` is whose they are: a
+/// container's, or a volume's after `volume:`.
 pub(crate) fn limit(shared: &Arc<Shared>, id: &str, directories: &[String], bytes: u64) -> Result<()> {
     if !shared.enforces_quotas {
         return Err(Error::NoQuotas);
@@ -29,7 +30,7 @@ pub(crate) fn limit(shared: &Arc<Shared>, id: &str, directories: &[String], byte
     let root = shared.root.fd();
     let is_unused = |project| quota::usage(root, project).is_ok_and(quota::Usage::is_unused);
     let project = shared.write(|transaction| allocate(transaction, id, is_unused))?;
-    let failed = |error| Error::file("limiting", format!("containers/{id}"), error);
+    let failed = |error| Error::file("limiting", directories.first().map_or(id, String::as_str), error);
     quota::limit(root, project, bytes).map_err(failed)?;
     for directory in directories {
         let directory = shared.root.open_directory(directory)?;
@@ -69,12 +70,21 @@ pub(crate) fn abandon(transaction: &Transaction<'_>, id: &str) -> Result<()> {
         .map_err(failed("abandoning a project"))
 }
 
+/// Gives what an owner of another name has.
+pub(crate) fn rename(transaction: &Transaction<'_>, old: &str, new: &str) -> Result<()> {
+    transaction
+        .execute("UPDATE settings SET value = ? WHERE collection = ? AND value = ?", [new, COLLECTION, old])
+        .map(drop)
+        .map_err(failed("renaming a project"))
+}
+
 /// Parts numbers from containers that do not exist.
 pub(crate) fn abandon_unknown(shared: &Shared) -> Result<()> {
     shared.write(|transaction| {
         transaction
             .execute(
-                "UPDATE settings SET value = '' WHERE collection = ? AND value NOT IN (SELECT id FROM snapshots)",
+                "UPDATE settings SET value = '' WHERE collection = ? AND value NOT IN
+                     (SELECT id FROM snapshots UNION SELECT 'volume:' || name FROM volumes)",
                 [COLLECTION],
             )
             .map(drop)

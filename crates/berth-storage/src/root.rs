@@ -13,8 +13,21 @@ use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 use crate::{Error, Result};
 
 /// Directories that every data root has, parents first. `layers/empty` is the lower layer of images without layers.
-const DIRECTORIES: [&str; 8] =
-    ["blobs", "blobs/sha256", "layers", "layers/empty", "layers/empty/fs", "containers", "staging", TRASH];
+const DIRECTORIES: [&str; 12] = [
+    "blobs",
+    "blobs/sha256",
+    "layers",
+    "layers/empty",
+    "layers/empty/fs",
+    "containers",
+    "volumes",
+    crate::contexts::DIRECTORY,
+    crate::build_caches::DIRECTORY,
+    "staging",
+    TRASH,
+    // Docker's place for temporary files, where scripts and tests look; nothing is ever put there.
+    "tmp",
+];
 
 /// Removed trees wait here for the housekeeper.
 pub(crate) const TRASH: &str = "staging/trash";

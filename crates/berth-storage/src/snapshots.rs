@@ -79,6 +79,22 @@ impl Snapshot {
         View::open_marked(self.lower.iter().map(|path| (path, self.marks.1)))
     }
 
+    /// What the image's top layer has, to be compared with [`Snapshot::nothing`].
+    ///
+    /// # Errors
+    /// A directory that cannot be opened.
+    pub fn top(&self) -> berth_archive::Result<View> {
+        View::open_marked(self.lower.iter().take(1).map(|path| (path, self.marks.1)))
+    }
+
+    /// No files at all.
+    ///
+    /// # Errors
+    /// None.
+    pub fn nothing() -> berth_archive::Result<View> {
+        View::open_marked(Vec::<(PathBuf, Marks)>::new())
+    }
+
     /// What the container sees.
     ///
     /// # Errors

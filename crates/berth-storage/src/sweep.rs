@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::root::{EMPTY_LAYER, PARTIAL};
-use crate::{Error, Result, Shared, garbage, projects};
+use crate::{Error, Result, Shared, garbage, projects, unsynced, volumes};
 
 /// How long a partly received blob waits for somebody to go on with it.
 const PARTIAL_AGE: Duration = Duration::from_secs(24 * 3600);
@@ -29,6 +29,10 @@ pub(crate) fn sweep(shared: &Arc<Shared>) -> Result<()> {
     trash_unknown(shared, "layers", &layers)?;
     trash_unknown(shared, "containers", &known("SELECT id FROM snapshots", 0)?)?;
     trash_unknown(shared, "blobs/sha256", &known("SELECT digest FROM blobs", algorithm)?)?;
+    let caches = known("SELECT directory FROM build_caches", 0)?;
+    trash_unknown(shared, crate::build_caches::DIRECTORY, &caches)?;
+    volumes::reconcile(shared)?;
+    unsynced::verify(shared)?;
     garbage::collect(shared)?;
     projects::abandon_unknown(shared)
 }

@@ -12,6 +12,8 @@ pub struct DiskUsage {
     pub layers: u64,
     /// Documents and compressed layers.
     pub blobs: u64,
+    /// Directories that steps of builds find again.
+    pub build_caches: u64,
     /// Writable layers, logs and files of containers.
     pub containers: u64,
 }
@@ -22,5 +24,10 @@ pub(crate) fn disk_usage(shared: &Arc<Shared>) -> Result<DiskUsage> {
         berth_archive::tree::disk_usage(directory.as_fd())
             .map_err(|error| Error::file("measuring", path, error))
     };
-    Ok(DiskUsage { layers: of("layers")?, blobs: of("blobs")?, containers: of("containers")? })
+    Ok(DiskUsage {
+        layers: of("layers")?,
+        blobs: of("blobs")?,
+        build_caches: of(crate::build_caches::DIRECTORY)?,
+        containers: of("containers")?,
+    })
 }

@@ -15,10 +15,14 @@ use berth_archive::extract::{Extractor, Options as Extraction, fixup};
 use berth_archive::pack;
 use berth_oci::{Digest, chain_ids};
 use berth_storage::{Driver, Error, Layer, Options, Snapshot, Storage};
+use formatted::{Formatted, SHARING};
 use rustix::fs::{CWD, FileType, Mode, XattrFlags};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 use tar::EntryType;
 use tempfile::TempDir;
+
+#[path = "snapshots/formatted.rs"]
+mod formatted;
 
 const DRIVERS: [Driver; 2] = [Driver::Overlay, Driver::Copy];
 
@@ -27,13 +31,18 @@ fn open(temp: &TempDir, driver: Driver) -> Arc<Storage> {
     Storage::open(temp.path().join("root"), options).unwrap()
 }
 
-/// Runs a rule on a fresh data root of each driver.
+/// Runs a rule on a fresh data root of each driver, and on one of copies on each file system that shares contents.
 fn each(rule: impl Fn(&TempDir, Arc<Storage>)) {
     for driver in DRIVERS {
         let temp = tempfile::tempdir().unwrap();
         let storage = open(&temp, driver);
         assert_eq!((storage.driver(), storage.overlay_problem()), (driver, None));
         rule(&temp, storage);
+    }
+    for kind in SHARING {
+        let disk = Formatted::new(kind);
+        let temp = tempfile::tempdir_in(disk.path()).unwrap();
+        rule(&temp, open(&temp, Driver::Copy));
     }
 }
 
@@ -498,4 +507,42 @@ fn overlayfs_is_found_not_to_work_on_an_overlay() {
     // What is there for overlayfs is not passed over.
     fs::create_dir(root.join("layers/0123")).unwrap();
     Storage::open(&root, Options::default()).unwrap_err();
+}
+
+#[test]
+fn copies_share_contents_where_the_file_system_can() {
+    const SIZE: usize = 24 << 20;
+    // Nothing that could be compressed or left out.
+    let mut state = 1u64;
+    let mut content = Vec::with_capacity(SIZE);
+    while content.len() < SIZE {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        content.extend_from_slice(&state.to_be_bytes()[..4]);
+    }
+    for kind in SHARING {
+        let disk = Formatted::new(kind);
+        let temp = tempfile::tempdir_in(disk.path()).unwrap();
+        let storage = open(&temp, Driver::Copy);
+        let diffs = unpack(&storage, &[], &[Tar::new().file("large", &content).end()]);
+        let before = disk.free();
+        let copies: Vec<PathBuf> = ["one", "two", "three"]
+            .map(|id| container(&storage, id, &diffs).upper.join("large"))
+            .into_iter()
+            .collect();
+        let taken = before.saturating_sub(disk.free());
+        assert!(taken < SIZE as u64 / 2, "{kind}: three copies took {taken} bytes");
+        for copy in &copies {
+            let extents = formatted::extents(copy);
+            assert!(
+                !extents.is_empty() && extents.iter().all(|flags| flags.contains("shared")),
+                "{kind}: {extents:?}"
+            );
+        }
+        // What one of them writes is its own.
+        let file = File::options().write(true).open(&copies[0]).unwrap();
+        file.write_all_at(&[0xaa; 4096], 0).unwrap();
+        file.sync_all().unwrap();
+        assert!(formatted::extents(&copies[0]).iter().any(|flags| !flags.contains("shared")), "{kind}");
+        assert!(fs::read(&copies[1]).unwrap() == content, "{kind}");
+    }
 }

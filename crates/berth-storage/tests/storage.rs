@@ -325,7 +325,10 @@ fn uses_and_names_of_images_are_dated() {
     storage.images().touch(&Digest::of(b"absent")).unwrap();
     let tag = Tag { name: "docker.io/library/a:1".into(), target: base.id.clone() };
     storage.images().tag(&base.id, &tag).unwrap();
-    assert!(storage.images().named_at(&base.id).unwrap().unwrap() >= before);
+    let named = storage.images().named_at(&base.id).unwrap().unwrap();
+    assert!(named >= before);
+    image(&storage, &["a"], &["docker.io/library/a:1"]);
+    assert_eq!(storage.images().named_at(&base.id).unwrap(), Some(named), "it had the name already");
 }
 
 #[test]

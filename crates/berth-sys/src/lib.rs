@@ -5,6 +5,8 @@
 pub mod beneath;
 pub mod bpf;
 pub mod command;
+pub mod datagram;
+pub mod ids;
 pub mod inherited;
 pub mod memory;
 pub mod mount;
@@ -17,3 +19,5 @@ pub mod sealed;
 pub mod seccomp;
 pub mod signal;
 pub mod socket;
+pub mod user_namespace;
+pub mod writeback;

@@ -9,8 +9,9 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, fsconfig_create,
-    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree, unmount,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags,
+    OpenTreeFlags, UnmountFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen,
+    move_mount, open_tree, unmount,
 };
 
 /// Attributes of a mount, as `mount_setattr` takes them.
@@ -176,6 +177,35 @@ pub fn clone_at(directory: impl AsFd, path: &Path, recursive: bool) -> io::Resul
 pub fn attach(mount: impl AsFd, target: impl AsFd) -> io::Result<()> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     Ok(move_mount(mount, "", target, "", flags)?)
+}
+
+/// `MS_BIND` of mount(2), for [`by_name`].
+pub const BIND: u64 = libc::MS_BIND;
+/// `MS_REC` of mount(2), for [`by_name`].
+pub const RECURSIVE: u64 = libc::MS_REC;
+
+/// Mounts `device` at `place` by mount(2), whose options every file system knows. A bind that is to be read-only becomes
+/// so by a second call. Only for paths that the host chose.
+pub fn by_name(device: &str, place: &Path, kind: &str, flags: u64, data: &str) -> io::Result<()> {
+    let data = CString::new(data)?;
+    let bits = |flags: u64| MountFlags::from_bits_retain(flags as _);
+    let data = Some(data.as_c_str()).filter(|data| !data.is_empty());
+    rustix::mount::mount(device, place, kind, bits(flags), data)?;
+    let read_only = u64::from(MountFlags::RDONLY.bits());
+    if flags & BIND != 0 && flags & read_only != 0 {
+        let again = rustix::mount::mount("", place, "", bits(flags | libc::MS_REMOUNT), None);
+        if let Err(error) = again {
+            // Better nothing than a mount that can be written.
+            detach(place)?;
+            return Err(error.into());
+        }
+    }
+    Ok(())
+}
+
+/// Sets how mounts propagate at `place`, by the flags of mount(2).
+pub fn change_propagation(place: &Path, flags: u64) -> io::Result<()> {
+    Ok(rustix::mount::mount_change(place, MountPropagationFlags::from_bits_retain(flags as _))?)
 }
 
 /// Takes the mount at `path` out of the mount table at once; it ends when nobody uses it any more. `InvalidInput` if

@@ -84,7 +84,8 @@ pub fn clone3(namespaces: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Result<For
     let args = CloneArgs {
         flags: namespaces | libc::CLONE_PIDFD as u64 | cgroup.map_or(0, |_| CLONE_INTO_CGROUP),
         pidfd: ptr::from_mut(&mut pidfd) as u64,
-        exit_signal: libc::SIGCHLD as u64,
+        // A sibling has the caller's own.
+        exit_signal: if namespaces & flags::PARENT == 0 { libc::SIGCHLD as u64 } else { 0 },
         cgroup: cgroup.map_or(0, |fd| fd.as_raw_fd() as u64),
         ..CloneArgs::default()
     };
@@ -202,6 +203,40 @@ pub fn execve_fd(file: impl AsFd, argv: &CStrings, env: &CStrings) -> io::Error 
 pub fn exit_now(code: i32) -> ! {
     // SAFETY: _exit has no precondition and does not return.
     unsafe { libc::_exit(code) }
+}
+
+/// Runs `work` while the calling thread makes and opens files as this user and group, with all the capabilities that it
+/// may have (setfsuid(2)).
+///
+/// # Errors
+/// Those of `work`; `EPERM` if the thread may not change its IDs.
+pub fn with_file_ids<T>(uid: u32, gid: u32, work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    let capabilities = rustix::thread::capabilities(None)?;
+    // An ID that no user can have changes nothing, and tells the present one.
+    let present = (set_file_uid(u32::MAX), set_file_gid(u32::MAX));
+    set_file_gid(gid);
+    set_file_uid(uid);
+    let result = if (set_file_uid(u32::MAX), set_file_gid(u32::MAX)) == (uid, gid) {
+        // Leaving root takes the capabilities about files out of the effective set.
+        rustix::thread::set_capabilities(None, capabilities).map_err(io::Error::from).and_then(|()| work())
+    } else {
+        Err(io::Error::from_raw_os_error(libc::EPERM))
+    };
+    set_file_uid(present.0);
+    set_file_gid(present.1);
+    result
+}
+
+/// The one before.
+fn set_file_uid(uid: u32) -> u32 {
+    // SAFETY: the call concerns the calling thread alone and touches no memory.
+    unsafe { libc::syscall(libc::SYS_setfsuid, uid) as u32 }
+}
+
+/// The one before.
+fn set_file_gid(gid: u32) -> u32 {
+    // SAFETY: as above.
+    unsafe { libc::syscall(libc::SYS_setfsgid, gid) as u32 }
 }
 
 const CLOSE_RANGE_CLOEXEC: libc::c_uint = 1 << 2;

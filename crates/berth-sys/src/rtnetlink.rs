@@ -146,6 +146,31 @@ impl Socket {
         }
     }
 
+    /// Asks for one object, and waits for it and the acknowledgement.
+    fn get(&mut self, message: RouteNetlinkMessage) -> Result<Option<RouteNetlinkMessage>, Error> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let mut batch = Vec::new();
+        append(&mut batch, message, NLM_F_REQUEST | NLM_F_ACK, self.sequence);
+        self.send(&batch)?;
+        let mut found = None;
+        loop {
+            for message in self.receive()? {
+                if message.header.sequence_number != self.sequence {
+                    continue;
+                }
+                match message.payload {
+                    NetlinkPayload::InnerMessage(inner) => found = Some(inner),
+                    NetlinkPayload::Error(error) => {
+                        let Some(code) = error.code else { return Ok(found) };
+                        let source = io::Error::from_raw_os_error(code.get().abs());
+                        return Err(Error::Refused { request: "get".into(), source });
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+
     fn send(&self, batch: &[u8]) -> Result<(), Error> {
         self.inner.send(batch, 0).map_err(|source| Error::Socket { operation: "send", source })?;
         Ok(())
@@ -229,7 +254,7 @@ pub fn add_address(index: u32, address: IpNet, link: &str) -> Request {
     Request { message: RouteNetlinkMessage::NewAddress(message), flags: NLM_F_CREATE | NLM_F_EXCL, describe }
 }
 
-/// Adds the default route by way of `gateway`.
+/// Adds the default route by way of `gateway`; by the link itself, if that is the unspecified address.
 pub fn add_default_route(index: u32, gateway: IpAddr) -> Request {
     let mut message = RouteMessage::default();
     message.header.address_family =
@@ -238,8 +263,12 @@ pub fn add_default_route(index: u32, gateway: IpAddr) -> Request {
     message.header.protocol = RouteProtocol::Boot;
     message.header.scope = RouteScope::Universe;
     message.header.kind = RouteType::Unicast;
-    message.attributes =
-        vec![RouteAttribute::Gateway(route::RouteAddress::from(gateway)), RouteAttribute::Oif(index)];
+    if gateway.is_unspecified() {
+        message.header.scope = RouteScope::Link;
+    } else {
+        message.attributes.push(RouteAttribute::Gateway(route::RouteAddress::from(gateway)));
+    }
+    message.attributes.push(RouteAttribute::Oif(index));
     let describe = format!("add default route via {gateway}");
     Request { message: RouteNetlinkMessage::NewRoute(message), flags: NLM_F_CREATE | NLM_F_EXCL, describe }
 }
@@ -268,6 +297,70 @@ pub fn delete_link(index: u32, link: &str) -> Request {
     let mut message = LinkMessage::default();
     message.header.index = index;
     Request { message: RouteNetlinkMessage::DelLink(message), flags: 0, describe: format!("remove {link}") }
+}
+
+/// Takes an address off a link.
+pub fn remove_address(index: u32, address: IpNet, link: &str) -> Request {
+    let mut request = add_address(index, address, link);
+    request.flags = 0;
+    request.describe = format!("remove address {address} from {link}");
+    if let RouteNetlinkMessage::NewAddress(message) = request.message {
+        request.message = RouteNetlinkMessage::DelAddress(message);
+    }
+    request
+}
+
+/// The addresses of a link in the socket's namespace, in the kernel's order: an IPv4 link's first is its primary one.
+pub fn addresses(socket: &mut Socket, index: u32) -> Result<Vec<IpNet>, Error> {
+    let found = socket.dump(RouteNetlinkMessage::GetAddress(AddressMessage::default()))?;
+    let of_link = found.into_iter().filter_map(|message| match message {
+        RouteNetlinkMessage::NewAddress(message) if message.header.index == index => Some(message),
+        _ => None,
+    });
+    Ok(of_link.filter_map(|message| address_of(&message)).collect())
+}
+
+fn address_of(message: &AddressMessage) -> Option<IpNet> {
+    let pick = |wanted: fn(&AddressAttribute) -> Option<IpAddr>| message.attributes.iter().find_map(wanted);
+    // Of a point-to-point link, the other attribute is its peer's.
+    let local = pick(|attribute| match attribute {
+        AddressAttribute::Local(address) => Some(*address),
+        _ => None,
+    });
+    let address = local.or_else(|| {
+        pick(|attribute| match attribute {
+            AddressAttribute::Address(address) => Some(*address),
+            _ => None,
+        })
+    });
+    IpNet::new(address?, message.header.prefix_len).ok()
+}
+
+/// Whether a link of the socket's namespace is a bridge.
+pub fn is_bridge(socket: &mut Socket, index: u32) -> Result<bool, Error> {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    let Some(RouteNetlinkMessage::NewLink(found)) = socket.get(RouteNetlinkMessage::GetLink(message))? else {
+        return Ok(false);
+    };
+    let is_kind = |info: &link::LinkInfo| matches!(info, link::LinkInfo::Kind(link::InfoKind::Bridge));
+    Ok(found.attributes.iter().any(|attribute| match attribute {
+        LinkAttribute::LinkInfo(infos) => infos.iter().any(is_kind),
+        _ => false,
+    }))
+}
+
+/// What somebody wrote down about a link, if anything.
+pub fn alias(socket: &mut Socket, index: u32) -> Result<Option<String>, Error> {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    let Some(RouteNetlinkMessage::NewLink(found)) = socket.get(RouteNetlinkMessage::GetLink(message))? else {
+        return Ok(None);
+    };
+    Ok(found.attributes.into_iter().find_map(|attribute| match attribute {
+        LinkAttribute::IfAlias(text) => Some(text),
+        _ => None,
+    }))
 }
 
 /// The index of a link in the caller's namespace, by name.
@@ -300,11 +393,9 @@ pub fn configure(links: &[LinkConfig]) -> Result<(), Error> {
     Socket::open()?.request(requests)
 }
 
-/// The same for one more link of a namespace that is in use: its default routes replace those that there are.
+/// The same for one more link of a namespace that is in use, but for its default routes.
 pub fn configure_another(config: &LinkConfig) -> Result<(), Error> {
-    let mut requests = link_requests(&LinkConfig { gateways: Vec::new(), ..config.clone() })?;
-    let index = link_index(&config.name)?;
-    requests.extend(config.gateways.iter().map(|g| replace_default_route(index, *g)));
+    let requests = link_requests(&LinkConfig { gateways: Vec::new(), ..config.clone() })?;
     Socket::open()?.request(requests)
 }
 
@@ -350,6 +441,19 @@ mod tests {
     fn dumps_the_loopback_link() {
         let mut socket = Socket::open().unwrap();
         assert!(links(&mut socket).unwrap().contains(&(LOOPBACK_INDEX, "lo".to_string())));
+    }
+
+    #[test]
+    fn tells_the_addresses_of_a_link() {
+        crate::netns::unshare().unwrap();
+        loopback_up().unwrap();
+        let mut socket = Socket::open().unwrap();
+        assert!(!is_bridge(&mut socket, LOOPBACK_INDEX).unwrap());
+        let found = addresses(&mut socket, LOOPBACK_INDEX).unwrap();
+        assert!(found.contains(&"127.0.0.1/8".parse().unwrap()), "{found:?}");
+        socket.request(vec![remove_address(LOOPBACK_INDEX, "127.0.0.1/8".parse().unwrap(), "lo")]).unwrap();
+        let left = addresses(&mut socket, LOOPBACK_INDEX).unwrap();
+        assert!(!left.iter().any(|address| matches!(address, IpNet::V4(_))), "{left:?}");
     }
 
     #[test]

@@ -55,7 +55,8 @@ fn imports_point_strictly_downwards() {
 
 #[test]
 fn the_command_line_reaches_containers_through_the_api_only() {
-    let allowed = ["berth-api", "berth-client", "berth-oci", "berth-archive", "berth-registry"];
+    let allowed =
+        ["berth-api", "berth-client", "berth-oci", "berth-archive", "berth-registry", "berth-session"];
     let cli = members().into_iter().find(|p| p.name == "berth-cli").unwrap();
     for import in imports(&cli) {
         assert!(allowed.contains(&import.as_str()), "berth-cli imports {import}");

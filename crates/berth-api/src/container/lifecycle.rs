@@ -5,7 +5,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{Config, HostConfig, RestartPolicy, ThrottleDevice, WeightDevice};
 use crate::json;
-use crate::network::NetworkingConfig;
+use crate::network::{NetworkingConfig, PortMap};
 
 /// Body of `POST /containers/create`: the configuration's own fields, beside the host's and the networks' parts.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
@@ -144,6 +144,16 @@ pub struct UpdateRequest {
 pub struct UpdateResponse {
     /// What was ignored.
     pub warnings: Option<Vec<String>>,
+}
+
+/// Body of `POST /containers/{id}/ports`, which is beyond Docker's API: ports published and taken back at once.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct PortsUpdate {
+    /// What to publish, as in the host configuration.
+    pub publish: Option<PortMap>,
+    /// What to take back. An empty address or port of the host stands for all.
+    pub unpublish: Option<PortMap>,
 }
 
 /// An element of `GET /containers/{id}/changes`.

@@ -56,6 +56,9 @@ pub struct BindOptions {
     /// Fail if submounts cannot be made read-only.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub read_only_force_recursive: bool,
+    /// Who owns the files in the container: `uids=HOST-CONTAINER-COUNT[#…];gids=…`. Beyond Docker.
+    #[serde(rename = "IDMap", skip_serializing_if = "String::is_empty")]
+    pub id_map: String,
 }
 
 /// Options of a volume mount.

@@ -55,7 +55,8 @@ pub struct Info {
     /// The daemon's open descriptors.
     #[serde(rename = "NFd")]
     pub nfd: i64,
-    /// Docker counts goroutines here; Berth its tasks.
+    /// Docker counts goroutines here; Berth its tasks, but not those that wait beside containers that do
+    /// not run, nor the one that minds the net process.
     #[serde(rename = "NGoroutines")]
     pub ngoroutines: i64,
     /// The host's clock, RFC 3339.
@@ -199,6 +200,9 @@ pub struct Runtime {
     /// Its program.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub path: String,
+    /// The containerd shim that it is instead of a program.
+    #[serde(rename = "runtimeType", skip_serializing_if = "String::is_empty")]
+    pub runtime_type: String,
     /// Extra arguments.
     #[serde(rename = "runtimeArgs", skip_serializing_if = "Option::is_none")]
     pub runtime_args: Option<Vec<String>>,

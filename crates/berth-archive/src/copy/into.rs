@@ -7,9 +7,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use berth_sys::beneath;
+use berth_sys::ids::Mappings;
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Stat, Uid, XattrFlags};
 use rustix::io::Errno;
 
+use super::mode::ModeChange;
 use super::path;
 use super::place::opened;
 use crate::extract::Limits;
@@ -46,6 +48,10 @@ pub struct Options {
     pub replace: bool,
     /// To whom new files belong.
     pub owner: Owner,
+    /// Whose the tree's owners are outside of the user namespace that the archive's are in.
+    pub ids: Option<Mappings>,
+    /// What becomes of the permissions of new files and directories that the archive names.
+    pub mode: Option<ModeChange>,
     /// Names that become others, one after the other.
     pub renames: Vec<Rename>,
     /// Bounds on what the archive may ask for.
@@ -142,6 +148,14 @@ impl Target<'_> {
         let Some(name) = self.name(&entry.name)? else { return Ok(()) };
         if let Owner::Fixed(uid, gid) = self.options.owner {
             (entry.uid, entry.gid) = (uid, gid);
+        }
+        if let Some(ids) = &self.options.ids {
+            let outside = ids.outside(entry.uid, entry.gid);
+            (entry.uid, entry.gid) = outside
+                .ok_or_else(|| Error::refused(&entry.name, "its owner is not in the user namespace"))?;
+        }
+        if let Some(change) = &self.options.mode {
+            entry.mode = change.apply(entry.mode, entry.kind == Kind::Directory);
         }
         self.make_way(&name, &entry)?;
         match entry.kind {

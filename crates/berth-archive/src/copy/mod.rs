@@ -5,10 +5,12 @@
 //! out of it. Nothing but regular files and directories is ever opened; an existing file is never written, but replaced.
 
 mod into;
-mod out;
+mod mode;
+pub(crate) mod out;
 pub mod path;
 mod place;
 
 pub use into::{Options, Owner, Rename, unpack};
-pub use out::pack;
+pub use mode::ModeChange;
+pub use out::{pack, pack_inside, pack_selected, pack_with_attributes};
 pub use place::{Found, follow, look, opened};

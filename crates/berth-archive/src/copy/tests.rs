@@ -270,3 +270,37 @@ fn what_is_mounted_is_not_removed_from_another_namespace() {
     assert_eq!(fs::read_to_string(root.join("foo")).unwrap(), "hello");
     assert!(root.join("bar/quux/baz").exists());
 }
+
+#[test]
+fn owners_are_seen_from_inside_a_user_namespace() {
+    // Only root gives files away.
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let range = |outside| vec![berth_sys::ids::Range { inside: 0, outside, count: 1000 }];
+    let ids = Mappings { users: range(100_000), groups: range(200_000) };
+    let temp = tree();
+    let root = temp.path().join("root");
+    std::os::unix::fs::chown(root.join("foo"), Some(100_007), Some(200_008)).unwrap();
+    let packed = |path: &[u8]| {
+        let mut out = Vec::new();
+        super::super::pack_inside(open(&root).as_fd(), path, b"x", &mut out, Some(&ids)).unwrap();
+        out
+    };
+    let owner = |archive: &[u8]| {
+        let mut archive = tar::Archive::new(archive);
+        let entry = archive.entries().unwrap().next().unwrap().unwrap();
+        (entry.header().uid().unwrap(), entry.header().gid().unwrap())
+    };
+    let foo = packed(b"/foo");
+    assert_eq!(owner(&foo), (7, 8));
+    // Root outside is nobody inside.
+    let nobodys = packed(b"/bar/quux/baz");
+    assert_eq!(owner(&nobodys), (65534, 65534));
+    let options = Options { ids: Some(ids.clone()), ..Options::default() };
+    unpack(open(&root).as_fd(), b"/bar", &options, &foo[..]).unwrap();
+    let found = fs::metadata(root.join("bar/x")).unwrap();
+    assert_eq!((found.uid(), found.gid()), (100_007, 200_008));
+    let error = unpack(open(&root).as_fd(), b"/bar", &options, &nobodys[..]).unwrap_err();
+    assert!(error.to_string().contains("not in the user namespace"), "{error}");
+}

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr};
 use std::fs::File;
-use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
@@ -11,9 +10,11 @@ use rustix::fs::{AtFlags, Dev, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use super::attributes;
+use super::hidden::Hidden;
 use super::name::{self, Meaning};
 use super::{DeferredLink, Fixups, Limits, forget};
 use crate::format::entry::{Entries, Entry, Kind};
+use crate::format::input::Source;
 use crate::format::pax::Time;
 use crate::marks::Marks;
 use crate::meta::Recorder;
@@ -28,17 +29,23 @@ const ENTRY_COST: u64 = 4096;
 /// Zero runs are found in pieces of this size; a whole piece becomes a hole.
 const HOLE: usize = 64 * 1024;
 
+/// Bytes of a file that the disk is given before more are written.
+const WRITE_BACK_LEAST: u64 = 4 << 20;
+/// Fewest bytes of a file that it is given at the file's end; smaller files wait for the sync of them all.
+const WRITE_BACK_LEAST_AT_END: u64 = 256 << 10;
+
 /// The tree of one layer while it grows.
 pub(super) struct Tree {
     root: OwnedFd,
     /// The directory of the last entry: most entries follow their neighbours.
     cached: Option<(Vec<u8>, OwnedFd)>,
     /// Directories made without an entry of their own.
-    implied: BTreeMap<Vec<u8>, ()>,
+    pub(super) implied: BTreeMap<Vec<u8>, ()>,
     /// Modification times of directories, set when nothing changes them any more.
     times: BTreeMap<Vec<u8>, Time>,
-    links: BTreeMap<Vec<u8>, Vec<u8>>,
-    marks: Marks,
+    pub(super) links: BTreeMap<Vec<u8>, Vec<u8>>,
+    pub(super) marks: Marks,
+    pub(super) hidden: Hidden,
     keep_free: u64,
     unchecked: u64,
     /// Bytes to write until the next look.
@@ -62,6 +69,7 @@ impl Tree {
             times: BTreeMap::new(),
             links: BTreeMap::new(),
             marks,
+            hidden: Hidden::default(),
             keep_free,
             unchecked: 0,
             until_check: 0,
@@ -71,7 +79,7 @@ impl Tree {
     }
 
     /// Puts one entry into the tree.
-    pub(super) fn place<R: Read>(
+    pub(super) fn place<R: Source>(
         &mut self,
         entry: Entry,
         limits: &Limits,
@@ -83,7 +91,7 @@ impl Tree {
             Meaning::Plain => {}
             Meaning::Ignored => return Ok(()),
             Meaning::Opaque(directory) => return self.opaque(&directory),
-            Meaning::Whiteout(hidden) => return self.whiteout(&hidden),
+            Meaning::Whiteout(hidden) => return self.whiteout(&hidden, &mut entries.recorder),
         }
         if path.is_empty() {
             if entry.kind != Kind::Directory {
@@ -112,6 +120,7 @@ impl Tree {
     /// Sets the times of directories and tells what is left for the ordered pass.
     pub(super) fn finish(mut self) -> Result<Fixups> {
         self.check_space()?;
+        self.drop_needless_whiteouts()?;
         for (path, &time) in &self.times {
             let directory = self.open_beneath(path, OFlags::RDONLY | OFlags::DIRECTORY)?;
             rustix::fs::futimens(&directory, &attributes::timestamps(time))
@@ -124,12 +133,23 @@ impl Tree {
         })
     }
 
-    fn file<R: Read>(&mut self, path: &[u8], entry: &Entry, entries: &mut Entries<R>) -> Result<()> {
+    fn file<R: Source>(&mut self, path: &[u8], entry: &Entry, entries: &mut Entries<R>) -> Result<()> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = self.create(path, &mut entries.recorder, |spot| {
             rustix::fs::openat(spot.parent, spot.name, flags, Mode::RUSR | Mode::WUSR)
         })?;
-        fill(&fd, path, entry, entries, |bytes| self.account(bytes))?;
+        let mut dirty = 0;
+        fill(&fd, path, entry, entries, |bytes| {
+            dirty += bytes;
+            if dirty >= WRITE_BACK_LEAST {
+                write_back(&fd);
+                dirty = 0;
+            }
+            self.account(bytes)
+        })?;
+        if dirty >= WRITE_BACK_LEAST_AT_END {
+            write_back(&fd);
+        }
         attributes::set_open(fd.as_fd(), entry, path)?;
         rustix::fs::futimens(&fd, &attributes::timestamps(entry.mtime))
             .map_err(|error| Error::file("setting the times of", path, error))
@@ -238,26 +258,33 @@ impl Tree {
     }
 
     /// A whiteout hides what lower layers have; what this layer has of that name stays.
-    fn whiteout(&mut self, path: &[u8]) -> Result<()> {
+    fn whiteout(&mut self, path: &[u8], recorder: &mut Recorder) -> Result<()> {
         // A deferred link is this layer's too, though nothing stands there yet.
         if self.links.contains_key(path) {
             return Ok(());
         }
         self.enter(path)?;
-        let (parent, name) = self.spot(path)?;
-        let spot = Spot { parent, name: OsStr::from_bytes(name) };
-        match make_node(&spot, self.marks.whiteout(), 0) {
-            Ok(()) => Ok(()),
-            Err(Errno::EXIST) => {
-                let stat = rustix::fs::statat(spot.parent, spot.name, AtFlags::SYMLINK_NOFOLLOW)
-                    .map_err(|error| Error::file("examining", path, error))?;
-                if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
-                    return self.mark_opaque(path);
+        self.hidden.holds.insert(name::split(path).0.to_vec());
+        for again in [false, true] {
+            let (parent, name) = self.spot(path)?;
+            let spot = Spot { parent, name: OsStr::from_bytes(name) };
+            match make_node(&spot, self.marks.whiteout(), 0) {
+                Ok(()) => break,
+                Err(Errno::EXIST) => {
+                    let stat = rustix::fs::statat(spot.parent, spot.name, AtFlags::SYMLINK_NOFOLLOW)
+                        .map_err(|error| Error::file("examining", path, error))?;
+                    if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
+                        break;
+                    }
+                    if again || !self.holds_marks_alone(path)? {
+                        return self.mark_opaque(path);
+                    }
+                    self.clear(path, recorder)?;
                 }
-                Ok(())
+                Err(error) => return Err(Error::file("creating the whiteout of", path, error)),
             }
-            Err(error) => Err(Error::file("creating the whiteout of", path, error)),
         }
+        Ok(())
     }
 
     fn opaque(&mut self, directory: &[u8]) -> Result<()> {
@@ -269,7 +296,8 @@ impl Tree {
         self.mark_opaque(directory)
     }
 
-    fn mark_opaque(&self, directory: &[u8]) -> Result<()> {
+    fn mark_opaque(&mut self, directory: &[u8]) -> Result<()> {
+        self.hidden.opaque.insert(directory.to_vec());
         let fd = self.open_beneath(directory, OFlags::RDONLY | OFlags::DIRECTORY)?;
         self.marks.mark_opaque(&fd).map_err(|error| Error::file("marking as opaque", directory, error))
     }
@@ -405,6 +433,7 @@ impl Tree {
                     rustix::fs::fchmod(&fd, attributes::mode(0o755))
                         .map_err(|error| Error::file("changing the mode of", path, error))?;
                     if hidden {
+                        self.hidden.opaque.insert(path.to_vec());
                         self.marks
                             .mark_opaque(&fd)
                             .map_err(|error| Error::file("marking as opaque", path, error))?;
@@ -447,11 +476,11 @@ impl Tree {
         }
     }
 
-    fn open_beneath(&self, path: &[u8], flags: OFlags) -> Result<OwnedFd> {
+    pub(super) fn open_beneath(&self, path: &[u8], flags: OFlags) -> Result<OwnedFd> {
         self.open_beneath_raw(path, flags).map_err(|error| Error::file("opening", path, error))
     }
 
-    fn open_beneath_raw(&self, path: &[u8], flags: OFlags) -> rustix::io::Result<OwnedFd> {
+    pub(super) fn open_beneath_raw(&self, path: &[u8], flags: OFlags) -> rustix::io::Result<OwnedFd> {
         let path = if path.is_empty() { b"." } else { path };
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
         let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -483,13 +512,19 @@ impl Tree {
     }
 }
 
+/// Has the disk begin with what is written: a layer is synced before it is recorded, and the less is left then the better.
+fn write_back(fd: &OwnedFd) {
+    // What fails here fails again in the sync.
+    let _ = berth_sys::writeback::begin(fd);
+}
+
 /// Creates a device or FIFO; the mode is set later.
 fn make_node(spot: &Spot<'_>, kind: FileType, device: Dev) -> rustix::io::Result<()> {
     rustix::fs::mknodat(spot.parent, spot.name, kind, Mode::empty(), device)
 }
 
 /// Writes an entry's content to its new file, holes left out; `written` is told of what was written, and may end it.
-pub(crate) fn fill<R: Read>(
+pub(crate) fn fill<R: Source>(
     fd: &OwnedFd,
     path: &[u8],
     entry: &Entry,

@@ -1,9 +1,7 @@
 //! Entries as a tar stream tells them: headers with their extensions applied.
 
-use std::io::Read;
-
 use super::header::{self, BLOCK, Block, Header};
-use super::input::Input;
+use super::input::{Input, Source};
 use super::pax::{self, Time};
 use super::sparse::{Map, PaxSparse, SEGMENTS_MAX};
 use crate::extract::Limits;
@@ -64,7 +62,7 @@ struct Extensions {
     sparse: Option<PaxSparse>,
 }
 
-impl<R: Read> Entries<R> {
+impl<R: Source> Entries<R> {
     pub(crate) fn new(input: Input<R>, recorder: Recorder, limits: Limits) -> Self {
         Self { input, recorder, limits, remaining: 0, padding: 0 }
     }
@@ -127,10 +125,15 @@ impl<R: Read> Entries<R> {
 
     /// Passes over what is left of the current entry; it goes to the recorder.
     fn skip_rest(&mut self) -> Result<()> {
-        let mut rest = self.remaining.saturating_add(self.padding);
+        let padding = self.padding;
+        let mut rest = self.remaining.saturating_add(padding);
         (self.remaining, self.padding) = (0, 0);
         while rest > 0 {
             let chunk = self.input.chunk(rest)?;
+            if chunk.is_empty() && rest == padding {
+                // Docker's client ends a context right after the last byte of a Dockerfile that it adds.
+                return Ok(());
+            }
             if chunk.is_empty() {
                 return Err(Error::Truncated { within: "an entry's data".into() });
             }

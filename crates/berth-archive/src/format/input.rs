@@ -7,7 +7,33 @@ use sha2::{Digest as _, Sha256};
 use crate::{Error, Result};
 
 /// Bytes per read; also the largest slice that [`Input::chunk`] returns.
-const BUFFER: usize = 256 * 1024;
+pub(crate) const BUFFER: usize = 256 * 1024;
+
+/// Where an [`Input`] has its bytes from.
+pub(crate) trait Source {
+    /// Puts the next bytes into `buffer`, or gives another one with them, and tells how many they are: as many as there is
+    /// room for, fewer at the end of the stream.
+    fn fill(&mut self, buffer: &mut Box<[u8]>) -> Result<usize>;
+}
+
+impl<R: Read> Source for R {
+    fn fill(&mut self, buffer: &mut Box<[u8]>) -> Result<usize> {
+        let mut end = 0;
+        // A pipe or a decompressor may return little at a time; larger writes are cheaper than early ones.
+        while end < buffer.len() {
+            match self.read(&mut buffer[end..]) {
+                Ok(0) => break,
+                Ok(n) => end += n,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                    return Err(Error::Truncated { within: "the compressed stream".into() });
+                }
+                Err(error) => return Err(Error::Read(error)),
+            }
+        }
+        Ok(end)
+    }
+}
 
 /// A reader that hands out its own buffer, so that file contents go from it to the file with no further copy.
 pub(crate) struct Input<R> {
@@ -19,7 +45,7 @@ pub(crate) struct Input<R> {
     consumed: u64,
 }
 
-impl<R: Read> Input<R> {
+impl<R: Source> Input<R> {
     pub(crate) fn new(reader: R) -> Self {
         Self { hash: Some(Sha256::new()), ..Self::unhashed(reader) }
     }
@@ -78,20 +104,8 @@ impl<R: Read> Input<R> {
     }
 
     fn fill(&mut self) -> Result<()> {
-        self.start = 0;
-        self.end = 0;
-        // A pipe or a decompressor may return little at a time; larger writes are cheaper than early ones.
-        while self.end < self.buffer.len() {
-            match self.reader.read(&mut self.buffer[self.end..]) {
-                Ok(0) => break,
-                Ok(n) => self.end += n,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                    return Err(Error::Truncated { within: "the compressed stream".into() });
-                }
-                Err(error) => return Err(Error::Read(error)),
-            }
-        }
+        (self.start, self.end) = (0, 0);
+        self.end = self.reader.fill(&mut self.buffer)?;
         if let Some(hash) = &mut self.hash {
             hash.update(&self.buffer[..self.end]);
         }

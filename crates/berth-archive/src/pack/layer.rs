@@ -9,7 +9,7 @@ use std::os::fd::AsFd as _;
 use rustix::fs::{FileType, Stat};
 use tar::EntryType;
 
-use super::{Attributes, Head, Packer, attributes};
+use super::{Attributes, Entries, Head, Packer, attributes};
 use crate::changes::same;
 use crate::marks::Marks;
 use crate::overlay::{Found, Opened, Overlay, Place, join};
@@ -20,8 +20,8 @@ const WHITEOUT: &[u8] = b".wh.";
 /// The file that marks an opaque directory.
 const OPAQUE: &[u8] = b".wh..wh..opq";
 
-/// Writes `upper` (one layer, or a whole tree made from those below) as a layer on top of `lower` (all below it). Paths in `hidden`, without a leading slash, and
-/// what they hold, are left out. Blocks. What vanishes meanwhile is left out.
+/// Writes `upper` (one layer, or a whole tree made from those below) as a layer on top of `lower` (all below it). Paths in
+/// `hidden`, without a leading slash, and what they hold, are left out. Blocks. What vanishes meanwhile is left out.
 ///
 /// A directory that is as it was below is written only for what lies in it. That something hidden was put into it is no
 /// change of it.
@@ -29,9 +29,23 @@ const OPAQUE: &[u8] = b".wh..wh..opq";
 /// # Errors
 /// File errors; a failed write; a name that would mean a removal in a layer.
 pub fn pack(upper: &Overlay, lower: &Overlay, hidden: &HashSet<Vec<u8>>, out: impl Write) -> Result<()> {
+    pack_until(upper, lower, hidden, None, out)
+}
+
+/// As [`pack`]; no time of modification after `latest`, in seconds, is told.
+///
+/// # Errors
+/// As [`pack`].
+pub fn pack_until(
+    upper: &Overlay,
+    lower: &Overlay,
+    hidden: &HashSet<Vec<u8>>,
+    latest: Option<i64>,
+    out: impl Write,
+) -> Result<()> {
     let spoilt = hidden.iter().map(|path| parent(path).to_vec()).collect();
     let mut walk = Walk {
-        packer: Packer::new(out, true),
+        packer: Packer::new(out, true).until(latest),
         lower,
         marks: upper.marks(),
         hidden,
@@ -40,11 +54,15 @@ pub fn pack(upper: &Overlay, lower: &Overlay, hidden: &HashSet<Vec<u8>>, out: im
     };
     let root = upper.root();
     walk.root(&upper.enter(&root)?)?;
-    let mut pending = vec![(root, Some(lower.root()))];
-    while let Some((place, below)) = pending.pop() {
-        let inside = walk.directory(upper, &place, below.as_ref())?;
-        // The next one taken is the last one put.
-        pending.extend(inside.into_iter().rev());
+    let mut levels = vec![Level { place: root, below: Some(lower.root()), left: None }];
+    while let Some(level) = levels.last_mut() {
+        match walk.advance(upper, level)? {
+            Some(inside) => levels.push(inside),
+            None => {
+                walk.held.remove(&level.place.path);
+                levels.pop();
+            }
+        }
     }
     walk.packer.finish()
 }
@@ -60,8 +78,14 @@ struct Walk<'a, W> {
     held: BTreeMap<Vec<u8>, (Stat, Attributes)>,
 }
 
-/// A directory of the writable layer, and what is below it.
-type Visit = (Place, Option<Place>);
+/// A directory of the writable layer on the way down.
+struct Level {
+    place: Place,
+    /// The directory below it.
+    below: Option<Place>,
+    /// What is not yet looked at; none before it was listed.
+    left: Option<Entries>,
+}
 
 impl<W: Write> Walk<'_, W> {
     /// The root is written if its mode, owner or attributes are others.
@@ -79,16 +103,23 @@ impl<W: Write> Walk<'_, W> {
         Ok(())
     }
 
-    fn directory(&mut self, upper: &Overlay, place: &Place, below: Option<&Place>) -> Result<Vec<Visit>> {
+    /// Writes what is left of a directory up to the first one in it, which is returned, or to the end.
+    fn advance(&mut self, upper: &Overlay, level: &mut Level) -> Result<Option<Level>> {
+        let Level { place, below, left } = level;
         let here = upper.enter(place)?;
-        let old = below.map(|below| self.lower.enter(below)).transpose()?;
-        let mut inside = Vec::new();
-        let mut entries = here.raw_entries()?;
-        entries.sort_by(|a, b| a.0.cmp(&b.0));
-        if let (Marks::Whole { .. }, Some(old)) = (self.marks, &old) {
-            self.removed(&here, old, &entries, &place.path)?;
-        }
-        for (name, found) in entries {
+        let old = below.as_ref().map(|below| self.lower.enter(below)).transpose()?;
+        let left = match left {
+            Some(left) => left,
+            none => {
+                let mut entries = here.raw_entries()?;
+                entries.sort_by(|a, b| a.0.cmp(&b.0));
+                if let (Marks::Whole { .. }, Some(old)) = (self.marks, &old) {
+                    self.removed(&here, old, &entries, &place.path)?;
+                }
+                none.insert(entries.into_iter())
+            }
+        };
+        for (name, found) in left {
             let path = join(&place.path, name.to_bytes());
             if self.hidden.contains(&path) {
                 continue;
@@ -101,18 +132,21 @@ impl<W: Write> Walk<'_, W> {
             } else if found.kind() == FileType::Directory {
                 let before = old.as_ref().map(|old| old.find(&name)).transpose()?.flatten();
                 let before = before.filter(|before| before.kind() == FileType::Directory);
-                let beneath = match (&old, below, &before) {
+                let beneath = match (&old, &below, &before) {
                     (Some(old), Some(below), Some(before)) => old.below(below, &name, before)?,
                     _ => None,
                 };
                 let before = old.as_ref().zip(before);
-                inside.extend(self.subdirectory(&here, place, (&name, &found, path), before, beneath)?);
+                let inside = self.subdirectory(&here, place, (&name, &found, path), before, beneath)?;
+                if inside.is_some() {
+                    return Ok(inside);
+                }
             } else if !self.is_as_made(&here, old.as_ref(), (&name, &found))? {
                 self.above(&path)?;
                 self.packer.entry(&here, &name, &found, &path)?;
             }
         }
-        Ok(inside)
+        Ok(None)
     }
 
     /// Writes a directory, or holds it back if it is as it was.
@@ -123,7 +157,7 @@ impl<W: Write> Walk<'_, W> {
         (name, found, path): (&CStr, &Found, Vec<u8>),
         before: Option<(&Opened, Found)>,
         beneath: Option<Place>,
-    ) -> Result<Option<Visit>> {
+    ) -> Result<Option<Level>> {
         let Some(inner) = here.below(place, name, found)? else { return Ok(None) };
         let directory = match crate::tree::open_directory(here.directory(found), name) {
             Ok(directory) => directory,
@@ -150,7 +184,7 @@ impl<W: Write> Walk<'_, W> {
                 self.mark(&found.stat, &path, OPAQUE, 0o600)?;
             }
         }
-        Ok(Some((inner, if opaque { None } else { beneath })))
+        Ok(Some(Level { place: inner, below: if opaque { None } else { beneath }, left: None }))
     }
 
     /// Marks what a whole tree does not have any more.
@@ -377,6 +411,8 @@ mod tests {
             assert!(!names.iter().any(|name| name == unchanged), "{unchanged} in {names:?}");
         }
         assert!(!names.iter().any(|name| name.starts_with(".wh.volume")));
+        let emptied = names.iter().position(|name| name == "emptied/").unwrap();
+        assert_eq!(names[emptied + 1..emptied + 3], ["emptied/.wh..wh..opq", "emptied/new"]);
     }
 
     #[test]

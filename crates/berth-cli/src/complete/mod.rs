@@ -78,6 +78,8 @@ pub enum Kind {
     Images,
     /// Networks.
     Networks,
+    /// Volumes.
+    Volumes,
     /// Runtimes.
     Runtimes,
     /// Contexts, which are files of the user's.
@@ -276,7 +278,7 @@ fn flag_words(command: &Command) -> Vec<String> {
 
 /// What a command is about.
 fn operand(found: &Found, seen: &[String]) -> Wanted {
-    use Kind::{Containers, Contexts, Images, Networks, Paused, Running, Stopped};
+    use Kind::{Containers, Contexts, Images, Networks, Paused, Running, Stopped, Volumes};
     let mut path = found.path.split(' ').skip(1);
     let (group, name) = match (path.next().unwrap_or_default(), path.next()) {
         (group, Some(name)) => (group, name),
@@ -286,7 +288,9 @@ fn operand(found: &Found, seen: &[String]) -> Wanted {
     match (group, name, seen.len()) {
         ("", "completion", 0) => values::words(&["bash", "fish", "zsh"]),
         ("", "help", 0) => Wanted::Words(commands(&crate::command_line())),
-        ("", "inspect", _) => names(&[Containers, Images, Networks]),
+        ("", "inspect", _) => names(&[Containers, Images, Networks, Volumes]),
+        ("volume", "inspect" | "rm" | "remove", _)
+        | ("volume", "export" | "import" | "rename" | "update", 0) => names(&[Volumes]),
         ("image", "inspect" | "rm" | "remove" | "rmi", _) | ("", "rmi", _) => names(&[Images]),
         ("network", "inspect" | "rm" | "remove", _) | ("network", "connect" | "disconnect", 0) => {
             names(&[Networks])
@@ -299,6 +303,7 @@ fn operand(found: &Found, seen: &[String]) -> Wanted {
         ("" | "image", "save", _) => names(&[Images]),
         ("" | "container", "stop" | "kill" | "pause" | "stats", _)
         | ("" | "container", "exec" | "attach" | "top" | "port", 0) => names(&[Running]),
+        ("" | "image" | "builder", "build", 0) => Wanted::Files,
         ("" | "container", "start", _) => names(&[Stopped]),
         ("" | "container", "unpause", _) => names(&[Paused]),
         ("" | "container", "rm" | "remove" | "restart" | "wait" | "update", _)
@@ -372,7 +377,9 @@ mod tests {
             ("exec -e A=b ", Wanted::Names(vec![Kind::Running])),
             ("exec web ", Wanted::Files),
             ("image rm ", Wanted::Names(vec![Kind::Images])),
-            ("inspect ", Wanted::Names(vec![Kind::Containers, Kind::Images, Kind::Networks])),
+            ("inspect ", Wanted::Names(vec![Kind::Containers, Kind::Images, Kind::Networks, Kind::Volumes])),
+            ("volume rm a ", Wanted::Names(vec![Kind::Volumes])),
+            ("volume rename a ", Wanted::Nothing),
             ("rename a ", Wanted::Nothing),
             ("flarp ", Wanted::Nothing),
         ] {

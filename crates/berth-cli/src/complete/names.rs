@@ -2,6 +2,7 @@
 
 use berth_api::container::Summary;
 use berth_api::filter::Filters;
+use berth_api::volume::ListResponse;
 use berth_api::{container, image};
 use berth_client::{Client, Query};
 use serde_json::Value;
@@ -42,6 +43,10 @@ async fn of(client: &Client, kind: Kind, typed: &str) -> Result<Vec<String>, ber
         Kind::Networks => {
             let networks: Vec<Value> = client.get("/networks").await?;
             return Ok(networks.iter().filter_map(|network| text(&network["Name"])).collect());
+        }
+        Kind::Volumes => {
+            let volumes: ListResponse = client.get("/volumes").await?;
+            return Ok(volumes.volumes.iter().map(|volume| clean(&volume.name)).collect());
         }
         Kind::Runtimes => {
             let info: Value = client.get("/info").await?;

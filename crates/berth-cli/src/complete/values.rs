@@ -141,7 +141,9 @@ pub fn of_flag(command: &Command, flag: &str) -> Wanted {
         "signal" | "stop-signal" => words(&SIGNALS),
         "cap-add" | "cap-drop" => words(&CAPABILITIES),
         "ulimit" => words(&LIMITS),
-        "log-driver" => words(&["fluentd", "gelf", "journald", "json-file", "local", "none", "syslog"]),
+        "log-driver" => {
+            words(&["fluentd", "gelf", "journald", "json-file", "local", "none", "splunk", "syslog"])
+        }
         "log-opt" => words(&[
             "compress=",
             "env=",
@@ -154,6 +156,8 @@ pub fn of_flag(command: &Command, flag: &str) -> Wanted {
             "max-file=",
             "max-size=",
             "mode=",
+            "splunk-token=",
+            "splunk-url=",
             "syslog-address=",
             "syslog-facility=",
             "tag=",
@@ -173,7 +177,7 @@ pub fn of_flag(command: &Command, flag: &str) -> Wanted {
             "systempaths=unconfined",
             "writable-cgroups=true",
         ]),
-        "mount" => words(&["type=bind,", "type=tmpfs,", "type=volume,"]),
+        "mount" => words(&["type=bind,", "type=image,", "type=tmpfs,", "type=volume,"]),
         "gpus" => words(&["all", "device="]),
         "platform" => words(&[
             "linux/amd64",
@@ -196,9 +200,15 @@ pub fn of_flag(command: &Command, flag: &str) -> Wanted {
         "network" => Wanted::Names(vec![Kind::Networks]),
         "runtime" => Wanted::Names(vec![Kind::Runtimes]),
         "context" => Wanted::Names(vec![Kind::Contexts]),
+        "driver" => words(&["local"]),
+        "opt" => words(&["device=", "o=", "size=", "type="]),
         "volumes-from" | "link" => Wanted::Names(vec![Kind::Containers]),
-        "env-file" | "label-file" | "cidfile" | "input" | "output" | "device" | "volume" | "config"
-        | "tlscacert" | "tlscert" | "tlskey" | "checkpoint-dir" | "workdir" => Wanted::Files,
+        "progress" => words(&["auto", "plain", "rawjson"]),
+        "cache-from" => Wanted::Names(vec![Kind::Images]),
+        "env-file" | "label-file" | "cidfile" | "iidfile" | "file" | "input" | "output" | "device"
+        | "volume" | "config" | "tlscacert" | "tlscert" | "tlskey" | "checkpoint-dir" | "workdir" => {
+            Wanted::Files
+        }
         _ => Wanted::Nothing,
     }
 }

@@ -58,6 +58,13 @@ pub fn command_of_networks() -> Command {
     })
 }
 
+/// The command, for volumes.
+pub fn command_of_volumes() -> Command {
+    Command::new("inspect")
+        .about("Shows all there is to know about volumes")
+        .defer(|command| command.arg(format()).arg(flags::operands("name").value_name("VOLUME")))
+}
+
 fn format() -> clap::Arg {
     one("format", "TEMPLATE").short('f').help("Show by a Go template, or json")
 }

@@ -20,7 +20,7 @@ mod options;
 mod port;
 mod ports;
 mod process;
-mod proxies;
+pub mod proxies;
 mod prune;
 mod remove;
 mod request;
@@ -34,6 +34,7 @@ use clap::{ArgMatches, Command};
 
 pub use commit::new_name as new_image_name;
 pub use inspect::KINDS;
+pub use request::ulimit;
 pub use stats::Figures;
 
 use crate::context::Context;
@@ -115,6 +116,16 @@ pub use inspect::laid_out;
 /// The command `image inspect`.
 pub fn inspect_command_of_images() -> Command {
     inspect::command_of_images()
+}
+
+/// `volume inspect`.
+pub fn inspect_command_of_volumes() -> Command {
+    inspect::command_of_volumes()
+}
+
+/// Runs `volume inspect`.
+pub async fn inspect_volume(context: &Context, matches: &ArgMatches) -> Outcome {
+    inspect::of(context, matches, &["volume"]).await
 }
 
 /// The command `network inspect`.

@@ -1,11 +1,11 @@
 //! `--volume`, `--mount` and `--tmpfs`.
 
 use berth_api::StringMap;
-use berth_api::container::{BindOptions, Mount, TmpfsOptions, VolumeOptions};
+use berth_api::container::{BindOptions, DriverConfig, Mount, TmpfsOptions, VolumeOptions};
 use berth_client::Host;
 
 use crate::failure::{Failure, Outcome};
-use crate::values::{boolean, size};
+use crate::values::{boolean, csv, size};
 
 /// Completes the source of `-v SOURCE:TARGET[:OPTIONS]`: a path that begins with a dot is the user's.
 pub fn bind(text: &str) -> Outcome<String> {
@@ -57,20 +57,69 @@ pub fn mount(text: &str) -> Outcome<Mount> {
     let wrong =
         |message: String| Failure::new(format!("invalid argument {text:?} for \"--mount\" flag: {message}"));
     let mut mount = Mount { kind: "volume".to_owned(), ..Mount::default() };
-    for field in fields(text) {
-        let (name, value) = match field.split_once('=') {
-            Some((name, value)) => (name.to_lowercase(), Some(value)),
-            None => (field.to_lowercase(), None),
-        };
-        set(&mut mount, &name, value).map_err(|message| wrong(message.replace("{field}", &field)))?;
+    if text.trim().is_empty() {
+        return Err(wrong("value is empty".to_owned()));
     }
+    let fields = csv::record(text.trim()).ok_or_else(|| wrong("bare \" in non-quoted field".to_owned()))?;
+    for field in fields {
+        let (name, value) = match field.split_once('=') {
+            Some((name, value)) => (name, Some(value)),
+            None => (field.as_str(), None),
+        };
+        spaces(&field, name, value).map_err(wrong)?;
+        set(&mut mount, &name.to_lowercase(), value)
+            .map_err(|message| wrong(message.replace("{field}", &field)))?;
+    }
+    validate(&mount).map_err(wrong)?;
+    Ok(mount)
+}
+
+/// Refuses spaces around names and values, and empty values.
+fn spaces(field: &str, name: &str, value: Option<&str>) -> Result<(), String> {
+    let bare = name.trim();
+    if bare != name {
+        return Err(format!("invalid option '{bare}' in '{field}': option should not have whitespace"));
+    }
+    match value {
+        Some(value) if value.trim().is_empty() => Err(format!("invalid value for '{name}': value is empty")),
+        Some(value) if value.trim() != value => {
+            Err(format!("invalid value for '{name}' in '{field}': value should not have whitespace"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What the options say together.
+fn validate(mount: &Mount) -> Result<(), String> {
     if mount.kind.is_empty() {
-        return Err(wrong("type is required".to_owned()));
+        return Err("type is required".to_owned());
     }
     if mount.target.is_empty() {
-        return Err(wrong("target is required".to_owned()));
+        return Err("target is required".to_owned());
     }
-    Ok(mount)
+    let kinds = [
+        ("volume", mount.volume_options.is_some()),
+        ("bind", mount.bind_options.is_some()),
+        ("tmpfs", mount.tmpfs_options.is_some()),
+        ("image", mount.image_options.is_some()),
+    ];
+    if let Some((kind, _)) = kinds.iter().find(|(kind, given)| *given && mount.kind != *kind) {
+        return Err(format!("cannot mix '{kind}-*' options with mount type '{}'", mount.kind));
+    }
+    let Some(bind) = &mount.bind_options else { return Ok(()) };
+    let needs = |kind: &str, what: &str| {
+        Err(format!("option 'bind-recursive={kind}' requires '{what}' to be specified in conjunction"))
+    };
+    if bind.read_only_non_recursive && !mount.read_only {
+        return needs("writable", "readonly");
+    }
+    if bind.read_only_force_recursive && !mount.read_only {
+        return needs("readonly", "readonly");
+    }
+    if bind.read_only_force_recursive && bind.propagation != "rprivate" {
+        return needs("readonly", "bind-propagation=rprivate");
+    }
+    Ok(())
 }
 
 fn set(mount: &mut Mount, name: &str, value: Option<&str>) -> Result<(), String> {
@@ -84,6 +133,11 @@ fn set(mount: &mut Mount, name: &str, value: Option<&str>) -> Result<(), String>
         ("volume-nocopy", value) => options(&mut mount.volume_options).no_copy = flag(value)?,
         ("bind-nonrecursive", value) => bind_options(mount).non_recursive = flag(value)?,
         ("bind-create-src", value) => bind_options(mount).create_mountpoint = flag(value)?,
+        ("idmap", None) => {
+            let (user, group) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+            bind_options(mount).id_map = format!("uids={user}-0-1;gids={group}-0-1");
+        }
+        ("idmap", Some(value)) => bind_options(mount).id_map = value.to_owned(),
         (_, None) => return Err("invalid field '{field}' must be a key=value pair".to_owned()),
         ("type", Some(value)) => mount.kind = value.to_lowercase(),
         ("source" | "src", Some(value)) => {
@@ -101,10 +155,25 @@ fn set(mount: &mut Mount, name: &str, value: Option<&str>) -> Result<(), String>
             "disabled" => bind_options(mount).non_recursive = true,
             "writable" => bind_options(mount).read_only_non_recursive = true,
             "readonly" => bind_options(mount).read_only_force_recursive = true,
-            _ => return Err(format!("invalid value for bind-recursive: {value}")),
+            _ => {
+                return Err(format!(
+                    "invalid value for bind-recursive: {value} (must be \"enabled\", \"disabled\", \"writable\", or \"readonly\")"
+                ));
+            }
         },
         ("volume-subpath", Some(value)) => options(&mut mount.volume_options).subpath = value.to_owned(),
-        ("tmpfs-size", Some(value)) => tmpfs_options(mount).size_bytes = size::bytes(value)?,
+        ("volume-label", Some(value)) => {
+            put(options(&mut mount.volume_options).labels.get_or_insert_default(), value);
+        }
+        ("volume-driver", Some(value)) => driver(mount).name = value.to_owned(),
+        ("volume-opt", Some(value)) => put(driver(mount).options.get_or_insert_default(), value),
+        ("image-subpath", Some(value)) => {
+            mount.image_options.get_or_insert_default().subpath = value.to_owned();
+        }
+        ("tmpfs-size", Some(value)) => {
+            let bytes = size::bytes(value).map_err(|_| format!("invalid value for {name}: {value}"))?;
+            tmpfs_options(mount).size_bytes = bytes;
+        }
         ("tmpfs-mode", Some(value)) => {
             let mode = i64::from_str_radix(value, 8)
                 .map_err(|_| format!("invalid value for tmpfs-mode: {value}"))?;
@@ -113,6 +182,16 @@ fn set(mount: &mut Mount, name: &str, value: Option<&str>) -> Result<(), String>
         _ => return Err(format!("unknown option '{name}' in '{{field}}'")),
     }
     Ok(())
+}
+
+/// `NAME=VALUE`, or a name with nothing.
+fn put(map: &mut StringMap, text: &str) {
+    let (name, value) = text.split_once('=').unwrap_or((text, ""));
+    map.insert(name.to_owned(), value.to_owned());
+}
+
+fn driver(mount: &mut Mount) -> &mut DriverConfig {
+    options(&mut mount.volume_options).driver_config.get_or_insert_default()
 }
 
 fn options(options: &mut Option<VolumeOptions>) -> &mut VolumeOptions {
@@ -125,29 +204,6 @@ fn bind_options(mount: &mut Mount) -> &mut BindOptions {
 
 fn tmpfs_options(mount: &mut Mount) -> &mut TmpfsOptions {
     mount.tmpfs_options.get_or_insert_default()
-}
-
-/// Splits at commas, but within `"…"` (CSV, RFC 4180).
-fn fields(text: &str) -> Vec<String> {
-    let mut fields = vec![String::new()];
-    let mut quoted = false;
-    let mut letters = text.chars().peekable();
-    while let Some(letter) = letters.next() {
-        let field = match fields.last_mut() {
-            Some(field) => field,
-            None => break,
-        };
-        match letter {
-            '"' if quoted && letters.peek() == Some(&'"') => {
-                letters.next();
-                field.push('"');
-            }
-            '"' => quoted = !quoted,
-            ',' if !quoted => fields.push(String::new()),
-            letter => field.push(letter),
-        }
-    }
-    fields
 }
 
 #[cfg(test)]
@@ -167,6 +223,39 @@ mod tests {
         for bad in ["type=bind,src=/a", "type=bind,what,dst=/b", "colour=red,dst=/b", "readonly=maybe,dst=/b"]
         {
             assert!(mount(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn volumes_and_images_have_their_options() {
+        let found = mount(
+            "src=v,dst=/b,volume-driver=local,volume-opt=type=tmpfs,\"volume-opt=o=size=1m,uid=5\",volume-label=a=b,\
+             volume-label=c,volume-subpath=x/y,volume-nocopy",
+        );
+        let options = found.unwrap().volume_options.unwrap();
+        let driver = options.driver_config.unwrap();
+        assert_eq!((driver.name.as_str(), options.subpath.as_str(), options.no_copy), ("local", "x/y", true));
+        assert_eq!(driver.options.unwrap()["o"], "size=1m,uid=5");
+        assert_eq!(options.labels.unwrap()["c"], "");
+        let found = mount("type=image,src=busybox,dst=/b,image-subpath=bin").unwrap();
+        assert_eq!(found.image_options.unwrap().subpath, "bin");
+    }
+
+    #[test]
+    fn contradictions_are_told_in_dockers_words() {
+        for (text, message) in [
+            ("type=bind,src=/a,dst=/b,volume-nocopy", "cannot mix 'volume-*' options with mount type 'bind'"),
+            ("dst=/b,tmpfs-size=1m", "cannot mix 'tmpfs-*' options with mount type 'volume'"),
+            (
+                "type=bind,src=/a,dst=/b,bind-recursive=readonly",
+                "option 'bind-recursive=readonly' requires 'readonly' to be specified in conjunction",
+            ),
+            ("dst=/b,src=", "invalid value for 'src': value is empty"),
+            ("dst=/b, src=x", "invalid option 'src' in ' src=x': option should not have whitespace"),
+            ("type=tmpfs,dst=/b,tmpfs-size=much", "invalid value for tmpfs-size: much"),
+        ] {
+            let found = mount(text).unwrap_err().message;
+            assert!(found.ends_with(message), "{text}: {found}");
         }
     }
 

@@ -4,10 +4,9 @@ use berth_api::container::PruneResponse;
 use berth_client::Query;
 use clap::{ArgMatches, Command};
 
-use crate::confirm::{flags, is_wanted};
+use crate::confirm::{flags, is_wanted, removed};
 use crate::context::Context;
 use crate::failure::Outcome;
-use crate::format::human::long_size;
 use crate::values::filter;
 
 /// The command.
@@ -30,12 +29,8 @@ pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
 }
 
 fn shown(report: &PruneResponse) -> String {
-    let mut text = String::new();
-    if let Some(deleted) = report.containers_deleted.as_ref().filter(|deleted| !deleted.is_empty()) {
-        text = format!("Deleted Containers:\n{}\n\n", deleted.join("\n"));
-    }
-    let bytes = i64::try_from(report.space_reclaimed).unwrap_or(i64::MAX);
-    text + &format!("Total reclaimed space: {}\n", long_size(bytes))
+    let deleted = report.containers_deleted.iter().flatten().cloned();
+    removed("Deleted Containers", deleted, report.space_reclaimed)
 }
 
 #[cfg(test)]

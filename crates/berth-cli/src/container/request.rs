@@ -225,7 +225,8 @@ fn security(options: &[String]) -> Outcome<(Option<Vec<String>>, bool)> {
     Ok((Some(all).filter(|all| !all.is_empty()), !open.is_empty()))
 }
 
-fn ulimit(text: &str) -> Outcome<Ulimit> {
+/// Reads a limit: `name=soft[:hard]`.
+pub fn ulimit(text: &str) -> Outcome<Ulimit> {
     let wrong = || Failure::new(format!("invalid ulimit argument: {text}"));
     let (name, limits) = text.split_once('=').ok_or_else(wrong)?;
     let (soft, hard) = limits.split_once(':').unwrap_or((limits, limits));

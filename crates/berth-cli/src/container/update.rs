@@ -1,18 +1,18 @@
 //! `update`.
 
-use berth_api::container::{UpdateRequest, UpdateResponse};
-use berth_client::segment;
+use berth_api::container::{PortsUpdate, UpdateRequest, UpdateResponse};
+use berth_client::{Client, segment};
 use clap::{ArgMatches, Command, value_parser};
 
-use super::request;
+use super::{ports, request};
 use crate::context::Context;
 use crate::failure::{Failure, Failures, Outcome};
-use crate::flags::{self, number, one, or_empty};
+use crate::flags::{self, many, number, one, or_empty};
 use crate::values::{self, size};
 
 /// The command.
 pub fn command() -> Command {
-    Command::new("update").about("Gives containers other limits").defer(|command| {
+    Command::new("update").about("Gives containers other limits, or other published ports").defer(|command| {
         let number = |name, value| one(name, value).value_parser(values::integer);
         let bytes = |name| one(name, "BYTES").value_parser(size::bytes);
         command
@@ -38,7 +38,9 @@ pub fn command() -> Command {
                     .help("Most memory and swap together; -1: any"),
             )
             .arg(number("pids-limit", "NUMBER").help("Most processes and threads; -1: any number"))
+            .arg(many("publish", "[[ADDRESS:]PORT:]PORT").help("Publish a port on the host"))
             .arg(one("restart", "POLICY").help("Restart policy"))
+            .arg(many("unpublish", "[[ADDRESS:]PORT:]PORT").help("No longer publish a port"))
             .arg(flags::operands("container"))
     })
 }
@@ -46,23 +48,56 @@ pub fn command() -> Command {
 /// Runs it.
 pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
     let request = changes(matches)?;
+    let ports = port_changes(matches)?;
     let client = context.client().await?;
     let mut failures = Failures::default();
     let mut warnings = Vec::new();
     for name in flags::list(matches, "container") {
-        let path = format!("/containers/{}/update", segment(&name));
-        match client.post::<UpdateResponse>(&path, &request).await {
+        match update(&client, &name, &request, ports.as_ref()).await {
             Ok(response) => {
                 outln!("{name}");
                 warnings.extend(response.warnings.unwrap_or_default());
             }
-            Err(error) => failures.push(error),
+            Err(failure) => failures.push(failure),
         }
     }
     if !warnings.is_empty() {
         outln!("{}", warnings.join("\n"));
     }
     failures.finish()
+}
+
+async fn update(
+    client: &Client,
+    name: &str,
+    request: &UpdateRequest,
+    ports: Option<&PortsUpdate>,
+) -> Outcome<UpdateResponse> {
+    let name = segment(name);
+    if let Some(ports) = ports {
+        // The path is none of Docker's, whose daemon would pass over what it does not know in a document.
+        match client.post_json(&format!("/containers/{name}/ports"), ports).await {
+            Err(berth_client::Error::Server { message, .. }) if message == "page not found" => {
+                return Err(Failure::new(
+                    "this daemon cannot publish ports of a container that exists: that takes a Berth daemon",
+                ));
+            }
+            outcome => drop(outcome?),
+        }
+    }
+    match ports {
+        Some(_) if *request == UpdateRequest::default() => Ok(UpdateResponse::default()),
+        _ => Ok(client.post(&format!("/containers/{name}/update"), request).await?),
+    }
+}
+
+fn port_changes(matches: &ArgMatches) -> Outcome<Option<PortsUpdate>> {
+    let (publish, unpublish) = (flags::list(matches, "publish"), flags::list(matches, "unpublish"));
+    if publish.is_empty() && unpublish.is_empty() {
+        return Ok(None);
+    }
+    let read = |flags: &[String]| ports::read(flags, &[]).map(|ports| ports.bindings);
+    Ok(Some(PortsUpdate { publish: Some(read(&publish)?), unpublish: Some(read(&unpublish)?) }))
 }
 
 fn changes(matches: &ArgMatches) -> Outcome<UpdateRequest> {

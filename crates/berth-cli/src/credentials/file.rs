@@ -30,19 +30,31 @@ pub fn get(config: &ConfigFile, server: &str) -> Outcome<AuthConfig> {
 
 /// What a variable of the environment has for a server.
 pub fn of_environment(name: &str, server: &str) -> Outcome<Option<AuthConfig>> {
+    let Some(mut found) = environment(name)?.remove(server) else { return Ok(None) };
+    (found.username, found.password) = decode(&found.auth)?;
+    found.auth.clear();
+    server.clone_into(&mut found.serveraddress);
+    Ok(Some(found))
+}
+
+/// The servers for which a variable of the environment has something.
+pub fn servers_of_environment(name: &str) -> Outcome<Vec<String>> {
+    Ok(environment(name)?.into_keys().collect())
+}
+
+fn environment(name: &str) -> Outcome<BTreeMap<String, AuthConfig>> {
     #[derive(Deserialize)]
     struct Whole {
         #[serde(default)]
         auths: BTreeMap<String, AuthConfig>,
     }
-    let Some(text) = std::env::var(name).ok().filter(|text| !text.is_empty()) else { return Ok(None) };
+    let text = std::env::var(name).unwrap_or_default();
+    if text.is_empty() {
+        return Ok(BTreeMap::new());
+    }
     let whole: Whole = serde_json::from_str(&text)
         .map_err(|error| Failure::new(format!("Failed to create credential store from {name}:  {error}")))?;
-    let Some(mut found) = whole.auths.get(server).cloned() else { return Ok(None) };
-    (found.username, found.password) = decode(&found.auth)?;
-    found.auth.clear();
-    server.clone_into(&mut found.serveraddress);
-    Ok(Some(found))
+    Ok(whole.auths)
 }
 
 /// Writes what is for a server; whether that changed anything.

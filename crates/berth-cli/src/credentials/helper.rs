@@ -1,6 +1,7 @@
-//! Programs that keep credentials: `docker-credential-NAME get|store|erase`
+//! Programs that keep credentials: `docker-credential-NAME get|list|store|erase`
 //! (<https://github.com/docker/docker-credential-helpers>).
 
+use std::collections::BTreeMap;
 use std::io;
 use std::process::Stdio;
 use std::time::Duration;
@@ -39,6 +40,16 @@ pub async fn get(helper: &str, server: &str) -> Outcome<Option<Secret>> {
         }),
         Err((_, output)) if output.contains("credentials not found in native keychain") => Ok(None),
         Err((reason, output)) => Err(failure("getting", &reason, &output)),
+    }
+}
+
+/// The servers for which a helper has something.
+pub async fn list(helper: &str) -> Outcome<Vec<String>> {
+    match run(helper, "list", b"").await? {
+        Ok(output) => serde_json::from_str::<BTreeMap<String, String>>(&output)
+            .map(|all| all.into_keys().collect())
+            .map_err(|error| Failure::new(format!("{PREFIX}{helper} gave something else: {error}"))),
+        Err((reason, output)) => Err(failure("listing", &reason, &output)),
     }
 }
 

@@ -3,6 +3,8 @@
 mod file;
 mod helper;
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use berth_api::auth::AuthConfig;
@@ -32,15 +34,41 @@ pub async fn header(config: &ConfigFile, image: &Reference) -> Outcome<Option<St
 /// As [`header`].
 pub async fn header_for(config: &ConfigFile, server: &str) -> Outcome<Option<String>> {
     let found = get(config, server).await?;
-    let has_any = !found.username.is_empty()
-        || !found.password.is_empty()
-        || !found.identitytoken.is_empty()
-        || !found.registrytoken.is_empty();
-    if !has_any {
+    if !has_any(&found) {
         return Ok(None);
     }
     let text = serde_json::to_vec(&found).map_err(|error| Failure::new(error.to_string()))?;
     Ok(Some(URL_SAFE.encode(text)))
+}
+
+/// All that the user has, by the names under which it is kept. As with Docker's client, what a helper cannot tell is
+/// left out: the build may not need it.
+///
+/// # Errors
+/// What is kept makes no sense.
+pub async fn all(config: &ConfigFile) -> Outcome<BTreeMap<String, AuthConfig>> {
+    let settings = &config.settings;
+    let mut servers: BTreeSet<String> =
+        settings.auths.keys().chain(settings.cred_helpers.keys()).cloned().collect();
+    servers.extend(file::servers_of_environment(VARIABLE)?);
+    if !settings.creds_store.is_empty() {
+        servers.extend(helper::list(&settings.creds_store).await.unwrap_or_default());
+    }
+    let mut found = BTreeMap::new();
+    for server in servers {
+        match get(config, &server).await {
+            Ok(auth) if has_any(&auth) => drop(found.insert(server, auth)),
+            Ok(_) => {}
+            Err(_) if helper_of(config, &server).is_some() => {}
+            Err(failure) => return Err(failure),
+        }
+    }
+    Ok(found)
+}
+
+fn has_any(auth: &AuthConfig) -> bool {
+    let secrets = [&auth.username, &auth.password, &auth.identitytoken, &auth.registrytoken];
+    secrets.iter().any(|secret| !secret.is_empty())
 }
 
 /// The name under which credentials for a registry are kept.

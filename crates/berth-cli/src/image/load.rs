@@ -56,7 +56,7 @@ pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
 }
 
 /// The parts of a file, read by a thread.
-pub(super) fn parts(
+pub(crate) fn parts(
     mut input: Box<dyn Read + Send>,
 ) -> impl futures_util::Stream<Item = io::Result<Bytes>> + Send {
     let (sender, receiver) = mpsc::channel(4);

@@ -1,5 +1,6 @@
 //! Commands about images.
 
+pub mod build;
 mod copy;
 mod estimate;
 mod history;
@@ -17,6 +18,8 @@ mod save;
 mod tag;
 mod tree;
 
+pub(crate) use load::parts;
+
 use clap::{ArgMatches, Command};
 
 use crate::container;
@@ -27,6 +30,7 @@ use crate::failure::Outcome;
 pub fn commands() -> Vec<Command> {
     vec![
         list::command().name("images"),
+        build::command(),
         pull::command(),
         push::command(),
         load::command(),
@@ -42,6 +46,7 @@ pub fn commands() -> Vec<Command> {
 pub fn group_commands() -> Vec<Command> {
     vec![
         list::command().name("ls").alias("list"),
+        build::command(),
         pull::command(),
         push::command(),
         load::command(),
@@ -59,7 +64,10 @@ pub fn group_commands() -> Vec<Command> {
 
 /// Whether a command without a group is about images.
 pub fn has(name: &str) -> bool {
-    matches!(name, "images" | "pull" | "push" | "load" | "import" | "save" | "rmi" | "tag" | "history")
+    matches!(
+        name,
+        "images" | "build" | "pull" | "push" | "load" | "import" | "save" | "rmi" | "tag" | "history"
+    )
 }
 
 /// What a command of the group is called without it.
@@ -75,6 +83,7 @@ pub fn of_group(name: &str) -> &str {
 pub async fn run(context: &Context, name: &str, matches: &ArgMatches) -> Outcome {
     match name {
         "images" => list::run(context, matches).await,
+        "build" => build::run(context, matches).await,
         "pull" => pull::run(context, matches).await,
         "push" => push::run(context, matches).await,
         "load" => load::run(context, matches).await,

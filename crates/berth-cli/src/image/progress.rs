@@ -70,6 +70,25 @@ impl Screen {
         Self { to, bars, layers: HashMap::new() }
     }
 
+    /// One whose lines come one by one, on a terminal too.
+    pub fn without_bars(to: To) -> Self {
+        Self { to, bars: None, layers: HashMap::new() }
+    }
+
+    /// Shows a text as it is, below what has been shown.
+    pub fn text(&mut self, text: &str) {
+        if !self.layers.is_empty() {
+            self.end();
+            *self = Self::new(self.to);
+        }
+        // A closed output is no failure.
+        let _ = match self.to {
+            To::Stdout => write!(std::io::stdout(), "{text}").and_then(|()| std::io::stdout().flush()),
+            To::Stderr => write!(std::io::stderr(), "{text}"),
+            To::Nowhere => Ok(()),
+        };
+    }
+
     /// Shows a message.
     pub fn message(&mut self, message: &JsonMessage) {
         if !message.stream.is_empty() {

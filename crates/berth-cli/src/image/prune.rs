@@ -4,11 +4,10 @@ use berth_api::image::{DeleteItem, PruneResponse};
 use berth_client::Query;
 use clap::{ArgMatches, Command};
 
-use crate::confirm::{flags, is_wanted};
+use crate::confirm::{flags, is_wanted, removed};
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
 use crate::flags::{on, one, switch};
-use crate::format::human::long_size;
 use crate::values::filter;
 
 /// The command.
@@ -54,19 +53,11 @@ pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
 }
 
 fn shown(report: &PruneResponse) -> String {
-    let mut text = String::new();
-    if let Some(deleted) = report.images_deleted.as_ref().filter(|deleted| !deleted.is_empty()) {
-        text.push_str("Deleted Images:\n");
-        for item in deleted {
-            match item {
-                DeleteItem::Untagged(name) => text.push_str(&format!("untagged: {name}\n")),
-                DeleteItem::Deleted(id) => text.push_str(&format!("deleted: {id}\n")),
-            }
-        }
-        text.push('\n');
-    }
-    let bytes = i64::try_from(report.space_reclaimed).unwrap_or(i64::MAX);
-    text + &format!("Total reclaimed space: {}\n", long_size(bytes))
+    let deleted = report.images_deleted.iter().flatten().map(|item| match item {
+        DeleteItem::Untagged(name) => format!("untagged: {name}"),
+        DeleteItem::Deleted(id) => format!("deleted: {id}"),
+    });
+    removed("Deleted Images", deleted, report.space_reclaimed)
 }
 
 #[cfg(test)]

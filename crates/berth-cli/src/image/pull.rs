@@ -17,7 +17,7 @@ use crate::flags::{self, on, one, switch};
 pub fn command() -> Command {
     Command::new("pull").about("Brings an image from a registry").defer(|command| {
         command
-            .arg(switch("all-tags").short('a').hide(true))
+            .arg(switch("all-tags").short('a').help("Pull all tags of the repository"))
             .arg(switch("disable-content-trust").hide(true))
             .arg(switch("estimate").help("Only tell what would be downloaded, and whether it fits"))
             .arg(one("platform", "OS/ARCH").help("Platform of the image"))
@@ -29,12 +29,29 @@ pub fn command() -> Command {
 /// Runs it.
 pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
     let image = flags::text(matches, "image").unwrap_or_default();
-    if on(matches, "all-tags") {
-        return Err(Failure::new("--all-tags is not supported yet"));
-    }
     let reference = reference(image)?;
     let quiet = on(matches, "quiet");
     let platform = flags::platform(matches);
+    let is_bare = reference.tag().is_none() && reference.digest().is_none();
+    if on(matches, "all-tags") {
+        if !is_bare {
+            return Err(Failure::new("tag can't be used with --all-tags/-a"));
+        }
+        if on(matches, "estimate") {
+            return Err(Failure::new("--estimate can't be used with --all-tags/-a"));
+        }
+        let client = context.client().await?;
+        bring(
+            context,
+            &client,
+            &reference,
+            platform.as_deref(),
+            if quiet { To::Nowhere } else { To::Stdout },
+        )
+        .await?;
+        outln!("{}", reference.canonical());
+        return Ok(());
+    }
     if on(matches, "estimate") {
         let client = context.client().await?;
         let reference = reference.with_default_tag();
@@ -43,7 +60,7 @@ pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
         // A script learns from the exit code whether the pull would fit.
         return if found.fits { Ok(()) } else { Err(Failure { message: String::new(), code: 1 }) };
     }
-    if !quiet && reference.tag().is_none() && reference.digest().is_none() {
+    if !quiet && is_bare {
         outln!("Using default tag: latest");
     }
     let client = context.client().await?;
@@ -56,10 +73,6 @@ fn reference(image: &str) -> Outcome<Reference> {
     image.parse().map_err(|error: berth_oci::reference::ReferenceError| Failure::new(error.to_string()))
 }
 
-fn is_watched(aside: bool) -> bool {
-    if aside { std::io::stderr().is_terminal() } else { std::io::stdout().is_terminal() }
-}
-
 /// Brings an image. With `aside`, what happens is told on standard error.
 pub async fn pull(
     context: &Context,
@@ -70,25 +83,38 @@ pub async fn pull(
     aside: bool,
 ) -> Outcome {
     let reference = reference(image)?.with_default_tag();
-    let tag = match reference.digest() {
-        Some(digest) => digest.to_string(),
-        None => reference.tag().unwrap_or("latest").to_owned(),
-    };
-    let path = Query::new()
-        .set("fromImage", &reference.familiar_repository())
-        .set("tag", &tag)
-        .set_some("platform", platform)
-        // People want to know how much it will be; files have no use for it.
-        .flag("estimate", !quiet && is_watched(aside))
-        .on("/images/create");
-    let body = match credentials::header(&context.config, &reference).await? {
-        Some(auth) => client.post_for_stream_with(&path, "x-registry-auth", &auth).await?,
-        None => client.post_for_stream(&path).await?,
-    };
     let to = match (quiet, aside) {
         (true, _) => To::Nowhere,
         (false, true) => To::Stderr,
         (false, false) => To::Stdout,
+    };
+    bring(context, client, &reference, platform, to).await
+}
+
+/// Has the daemon bring an image, or all of a repository for a reference without a tag.
+async fn bring(
+    context: &Context,
+    client: &Client,
+    reference: &Reference,
+    platform: Option<&str>,
+    to: To,
+) -> Outcome {
+    let tag = reference.digest().map(ToString::to_string).or_else(|| reference.tag().map(str::to_owned));
+    let is_watched = match to {
+        To::Nowhere => false,
+        To::Stderr => std::io::stderr().is_terminal(),
+        To::Stdout => std::io::stdout().is_terminal(),
+    };
+    let path = Query::new()
+        .set("fromImage", &reference.familiar_repository())
+        .set_some("tag", tag.as_deref())
+        .set_some("platform", platform)
+        // People want to know how much it will be; files have no use for it.
+        .flag("estimate", is_watched && tag.is_some())
+        .on("/images/create");
+    let body = match credentials::header(&context.config, reference).await? {
+        Some(auth) => client.post_for_stream_with(&path, "x-registry-auth", &auth).await?,
+        None => client.post_for_stream(&path).await?,
     };
     progress::show(body, to).await
 }

@@ -15,7 +15,10 @@ pub fn command() -> Command {
     Command::new("create").about("Makes a network").defer(|command| {
         command
             .args([
-                one("driver", "NAME").short('d').default_value("bridge").help("Driver, such as bridge"),
+                one("driver", "NAME")
+                    .short('d')
+                    .default_value("bridge")
+                    .help("Driver: bridge, macvlan or ipvlan"),
                 many("opt", "NAME=VALUE").short('o').help("Option of the driver"),
                 many("label", "NAME[=VALUE]").help("Label"),
                 switch("internal").help("Without a way out"),

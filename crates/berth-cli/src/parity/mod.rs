@@ -7,9 +7,6 @@ use clap::{Arg, ArgAction, Command};
 /// What Docker's client has.
 const DOCKER: &str = include_str!("docker.txt");
 
-/// Commands that Berth does not have yet.
-const MISSING: [&str; 1] = ["image build"];
-
 /// Flags that differ, and why.
 const DIFFERENT: [(&str, &str, &str); 3] = [
     ("docker", "host", "a second one is told apart, and refused in Docker's older words"),
@@ -80,12 +77,6 @@ fn commands_and_flags_are_dockers() {
     root.build();
     let mut wrong = Vec::new();
     for (names, flags) in docker() {
-        if MISSING.contains(&names[0]) {
-            if find(&root, names[0]).is_some() {
-                wrong.push(format!("{} is no longer missing", names[0]));
-            }
-            continue;
-        }
         for name in names {
             let Some(command) = find(&root, name) else {
                 wrong.push(format!("{name}: no such command"));

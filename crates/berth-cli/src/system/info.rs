@@ -69,6 +69,11 @@ fn text(context: &str, info: &Info) -> String {
         format!(" Debug Mode: {}", info.debug),
         format!(" Live Restore Enabled: {}", info.live_restore_enabled),
     ]);
+    if let Some(firewall) = &info.firewall_backend {
+        lines.push(format!(" Firewall Backend: {}", firewall.driver));
+        let about = firewall.info.iter().flatten();
+        lines.extend(about.map(|[name, value]| format!("  {name}: {value}")));
+    }
     if !info.labels.is_empty() {
         lines.push(" Labels:".to_owned());
         lines.extend(info.labels.iter().map(|label| format!("  {label}")));

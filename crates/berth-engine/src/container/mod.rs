@@ -10,6 +10,7 @@ use std::borrow::Cow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use berth_api::container::{RestartPolicy, UpdateRequest};
+use berth_api::network::PortMap;
 use berth_shim::client::ShimClient;
 use berth_shim::spawner::Attach;
 use berth_storage::ContainerRecord;
@@ -75,6 +76,9 @@ pub struct Kept {
     /// What updates have changed of its definition, all together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub changes: Option<Box<UpdateRequest>>,
+    /// What it publishes, once that is something else than it was created with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ports: Option<PortMap>,
     /// The networks it is on whenever it runs, once they are others than it was created with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attachments: Option<Vec<Attachment>>,
@@ -111,6 +115,7 @@ impl Kept {
             state: State::NEW,
             stopped_by_client: false,
             restarts: 0,
+            ports: None,
             attachments: None,
             links: Vec::new(),
             health: None,
@@ -168,14 +173,19 @@ impl Container {
 
     /// Its definition with what updates have changed.
     pub fn current(&self) -> Cow<'_, Definition> {
-        match &self.lock().changes {
-            None => Cow::Borrowed(&self.definition),
-            Some(changes) => {
-                let mut current = self.definition.clone();
-                changes::apply(changes, &mut current.host);
-                Cow::Owned(current)
-            }
+        let kept = self.lock();
+        if kept.changes.is_none() && kept.ports.is_none() {
+            return Cow::Borrowed(&self.definition);
         }
+        let mut current = self.definition.clone();
+        if let Some(changes) = &kept.changes {
+            changes::apply(changes, &mut current.host);
+        }
+        if let Some(ports) = &kept.ports {
+            current.host.port_bindings = Some(ports.clone());
+            current.host.publish_all_ports = false;
+        }
+        Cow::Owned(current)
     }
 
     /// Its restart policy as of now.

@@ -1,8 +1,10 @@
 //! From a request and an image to what a container is: merged, checked, settled.
 
 pub mod data_root;
+pub mod idmap;
 mod image;
 mod kernel;
+mod long_mount;
 pub mod mac;
 pub mod merge;
 pub mod mounts;
@@ -55,6 +57,12 @@ pub struct Definition {
 }
 
 impl Definition {
+    /// Whether it was made of an image, or has it mounted.
+    pub fn has_image(&self, image: &str) -> bool {
+        let is_it = |plan: &MountPlan| matches!(&plan.source, MountSource::Image { id, .. } if id == image);
+        self.image == image || self.mounts.iter().any(is_it)
+    }
+
     /// The networks it was created with.
     pub fn attachments(&self) -> Vec<Attachment> {
         if !self.attachments.is_empty() {
@@ -68,13 +76,6 @@ impl Definition {
             NetworkPlan::Container(_) => return Vec::new(),
         };
         vec![Attachment::new(name, "", EndpointSettings::default())]
-    }
-
-    /// Whether a volume of this name is mounted in it.
-    pub fn has_volume(&self, name: &str) -> bool {
-        self.mounts
-            .iter()
-            .any(|plan| matches!(&plan.source, MountSource::Volume { name: own, .. } if own == name))
     }
 }
 
@@ -136,7 +137,15 @@ impl op::CreateContainer {
         mac::settle(&mut config, &endpoints, &host_config.network_mode, &plan)?;
         let endpoints = endpoints.into_iter().map(|(name, settings)| (name, settings.unwrap_or_default()));
         let endpoints = endpoints.collect();
-        Ok(Self { name, platform: given(platform), config, host_config, endpoints, read_only_top: false })
+        Ok(Self {
+            name,
+            platform: given(platform),
+            config,
+            host_config,
+            endpoints,
+            read_only_top: false,
+            lent: Vec::new(),
+        })
     }
 }
 
@@ -148,7 +157,7 @@ pub fn define(
     cpus: usize,
     log: &LogDefaults,
 ) -> Result<(Definition, Vec<String>), Error> {
-    let op::CreateContainer { mut config, host_config: mut host, read_only_top, .. } = request;
+    let op::CreateContainer { mut config, host_config: mut host, read_only_top, lent, .. } = request;
     merge::merge(&mut config, image)?;
     let random = |source| Error::Io { operation: "read random bytes".into(), source };
     let id = name::new_id().map_err(random)?;
@@ -163,6 +172,7 @@ pub fn define(
     for plan in mounts.iter_mut().filter(|plan| plan.read_only) {
         plan.read_only_top |= read_only_top && matches!(plan.source, MountSource::Bind { .. });
     }
+    crate::build::lent::add(&mut mounts, lent);
     let (path, args) = merge::program(&config);
     let created = Timestamp::now();
     let definition = Definition {

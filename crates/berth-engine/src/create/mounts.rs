@@ -4,9 +4,12 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::path::{Component, Path, PathBuf};
 
-use berth_api::container::{Config, HostConfig, Mount};
+use berth_api::StringMap;
+use berth_api::container::{Config, HostConfig};
 use serde::{Deserialize, Serialize};
 
+use super::idmap::IdMap;
+use super::long_mount::parse_mount;
 use crate::Error;
 
 /// A mount of a container, settled at its creation.
@@ -25,6 +28,24 @@ pub struct MountPlan {
     pub mode: String,
     /// Propagation: `rprivate`, `rslave`, ...; empty for what is no bind.
     pub propagation: String,
+    /// What its volume is to be if there is none yet. Only until the container exists.
+    #[serde(skip)]
+    pub wish: VolumeWish,
+}
+
+/// What a volume is to be if it has to be made, and what becomes of an empty one.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct VolumeWish {
+    /// Its driver; empty for whichever it has, or `local`.
+    pub driver: String,
+    /// Options of its driver.
+    pub options: Option<StringMap>,
+    /// Its labels.
+    pub labels: Option<StringMap>,
+    /// Whether what the image has there is copied into it while it is empty.
+    pub copy: bool,
+    /// Whether the image may have a file there, which runs into an error later.
+    pub over_file: bool,
 }
 
 /// What is mounted.
@@ -38,6 +59,9 @@ pub enum MountSource {
         create: bool,
         /// Whether mounts below it come along.
         recursive: bool,
+        /// Who owns its files in the container, if not who does on the host.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        idmap: Option<IdMap>,
     },
     /// A directory that the engine keeps.
     Volume {
@@ -45,6 +69,23 @@ pub enum MountSource {
         name: String,
         /// Whether it was made for this container, and goes with it.
         anonymous: bool,
+        /// The path within it that is mounted; empty for all of it.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        subpath: String,
+    },
+    /// What an image holds, read-only.
+    Image {
+        /// The image as the user named it.
+        name: String,
+        /// Its ID; empty until it is known.
+        id: String,
+        /// The path within it that is mounted; empty for all of it.
+        subpath: String,
+    },
+    /// What a build has mounted already, for one run: see [`crate::build::lent`].
+    Lent {
+        /// Its number among those of the container.
+        number: usize,
     },
     /// A temporary file system with these mount options.
     Tmpfs {
@@ -61,17 +102,28 @@ pub fn plan(
 ) -> Result<Vec<MountPlan>, Error> {
     let mut plans: BTreeMap<String, MountPlan> = BTreeMap::new();
     let mut add = |plan: MountPlan| -> Result<(), Error> {
-        match plans.insert(plan.destination.clone(), plan) {
-            Some(old) => Err(Error::InvalidParameter(format!("Duplicate mount point: {}", old.destination))),
-            None => Ok(()),
+        match plans.entry(plan.destination.clone()) {
+            Entry::Occupied(taken) => {
+                let destination = taken.key().clone();
+                let is_tmpfs = matches!(plan.source, MountSource::Tmpfs { .. });
+                // Docker looks for these before it makes a volume.
+                let earlier = if is_tmpfs { Vec::new() } else { plans.values().cloned().collect() };
+                Err(Error::DuplicateMount { destination, earlier })
+            }
+            Entry::Vacant(place) => {
+                place.insert(plan);
+                Ok(())
+            }
         }
     };
     let anonymous = || {
         let name = new_volume().map_err(|source| Error::Io { operation: "name a volume".into(), source })?;
-        Ok::<_, Error>(MountSource::Volume { name, anonymous: true })
+        Ok::<_, Error>(MountSource::Volume { name, anonymous: true, subpath: String::new() })
     };
     for bind in host.binds.iter().flatten() {
-        add(parse_bind(bind, anonymous)?)?;
+        let mut plan = parse_bind(bind, anonymous)?;
+        plan.wish.driver.clone_from(&host.volume_driver);
+        add(plan)?;
     }
     for mount in host.mounts.iter().flatten() {
         add(parse_mount(mount, anonymous)?)?;
@@ -87,7 +139,8 @@ pub fn plan(
         add(tmpfs(destination, options))?;
     }
     for path in config.volumes.iter().flatten().map(|(path, _)| path) {
-        let destination = destination(path).map_err(|why| {
+        // As in Docker, an image's volume is a path whatever it looks like.
+        let destination = destination(&format!("/{path}")).map_err(|why| {
             Error::InvalidParameter(format!("invalid volume specification: '{path}': {why}"))
         })?;
         // What the user mounts there takes the place of the image's volume.
@@ -99,6 +152,7 @@ pub fn plan(
                 read_only_top: false,
                 mode: String::new(),
                 propagation: String::new(),
+                wish: VolumeWish { driver: host.volume_driver.clone(), copy: true, ..VolumeWish::default() },
             });
         }
     }
@@ -163,7 +217,8 @@ fn tmpfs(destination: String, options: Vec<String>) -> MountPlan {
     let propagates = |option: &&String| kinds.contains(&option.strip_prefix('r').unwrap_or(option));
     let propagation = options.iter().rfind(propagates).cloned().unwrap_or_default();
     let source = MountSource::Tmpfs { options };
-    MountPlan { source, destination, read_only, read_only_top: false, mode: String::new(), propagation }
+    let (mode, wish) = (String::new(), VolumeWish::default());
+    MountPlan { source, destination, read_only, read_only_top: false, mode, propagation, wish }
 }
 
 /// `source:destination[:options]`, `volume:destination[:options]` or `destination`.
@@ -175,49 +230,68 @@ fn parse_bind(text: &str, anonymous: impl Fn() -> Result<MountSource, Error>) ->
     let parts: Vec<&str> = text.split(':').collect();
     let (source, path, mode) = match parts[..] {
         [path] => (None, path, ""),
-        // `name:ro` is a mistake, `/a:/b` and `name:/b` are not.
+        // `/path:ro` is a mistake, `/a:/b` and `name:/b` are not.
+        [_, mode] if BindMode::parse(mode).is_some() => return Err(refuse("")),
         [source, path] => (Some(source), path, ""),
         [source, path, mode] => (Some(source), path, mode),
         _ => return Err(refuse("")),
     };
-    let destination = destination(path).map_err(|why| refuse(&why))?;
-    let options = BindMode::parse(mode).ok_or_else(|| refuse(&format!("invalid mode: {mode}")))?;
+    if source == Some("") {
+        return Err(refuse(""));
+    }
+    let Some(options) = BindMode::parse(mode) else {
+        return Err(Error::InvalidParameter(format!("invalid mode: {mode}")));
+    };
+    let is_bind = source.is_some_and(|source| source.starts_with('/'));
+    let kind = if is_bind { "bind" } else { "volume" };
+    let refuse_mount = |why: &str| refuse(&format!("invalid mount config for type \"{kind}\": {why}"));
+    match (is_bind, options.propagation, options.no_copy) {
+        (false, Some(_), _) => return Err(refuse_mount("field BindOptions must not be specified")),
+        (true, _, true) => return Err(refuse_mount("field VolumeOptions must not be specified")),
+        _ => {}
+    }
+    let destination = destination(path).map_err(|why| refuse_mount(&why))?;
     let source = match source {
         None => anonymous()?,
-        Some("") => return Err(refuse("")),
-        Some(path) if path.starts_with('/') => {
-            MountSource::Bind { path: clean(path), create: true, recursive: options.recursive }
+        Some(path) if is_bind => {
+            MountSource::Bind { path: clean(path), create: true, recursive: options.recursive, idmap: None }
         }
-        Some(name) => MountSource::Volume { name: volume_name(name)?, anonymous: false },
-    };
-    let propagation = match &source {
-        MountSource::Bind { .. } => options.propagation.unwrap_or("rprivate").to_owned(),
-        _ if options.propagation.is_some() => {
-            let why = "invalid mount config for type \"volume\": field BindOptions must not be specified";
-            return Err(refuse(why));
+        Some(name) => {
+            MountSource::Volume { name: volume_name(name)?, anonymous: false, subpath: String::new() }
         }
-        _ => String::new(),
     };
+    let propagation = if is_bind { options.propagation.unwrap_or("rprivate") } else { "" };
     Ok(MountPlan {
         source,
         destination,
         read_only: options.read_only,
         read_only_top: false,
-        mode: mode.to_owned(),
-        propagation,
+        // As in Docker, which labels them for all containers.
+        mode: if !is_bind && mode.is_empty() { "z".into() } else { mode.to_owned() },
+        propagation: propagation.to_owned(),
+        wish: VolumeWish { copy: !options.no_copy, over_file: true, ..VolumeWish::default() },
     })
+}
+
+/// Whether what `--volumes-from NAME:MODE` brings along cannot be written.
+pub fn volumes_from_mode(mode: &str) -> Result<bool, Error> {
+    match BindMode::parse(mode) {
+        Some(options) if options.propagation.is_none() && !options.no_copy => Ok(options.read_only),
+        _ => Err(Error::InvalidParameter(format!("invalid mode: {mode}"))),
+    }
 }
 
 struct BindMode<'a> {
     read_only: bool,
     recursive: bool,
+    no_copy: bool,
     propagation: Option<&'a str>,
 }
 
 impl<'a> BindMode<'a> {
     /// `None` if an option is unknown or contradicts another.
     fn parse(text: &'a str) -> Option<BindMode<'a>> {
-        let mut mode = BindMode { read_only: false, recursive: true, propagation: None };
+        let mut mode = BindMode { read_only: false, recursive: true, no_copy: false, propagation: None };
         let (mut access, mut label, mut copy) = (false, false, false);
         for option in text.split(',').filter(|_| !text.is_empty()) {
             let repeated = match option {
@@ -226,7 +300,10 @@ impl<'a> BindMode<'a> {
                     std::mem::replace(&mut access, true)
                 }
                 "z" | "Z" => std::mem::replace(&mut label, true),
-                "nocopy" => std::mem::replace(&mut copy, true),
+                "nocopy" => {
+                    mode.no_copy = true;
+                    std::mem::replace(&mut copy, true)
+                }
                 "rbind" | "bind" => {
                     mode.recursive = option == "rbind";
                     false
@@ -246,85 +323,17 @@ impl<'a> BindMode<'a> {
     }
 }
 
-fn parse_mount(
-    mount: &Mount,
-    anonymous: impl Fn() -> Result<MountSource, Error>,
-) -> Result<MountPlan, Error> {
-    let refuse = |why: &str| {
-        Error::InvalidParameter(format!("invalid mount config for type \"{}\": {why}", mount.kind))
-    };
-    if mount.target.is_empty() {
-        return Err(refuse("field Target must not be empty"));
-    }
-    let destination = destination(&mount.target).map_err(|why| refuse(&why))?;
-    let (mut propagation, mut read_only_top) = (String::new(), false);
-    let source = match mount.kind.as_str() {
-        "bind" => {
-            if mount.source.is_empty() {
-                return Err(refuse("field Source must not be empty"));
-            }
-            if !mount.source.starts_with('/') {
-                return Err(refuse(&format!(
-                    "invalid mount path: '{}' mount path must be absolute",
-                    mount.source
-                )));
-            }
-            if mount.volume_options.is_some() {
-                return Err(refuse("field VolumeOptions must not be specified"));
-            }
-            let options = mount.bind_options.clone().unwrap_or_default();
-            read_only_top = options.read_only_non_recursive;
-            if read_only_top && options.read_only_force_recursive {
-                return Err(Error::InvalidParameter(
-                    "mount options conflict: ReadOnlyNonRecursive && ReadOnlyForceRecursive".into(),
-                ));
-            }
-            propagation =
-                if options.propagation.is_empty() { "rprivate".into() } else { options.propagation };
-            MountSource::Bind {
-                path: clean(&mount.source),
-                create: options.create_mountpoint,
-                recursive: !options.non_recursive,
-            }
-        }
-        "volume" | "" if mount.source.is_empty() => anonymous()?,
-        "volume" | "" => MountSource::Volume { name: volume_name(&mount.source)?, anonymous: false },
-        "tmpfs" => {
-            if !mount.source.is_empty() {
-                return Err(refuse("field Source must not be specified"));
-            }
-            MountSource::Tmpfs { options: tmpfs_options(mount) }
-        }
-        other => return Err(Error::InvalidParameter(format!("mount type unknown: \"{other}\""))),
-    };
-    let read_only = mount.read_only;
-    Ok(MountPlan { source, destination, read_only, read_only_top, mode: String::new(), propagation })
-}
-
-fn tmpfs_options(mount: &Mount) -> Vec<String> {
-    let wanted = mount.tmpfs_options.clone().unwrap_or_default();
-    let mut options = Vec::new();
-    if mount.read_only {
-        options.push("ro".to_owned());
-    }
-    if wanted.mode != 0 {
-        options.push(format!("mode={:o}", wanted.mode));
-    }
-    if wanted.size_bytes != 0 {
-        options.push(format!("size={}", wanted.size_bytes));
-    }
-    options.extend(wanted.options.into_iter().flatten().map(|pair| pair.join("=")));
-    options
-}
-
 /// A path in the container, normal and absolute, and not the root itself; or why it is none.
-fn destination(path: &str) -> Result<String, String> {
-    if !path.starts_with('/') {
-        return Err(format!("invalid mount path: '{path}' mount path must be absolute"));
+pub(super) fn destination(path: &str) -> Result<String, String> {
+    if path.is_empty() {
+        return Err("field Target must not be empty".into());
     }
     let cleaned = clean(path);
-    if cleaned == Path::new("/") {
+    if path.starts_with('/') && cleaned == Path::new("/") {
         return Err("invalid specification: destination can't be '/'".into());
+    }
+    if !path.starts_with('/') {
+        return Err(format!("invalid mount path: '{path}' mount path must be absolute"));
     }
     Ok(cleaned.to_string_lossy().into_owned())
 }
@@ -345,11 +354,19 @@ pub fn clean(path: &str) -> PathBuf {
 }
 
 /// Checks a volume's name: it becomes a directory.
-fn volume_name(name: &str) -> Result<String, Error> {
+pub fn volume_name(name: &str) -> Result<String, Error> {
     let bytes = name.as_bytes();
+    if bytes.len() == 1 {
+        return Err(Error::InvalidParameter(format!(
+            "create {name}: volume name is too short, names should be at least two alphanumeric characters"
+        )));
+    }
+    if bytes.len() > 255 {
+        return Err(Error::InvalidParameter(format!("create {name}: file name too long")));
+    }
     let good = bytes.first().is_some_and(u8::is_ascii_alphanumeric)
         && bytes.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
-        && (2..=255).contains(&bytes.len());
+        && bytes.len() >= 2;
     if good {
         return Ok(name.to_owned());
     }
@@ -359,146 +376,4 @@ fn volume_name(name: &str) -> Result<String, Error> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use berth_api::container::{BindOptions, TmpfsOptions};
-    use proptest::prelude::*;
-
-    fn binds(list: &[&str]) -> Result<Vec<MountPlan>, Error> {
-        let host =
-            HostConfig { binds: Some(list.iter().map(|b| (*b).to_owned()).collect()), ..Default::default() };
-        plan(&Config::default(), &host, || Ok("anonymous".into()))
-    }
-
-    fn mount(mount: Mount) -> Result<MountPlan, Error> {
-        let host = HostConfig { mounts: Some(vec![mount]), ..Default::default() };
-        plan(&Config::default(), &host, || Ok("anonymous".into())).map(|mut plans| plans.remove(0))
-    }
-
-    #[test]
-    fn mounts_of_other_containers_give_way() {
-        let volume = |name: &str, anonymous, destination: &str| MountPlan {
-            source: MountSource::Volume { name: name.into(), anonymous },
-            destination: destination.into(),
-            read_only: false,
-            read_only_top: false,
-            mode: String::new(),
-            propagation: String::new(),
-        };
-        let mut own = vec![volume("mine", false, "/b"), volume("new", true, "/c")];
-        inherit(&mut own, vec![volume("1", true, "/b"), volume("2", true, "/c"), volume("3", false, "/a")]);
-        assert_eq!(own, [volume("3", false, "/a"), volume("mine", false, "/b"), volume("2", true, "/c")]);
-    }
-
-    #[test]
-    fn the_short_notation() {
-        let plans = binds(&["/a//b/../c:/x/:ro,rslave", "name:/y", "/z"]).unwrap();
-        assert_eq!(plans[0].destination, "/x");
-        assert_eq!(plans[0].source, MountSource::Bind { path: "/a/c".into(), create: true, recursive: true });
-        assert!(plans[0].read_only);
-        assert_eq!((plans[0].mode.as_str(), plans[0].propagation.as_str()), ("ro,rslave", "rslave"));
-        assert_eq!(plans[1].source, MountSource::Volume { name: "name".into(), anonymous: false });
-        assert_eq!(plans[2].source, MountSource::Volume { name: "anonymous".into(), anonymous: true });
-    }
-
-    #[test]
-    fn malformed_binds_get_dockers_words() {
-        for (bind, text) in [
-            (
-                "/a:b",
-                "invalid volume specification: '/a:b': invalid mount path: 'b' mount path must be absolute",
-            ),
-            ("/a:/", "invalid volume specification: '/a:/': invalid specification: destination can't be '/'"),
-            ("/a:/b:wo", "invalid volume specification: '/a:/b:wo': invalid mode: wo"),
-            ("/a:/b:ro,rw", "invalid volume specification: '/a:/b:ro,rw': invalid mode: ro,rw"),
-            ("/a:/b:ro:x", "invalid volume specification: '/a:/b:ro:x'"),
-            (":/b", "invalid volume specification: ':/b'"),
-        ] {
-            assert_eq!(binds(&[bind]).unwrap_err().to_string(), text);
-        }
-        let text = binds(&["../up:/b"]).unwrap_err().to_string();
-        assert!(text.contains("If you intended to pass a host directory, use absolute path"), "{text}");
-        assert_eq!(binds(&["/a:/x", "/b:/x/"]).unwrap_err().to_string(), "Duplicate mount point: /x");
-    }
-
-    #[test]
-    fn the_long_notation() {
-        let bind =
-            Mount { kind: "bind".into(), source: "/s".into(), target: "/t".into(), ..Default::default() };
-        let source = MountSource::Bind { path: "/s".into(), create: false, recursive: true };
-        assert_eq!(mount(bind.clone()).unwrap().source, source);
-        let options =
-            BindOptions { propagation: "rshared".into(), non_recursive: true, ..Default::default() };
-        let plan = mount(Mount { bind_options: Some(options), read_only: true, ..bind.clone() }).unwrap();
-        assert_eq!(plan.propagation, "rshared");
-        assert!(plan.read_only && !plan.read_only_top);
-        let mut options = BindOptions { read_only_non_recursive: true, ..Default::default() };
-        let flat = Mount { bind_options: Some(options.clone()), read_only: true, ..bind.clone() };
-        assert!(mount(flat.clone()).unwrap().read_only_top);
-        options.read_only_force_recursive = true;
-        assert!(mount(Mount { bind_options: Some(options), ..flat }).is_err());
-        let size = TmpfsOptions { size_bytes: 4096, mode: 0o700, options: Some(vec![vec!["noexec".into()]]) };
-        let plan = mount(Mount {
-            kind: "tmpfs".into(),
-            target: "/t".into(),
-            tmpfs_options: Some(size),
-            ..Default::default()
-        });
-        let options = ["mode=700", "size=4096", "noexec"].map(str::to_owned).to_vec();
-        assert_eq!(plan.unwrap().source, MountSource::Tmpfs { options });
-    }
-
-    #[test]
-    fn malformed_mounts_get_dockers_words() {
-        let bind =
-            Mount { kind: "bind".into(), source: "/s".into(), target: "/t".into(), ..Default::default() };
-        for (bad, text) in [
-            (Mount { target: String::new(), ..bind.clone() }, "field Target must not be empty"),
-            (Mount { source: String::new(), ..bind.clone() }, "field Source must not be empty"),
-            (
-                Mount { source: "s".into(), ..bind.clone() },
-                "invalid mount path: 's' mount path must be absolute",
-            ),
-        ] {
-            let text = format!("invalid mount config for type \"bind\": {text}");
-            assert_eq!(mount(bad).unwrap_err().to_string(), text);
-        }
-        let text = mount(Mount { kind: "floppy".into(), ..bind }).unwrap_err().to_string();
-        assert_eq!(text, "mount type unknown: \"floppy\"");
-    }
-
-    #[test]
-    fn parents_come_first_and_images_volumes_yield() {
-        let config = Config {
-            volumes: Some(
-                [("/a/b".to_owned(), berth_api::Empty {}), ("/v".to_owned(), berth_api::Empty {})].into(),
-            ),
-            ..Default::default()
-        };
-        let host = HostConfig {
-            binds: Some(vec!["/x:/a/b".into(), "/y:/a".into()]),
-            tmpfs: Some([("/t".to_owned(), "size=1m,ro".to_owned())].into()),
-            ..Default::default()
-        };
-        let plans = plan(&config, &host, || Ok("v".into())).unwrap();
-        let order: Vec<_> = plans.iter().map(|p| p.destination.as_str()).collect();
-        assert_eq!(order, ["/a", "/a/b", "/t", "/v"]);
-        assert!(matches!(&plans[1].source, MountSource::Bind { path, .. } if path == Path::new("/x")));
-        assert!(plans[2].read_only);
-    }
-
-    proptest! {
-        #[test]
-        fn destinations_never_climb(path in "[/.a-c]{0,24}") {
-            if let Ok(text) = destination(&path) {
-                prop_assert!(text.starts_with('/') && text != "/");
-                prop_assert!(text.split('/').skip(1).all(|c| !c.is_empty() && c != "." && c != ".."));
-            }
-        }
-
-        #[test]
-        fn any_bind_is_taken_or_refused(bind in ".{0,40}") {
-            let _ = binds(&[&bind]);
-        }
-    }
-}
+mod tests;

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 
 use berth_api::container::{Config, HostConfig};
 use berth_api::network::PortBinding;
-use berth_network::{PortMapping, Protocol};
+use berth_network::Protocol;
 
 use crate::Error;
 
@@ -38,48 +38,31 @@ impl std::fmt::Display for ContainerPort {
 /// A port to publish: where, and on which of the host's ports; an empty range leaves the choice to the engine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Publication {
-    /// The host's address.
-    pub address: IpAddr,
+    /// The host's address; `None` leaves it to the network and the engine.
+    pub address: Option<IpAddr>,
     /// The host's ports that may be taken.
     pub host: Option<RangeInclusive<u16>>,
     /// What it leads to.
     pub container: ContainerPort,
 }
 
-impl Publication {
-    /// The mappings to try, in order; a host port of zero asks for any free one.
-    pub fn candidates(&self) -> impl Iterator<Item = PortMapping> + '_ {
-        let ports = self.host.clone().unwrap_or(0..=0);
-        ports.map(|host_port| PortMapping {
-            protocol: self.container.protocol,
-            host_address: self.address,
-            host_port,
-            container_port: self.container.port,
-        })
-    }
-}
-
-/// All ports that a container publishes. `default_address` is where bindings without an address listen.
-pub fn publications(
-    config: &Config,
-    host: &HostConfig,
-    default_address: IpAddr,
-) -> Result<Vec<Publication>, Error> {
+/// All ports that a container publishes.
+pub fn publications(config: &Config, host: &HostConfig) -> Result<Vec<Publication>, Error> {
     let mut found = Vec::new();
     for (port, bindings) in host.port_bindings.iter().flatten() {
         let container = ContainerPort::parse(port)?;
         let bindings = bindings.as_deref().unwrap_or_default();
         if bindings.is_empty() {
-            found.push(Publication { address: default_address, host: None, container });
+            found.push(Publication { address: None, host: None, container });
         }
         for binding in bindings {
-            found.push(publication(binding, container, default_address)?);
+            found.push(publication(binding, container)?);
         }
     }
     if host.publish_all_ports {
         for port in exposed(config)? {
             if !found.iter().any(|p| p.container == port) {
-                found.push(Publication { address: default_address, host: None, container: port });
+                found.push(Publication { address: None, host: None, container: port });
             }
         }
     }
@@ -91,14 +74,13 @@ pub fn exposed(config: &Config) -> Result<Vec<ContainerPort>, Error> {
     config.exposed_ports.iter().flatten().map(|(port, _)| ContainerPort::parse(port)).collect()
 }
 
-fn publication(
-    binding: &PortBinding,
-    container: ContainerPort,
-    default_address: IpAddr,
-) -> Result<Publication, Error> {
+fn publication(binding: &PortBinding, container: ContainerPort) -> Result<Publication, Error> {
     let address = match binding.host_ip.as_str() {
-        "" => default_address,
-        text => text.parse().map_err(|_| Error::InvalidParameter(format!("invalid IP address: {text}")))?,
+        "" => None,
+        text => {
+            let address = text.parse();
+            Some(address.map_err(|_| Error::InvalidParameter(format!("invalid IP address: {text}")))?)
+        }
     };
     let invalid =
         || Error::InvalidParameter(format!("invalid port specification: \"{}\"", binding.host_port));
@@ -120,9 +102,6 @@ fn publication(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::Ipv4Addr;
-
-    const ANY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
     fn host(port: &str, bindings: Option<Vec<(&str, &str)>>) -> HostConfig {
         let bindings = bindings.map(|list| {
@@ -146,25 +125,19 @@ mod tests {
 
     #[test]
     fn bindings_become_publications() {
-        let found = publications(
-            &Config::default(),
-            &host("80/tcp", Some(vec![("127.0.0.1", "8080"), ("", "")])),
-            ANY,
-        )
-        .unwrap();
-        assert_eq!(found[0].candidates().next().unwrap().host_port, 8080);
-        assert_eq!(found[0].address.to_string(), "127.0.0.1");
-        assert_eq!((found[1].address, found[1].host.clone()), (ANY, None));
-        let ranged =
-            publications(&Config::default(), &host("80", Some(vec![("", "7000-7002")])), ANY).unwrap();
-        assert_eq!(ranged[0].candidates().map(|m| m.host_port).collect::<Vec<_>>(), [7000, 7001, 7002]);
-        assert_eq!(publications(&Config::default(), &host("80", None), ANY).unwrap().len(), 1);
+        let with = |host: HostConfig| publications(&Config::default(), &host).unwrap();
+        let found = with(host("80/tcp", Some(vec![("127.0.0.1", "8080"), ("", "")])));
+        assert_eq!(found[0].host, Some(8080..=8080));
+        assert_eq!(found[0].address.unwrap().to_string(), "127.0.0.1");
+        assert_eq!((found[1].address, found[1].host.clone()), (None, None));
+        assert_eq!(with(host("80", Some(vec![("", "7000-7002")])))[0].host, Some(7000..=7002));
+        assert_eq!(with(host("80", None)).len(), 1);
     }
 
     #[test]
     fn malformed_bindings_are_refused() {
         for (ip, port) in [("nonsense", "80"), ("", "99999"), ("", "8-7"), ("", "a"), ("", "0-5")] {
-            assert!(publications(&Config::default(), &host("80", Some(vec![(ip, port)])), ANY).is_err());
+            assert!(publications(&Config::default(), &host("80", Some(vec![(ip, port)]))).is_err());
         }
     }
 
@@ -178,7 +151,7 @@ mod tests {
         };
         let mut host = host("80/tcp", Some(vec![("", "8080")]));
         host.publish_all_ports = true;
-        let found = publications(&config, &host, ANY).unwrap();
+        let found = publications(&config, &host).unwrap();
         assert_eq!(found.iter().map(|p| p.container.port).collect::<Vec<_>>(), [80, 81]);
     }
 }

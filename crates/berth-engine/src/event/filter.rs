@@ -5,7 +5,7 @@ use berth_api::filter::Filters;
 use berth_oci::Reference;
 
 use crate::Error;
-use crate::list::filter::has_all;
+use crate::list::filter::{check_known, has_all};
 
 /// Filters whose values name objects of one kind.
 const KINDS: [&str; 9] =
@@ -14,10 +14,7 @@ const OTHERS: [&str; 5] = ["event", "image", "label", "scope", "type"];
 
 /// Refuses filters that do not exist.
 pub fn check(filters: &Filters) -> Result<(), Error> {
-    match filters.names().find(|name| !KINDS.contains(name) && !OTHERS.contains(name)) {
-        Some(name) => Err(Error::InvalidParameter(format!("invalid filter '{name}'"))),
-        None => Ok(()),
-    }
+    check_known(filters, &[&KINDS[..], &OTHERS].concat())
 }
 
 /// Whether a message satisfies all filters.

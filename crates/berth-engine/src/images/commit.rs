@@ -1,11 +1,12 @@
 //! An image of what a container has changed.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use berth_api::container::Config;
-use berth_image::instruction;
 use berth_oci::config::{ContainerDefaults, Healthcheck, History};
 use berth_oci::{Digest, ImageConfig, Reference};
+use berth_storage::Snapshot;
 use jiff::Timestamp;
 
 use crate::blocking::blocking;
@@ -104,12 +105,9 @@ pub(super) fn change(defaults: &mut ContainerDefaults, changes: &[String]) -> Re
     if changes.is_empty() {
         return Ok(());
     }
-    let invalid = |error: instruction::InstructionError| Error::InvalidParameter(error.to_string());
-    let instructions = instruction::parse(&changes.join("\n")).map_err(invalid)?;
-    instruction::apply(&instructions, defaults).map_err(invalid)?;
-    if let Some(signal) = &defaults.stop_signal {
-        crate::signal::parse(signal)?;
-    }
+    let image = ImageConfig { config: std::mem::take(defaults), ..ImageConfig::default() };
+    let changed = berth_build::change::change(image, &changes.join("\n"));
+    *defaults = changed.map_err(|error| Error::InvalidParameter(error.to_string()))?.config;
     Ok(())
 }
 
@@ -121,7 +119,7 @@ fn commit(
 ) -> Result<String, Error> {
     let base = parts.images.resolve(&container.definition.image)?;
     let _held = parts.images.hold(&base.record.id, &base.config)?;
-    let packed = pack(parts, container);
+    let packed = pack(parts, container, |_, _| Ok(()), None);
     // Its files may have gone while they were read.
     parts.containers.find(container.id())?;
     usable(container)?;
@@ -133,12 +131,22 @@ fn commit(
     Ok(id.to_string())
 }
 
-fn pack(parts: &Parts, container: &Container) -> Result<berth_image::NewLayer, Error> {
+/// What a container has changed, as a layer. `hide` adds to the paths that are left out, those of its mounts; no time of
+/// modification after `latest`, in seconds, is told. Blocks.
+pub(crate) fn pack(
+    parts: &Parts,
+    container: &Container,
+    hide: impl FnOnce(&Snapshot, &mut HashSet<Vec<u8>>) -> Result<(), Error>,
+    latest: Option<i64>,
+) -> Result<berth_image::NewLayer, Error> {
     let snapshot = parts.storage.snapshots().mounts(container.id())?;
     let (upper, lower) = (snapshot.written()?, snapshot.image()?);
-    let hidden = content::mounted(&snapshot.merged()?, &container.definition);
+    let mut hidden = content::mounted(&snapshot.merged()?, &container.definition);
+    hide(&snapshot, &mut hidden)?;
     let name = container.id().get(..12).unwrap_or(container.id());
-    let write = |out: &mut dyn std::io::Write| berth_archive::pack::layer::pack(&upper, &lower, &hidden, out);
+    let write = |out: &mut dyn std::io::Write| {
+        berth_archive::pack::layer::pack_until(&upper, &lower, &hidden, latest, out)
+    };
     Ok(parts.images.layer_from(name, write)?)
 }
 

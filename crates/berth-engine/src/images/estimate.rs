@@ -1,10 +1,10 @@
 //! What a pull would bring.
 
-use berth_api::{auth, image};
+use berth_api::image;
 use berth_image::Presence;
 use berth_oci::{Platform, Reference};
 
-use super::credentials;
+use super::Caller;
 use crate::{Engine, Error};
 
 impl Engine {
@@ -16,13 +16,13 @@ impl Engine {
         &self,
         name: &str,
         platform: Option<&str>,
-        auth: Option<auth::AuthConfig>,
+        caller: Caller,
     ) -> Result<image::PullEstimate, Error> {
         let invalid = |error: &dyn std::fmt::Display| Error::InvalidParameter(error.to_string());
         let reference: Reference = name.parse().map_err(|error| invalid(&error))?;
         let platform = platform.map(str::parse::<Platform>).transpose().map_err(|error| invalid(&error))?;
         let images = &self.parts.images;
-        let found = images.estimate(&reference, platform, auth.and_then(credentials)).await?;
+        let found = images.estimate(&reference, platform, caller.into()).await?;
         let number = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
         let layers = found.layers.iter().map(|layer| image::LayerEstimate {
             digest: layer.digest.to_string(),

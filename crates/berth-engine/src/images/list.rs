@@ -15,6 +15,7 @@ use crate::blocking::blocking;
 use crate::engine::Parts;
 use crate::inspect::to_signed;
 use crate::life::prune::is_labelled;
+use crate::list::filter::check_known;
 use crate::{Engine, Error, op};
 
 const KNOWN: [&str; 7] = ["before", "dangling", "label", "label!", "reference", "since", "until"];
@@ -102,7 +103,7 @@ struct Filter<'a> {
 }
 
 /// The value of a filter that is true or false.
-pub(super) fn truth(filters: &Filters, name: &str) -> Result<Option<bool>, Error> {
+pub(crate) fn truth(filters: &Filters, name: &str) -> Result<Option<bool>, Error> {
     let mut values = filters.get(name);
     let invalid = |value: &str| Err(Error::InvalidParameter(format!("invalid filter '{name}={value}'")));
     let found = match values.next() {
@@ -116,9 +117,7 @@ pub(super) fn truth(filters: &Filters, name: &str) -> Result<Option<bool>, Error
 
 impl<'a> Filter<'a> {
     fn new(parts: &Parts, filters: &'a Filters) -> Result<Self, Error> {
-        if let Some(name) = filters.names().find(|name| !KNOWN.contains(name)) {
-            return Err(Error::InvalidParameter(format!("invalid filter '{name}'")));
-        }
+        check_known(filters, &KNOWN)?;
         // Values of one filter add up: all must hold.
         let mut since = None;
         let mut before = Vec::new();

@@ -1,8 +1,8 @@
 //! What clients read while an image is pulled or loaded, in Docker's words.
 
 use berth_api::progress::{JsonMessage, ProgressDetail};
-use berth_image::{Loaded, Progress, Pulled};
-use berth_oci::Reference;
+use berth_image::{Loaded, Progress};
+use berth_oci::{Digest, Reference};
 use tokio::sync::mpsc::{Receiver, Sender};
 
 /// The first message of a pull.
@@ -32,11 +32,15 @@ pub async fn layers(
     begun
 }
 
-/// The last messages of a pull.
-pub async fn pulled(reference: &Reference, pulled: &Pulled, out: &Sender<JsonMessage>) {
-    let status = if pulled.up_to_date { "Image is up to date" } else { "Downloaded newer image" };
-    let _ = out.send(JsonMessage::status("", format!("Digest: {}", pulled.digest))).await;
-    let _ = out.send(JsonMessage::status("", format!("Status: {status} for {}", reference.familiar()))).await;
+/// What a name turned out to be.
+pub async fn digest(digest: &Digest, out: &Sender<JsonMessage>) {
+    let _ = out.send(JsonMessage::status("", format!("Digest: {digest}"))).await;
+}
+
+/// The last message of a pull of an image or a repository.
+pub async fn pulled(name: &str, up_to_date: bool, out: &Sender<JsonMessage>) {
+    let status = if up_to_date { "Image is up to date" } else { "Downloaded newer image" };
+    let _ = out.send(JsonMessage::status("", format!("Status: {status} for {name}"))).await;
 }
 
 /// Passes on what the layers of a load tell.
@@ -48,11 +52,14 @@ pub async fn loading(mut layers: Receiver<Progress>, out: &Sender<JsonMessage>) 
 
 /// An image has been loaded.
 pub async fn loaded(image: &Loaded, out: &Sender<JsonMessage>) {
-    let lines = match image.names.as_slice() {
+    let taken = image.taken.iter().map(|(name, id)| {
+        format!("The image {name} already exists, renaming the old one with ID {id} to empty string\n")
+    });
+    let loaded: Vec<String> = match image.names.as_slice() {
         [] => vec![format!("Loaded image ID: {}\n", image.id)],
         names => names.iter().map(|name| format!("Loaded image: {name}\n")).collect(),
     };
-    for line in lines {
+    for line in taken.chain(loaded) {
         let _ = out.send(JsonMessage::stream(line)).await;
     }
 }

@@ -2,7 +2,7 @@
 
 /// A pattern that has been read.
 #[derive(Debug)]
-pub(super) struct Pattern(Vec<Token>);
+pub(crate) struct Pattern(Vec<Token>);
 
 #[derive(Debug, PartialEq, Eq)]
 enum Token {

@@ -17,6 +17,7 @@ use crate::blocking::blocking;
 use crate::engine::Parts;
 use crate::event::Event;
 use crate::life::prune::{Turn, is_labelled, until};
+use crate::list::filter::check_known;
 use crate::{Engine, Error};
 
 const KNOWN: [&str; 5] = ["dangling", "keep-storage", "label", "label!", "until"];
@@ -33,9 +34,7 @@ struct Selection {
 
 impl Selection {
     fn new(filters: Filters, now: Timestamp) -> Result<Self, Error> {
-        if let Some(name) = filters.names().find(|name| !KNOWN.contains(name)) {
-            return Err(Error::InvalidParameter(format!("invalid filter '{name}'")));
-        }
+        check_known(&filters, &KNOWN)?;
         let dangling = truth(&filters, "dangling")?.unwrap_or(true);
         let until = until(&filters, now)?;
         let keep = keep(&filters)?;

@@ -7,7 +7,7 @@ use berth_image::{Instead, PushLimits, Pushed, Pushing};
 use berth_oci::{Platform, Reference};
 use tokio::sync::mpsc;
 
-use super::{QUEUE, credentials, messages};
+use super::{Caller, QUEUE, messages};
 use crate::blocking::blocking;
 use crate::descriptors::{described, platform};
 use crate::event::{Event, ImageEvent};
@@ -24,7 +24,7 @@ impl Engine {
         name: &str,
         tag: Option<&str>,
         platform: Option<Platform>,
-        auth: Option<auth::AuthConfig>,
+        caller: Caller,
         progress: mpsc::Sender<progress::JsonMessage>,
     ) -> Result<(), Error> {
         let reference = target(name, tag)?;
@@ -35,7 +35,7 @@ impl Engine {
         let registry = &self.parts.current.get().registry;
         let how = Pushing {
             platform,
-            credentials: auth.and_then(credentials),
+            caller: caller.into(),
             limits: PushLimits { parallel: registry.concurrent_uploads, ..PushLimits::default() },
         };
         for tag in tags {
@@ -57,10 +57,10 @@ impl Engine {
         .await
     }
 
-    /// Tries credentials for a registry.
-    pub async fn login(&self, auth: auth::AuthConfig) -> Result<auth::AuthResponse, Error> {
-        let domain = domain(&auth.serveraddress);
-        let login = self.parts.images.login(&domain, credentials(auth)).await.map_err(refused)?;
+    /// Tries the caller's account for the registry that it names.
+    pub async fn login(&self, caller: Caller) -> Result<auth::AuthResponse, Error> {
+        let domain = domain(caller.auth.as_ref().map_or("", |auth| &auth.serveraddress));
+        let login = self.parts.images.login(&domain, caller.into()).await.map_err(refused)?;
         Ok(auth::AuthResponse {
             status: "Login Succeeded".to_owned(),
             identity_token: login.identity.unwrap_or_default(),
@@ -68,14 +68,10 @@ impl Engine {
     }
 
     /// What a registry has under a name.
-    pub async fn distribution(
-        &self,
-        name: &str,
-        auth: Option<auth::AuthConfig>,
-    ) -> Result<image::Distribution, Error> {
+    pub async fn distribution(&self, name: &str, caller: Caller) -> Result<image::Distribution, Error> {
         let reference: Reference =
             name.parse().map_err(|error| Error::InvalidParameter(format!("{error}")))?;
-        let found = self.parts.images.distribution(&reference, auth.and_then(credentials)).await;
+        let found = self.parts.images.distribution(&reference, caller.into()).await;
         let found = found.map_err(refused)?;
         Ok(image::Distribution {
             descriptor: described(found.descriptor),

@@ -45,7 +45,7 @@ fn save(parts: &Parts, saving: &Saving, mut out: Pieces) {
         Err(error) => {
             // Mostly a client that has gone; a damaged layer says so in the text.
             tracing::warn!(%error, "saving images ended early");
-            out.fail(error);
+            out.carrier().fail(error);
         }
     }
 }

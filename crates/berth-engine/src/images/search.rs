@@ -1,11 +1,12 @@
 //! Searching registries.
 
 use berth_api::filter::Filters;
-use berth_api::{auth, image};
+use berth_api::image;
 use berth_registry::Found;
 
-use super::credentials;
+use super::Caller;
 use super::list::truth;
+use crate::list::filter::check_known;
 use crate::{Engine, Error};
 
 /// Results that are asked for if nobody says how many.
@@ -26,9 +27,7 @@ struct Wanted {
 
 impl Wanted {
     fn read(filters: &Filters) -> Result<Self, Error> {
-        if let Some(name) = filters.names().find(|name| !KNOWN.contains(name)) {
-            return Err(Error::InvalidParameter(format!("invalid filter '{name}'")));
-        }
+        check_known(filters, &KNOWN)?;
         let nothing = truth(filters, "is-automated")?.unwrap_or(false);
         let official = truth(filters, "is-official")?;
         let mut stars = None;
@@ -61,7 +60,7 @@ impl Engine {
         term: &str,
         limit: u32,
         filters: &Filters,
-        auth: Option<auth::AuthConfig>,
+        caller: Caller,
     ) -> Result<Vec<image::SearchResult>, Error> {
         let wanted = Wanted::read(filters)?;
         if wanted.nothing {
@@ -74,7 +73,7 @@ impl Engine {
                 "limit {limit} is outside the range of [1, {MOST}]"
             )));
         }
-        let found = self.parts.images.search(domain, term, limit, auth.and_then(credentials)).await;
+        let found = self.parts.images.search(domain, term, limit, caller.into()).await;
         let found = found.map_err(super::push::refused)?;
         let results = found.into_iter().filter(|found| wanted.has(found)).map(|found| image::SearchResult {
             star_count: found.star_count,

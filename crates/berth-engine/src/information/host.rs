@@ -160,7 +160,7 @@ pub fn open_descriptors() -> i64 {
 }
 
 /// What protects the host from containers, in Docker's words.
-pub fn security_options(defaults: &ContainerDefaults, apparmor: bool) -> Vec<String> {
+pub fn security_options(defaults: &ContainerDefaults, apparmor: bool, remapped: bool) -> Vec<String> {
     let there = |path: &str| Path::new(path).exists();
     let mut options = Vec::new();
     if apparmor {
@@ -168,6 +168,9 @@ pub fn security_options(defaults: &ContainerDefaults, apparmor: bool) -> Vec<Str
     }
     if there("/proc/sys/kernel/seccomp/actions_avail") {
         options.push(format!("name=seccomp,profile={}", defaults.seccomp.name()));
+    }
+    if remapped {
+        options.push("name=userns".to_owned());
     }
     if defaults.cgroupns_mode == "private" && there("/proc/self/ns/cgroup") {
         options.push("name=cgroupns".to_owned());

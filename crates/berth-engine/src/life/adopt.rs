@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::exit::End;
+use super::mounted_images;
 use super::owner::{Owner, Request, StopRequest};
 use super::policy;
 use super::start::remove_tree;
@@ -21,7 +22,9 @@ use crate::blocking::blocking;
 use crate::container::state::{Exited, Running, State};
 use crate::container::{Container, Kept};
 use crate::create::Definition;
+use crate::create::mounts::MountSource;
 use crate::engine::Parts;
+use crate::network::linked::Party;
 use crate::{Error, op};
 
 /// How long a shim may take to tell its state.
@@ -84,10 +87,13 @@ pub async fn all(parts: &Arc<Parts>, rebooted: bool) -> Result<(), Error> {
             }
         }
     }
+    parts.volumes.learn()?;
+    note_volumes(parts)?;
     for (container, _) in &mailboxes {
         let kept = container.kept();
         parts.know_links(container.id(), &kept.name, kept.links);
     }
+    parts.settle_networks().await?;
     let (mut all_ready, mut all_settled) = (Vec::new(), Vec::new());
     let (sweeper, swept) = watch::channel(false);
     for (container, mailbox) in mailboxes {
@@ -112,6 +118,22 @@ pub async fn all(parts: &Arc<Parts>, rebooted: bool) -> Result<(), Error> {
     Ok(())
 }
 
+/// Notes which volumes containers have that an engine made which kept no such notes.
+fn note_volumes(parts: &Parts) -> Result<(), Error> {
+    let known = parts.storage.volumes().users()?;
+    let mut missing = Vec::new();
+    for container in parts.containers.all() {
+        for plan in &container.definition.mounts {
+            if let MountSource::Volume { name, .. } = &plan.source
+                && !known.get(name).is_some_and(|users| users.contains(container.id()))
+            {
+                missing.push((name.clone(), container.id().to_owned()));
+            }
+        }
+    }
+    if missing.is_empty() { Ok(()) } else { Ok(parts.storage.volumes().refer(&missing)?) }
+}
+
 /// Makes a container known, and its endpoint before the bridge is first used.
 fn known(
     parts: &Parts,
@@ -125,7 +147,8 @@ fn known(
     let mut kept: Kept = serde_json::from_str(&record.state).map_err(unreadable("state"))?;
     kept.name.clone_from(&record.name);
     if !kept.state.endpoints().is_empty() {
-        parts.networks.adopt(&record.id, kept.state.endpoints());
+        let party = Party::new(&kept.links, &definition.config);
+        parts.networks.adopt(&record.id, party, kept.state.endpoints());
     }
     parts.containers.reserve(&kept.name, &record.id)?;
     let (container, mailbox) = Container::new(definition, kept);
@@ -139,11 +162,14 @@ async fn sweep(parts: &Arc<Parts>) -> Result<(), Error> {
     let parts = Arc::clone(parts);
     blocking(move || {
         let snapshots = parts.storage.snapshots();
-        for id in snapshots.list()?.iter().filter(|id| parts.containers.find(id).is_err()) {
+        for id in
+            snapshots.list()?.iter().filter(|id| parts.containers.find(mounted_images::owner(id)).is_err())
+        {
             snapshots.remove(id)?;
         }
         let runs = |id: &str| parts.containers.find(id).is_ok_and(|found| found.life().borrow().up);
         parts.sweep_shm(runs);
+        parts.volumes.sweep()?;
         let Ok(entries) = std::fs::read_dir(parts.settings.exec_root.join("containers")) else {
             return Ok(());
         };
@@ -177,7 +203,8 @@ impl Owner {
             }
             State::Restarting(_) => self.restart_at = Some(Instant::now()),
             State::Removing => {
-                if let Err(error) = self.delete(op::Remove::default()).await {
+                let volumes = self.container.definition.host.auto_remove;
+                if let Err(error) = self.delete(op::Remove { force: false, volumes }).await {
                     tracing::error!(container = self.container.id(), %error, "the removal could not be finished");
                 }
             }
@@ -207,6 +234,19 @@ impl Owner {
         }
     }
 
+    /// Notes again which volumes its run has mounted, also if it has ended: they are released with all else.
+    async fn hold_volumes(&self) {
+        let parts = Arc::clone(&self.parts);
+        let container = Arc::clone(&self.container);
+        let adopted = blocking(move || {
+            parts.adopt_volumes(&container.definition);
+            Ok(())
+        });
+        if let Err(error) = adopted.await {
+            tracing::error!(container = self.container.id(), %error, "its volumes are not held");
+        }
+    }
+
     async fn take_over_run(
         &mut self,
         found: Found,
@@ -214,6 +254,7 @@ impl Owner {
         before: Option<Exited>,
         endpoints: Vec<berth_network::Endpoint>,
     ) {
+        self.hold_volumes().await;
         let now = jiff::Timestamp::now();
         let known = row.clone().unwrap_or(Running {
             pid: 0,
@@ -233,7 +274,9 @@ impl Owner {
             Told::Runs { pid, since, control } => {
                 let frozen = self.cgroup().is_ok_and(|cgroup| cgroup.is_frozen().unwrap_or(false));
                 let paused = frozen && !self.thaw_after_commit().await;
-                self.resume(Running { pid, started_at: since, paused, ..known }, control).await;
+                let running = Running { pid, started_at: since, paused, ..known };
+                self.hold_namespace(&running);
+                self.resume(running, control).await;
             }
             Told::Ending { control } => self.resume(known, control).await,
             Told::Ended(end, control) => {

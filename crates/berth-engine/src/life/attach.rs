@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use berth_shim::protocol::{Framing, Target};
 use berth_shim::spawner::Attach;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 use crate::container::state::State;
 use crate::container::{Container, Expected};
@@ -36,7 +38,10 @@ impl PendingAttach {
         }
         self.parts.events.publish(self.container.event(ContainerEvent::Attach));
         if !self.op.stream {
-            return Ok(());
+            drop(self.expected);
+            return hung_up(connection)
+                .await
+                .map_err(|source| Error::Io { operation: "wait for a client to hang up".into(), source });
         }
         let config = &self.container.definition.config;
         let attach = Attach {
@@ -75,6 +80,32 @@ impl PendingAttach {
             .await?;
         }
         Ok(())
+    }
+}
+
+/// Ends what is sent, and waits until the client has hung up. A connection that was closed with something unread
+/// in it would be reset, and what was sent last could be lost on the way.
+async fn hung_up(connection: OwnedFd) -> std::io::Result<()> {
+    use rustix::net::{RecvFlags, Shutdown};
+    rustix::io::ioctl_fionbio(&connection, true)?;
+    match rustix::net::shutdown(&connection, Shutdown::Write) {
+        Err(rustix::io::Errno::NOTCONN) => return Ok(()),
+        outcome => outcome?,
+    }
+    #[expect(deprecated, reason = "the unsafe successor is for types that might lie about their descriptor")]
+    let connection = AsyncFd::with_interest(connection, Interest::READABLE)?;
+    let mut unread = [0; 1024];
+    loop {
+        let mut readable = connection.readable().await?;
+        let received = readable.try_io(|connection| {
+            Ok(rustix::net::recv(connection.get_ref(), &mut unread, RecvFlags::empty())?.0)
+        });
+        match received {
+            Ok(Ok(0)) => return Ok(()),
+            Ok(Ok(_)) | Err(_) => {}
+            Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionReset => return Ok(()),
+            Ok(Err(error)) => return Err(error),
+        }
     }
 }
 
@@ -167,6 +198,26 @@ mod tests {
         for bad in ["ab", "ctrl-", "ctrl-aa", "ctrl-A", ",", "a,,b", "é"] {
             assert!(detach_keys(Some(bad)).is_err(), "{bad}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_connection_without_a_stream_ends_and_lasts_until_the_client_hangs_up() {
+        use std::io::{Read, Write};
+        let (ours, mut theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        write_all(&ours.try_clone().unwrap().into(), b"logged").unwrap();
+        theirs.write_all(b"never read by a container").unwrap();
+        let waiting = tokio::spawn(hung_up(ours.into()));
+        let (theirs, text) = tokio::task::spawn_blocking(move || {
+            let mut text = String::new();
+            theirs.read_to_string(&mut text).map(|_| (theirs, text))
+        })
+        .await
+        .unwrap()
+        .unwrap();
+        assert_eq!(text, "logged");
+        assert!(!waiting.is_finished());
+        drop(theirs);
+        waiting.await.unwrap().unwrap();
     }
 
     #[test]

@@ -8,9 +8,10 @@ use berth_api::descriptor::Descriptor;
 use berth_api::network::EndpointSettings;
 use berth_image::ResolvedImage;
 use berth_oci::Platform;
+use berth_storage::ContainerRecord;
 
 use super::owner::Owner;
-use super::{links, sources};
+use super::{links, mounted_images, sources};
 use crate::container::{Container, Kept};
 use crate::create::mounts::{MountPlan, MountSource};
 use crate::create::{self, Definition, NetworkPlan};
@@ -19,6 +20,7 @@ use crate::engine::Parts;
 use crate::event::ContainerEvent;
 use crate::network::attachment::{Asked, Attachment};
 use crate::network::object::PREDEFINED;
+use crate::volumes::Preparation;
 use crate::{Engine, Error, name, op};
 
 /// Random names that are tried before their kind is given up.
@@ -37,15 +39,20 @@ fn create(parts: &Arc<Parts>, mut op: op::CreateContainer) -> Result<CreateRespo
     let image = image(parts, &op)?;
     let inherited = inherited(parts, &op.host_config)?;
     settle_named(parts, &mut op.host_config)?;
+    parts.check_remapped(&op.host_config)?;
     let endpoints = std::mem::take(&mut op.endpoints);
     let defaults = create::image_defaults(&image.config);
-    parts.current.get().defaults.settle(&mut op.host_config);
+    let settings = parts.current.get();
+    settings.defaults.settle(&mut op.host_config);
+    settings.runtimes.require(&op.host_config.runtime)?;
     let (mut definition, warnings) =
-        create::define(op, image.record.id.to_string(), &defaults, parts.cpus, &parts.settings.log)?;
+        create::define(op, image.record.id.to_string(), &defaults, parts.cpus, &parts.settings.log)
+            .inspect_err(|error| keep_named_volumes(parts, error))?;
     definition.image_manifest = manifest(parts, &image);
     definition.attachments = attachments(parts, &definition, endpoints)?;
     create::data_root::settle(&mut definition.mounts, &definition.host, &parts.settings.data_root)?;
     create::mounts::inherit(&mut definition.mounts, inherited);
+    settle_images(parts, &mut definition.mounts)?;
     sources::check(&definition)?;
     // Composed again at each start; what cannot be is refused now.
     let cgroup = crate::spec::cgroup_path(&definition, &parts.settings.cgroup_parent);
@@ -66,6 +73,33 @@ fn create(parts: &Arc<Parts>, mut op: op::CreateContainer) -> Result<CreateRespo
         tracing::warn!(image = %image.record.id, %error, "the use of an image was not noted");
     }
     Ok(CreateResponse { id, warnings })
+}
+
+/// Makes the volumes with names that came before what a container is refused for: Docker has made them by then, and
+/// scripts remove them.
+fn keep_named_volumes(parts: &Parts, refusal: &Error) {
+    let Error::DuplicateMount { earlier, .. } = refusal else { return };
+    for plan in earlier {
+        let MountSource::Volume { name, anonymous: false, .. } = &plan.source else { continue };
+        if let Err(error) = parts.ensure_volume(name, &plan.wish) {
+            tracing::debug!(name, %error, "a volume of a refused container was not made");
+        }
+    }
+}
+
+/// Finds the images that are mounted, which must be there.
+fn settle_images(parts: &Parts, plans: &mut [MountPlan]) -> Result<(), Error> {
+    for plan in plans {
+        if let MountSource::Image { name, id, .. } = &mut plan.source
+            && id.is_empty()
+        {
+            // Not "not found": clients would take the container's image to be missing.
+            let found = parts.images.resolve(name);
+            let found = found.map_err(|error| Error::InvalidParameter(Error::Image(error).to_string()))?;
+            *id = found.record.id.to_string();
+        }
+    }
+    Ok(())
 }
 
 /// What stands for the image's manifest. That it cannot be read is no reason to do without the container.
@@ -90,20 +124,26 @@ fn image(parts: &Parts, op: &op::CreateContainer) -> Result<ResolvedImage, Error
 fn inherited(parts: &Parts, host: &HostConfig) -> Result<Vec<MountPlan>, Error> {
     let mut all = Vec::new();
     for text in host.volumes_from.iter().flatten() {
-        let invalid = |why: &str| {
-            Error::InvalidParameter(format!("invalid volumes-from specification '{text}': {why}"))
-        };
+        if text.is_empty() {
+            let why = "volumes-from specification cannot be an empty string";
+            return Err(Error::InvalidParameter(why.into()));
+        }
         let (name, mode) = text.split_once(':').unwrap_or((text, ""));
-        let read_only = match mode {
-            "" | "rw" | "z" | "Z" => false,
-            "ro" => true,
-            _ => return Err(invalid(&format!("invalid mode: {mode}"))),
-        };
+        let read_only = create::mounts::volumes_from_mode(mode)?;
         // Not "not found": clients would take the image to be missing.
         let from = parts.containers.find(name).map_err(|error| Error::InvalidParameter(error.to_string()))?;
-        let mounts =
-            from.definition.mounts.iter().filter(|plan| !matches!(plan.source, MountSource::Tmpfs { .. }));
-        all.extend(mounts.cloned().map(|plan| MountPlan { read_only: plan.read_only || read_only, ..plan }));
+        let mounts = from
+            .definition
+            .mounts
+            .iter()
+            .filter(|plan| !matches!(plan.source, MountSource::Tmpfs { .. } | MountSource::Lent { .. }));
+        all.extend(mounts.cloned().map(|plan| MountPlan {
+            read_only: plan.read_only || read_only,
+            // As in Docker, how the other was asked for it is not shown.
+            mode: String::new(),
+            wish: Default::default(),
+            ..plan
+        }));
     }
     Ok(all)
 }
@@ -214,10 +254,14 @@ fn make(
         }
         error => Error::from(error),
     })?;
-    if let Err(first) = parts.storage.containers().put(&record) {
-        return Err(match parts.storage.snapshots().remove(&id) {
-            Ok(()) => first.into(),
-            Err(undo) => Error::Unwound { first: Box::new(first.into()), undo: vec![undo.to_string()] },
+    let prepared = mounted_images::hold(parts, &container.definition)
+        .and_then(|()| with_volumes(parts, &container.definition, &record));
+    if let Err(first) = prepared {
+        let undone = mounted_images::release(parts, &container.definition)
+            .and_then(|()| Ok(parts.storage.snapshots().remove(&id)?));
+        return Err(match undone {
+            Ok(()) => first,
+            Err(undo) => Error::Unwound { first: Box::new(first), undo: vec![undo.to_string()] },
         });
     }
     let container = Arc::new(container);
@@ -225,4 +269,17 @@ fn make(
     Owner::spawn(parts, &container, mailbox);
     parts.events.publish(container.event(ContainerEvent::Create));
     Ok(())
+}
+
+/// Makes the volumes of a container and fills them, then its row with the notes of what it has.
+fn with_volumes(parts: &Parts, definition: &Definition, record: &ContainerRecord) -> Result<(), Error> {
+    let snapshot = parts.storage.snapshots().mounts(&definition.id)?;
+    let prepared = Preparation::make(parts, definition, &snapshot)?;
+    match parts.storage.containers().put_with(record, &prepared.names()) {
+        Ok(()) => Ok(()),
+        Err(error) => {
+            prepared.undo();
+            Err(error.into())
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! Further processes in a running container.
 
 use std::collections::BTreeMap;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -15,6 +15,8 @@ use bytes::BytesMut;
 use tokio::sync::Notify;
 
 use super::attach::{detach_keys, framing, write_all};
+use super::files::view;
+use crate::blocking::blocking;
 use crate::container::Container;
 use crate::container::state::State;
 use crate::create::security::SecurityOptions;
@@ -408,6 +410,16 @@ impl Engine {
     pub async fn exec_create(&self, name: &str, op: op::ExecCreate) -> Result<exec::CreateResponse, Error> {
         let keys = detach_keys(op.detach_keys.as_deref())?;
         let container = self.parts.containers.find(name)?;
+        if let Some(user) = op.user.clone().filter(|user| !user.is_empty()) {
+            joinable(&container, name)?;
+            let view = view::open(&self.parts, &container).await?;
+            // As in Docker, looked up once before: who is not there by then is refused with a status.
+            blocking(move || match berth_runtime::user::resolve(view.root.as_fd(), &user, &[]) {
+                Ok(_) => Ok(()),
+                Err(error) => Err(Error::InvalidParameter(error.to_string())),
+            })
+            .await?;
+        }
         Ok(exec::CreateResponse { id: prepare(&self.parts, &container, name, op, keys)?.id.clone() })
     }
 

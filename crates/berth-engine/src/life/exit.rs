@@ -59,17 +59,19 @@ impl Owner {
         let delay = self.restart_delay(&running, &end, ending.as_ref());
         self.record(&running, &end, ending.as_ref(), delay.is_some());
         self.container.set_shim(None);
-        if let Some(shim) = self.shim.take()
-            // One that has gone has nothing more to remove.
-            && let Err(error) = shim.recorded().await
-        {
-            tracing::debug!(container = self.container.id(), %error, "the shim was not told");
-        }
+        let shim = self.shim.take();
         for exec in self.parts.execs.end_all(self.container.id(), KILLED) {
             self.tell(ContainerEvent::ExecDie { id: exec.id.clone(), code: KILLED });
         }
         // Before anybody learns of the end: the ports are free by then.
         self.give_back_network().await;
+        // The streams of attached clients end with this, and they may look at once.
+        if let Some(shim) = shim
+            // One that has gone has nothing more to remove.
+            && let Err(error) = shim.recorded().await
+        {
+            tracing::debug!(container = self.container.id(), %error, "the shim was not told");
+        }
         self.tell_end(&running, &end, delay.is_some());
         self.clear_run().await;
         self.restart_at = delay.map(|delay| Instant::now() + delay);
@@ -121,6 +123,7 @@ impl Owner {
             self.tell(ContainerEvent::Oom);
         }
         self.tell_networks(NetworkEvent::Disconnect);
+        self.tell_unmounts();
         self.tell(ContainerEvent::Die { code: end.code, ran: ran(running, end) });
     }
 

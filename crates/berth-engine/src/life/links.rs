@@ -18,6 +18,7 @@ use crate::container::{Container, Kept};
 use crate::create::NetworkPlan;
 use crate::engine::Parts;
 use crate::network::attachment::link_of;
+use crate::network::linked::Party;
 use crate::{Engine, Error};
 
 /// How long a container that starts with the engine waits for those it has links to.
@@ -158,16 +159,23 @@ impl Owner {
         }
     }
 
+    /// Opens what its links open, and those to it, for a run with these endpoints.
+    pub(super) async fn open_links(&self, endpoints: &[Endpoint]) -> Result<(), Error> {
+        let party = Party::new(&self.container.kept().links, &self.container.current().config);
+        self.parts.networks.open_links(self.container.id(), party, endpoints).await
+    }
+
     /// Removes a link.
-    pub(super) fn unlink(&self, alias: &str) -> Result<(), Error> {
+    pub(super) async fn unlink(&self, alias: &str) -> Result<(), Error> {
         let full = full_name(&self.container.name(), alias);
         if !self.container.kept().links.iter().any(|link| link.alias == alias) {
             return Err(Error::NoSuchContainer(format!("/{full}")));
         }
         self.change(|kept| kept.links.retain(|link| link.alias != alias))?;
         self.parts.containers.unlink(&full);
-        if self.container.state().running().is_some() {
+        if let State::Running(running) = self.container.state() {
             self.parts.edit_hosts(self.container.id(), |text| links::without(text, alias));
+            self.open_links(&running.endpoints).await?;
         }
         Ok(())
     }

@@ -57,7 +57,9 @@ impl Owner {
         let (definition, kept) = (&self.container.definition, self.container.kept());
         let attached = attachments(definition, &kept);
         let named = Named { name: &kept.name, id: &definition.id, hostname: &definition.config.hostname };
-        Served::new(named, pid, &attached, endpoints, forwarding)
+        let mut served = Served::new(named, pid, &attached, endpoints, forwarding);
+        served.config.forward |= self.parts.networks.leads_out(endpoints);
+        served
     }
 
     /// Starts its name server, before its program runs, if it is to have one.

@@ -15,10 +15,9 @@ use crate::Error;
 use crate::container::state::{Running, State};
 use crate::create::{NetworkPlan, mac, ports};
 use crate::event::{Event, NetworkEvent};
+use crate::network::Joining;
 use crate::network::attachment::{Asked, Attachment};
 use crate::network::object::{Driver, Object};
-use crate::network::segment::gateways;
-use crate::network::{Joining, Networks};
 use crate::networks::{attachments, is_of};
 use crate::spec::files;
 
@@ -33,22 +32,20 @@ impl Owner {
         if joining.is_empty() {
             return Ok(Vec::new());
         }
-        let publications = self.publications(&joining)?;
+        let publications = self.publications()?;
         let publishes = !publications.is_empty();
         let attached = self.parts.networks.attach(self.container.id(), &joining, publications).await;
         let endpoints = attached.map_err(|error| self.network_error(error))?;
-        self.parts.remember_gateway()?;
         if publishes {
             self.parts.watch_net_process();
         }
         Ok(endpoints)
     }
 
-    fn publications(&self, joining: &[Joining]) -> Result<Vec<ports::Publication>, Error> {
-        let definition = &self.container.definition;
-        let default = self.parts.settings.bridge.publish_address;
-        let address = Networks::publish_address(joining).unwrap_or(default);
-        ports::publications(&definition.config, &definition.host, address)
+    /// What it publishes, as of now.
+    pub(super) fn publications(&self) -> Result<Vec<ports::Publication>, Error> {
+        let current = self.container.current();
+        ports::publications(&current.config, &current.host)
     }
 
     /// The networks that it is to be on, the one it was created for first.
@@ -73,7 +70,11 @@ impl Owner {
     ) -> Result<Option<Joining>, Error> {
         let segment = match attachment.name.as_str() {
             "none" | "host" => return Ok(None),
-            "bridge" => std::sync::Arc::clone(self.parts.networks.bridge().await?),
+            "bridge" => match self.parts.networks.bridge().await? {
+                Some(segment) => std::sync::Arc::clone(segment),
+                // As in Docker, containers have nothing but loopback then.
+                None => return Ok(None),
+            },
             name => match self.parts.networks.segment(&attachment.id) {
                 Some(segment) => segment,
                 None => {
@@ -103,6 +104,10 @@ impl Owner {
 
     /// In Docker's words.
     pub(super) fn network_error(&self, error: Error) -> Error {
+        let error = match error {
+            Error::Network(error) => Error::Network(self.parts.settings.told_of_own(error)),
+            other => other,
+        };
         let taken = matches!(
             error,
             Error::Network(berth_network::Error::PortInUse { .. } | berth_network::Error::PortRefused { .. })
@@ -190,7 +195,11 @@ impl Owner {
             )));
         }
         let segment = match object.name.as_str() {
-            "bridge" => std::sync::Arc::clone(self.parts.networks.bridge().await?),
+            "bridge" => {
+                let bridge = self.parts.networks.bridge().await?;
+                let missing = || Error::NoSuchNetwork(network.to_owned());
+                std::sync::Arc::clone(bridge.ok_or_else(missing)?)
+            }
             _ => self.segment(&object)?,
         };
         self.join(running, Joining { segment, asked }, attachment).await?;
@@ -220,7 +229,7 @@ impl Owner {
             NetworkPlan::Host => return Ok(()),
             _ if object.driver == Driver::Host => {
                 return invalid(
-                    "container cannot be disconnected from host network or connected to host network",
+                    "cannot connect container to host network - container must be created in host network mode",
                 );
             }
             _ => {}
@@ -260,14 +269,12 @@ impl Owner {
         let endpoint = networks.join(id, &joining).await?;
         let mut now = before.clone();
         now.push(endpoint.clone());
-        let outcome = self.join_as(&running, &joining, &before, &mut now, &endpoint).await;
+        let outcome = self.join_as(&running, &before, &mut now, &endpoint).await;
         if let Err(first) = outcome {
             let mut undo = Vec::new();
-            undo.extend(networks.unplug(&endpoint).await.err().map(|error| error.to_string()));
+            undo.extend(networks.unplug(id, &endpoint).await.err().map(|error| error.to_string()));
             undo.extend(networks.republish(&now, &before).await.err().map(|error| error.to_string()));
-            if !publishes(&before) && publishes(&now) {
-                undo.extend(networks.release(id).await.err().map(|error| error.to_string()));
-            }
+            undo.extend(networks.restore_ports(id, &before).await.err().map(|error| error.to_string()));
             networks.settle(id, before.clone(), Some(&endpoint));
             undo.extend(self.set_endpoints(&before).err().map(|error| error.to_string()));
             return Err(if undo.is_empty() {
@@ -278,6 +285,9 @@ impl Owner {
         }
         now.iter_mut().for_each(|endpoint| endpoint.pending = false);
         networks.settle(id, now.clone(), None);
+        if let Err(error) = self.open_links(&now).await {
+            tracing::warn!(container = id, %error, "links are not open");
+        }
         let mut attached = attachments(&self.container.definition, &self.container.kept());
         attached.push(attachment);
         self.change_regardless(|kept| {
@@ -295,33 +305,24 @@ impl Owner {
     async fn join_as(
         &self,
         running: &Running,
-        joining: &Joining,
         before: &[Endpoint],
         now: &mut [Endpoint],
         endpoint: &Endpoint,
     ) -> Result<(), Error> {
-        self.place_ports(now, std::slice::from_ref(joining)).await?;
+        self.place_ports(now).await.map_err(|error| self.network_error(error))?;
         self.set_endpoints(now)?;
         let netns = namespace(running.pid)?;
-        self.parts.networks.plug(netns.as_fd(), endpoint, now).await?;
+        self.parts.networks.plug(self.container.id(), netns.as_fd(), endpoint, now).await?;
         self.parts.networks.republish(before, now).await
     }
 
-    /// Moves published ports to the endpoint that has a way out, if there is one; those that had none are reserved.
-    async fn place_ports(&self, endpoints: &mut [Endpoint], joining: &[Joining]) -> Result<(), Error> {
-        let [four, six] = gateways(endpoints);
-        let Some(publisher) = four.or(six) else { return Ok(()) };
-        let mut held: Vec<_> =
-            endpoints.iter_mut().flat_map(|endpoint| std::mem::take(&mut endpoint.ports)).collect();
-        if held.is_empty() {
-            let publications = self.publications(joining)?;
-            if !publications.is_empty() {
-                let reserved = self.parts.networks.reserve(self.container.id(), publications).await;
-                held = reserved.map_err(|error| self.network_error(error))?;
-                self.parts.watch_net_process();
-            }
+    /// Gives published ports to the endpoint that has a way out, if there is one.
+    pub(super) async fn place_ports(&self, endpoints: &mut [Endpoint]) -> Result<(), Error> {
+        let publications = self.publications()?;
+        self.parts.networks.place_ports(self.container.id(), endpoints, &publications).await?;
+        if publishes(endpoints) {
+            self.parts.watch_net_process();
         }
-        endpoints[publisher].ports = held;
         Ok(())
     }
 
@@ -393,24 +394,27 @@ impl Owner {
         let networks = &self.parts.networks;
         let mut now = before.to_vec();
         let gone = now.remove(index);
-        let had_ports = gone.ports.clone();
-        let moves = gateways(&now).into_iter().flatten().next();
-        if let Some(publisher) = moves
-            && !had_ports.is_empty()
-        {
-            now[publisher].ports = had_ports;
+        if let Some(first) = now.first_mut() {
+            // Wherever they are, they move to who has the way out now.
+            first.ports.extend(gone.ports.iter().cloned());
         }
-        let unplugged = networks.unplug(&gone).await;
+        let placed = match now.is_empty() {
+            true if gone.ports.is_empty() => Ok(()),
+            true => networks.release(self.container.id()).await,
+            false => self.place_ports(&mut now).await,
+        };
+        let unplugged = networks.unplug(self.container.id(), &gone).await;
         let rerouted = match namespace(running.pid) {
             Ok(netns) => networks.reroute(netns.as_fd(), before, &now).await,
             Err(error) => Err(error),
         };
+        if let Err(error) = rerouted {
+            // The container has left all the same. What is wrong with its other links, it may have done itself.
+            tracing::warn!(container = self.container.id(), %error, "the container has no default route");
+        }
         let republished = networks.republish(before, &now).await;
-        let released = match publishes(before) && !publishes(&now) {
-            true => networks.release(self.container.id()).await,
-            false => Ok(()),
-        };
         networks.settle(self.container.id(), now.clone(), Some(&gone));
+        let linked = self.open_links(&now).await;
         self.change_regardless(|kept| {
             if let State::Running(running) = &mut kept.state {
                 running.endpoints.clone_from(&now);
@@ -418,7 +422,17 @@ impl Owner {
         });
         self.edit_hosts(&gone, false);
         self.announce().await;
-        unplugged.and(rerouted).and(republished).and(released)
+        unplugged.and(republished).and(placed).and(linked)
+    }
+
+    /// Holds what has to be given back of a container that an earlier engine started.
+    pub(super) fn hold_namespace(&self, running: &Running) {
+        let held = namespace(running.pid).and_then(|netns| {
+            self.parts.networks.hold(self.container.id(), netns.as_fd(), &running.endpoints)
+        });
+        if let Err(error) = held {
+            tracing::debug!(container = self.container.id(), %error, "its links are left to the kernel");
+        }
     }
 
     /// Takes away what an earlier engine was about to make or to remove when it was killed.
@@ -435,7 +449,7 @@ impl Owner {
 }
 
 /// Whether one of a container's endpoints has published ports.
-fn publishes(endpoints: &[Endpoint]) -> bool {
+pub(super) fn publishes(endpoints: &[Endpoint]) -> bool {
     endpoints.iter().any(|endpoint| !endpoint.ports.is_empty())
 }
 

@@ -1,11 +1,13 @@
 //! Opening the engine, and its end.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use berth_network::firewall::Backend;
 use berth_network::net::NetClient;
 use berth_oci::Digest;
 use berth_shim::spawner::Spawner;
@@ -20,13 +22,16 @@ use crate::blocking::blocking;
 use crate::container::Container;
 use crate::engine::Parts;
 use crate::network::Networks;
-use crate::network::object::Object;
+use crate::network::default::Remembered;
+use crate::network::object::{Object, Subnet};
 use crate::{Engine, Error, Settings};
 
 /// Where the engine keeps its small values.
 const TABLE: &str = "engine";
 const BOOT: &str = "boot";
+/// The default bridge's gateway, in data roots that are older than its subnets.
 const GATEWAY: &str = "gateway";
+const BRIDGE: &str = "default-bridge";
 /// How long owners get to finish what they do.
 const OWNERS_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -38,15 +43,15 @@ impl Engine {
             let settings = settings.clone();
             blocking(move || open_roots(&settings)).await?
         };
-        let boot = boot_id()?;
+        let boot = berth_storage::boot_id()?;
         let rebooted = storage.kv().get(TABLE, BOOT)?.is_some_and(|last| last != boot);
-        let remembered = storage.kv().get(TABLE, GATEWAY)?.and_then(|text| text.parse::<Ipv4Net>().ok());
+        let remembered = remembered(&storage)?;
         let mut program = settings.program.clone();
         program.push(OsString::from("__net"));
         let net = NetClient::new(&settings.exec_root, program);
         let objects = known_networks(&storage)?;
         let seed = seed(&crate::installation::id(&settings.data_root)?);
-        let networks = Networks::open(settings.bridge.clone(), net, remembered, objects, &seed)?;
+        let networks = Networks::open(&settings, net, remembered, objects, &seed)?;
         let parent = settings.cgroup_parent.trim_end_matches('/');
         let spawner = Spawner::start_in_cgroup(
             &settings.exec_root,
@@ -60,8 +65,14 @@ impl Engine {
             keeper.ending.run_until_cancelled(keeper.events.keep(&keeper.storage)).await;
         });
         adopt::all(&parts, rebooted).await?;
+        crate::build::sweep(&engine).await;
         parts.storage.kv().put(TABLE, BOOT, &boot)?;
-        if !parts.networks.endpoints().is_empty() || parts.networks.has_networks() {
+        if parts.networks.is_eager() {
+            parts.networks.bridge().await?;
+        }
+        // Docker's chains are there as soon as its daemon is: administrators add to them.
+        let expected = parts.networks.firewall().backend() == Backend::Iptables;
+        if expected || !parts.networks.endpoints().is_empty() || parts.networks.has_networks() {
             // The firewall and the net process may have changed while no engine was there.
             let parts = Arc::clone(&parts);
             tokio::spawn(async move {
@@ -121,6 +132,24 @@ fn known_networks(storage: &Storage) -> Result<Vec<Object>, Error> {
     Ok(found)
 }
 
+/// The default bridge as an earlier engine settled it.
+fn remembered(storage: &Storage) -> Result<Remembered, Error> {
+    if let Some(text) = storage.kv().get(TABLE, BRIDGE)? {
+        return Ok(serde_json::from_str(&text).unwrap_or_else(|error| {
+            tracing::error!(%error, "the record of the default bridge is unreadable");
+            Remembered::default()
+        }));
+    }
+    let gateway = storage.kv().get(TABLE, GATEWAY)?.and_then(|text| text.parse::<Ipv4Net>().ok());
+    let subnet = |gateway: Ipv4Net| Subnet {
+        net: gateway.trunc().into(),
+        range: None,
+        gateway: Some(gateway.addr().into()),
+        auxiliary: BTreeMap::new(),
+    };
+    Ok(Remembered { subnets: gateway.map(subnet).into_iter().collect(), ..Remembered::default() })
+}
+
 /// What makes this host's own IPv6 subnets unique.
 fn seed(installation: &str) -> [u8; 5] {
     let digest = Digest::of(installation.as_bytes());
@@ -158,14 +187,13 @@ impl Parts {
         self.closing.load(Ordering::SeqCst)
     }
 
-    /// Keeps the subnet that was chosen: containers have addresses of it.
-    pub(crate) fn remember_gateway(&self) -> Result<(), Error> {
-        if self.gateway_kept.load(Ordering::Relaxed) {
-            return Ok(());
-        }
-        if let Some(gateway) = self.networks.gateway() {
-            self.storage.kv().put(TABLE, GATEWAY, &gateway.to_string())?;
-            self.gateway_kept.store(true, Ordering::Relaxed);
+    /// Settles what the default bridge is, and keeps it: containers get addresses of its subnets.
+    pub(crate) async fn settle_networks(&self) -> Result<(), Error> {
+        let Some(object) = self.networks.settle_default().await? else { return Ok(()) };
+        let text = serde_json::to_string(&Remembered::of(object))
+            .map_err(|source| Error::Record { what: "the default bridge".into(), source })?;
+        if self.storage.kv().get(TABLE, BRIDGE)?.is_none_or(|kept| kept != text) {
+            self.storage.kv().put(TABLE, BRIDGE, &text)?;
         }
         Ok(())
     }
@@ -206,6 +234,9 @@ fn open_roots(settings: &Settings) -> Result<Arc<Storage>, Error> {
         driver: settings.storage_driver.as_deref().map(Driver::named).transpose()?,
     };
     let storage = Storage::open(&settings.data_root, options)?;
+    if let Some(remap) = &settings.remap {
+        remap.check(&settings.data_root)?;
+    }
     if let Some(problem) = crate::information::cgroup_problem() {
         tracing::warn!("{problem}");
     }
@@ -230,11 +261,4 @@ fn private_directory(path: &Path) -> Result<(), Error> {
     };
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed("create"))?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700)).map_err(failed("close"))
-}
-
-fn boot_id() -> Result<String, Error> {
-    const PATH: &str = "/proc/sys/kernel/random/boot_id";
-    let text = std::fs::read_to_string(PATH)
-        .map_err(|source| Error::Io { operation: format!("read {PATH}"), source })?;
-    Ok(text.trim().to_owned())
 }

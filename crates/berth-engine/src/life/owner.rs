@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use berth_api::container::PortsUpdate;
 use berth_api::network::EndpointSettings;
 use berth_runtime::cgroup::Manager;
 use berth_shim::client::{ShimControl, ShimEvent};
@@ -45,6 +46,8 @@ pub enum Request {
     Rename(String, Answer),
     /// Give it other limits, or another restart policy.
     Update(Box<op::Update>, Answer),
+    /// Publish ports, and take others back.
+    Ports(Box<PortsUpdate>, Answer),
     /// Let it join a network, by name or ID.
     Connect(String, Box<EndpointSettings>, Answer),
     /// Remove its link of this alias.
@@ -183,7 +186,7 @@ impl Owner {
             }
             Request::Remove(remove, answer) => self.remove(remove, answer).await,
             Request::Unlink(alias, answer) => {
-                let outcome = self.unlink(&alias);
+                let outcome = self.unlink(&alias).await;
                 reply(answer, outcome);
             }
             Request::Rename(name, answer) => {
@@ -192,6 +195,10 @@ impl Owner {
             }
             Request::Update(update, answer) => {
                 let outcome = self.update(*update).await;
+                reply(answer, outcome);
+            }
+            Request::Ports(changes, answer) => {
+                let outcome = self.update_ports(&changes).await;
                 reply(answer, outcome);
             }
             Request::Connect(network, settings, answer) => {

@@ -14,7 +14,7 @@ use crate::blocking::blocking;
 use crate::container::Container;
 use crate::container::state::State;
 use crate::event::Event;
-use crate::list::filter::has_all;
+use crate::list::filter::{check_known, has_all};
 use crate::{Engine, Error, inspect, op};
 
 const KNOWN: [&str; 3] = ["label", "label!", "until"];
@@ -27,9 +27,7 @@ struct Selection {
 
 impl Selection {
     fn new(filters: Filters, now: Timestamp) -> Result<Self, Error> {
-        if let Some(name) = filters.names().find(|name| !KNOWN.contains(name)) {
-            return Err(Error::InvalidParameter(format!("invalid filter '{name}'")));
-        }
+        check_known(&filters, &KNOWN)?;
         let until = until(&filters, now)?;
         Ok(Self { filters, until })
     }

@@ -1,16 +1,17 @@
 //! Removal and renaming.
 
-use std::path::PathBuf;
+use std::sync::Arc;
 
 use berth_api::container::Status;
 
+use super::mounted_images;
 use super::owner::{Answer, Owner, Request, StopRequest, ask, reply};
 use super::start::remove_tree;
 use super::stop::After;
 use crate::blocking::blocking;
 use crate::container::state::State;
 use crate::create::mounts::MountSource;
-use crate::event::ContainerEvent;
+use crate::event::{ContainerEvent, VolumeEvent};
 use crate::{Engine, Error, op, signal};
 
 impl Engine {
@@ -73,32 +74,33 @@ impl Owner {
         self.change(|kept| kept.state = State::Removing)?;
         let _closed = self.container.gate.close_now().await;
         let id = self.container.id().to_owned();
-        let storage = self.parts.storage.clone();
+        let parts = Arc::clone(&self.parts);
         let exec_dir = self.parts.exec_dir(&id);
         let volumes = if remove.volumes { self.anonymous_volumes() } else { Vec::new() };
         let container = id.clone();
         // A start that was interrupted may have made it after all had been cleared away.
         let cgroup = self.cgroup()?;
-        let image = self.container.definition.image.parse();
-        blocking(move || {
+        let removed = Arc::clone(&self.container);
+        let image = removed.definition.image.parse();
+        let gone = blocking(move || {
             remove_tree(&exec_dir)?;
             cgroup.remove()?;
             if let Ok(image) = image {
                 // It was in use until now.
-                storage.images().touch(&image)?;
+                parts.storage.images().touch(&image)?;
             }
-            storage.snapshots().remove(&container)?;
-            storage.containers().remove(&container)?;
-            for volume in volumes {
-                remove_tree(&volume)?;
-            }
-            Ok(())
+            mounted_images::release(&parts, &removed.definition)?;
+            parts.storage.snapshots().remove(&container)?;
+            parts.volumes.remove_with(&container, &volumes)
         })
         .await?;
         self.parts.execs.forget(&id);
         self.parts.containers.remove(&id);
         self.container.take_waiting();
         self.removed = true;
+        for (name, driver) in gone {
+            self.parts.tell_volume(&name, driver, VolumeEvent::Destroy);
+        }
         self.tell(ContainerEvent::Destroy);
         self.container.live(|life| {
             life.up = false;
@@ -107,20 +109,13 @@ impl Owner {
         Ok(())
     }
 
-    /// Directories of the volumes that go with the container: those without a name that no other shares.
-    fn anonymous_volumes(&self) -> Vec<PathBuf> {
-        let others = self.parts.containers.all();
-        let shared = |name: &str| {
-            let mut others = others.iter().filter(|other| other.id() != self.container.id());
-            others.any(|other| other.definition.has_volume(name))
-        };
+    /// The volumes that go with the container unless another has them: those without a name.
+    fn anonymous_volumes(&self) -> Vec<String> {
         let plans = self.container.definition.mounts.iter();
-        let directories = plans.filter_map(|plan| match &plan.source {
-            MountSource::Volume { name, anonymous: true } if !shared(name) => {
-                self.parts.volume_dir(name).parent().map(std::path::Path::to_path_buf)
-            }
+        let names = plans.filter_map(|plan| match &plan.source {
+            MountSource::Volume { name, anonymous: true, .. } => Some(name.clone()),
             _ => None,
         });
-        directories.collect()
+        names.collect()
     }
 }

@@ -23,12 +23,14 @@ use ipnet::IpNet;
 use super::links::Linked;
 use super::names::Resolution;
 use super::owner::Owner;
+use super::sources::Seen;
 use super::{shm, sources};
 use crate::container::Container;
 use crate::container::state::{Exited, Failure, Running, State};
 use crate::create::NetworkPlan;
+use crate::create::mounts::MountSource;
 use crate::engine::Parts;
-use crate::event::{ContainerEvent, NetworkEvent};
+use crate::event::{ContainerEvent, NetworkEvent, VolumeEvent};
 use crate::logging::{self, Subject};
 use crate::network::default_routes;
 use crate::network::names::{Forwarding, has_names};
@@ -110,6 +112,7 @@ impl Owner {
             life.code = 0;
             life.error.clear();
         });
+        self.tell_mounts();
         self.tell_networks(NetworkEvent::Connect);
         self.tell(ContainerEvent::Start);
         // The row of intent is enough to find the container again; this one says since when it runs.
@@ -144,6 +147,7 @@ impl Owner {
         let parts = Arc::clone(&self.parts);
         let container = Arc::clone(&self.container);
         let settings = parts.current.get();
+        settings.runtimes.require_startable(&container.definition.host.runtime)?;
         let current = container.current();
         let effective = parts.effective(&current);
         let mut definition = settings.defaults.complete(&effective);
@@ -166,21 +170,31 @@ impl Owner {
             let own = &mut definition.to_mut().config.env;
             *own = Some(linked.variables.into_iter().chain(own.take().unwrap_or_default()).collect());
         }
+        let lent = parts.lent.environment(id);
+        if !lent.is_empty() {
+            definition.to_mut().config.env.get_or_insert_default().extend(lent);
+        }
         let definition = definition.as_ref();
         let cgroup = spec::cgroup_path(definition, &parts.settings.cgroup_parent);
         let mut composed = spec::compose(definition, &cgroup, &joined)?;
         spec::add_named_devices(&mut composed, definition, &parts.settings.cdi_dirs)?;
+        let remap = parts.remap(&definition.host);
+        if let Some(remap) = remap {
+            crate::remap::apply(&mut composed.spec, remap, &joined)?;
+        }
         if let Some(process) = composed.spec.process_mut() {
             parts.apparmor.confine(process, &definition.host);
         }
-        let (mut mount_fds, mut fds) = sources::open(&parts, definition, &composed.sources).await?;
+        let (mut mount_fds, mut fds) =
+            sources::open(&parts, id, id, &composed.sources, remap.cloned().map(Seen::Inside)).await?;
         for (index, path, recursive) in &composed.paths {
             mount_fds.insert(*index, fds.len());
             fds.push(sources::host_path(path, *recursive)?);
         }
         if let Some((index, shm)) = composed.shm.zip(shm) {
             mount_fds.insert(index, fds.len());
-            fds.push(crate::blocking::blocking(move || shm.open()).await?);
+            let remap = remap.cloned();
+            fds.push(crate::blocking::blocking(move || sources::shared_memory(shm, remap.as_ref())).await?);
         }
         let spec = composed.spec;
         let rootfs = rootfs(&self.parts, &self.container)?;
@@ -190,6 +204,7 @@ impl Owner {
             id: id.to_owned(),
             spec,
             rootfs,
+            idmap_root: remap.is_some(),
             network,
             mount_fds,
             init: definition.host.init.unwrap_or(false),
@@ -248,10 +263,12 @@ impl Owner {
             match control.next_event().await.ok_or_else(lost)? {
                 ShimEvent::Cloned { netns, pid, .. } => {
                     let Some(netns) = netns.filter(|_| !endpoints.is_empty()) else { continue };
-                    let connected = self.parts.networks.connect(netns.as_fd(), endpoints);
+                    let connected =
+                        self.parts.networks.connect(self.container.id(), netns.as_fd(), endpoints);
                     let served = self.serve_names(pid, netns.as_fd(), endpoints, forwarding);
                     let (connected, served) = tokio::join!(connected, served);
                     connected.and(served).map_err(|error| self.network_error(error))?;
+                    self.open_links(endpoints).await.map_err(|error| self.network_error(error))?;
                     let links = endpoints
                         .iter()
                         .map(|endpoint| endpoint.link_config(default_routes(endpoints, &endpoint.name)));
@@ -277,7 +294,7 @@ impl Owner {
         let directory = self.parts.storage.container_dir(&owner)?;
         let mut resolution = None;
         if owner == self.container.id() {
-            let gateways = self.host_gateways().await?;
+            let gateways = self.host_gateways();
             resolution = Some(self.write_generated(&directory, endpoints, linked, &gateways)?);
         }
         let file = |(name, target): (&str, &str)| GeneratedFile {
@@ -289,19 +306,17 @@ impl Owner {
     }
 
     /// What `host-gateway` means, if the container has names that lead there.
-    async fn host_gateways(&self) -> Result<Vec<IpAddr>, Error> {
+    fn host_gateways(&self) -> Vec<IpAddr> {
         let mut names = self.container.definition.host.extra_hosts.iter().flatten();
         if !names.any(|entry| entry.ends_with(":host-gateway")) {
-            return Ok(Vec::new());
+            return Vec::new();
         }
         let chosen = &self.parts.current.get().defaults.host_gateways;
         if !chosen.is_empty() {
-            return Ok(chosen.clone());
+            return chosen.clone();
         }
-        // The default bridge's address is settled with the bridge.
-        let bridge = self.parts.networks.bridge().await?;
-        self.parts.remember_gateway()?;
-        Ok(bridge.object.subnets.iter().filter_map(|subnet| subnet.gateway).collect())
+        let subnets = self.parts.networks.default_bridge().into_iter().flat_map(|bridge| &bridge.subnets);
+        subnets.filter_map(|subnet| subnet.gateway).collect()
     }
 
     /// The ID of the container whose network it is in. Its owner may have joined another's in its turn.
@@ -354,12 +369,38 @@ impl Owner {
         logging::plan(Subject { definition, name: &name }, &directory).await.map_err(Error::LogDriver)
     }
 
+    fn tell_mounts(&self) {
+        for plan in &self.container.definition.mounts {
+            if let MountSource::Volume { name, .. } = &plan.source {
+                let event = VolumeEvent::Mount {
+                    container: self.container.id().to_owned(),
+                    destination: plan.destination.clone(),
+                    writable: !plan.read_only,
+                    propagation: plan.propagation.clone(),
+                };
+                let driver = self.parts.volumes.drivers.of(name);
+                self.parts.tell_volume(name, driver, event);
+            }
+        }
+    }
+
+    pub(super) fn tell_unmounts(&self) {
+        for plan in &self.container.definition.mounts {
+            if let MountSource::Volume { name, .. } = &plan.source {
+                let container = self.container.id().to_owned();
+                let driver = self.parts.volumes.drivers.of(name);
+                self.parts.tell_volume(name, driver, VolumeEvent::Unmount { container });
+            }
+        }
+    }
+
     /// Clears away what is left of a run that has ended: layer, cgroup, the shim's directory.
     pub(super) async fn clear_run(&mut self) {
         self.lease = None;
         let cgroup = self.cgroup();
         let exec_dir = self.parts.exec_dir(self.container.id());
         let definition = &self.container.definition;
+        sources::release(&self.parts, self.container.id()).await;
         let shm = shm::is_shareable(definition).then(|| self.parts.shm_path(self.container.id()));
         let cleared = crate::blocking::blocking(move || {
             let removed = cgroup.and_then(|cgroup| Ok(cgroup.remove()?));

@@ -252,6 +252,7 @@ impl Owner {
         let Some(client) = self.container.shim() else {
             return Err(Error::NotRunning(self.container.id().to_owned()));
         };
+        self.wait_for_handler(number).await;
         client.kill(Target::Init, number).await?;
         self.tell(ContainerEvent::Kill { signal: number });
         let ends = number == signal::KILL || number == stop_signal(&self.container);

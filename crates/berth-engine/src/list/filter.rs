@@ -1,10 +1,12 @@
 //! Docker's filters for lists of containers.
 
+use std::collections::{HashMap, HashSet};
 use std::ops::RangeInclusive;
 
 use berth_api::StringMap;
 use berth_api::filter::Filters;
 use berth_network::Protocol;
+use berth_oci::Digest;
 use jiff::Timestamp;
 
 use super::pattern;
@@ -35,12 +37,20 @@ const STATES: [&str; 7] = ["created", "running", "paused", "restarting", "removi
 const HEALTH_WORDS: &str = "none, starting, healthy, unhealthy";
 const HEALTH: [&str; 4] = ["starting", "healthy", "unhealthy", "none"];
 
+/// Refuses filters that are not among those known.
+pub(crate) fn check_known(filters: &Filters, known: &[&str]) -> Result<(), Error> {
+    match filters.names().find(|name| !known.contains(name)) {
+        Some(name) => Err(Error::InvalidParameter(format!("invalid filter '{name}'"))),
+        None => Ok(()),
+    }
+}
+
 /// Filters, checked and looked up once for a whole list.
 pub struct Filter<'a> {
     parts: &'a Parts,
     filters: &'a Filters,
-    /// IDs of the images of `ancestor`.
-    images: Vec<String>,
+    /// IDs of the images of `ancestor`, and of those that were made from them.
+    images: HashSet<String>,
     exited: Vec<i32>,
     before: Option<Timestamp>,
     since: Option<Timestamp>,
@@ -77,9 +87,7 @@ fn bad(name: &str, value: &str) -> Error {
 }
 
 fn check(filters: &Filters) -> Result<(), Error> {
-    if let Some(name) = filters.names().find(|name| !KNOWN.contains(name)) {
-        return Err(Error::InvalidParameter(format!("invalid filter '{name}'")));
-    }
+    check_known(filters, &KNOWN)?;
     let closed = [("status", &STATES[..]), ("health", &HEALTH), ("is-task", &["true", "false", "1", "0"])];
     for (name, allowed) in closed {
         if let Some(value) = filters.get(name).find(|value| !allowed.contains(value)) {
@@ -92,6 +100,27 @@ fn check(filters: &Filters) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// The IDs of images and of all that were made from them, in any number of steps.
+fn descendants(parts: &Parts, images: impl Iterator<Item = Digest>) -> Result<HashSet<String>, Error> {
+    let mut open: Vec<Digest> = images.collect();
+    let mut found = HashSet::new();
+    if open.is_empty() {
+        return Ok(found);
+    }
+    let mut children: HashMap<Digest, Vec<Digest>> = HashMap::new();
+    for image in parts.storage.images().list()? {
+        if let Some(parent) = image.parent {
+            children.entry(parent).or_default().push(image.id);
+        }
+    }
+    while let Some(id) = open.pop() {
+        if found.insert(id.to_string()) {
+            open.extend(children.remove(&id).unwrap_or_default());
+        }
+    }
+    Ok(found)
 }
 
 impl<'a> Filter<'a> {
@@ -107,10 +136,10 @@ impl<'a> Filter<'a> {
             parts,
             filters,
             // As in Docker, an unknown ancestor has no containers and is no error.
-            images: filters
-                .get("ancestor")
-                .filter_map(|name| parts.images.id(name).ok().map(|id| id.to_string()))
-                .collect(),
+            images: descendants(
+                parts,
+                filters.get("ancestor").filter_map(|name| parts.images.id(name).ok()),
+            )?,
             exited: exited.collect::<Result<_, _>>()?,
             before: created("before")?.into_iter().min(),
             since: created("since")?.into_iter().max(),

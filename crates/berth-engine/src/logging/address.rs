@@ -77,7 +77,8 @@ pub(super) fn fluentd(text: &str) -> Result<Address, String> {
     }
 }
 
-fn with_port(host: &str, default: u16) -> Result<String, String> {
+/// A host with its port, or this one.
+pub(super) fn with_port(host: &str, default: u16) -> Result<String, String> {
     let host = host.trim_end_matches('/');
     Ok(match port(host)? {
         Some(_) => host.to_owned(),

@@ -7,6 +7,7 @@ mod plan;
 mod remote;
 mod remote_options;
 mod secure;
+mod splunk;
 pub(crate) mod value;
 
 use std::collections::BTreeMap;

@@ -5,7 +5,8 @@ use super::value::{binary_size, boolean, decimal_size, integer};
 use super::{CACHE, Options, remote_options};
 
 /// The log drivers, in order.
-pub const DRIVERS: [&str; 7] = ["fluentd", "gelf", "journald", "json-file", "local", "none", "syslog"];
+pub const DRIVERS: [&str; 8] =
+    ["fluentd", "gelf", "journald", "json-file", "local", "none", "splunk", "syslog"];
 
 /// Options that every driver has.
 const COMMON: [&str; 5] = ["env", "env-regex", "labels", "labels-regex", "tag"];

@@ -12,7 +12,7 @@ use tokio::net::{TcpStream, UnixStream, lookup_host};
 
 use super::address::{self, Address};
 use super::value::{binary_size, boolean, duration, integer};
-use super::{Options, Subject, attributes, options, secure};
+use super::{Options, Subject, attributes, options, secure, splunk};
 
 /// How long a connection may take when a container starts.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
@@ -48,11 +48,16 @@ pub(super) async fn plan(driver: &str, subject: Subject<'_>, given: &Options) ->
         "syslog" => syslog(subject, given, &mut plan)?,
         "journald" => journald(subject, given, &mut plan)?,
         "gelf" => gelf(subject, given, &mut plan)?,
+        "splunk" => splunk::plan(subject, given, &mut plan)?,
         _ => fluentd(subject, given, &mut plan)?,
     };
     let asynchronous =
         driver == "fluentd" && given.get("fluentd-async").is_some_and(|text| boolean(text) == Ok(true));
-    let descriptors = reach(&address, &mut plan, !asynchronous).await?;
+    let splunk = matches!(plan.protocol, Protocol::Splunk(_));
+    let descriptors = reach(&address, &mut plan, !asynchronous && !splunk).await?;
+    if splunk && splunk::is_verified(given)? {
+        verify_splunk(&address, &plan).await?;
+    }
     Ok((plan, descriptors))
 }
 
@@ -228,6 +233,16 @@ async fn reach(address: &Address, plan: &mut RemotePlan, connect: bool) -> Resul
         }
         Address::Unix { path, datagrams } => unix(path, *datagrams, plan, connect).await,
     }
+}
+
+/// Asks a collector of Splunk whether it is one.
+async fn verify_splunk(address: &Address, plan: &RemotePlan) -> Result<(), String> {
+    let (Endpoint::Tcp(addresses), Protocol::Splunk(splunk)) = (&plan.endpoint, &plan.protocol) else {
+        return Ok(());
+    };
+    let (Address::Tcp(host) | Address::Tls(host)) = address else { return Ok(()) };
+    let stream = timely(host, TcpStream::connect(&addresses[..])).await?;
+    splunk::verify(stream, plan.tls.as_ref(), &splunk.authority).await
 }
 
 async fn unix(

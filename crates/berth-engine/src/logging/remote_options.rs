@@ -3,7 +3,7 @@
 use berth_shim::log::remote::SyslogForm;
 
 use super::value::{binary_size, boolean, duration, integer};
-use super::{Options, address};
+use super::{Options, address, splunk};
 
 const SYSLOG: [&str; 7] = [
     "syslog-address",
@@ -41,6 +41,8 @@ pub(super) fn check<'a>(
             facility(options.get("syslog-facility"))?;
             syslog_form(options.get("syslog-format")).map(drop)
         }
+        // Its values are looked at when the container starts, as Docker does.
+        "splunk" => unknown(driver, names.find(|name| !splunk::OPTIONS.contains(&name.as_str()))),
         "fluentd" => {
             let known = |name: &str| {
                 FLUENTD_FLAGS.contains(&name)
@@ -160,6 +162,7 @@ mod tests {
         checked("gelf", &[("gelf-address", "tcp://h:1"), ("gelf-tcp-max-reconnect", "0")]).unwrap();
         checked("fluentd", &[("fluentd-async", "true"), ("fluentd-async-reconnect-interval", "250ms")])
             .unwrap();
+        checked("splunk", &[("splunk-url", "what?"), ("splunk-gzip", "maybe")]).unwrap();
         checked("journald", &[("labels", "a"), ("cache-disabled", "true")]).unwrap();
     }
 
@@ -171,6 +174,7 @@ mod tests {
             ("syslog", &[("syslog-facility", "24")], "invalid syslog facility"),
             ("syslog", &[("syslog-format", "x")], "Invalid syslog format"),
             ("journald", &[("x", "1")], "unknown log opt 'x' for journald log driver"),
+            ("splunk", &[("x", "1")], "unknown log opt 'x' for splunk log driver"),
             ("gelf", &[], "gelf-address is a required parameter"),
             ("gelf", &[udp, ("x", "1")], "unknown log opt \"x\" for gelf log driver"),
             (

@@ -38,6 +38,20 @@ pub(super) fn syslog(host: &str, given: &Options) -> Result<TlsPlan, String> {
     Ok(TlsPlan { server: name(host), authorities, identity })
 }
 
+/// What the shim needs to speak TLS with a collector of Splunk at `host:port`; `anyone` believes any.
+///
+/// # Errors
+/// The file with its authorities cannot be read.
+pub(super) fn splunk(host: &str, given: &Options, anyone: bool) -> Result<TlsPlan, String> {
+    let authorities = match given.get("splunk-capath") {
+        _ if anyone => None,
+        Some(path) => Some(read(path)?),
+        None => Some(berth_tls::system_authorities_text()),
+    };
+    let server = given.get("splunk-caname").cloned().unwrap_or_else(|| name(host));
+    Ok(TlsPlan { server, authorities, identity: None })
+}
+
 /// What the shim needs to speak TLS with an endpoint that the system's authorities vouch for.
 pub(super) fn by_system(host: &str) -> TlsPlan {
     TlsPlan { server: name(host), authorities: Some(berth_tls::system_authorities_text()), identity: None }
@@ -57,7 +71,7 @@ fn name(host: &str) -> String {
 }
 
 /// What failed, in Go's words where clients know them.
-fn told(error: &io::Error) -> String {
+pub(super) fn told(error: &io::Error) -> String {
     let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
     match inner {
         Some(rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer)) => {

@@ -141,19 +141,19 @@ impl Asked {
         if !ipam.ipv4_address.is_empty() {
             self.ipv4 = ipam.ipv4_address.parse().ok().filter(|address: &Ipv4Addr| !address.is_unspecified());
             if self.ipv4.is_none() {
-                wrong.push(format!("invalid IPv4 address: {}", ipam.ipv4_address));
+                wrong.push(not_an_address("IPv4", &ipam.ipv4_address));
             }
         }
         if !ipam.ipv6_address.is_empty() {
             let good = |address: &Ipv6Addr| !address.is_unspecified() && address.to_ipv4_mapped().is_none();
             self.ipv6 = ipam.ipv6_address.parse().ok().filter(good);
             if self.ipv6.is_none() {
-                wrong.push(format!("invalid IPv6 address: {}", ipam.ipv6_address));
+                wrong.push(not_an_address("IPv6", &ipam.ipv6_address));
             }
         }
         for text in ipam.link_local_ips.iter().flatten() {
             match text.parse::<IpAddr>() {
-                Ok(address) if !address.is_unspecified() => self.link_local.push(address),
+                Ok(address) if is_link_local(address) => self.link_local.push(address),
                 _ => wrong.push(format!("invalid link-local IP address: {text}")),
             }
         }
@@ -186,6 +186,21 @@ impl Asked {
                 .sysctls
                 .iter()
                 .any(|(key, value)| key == "ipv6.conf.IFNAME.disable_ipv6" && boolean(value) == Some(true))
+    }
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    }
+}
+
+/// Docker's words for an address that cannot be had, and Go's for what is none at all.
+fn not_an_address(kind: &str, text: &str) -> String {
+    match text.parse::<IpAddr>() {
+        Ok(_) => format!("invalid {kind} address: {text}"),
+        Err(_) => format!("invalid {kind} address: ParseAddr({text:?}): unable to parse IP"),
     }
 }
 
@@ -250,9 +265,24 @@ mod tests {
             "invalid endpoint settings:\n* invalid IPv4 address: fd00::7\n* invalid IPv6 address: 10.0.0.7"
         );
         assert_eq!(
+            parse("mine", &settings("", "mine6")).unwrap_err(),
+            "invalid endpoint settings:\ninvalid IPv6 address: ParseAddr(\"mine6\"): unable to parse IP"
+        );
+        assert_eq!(
             parse("bridge", &settings("10.0.0.7", "")).unwrap_err(),
             "invalid endpoint settings:\nuser-specified IP address is supported on user-defined networks only"
         );
+        let own = |text: &str| {
+            let mut settings = settings("", "");
+            settings.ipam_config.as_mut().unwrap().link_local_ips = Some(vec![text.into()]);
+            parse("mine", &settings)
+        };
+        assert_eq!(own("169.254.7.7").unwrap().link_local.len(), 1);
+        assert_eq!(own("fe80::254:77").unwrap().link_local.len(), 1);
+        for bad in ["169.253.5.5", "2001:db8::89", "0.0.0.0", "::", "x"] {
+            let told = format!("invalid endpoint settings:\ninvalid link-local IP address: {bad}");
+            assert_eq!(own(bad).unwrap_err(), told);
+        }
         let aliases = EndpointSettings { aliases: Some(vec!["x".into()]), ..EndpointSettings::default() };
         assert!(parse("default", &aliases).unwrap_err().contains("network-scoped aliases"));
         parse("mine", &aliases).unwrap();

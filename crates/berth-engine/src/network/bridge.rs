@@ -1,6 +1,6 @@
 //! Options of the driver `bridge`.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use berth_api::StringMap;
 use berth_network::{Reach, Rules};
@@ -69,6 +69,14 @@ pub struct BridgeOptions {
     pub mode6: GatewayMode,
     /// The host has no IPv4 address on the bridge.
     pub no_address4: bool,
+    /// The host's address that leaving IPv4 packets get, instead of that of the link that they leave by.
+    pub source4: Option<Ipv4Addr>,
+    /// The same of IPv6.
+    pub source6: Option<Ipv6Addr>,
+    /// Links of the host whose hosts reach published ports at containers' own addresses.
+    pub trusted: Vec<String>,
+    /// An administrator made the link: it is never made here, nor removed.
+    pub foreign: bool,
 }
 
 impl Default for BridgeOptions {
@@ -83,6 +91,10 @@ impl Default for BridgeOptions {
             mode4: GatewayMode::Nat,
             mode6: GatewayMode::Nat,
             no_address4: false,
+            source4: None,
+            source6: None,
+            trusted: Vec::new(),
+            foreign: false,
         }
     }
 }
@@ -137,6 +149,19 @@ impl BridgeOptions {
             }
             "com.docker.network.bridge.gateway_mode_ipv4" => self.mode4 = GatewayMode::parse(value)?,
             "com.docker.network.bridge.gateway_mode_ipv6" => self.mode6 = GatewayMode::parse(value)?,
+            "com.docker.network.bridge.trusted_host_interfaces" => {
+                let names = value.split(':').filter(|name| !name.is_empty());
+                self.trusted = names.map(str::to_owned).collect();
+                if !self.trusted.iter().all(|name| is_link_name(name)) {
+                    return Err(failed("not a name of a link"));
+                }
+            }
+            "com.docker.network.host_ipv4" => {
+                self.source4 = Some(value.parse().map_err(|_| failed("not an IPv4 address"))?);
+            }
+            "com.docker.network.host_ipv6" => {
+                self.source6 = Some(value.parse().map_err(|_| failed("not an IPv6 address"))?);
+            }
             _ => {}
         }
         Ok(())
@@ -166,6 +191,8 @@ impl BridgeOptions {
             outward: !internal,
             reach4: reach(self.mode4),
             reach6: reach(self.mode6),
+            source4: self.source4,
+            source6: self.source6,
         }
     }
 }
@@ -227,6 +254,7 @@ mod tests {
             ("driver.mtu", "67", "invalid MTU number: 67"),
             ("driver.mtu", "-1", "failed to parse"),
             ("name", "a/b", "failed to parse"),
+            ("trusted_host_interfaces", "eth0:a b", "failed to parse"),
             ("name", "sixteencharacter", "failed to parse"),
             ("host_binding_ipv4", "x", "failed to parse"),
             ("gateway_mode_ipv4", "open", "unknown gateway mode open"),

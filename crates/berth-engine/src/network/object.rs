@@ -1,7 +1,7 @@
 //! What a network is: settled once, when it is made, and kept as its row.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use berth_api::StringMap;
 use berth_api::network::{ConfigReference, Ipam, IpamConfig, Network};
@@ -13,10 +13,14 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::bridge::BridgeOptions;
+use super::sublink::SublinkOptions;
 use crate::Error;
 
 /// Names of the networks that always exist.
 pub const PREDEFINED: [&str; 3] = ["bridge", "host", "none"];
+
+/// Names of auxiliary addresses that are containers' next hops, if the bridge is not: of IPv4 and of IPv6.
+pub const NEXT_HOPS: [&str; 2] = ["DefaultGatewayIPv4", "DefaultGatewayIPv6"];
 
 /// Whether users cannot make or remove a network of this name.
 pub fn is_predefined(name: &str) -> bool {
@@ -90,6 +94,8 @@ impl Object {
 pub enum Driver {
     /// A bridge of the host.
     Bridge(BridgeOptions),
+    /// Links that share a parent of the host: `macvlan` and `ipvlan`.
+    Sublinks(SublinkOptions),
     /// The host's own namespace.
     Host,
     /// A namespace with nothing but loopback, or a configuration for other networks.
@@ -101,6 +107,7 @@ impl Driver {
     pub fn name(&self) -> &'static str {
         match self {
             Driver::Bridge(_) => "bridge",
+            Driver::Sublinks(options) => options.driver(),
             Driver::Host => "host",
             Driver::Null => "null",
         }
@@ -149,9 +156,19 @@ impl Object {
                 name: options.link_name(&self.id),
                 gateways: self.host_addresses(options),
                 mtu: options.mtu,
+                foreign: options.foreign,
                 rules: options.rules(self.internal),
             })),
+            Driver::Sublinks(options) => Some(Link::Sublinks(options.sublinks(&self.id))),
             Driver::Host | Driver::Null => None,
+        }
+    }
+
+    /// The name of its bridge, if it is one.
+    pub fn bridge_link(&self) -> Option<String> {
+        match &self.driver {
+            Driver::Bridge(options) => Some(options.link_name(&self.id)),
+            Driver::Sublinks(_) | Driver::Host | Driver::Null => None,
         }
     }
 
@@ -161,9 +178,22 @@ impl Object {
         own.filter_map(|subnet| IpNet::new(subnet.gateway?, subnet.net.prefix_len()).ok()).collect()
     }
 
-    /// The next hop that containers have in a subnet.
+    /// The next hop that containers have in a subnet; the unspecified address if it is the link itself.
     pub fn gateway(&self, subnet: &Subnet) -> Option<IpAddr> {
-        subnet.gateway.filter(|_| !self.internal)
+        let own = match &self.driver {
+            Driver::Bridge(_) => {
+                let other = subnet.auxiliary.get(NEXT_HOPS[usize::from(subnet.is_v6())]);
+                other.copied().or(subnet.gateway)
+            }
+            // Without a parent of the host's, there is nowhere to go.
+            Driver::Sublinks(options) if options.parent.is_none() => None,
+            Driver::Sublinks(options) if options.routes_by_link() => Some(match subnet.net {
+                IpNet::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+                IpNet::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+            }),
+            Driver::Sublinks(_) | Driver::Host | Driver::Null => subnet.gateway,
+        };
+        own.filter(|_| !self.internal)
     }
 
     /// As clients see it, without its endpoints.
@@ -180,7 +210,9 @@ impl Object {
                 driver: "default".into(),
                 options: self.ipam_options.clone(),
                 config: match self.driver {
-                    Driver::Bridge(_) => Some(self.subnets.iter().map(Subnet::to_api).collect()),
+                    Driver::Bridge(_) | Driver::Sublinks(_) => {
+                        Some(self.subnets.iter().map(Subnet::to_api).collect())
+                    }
                     Driver::Host | Driver::Null => None,
                 },
             },

@@ -12,6 +12,7 @@ use jiff::Timestamp;
 
 use super::bridge::{BridgeOptions, boolean};
 use super::object::{Driver, Object, Subnet, is_predefined};
+use super::sublink::SublinkOptions;
 use crate::{Error, name};
 
 /// A network to make, checked as far as it can be without looking at others.
@@ -102,6 +103,14 @@ impl Wanted {
         for wanted in subnets {
             let net = match wanted.net {
                 Some(net) if object.config_only => net,
+                // No address is a wish for a size: any subnet of the pools will do.
+                Some(net) if net.addr().is_unspecified() => {
+                    let sized = pools.iter().filter(|pool| pool.base.prefix_len() <= net.prefix_len());
+                    let sized: Vec<AddressPool> =
+                        sized.map(|pool| AddressPool { size: net.prefix_len(), ..pool.clone() }).collect();
+                    subnets::choose(&sized, wanted.v6, &taken)
+                        .map_err(|error| Error::InvalidParameter(error.to_string()))?
+                }
                 Some(net) => free(net, &taken)?,
                 None => subnets::choose(pools, wanted.v6, &taken)
                     .map_err(|error| Error::InvalidParameter(error.to_string()))?,
@@ -198,8 +207,9 @@ fn copied(request: NetworkCreate, found: Object, from: String) -> Result<Wanted,
 
 /// Sees to it that each family that is enabled has a subnet, and none that is not.
 fn families(object: Object, mut subnets: Vec<WantedSubnet>) -> Result<Wanted, Error> {
-    if matches!(object.driver, Driver::Bridge(_)) {
-        if !object.ipv4 && !object.ipv6 {
+    let bridge = matches!(object.driver, Driver::Bridge(_));
+    if bridge || matches!(object.driver, Driver::Sublinks(_)) {
+        if bridge && !object.ipv4 && !object.ipv6 {
             return Err(Error::InvalidParameter("IPv4 or IPv6 must be enabled".into()));
         }
         for v6 in [false, true] {
@@ -207,7 +217,7 @@ fn families(object: Object, mut subnets: Vec<WantedSubnet>) -> Result<Wanted, Er
             let given = subnets.iter().filter(|subnet| subnet.v6 == v6).count();
             if !enabled {
                 subnets.retain(|subnet| subnet.v6 != v6);
-            } else if given > 1 {
+            } else if bridge && given > 1 {
                 return Err(Error::Forbidden("bridge driver doesn't support multiple subnets".into()));
             } else if given == 0 {
                 subnets.push(WantedSubnet {
@@ -227,6 +237,8 @@ fn families(object: Object, mut subnets: Vec<WantedSubnet>) -> Result<Wanted, Er
 fn driver(name: &str, options: &StringMap, internal: bool) -> Result<Driver, Error> {
     match name {
         "" | "default" | "bridge" => Ok(Driver::Bridge(BridgeOptions::parse(options, internal)?)),
+        "macvlan" => Ok(Driver::Sublinks(SublinkOptions::macvlan(options)?)),
+        "ipvlan" => Ok(Driver::Sublinks(SublinkOptions::ipvlan(options)?)),
         "host" => Err(Error::Forbidden("only one instance of \"host\" network is allowed".into())),
         "null" => Err(Error::Forbidden("only one instance of \"null\" network is allowed".into())),
         "overlay" => Err(Error::Forbidden(
@@ -355,7 +367,7 @@ fn free(net: IpNet, taken: &[IpNet]) -> Result<IpNet, Error> {
 }
 
 /// The gateway that nobody chose: the first address that nothing else has.
-fn first_gateway(
+pub fn first_gateway(
     net: IpNet,
     range: Option<IpNet>,
     auxiliary: &BTreeMap<String, IpAddr>,

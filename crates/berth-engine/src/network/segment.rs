@@ -10,7 +10,7 @@ use berth_network::{Endpoint, Host, Link};
 use ipnet::IpNet;
 
 use super::attachment::Asked;
-use super::object::{Driver, Object};
+use super::object::{Driver, Object, Subnet};
 use crate::Error;
 
 /// A network with endpoints.
@@ -19,6 +19,8 @@ pub struct Segment {
     pub object: Object,
     /// What the host makes of it.
     pub link: Link,
+    /// Whether published ports are reached at containers' own addresses, too.
+    pub direct: bool,
     members: Mutex<Members>,
 }
 
@@ -33,7 +35,7 @@ struct Members {
 
 impl Segment {
     /// A network without endpoints; `None` for a driver that has none.
-    pub fn new(object: Object) -> Option<Arc<Segment>> {
+    pub fn new(object: Object, direct: bool) -> Option<Arc<Segment>> {
         let link = object.link()?;
         let pools = object.subnets.iter().map(|subnet| {
             let mut pool = Pool::new(subnet.net, subnet.range);
@@ -43,7 +45,18 @@ impl Segment {
             pool
         });
         let members = Members { pools: pools.collect(), endpoints: BTreeMap::new(), leaving: false };
-        Some(Arc::new(Segment { link, object, members: Mutex::new(members) }))
+        Some(Arc::new(Segment { link, object, direct, members: Mutex::new(members) }))
+    }
+
+    /// The families that the host has to forward for it: false for IPv4, true for IPv6.
+    pub fn forwarded(&self) -> Vec<bool> {
+        match self.link.firewall() {
+            Some(_) => [false, true]
+                .into_iter()
+                .filter(|v6| self.object.subnets.iter().any(|subnet| subnet.is_v6() == *v6))
+                .collect(),
+            None => Vec::new(),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Members> {
@@ -63,45 +76,79 @@ impl Segment {
         if members.leaving {
             return Err(Error::NoSuchNetwork(self.object.name.clone()));
         }
+        if let (Driver::Sublinks(options), Some(_)) = (&self.object.driver, asked.mac)
+            && options.driver() == "ipvlan"
+        {
+            return Err(Error::Forbidden(
+                "ipvlan interfaces do not support custom mac address assignment".into(),
+            ));
+        }
         let exists = |link: &str| host.link_exists(link);
         let mut endpoint = self.blank(asked, names);
-        let mut outcome = Ok(());
-        for (pool, subnet) in members.pools.iter_mut().zip(&self.object.subnets) {
-            if subnet.is_v6() && asked.disables_ipv6() {
-                continue;
-            }
-            let wanted = if subnet.is_v6() { asked.ipv6.map(IpAddr::V6) } else { asked.ipv4.map(IpAddr::V4) };
-            match taken(pool, wanted, exists) {
-                Ok(address) => {
+        if names.contains(&endpoint.name) {
+            let (link, name) = (endpoint.host_link, endpoint.name);
+            return Err(berth_network::Error::LinkNameTaken { link, name }.into());
+        }
+        for v6 in [false, true].into_iter().filter(|v6| !v6 || !asked.disables_ipv6()) {
+            let wanted = if v6 { asked.ipv6.map(IpAddr::V6) } else { asked.ipv4.map(IpAddr::V4) };
+            match self.take(&mut members, v6, wanted, exists) {
+                Ok(None) => {}
+                Ok(Some((address, subnet))) => {
                     endpoint.addresses.extend(IpNet::new(address, subnet.net.prefix_len()).ok());
                     endpoint.gateways.extend(self.object.gateway(subnet));
                 }
                 Err(error) => {
-                    outcome = Err(error);
-                    break;
+                    members.give_back(&endpoint);
+                    return Err(error);
                 }
             }
         }
-        if let Err(error) = outcome {
-            members.give_back(&endpoint);
-            return Err(error);
+        if endpoint.mac == [0; 6] && self.has_own_hardware_address() {
+            // It follows from an address that the endpoint has again next time, if any: neighbours remember it.
+            let lasting = asked.link_local.first().filter(|_| asked.ipv4.is_none() && asked.ipv6.is_none());
+            let address = lasting.copied().or(endpoint.addresses.first().map(IpNet::addr));
+            endpoint.mac = address.map(ipam::mac_for).unwrap_or_default();
         }
-        if endpoint.mac == [0; 6] {
-            endpoint.mac =
-                endpoint.addresses.first().map(|net| ipam::mac_for(net.addr())).unwrap_or_default();
-        }
-        // Beside, and no subnet's: nobody else could get them.
-        let lone = |address: &IpAddr| IpNet::new(*address, if address.is_ipv4() { 32 } else { 64 }).ok();
+        // Beside, and no subnet's: nobody else could get them. Others that have one are on the same link.
+        let lone = |address: &IpAddr| IpNet::new(*address, if address.is_ipv4() { 16 } else { 64 }).ok();
         endpoint.addresses.extend(asked.link_local.iter().filter_map(lone));
         members.endpoints.insert(container.to_owned(), endpoint.clone());
         Ok(endpoint)
+    }
+
+    /// An address of one family, if the network has it: in the first subnet that holds the wanted one, or has room.
+    fn take(
+        &self,
+        members: &mut Members,
+        v6: bool,
+        wanted: Option<IpAddr>,
+        exists: impl Fn(&str) -> bool,
+    ) -> Result<Option<(IpAddr, &Subnet)>, Error> {
+        let mut outcome = Ok(None);
+        for (pool, subnet) in members.pools.iter_mut().zip(&self.object.subnets) {
+            if subnet.is_v6() != v6 || wanted.is_some_and(|wanted| !subnet.net.contains(&wanted)) {
+                continue;
+            }
+            match taken(pool, wanted, &exists) {
+                Ok(address) => return Ok(Some((address, subnet))),
+                Err(error) => outcome = Err(error),
+            }
+        }
+        outcome
+    }
+
+    fn has_own_hardware_address(&self) -> bool {
+        match &self.object.driver {
+            Driver::Sublinks(options) => options.kind.has_own_address(),
+            Driver::Bridge(_) | Driver::Host | Driver::Null => true,
+        }
     }
 
     /// An endpoint without addresses. Its link gets the first free name.
     fn blank(&self, asked: &Asked, names: &[String]) -> Endpoint {
         let prefix = match &self.object.driver {
             Driver::Bridge(options) => options.prefix.as_str(),
-            Driver::Host | Driver::Null => "eth",
+            Driver::Sublinks(_) | Driver::Host | Driver::Null => "eth",
         };
         let free = (0..).map(|number: u32| format!("{prefix}{number}"));
         let name = asked.link_name.clone().or_else(|| free.into_iter().find(|name| !names.contains(name)));
@@ -140,6 +187,11 @@ impl Segment {
     /// Endpoints by container ID.
     pub fn endpoints(&self) -> BTreeMap<String, Endpoint> {
         self.lock().endpoints.clone()
+    }
+
+    /// How many containers are on it.
+    pub fn count(&self) -> usize {
+        self.lock().endpoints.len()
     }
 
     /// Whether a container that runs is on it.

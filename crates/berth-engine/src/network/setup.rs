@@ -4,84 +4,105 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use berth_network::firewall::{self, FirewallState, Published, Reached};
+use berth_network::firewall::{Firewall, FirewallState, Published, Reached};
 use berth_network::net::NetClient;
-use berth_network::{Endpoint, Host, PortMapping, Reach, ipam, subnets};
-use ipnet::{IpNet, Ipv4Net};
-use jiff::Timestamp;
+use berth_network::{Endpoint, Host, Reach, neighbours};
+use ipnet::IpNet;
 
-use super::bridge::BridgeOptions;
 use super::bridge_id;
-use super::object::{Driver, Object, Subnet};
+use super::forward::Forwarding;
+use super::linked::Links;
+use super::object::Driver;
+use super::publish;
+use super::room;
 use super::segment::Segment;
-use crate::create::ports::Publication;
-use crate::{BridgeSettings, Error};
+use crate::Error;
 
 /// Reserves the ports of running containers again; all are tried, the first error told.
 pub fn refill(net: &NetClient, endpoints: &BTreeMap<String, Vec<Endpoint>>) -> Result<(), Error> {
     let mut first = Ok(());
     let flat = endpoints.iter().flat_map(|(container, all)| all.iter().map(move |one| (container, one)));
     for (container, endpoint) in flat.filter(|(_, endpoint)| !endpoint.ports.is_empty()) {
-        let reserved = net.reserve(container, &endpoint.ports).map(|_| ()).map_err(Error::from);
+        let reserved = net.reserve(container, &publish::again(endpoint)).map(|_| ()).map_err(Error::from);
         first = first.and(reserved);
     }
     first
 }
 
-/// The default bridge's gateway: as it was set, as it was, or in a subnet that nothing else has.
-pub fn default_gateway(
-    settings: &BridgeSettings,
-    remembered: Option<Ipv4Net>,
-    others: &[IpNet],
-) -> Result<Ipv4Net, Error> {
-    if let Some(gateway) = settings.gateway.or(remembered) {
-        return Ok(gateway);
-    }
-    let subnet = subnets::choose(&subnets::default_pools(&[0; 5]), false, others)?;
-    match ipam::first_address(subnet) {
-        IpAddr::V4(first) => {
-            Ok(Ipv4Net::new(first, subnet.prefix_len()).map_err(|_| berth_network::Error::NoSubnet)?)
+/// What setting up takes.
+pub struct SetUp {
+    /// The host.
+    pub host: Arc<Host>,
+    /// The net process.
+    pub net: Arc<NetClient>,
+    /// The host's forwarding.
+    pub forwarding: Arc<Forwarding>,
+    /// The firewall.
+    pub firewall: Arc<Firewall>,
+    /// Links on the default bridge.
+    pub links: Arc<Links>,
+    /// Endpoints of containers that run.
+    pub endpoints: BTreeMap<String, Vec<Endpoint>>,
+}
+
+impl SetUp {
+    /// Makes links and firewall what the records say. Links that are there stay, and what goes through them goes on.
+    /// `name` is the default bridge's link, which goes if there is none to be. Blocks.
+    pub fn run(
+        &self,
+        default: Option<&Arc<Segment>>,
+        name: &str,
+        others: &[Arc<Segment>],
+    ) -> Result<(), Error> {
+        match default {
+            Some(segment) => segment.link.ensure(&self.host)?,
+            None => self.host.remove_link(name)?,
         }
-        IpAddr::V6(_) => Err(berth_network::Error::NoSubnet.into()),
-    }
-}
-
-/// The default bridge, as a network.
-pub fn default_object(settings: &BridgeSettings, gateway: Ipv4Net) -> Object {
-    let options = BridgeOptions {
-        name: Some(settings.name.clone()),
-        mtu: settings.mtu,
-        masquerade: settings.masquerade,
-        ..BridgeOptions::default()
-    };
-    let subnet = Subnet {
-        net: IpNet::V4(gateway.trunc()),
-        range: None,
-        gateway: Some(gateway.addr().into()),
-        auxiliary: BTreeMap::new(),
-    };
-    let plain = Object::plain(bridge_id(), "bridge", Driver::Bridge(options), Timestamp::UNIX_EPOCH);
-    Object { subnets: vec![subnet], ..plain }
-}
-
-/// Makes links and firewall what the records say. Links that are there stay, and what goes through them goes on.
-pub fn set_up(
-    host: &Host,
-    net: &NetClient,
-    segments: &[Arc<Segment>],
-    endpoints: &BTreeMap<String, Vec<Endpoint>>,
-) -> Result<(), Error> {
-    for (index, segment) in segments.iter().enumerate() {
-        match segment.link.ensure(host) {
+        for segment in others {
             // One of a user must not keep the default from working.
-            Err(error) if index > 0 => {
+            if let Err(error) = segment.link.ensure(&self.host) {
                 tracing::error!(network = segment.object.name, %error, "a network could not be set up");
             }
-            outcome => outcome?,
         }
+        let all = || default.into_iter().chain(others);
+        let forwarded = |v6: bool| all().any(|segment| segment.forwarded().contains(&v6));
+        let families: Vec<bool> = [false, true].into_iter().filter(|v6| forwarded(*v6)).collect();
+        for v6 in &families {
+            self.forwarding.note(*v6)?;
+        }
+        let mut state = firewall_state(all(), &self.endpoints);
+        state.drops = self.forwarding.drops();
+        state.bridges.extend(room::continuations(&self.host, all()).bridges);
+        neighbours::make_room(self.endpoints.len() * 2);
+        let closed = default.and_then(|segment| segment.link.firewall()).filter(|(_, rules)| !rules.within);
+        if let Some((bridge, _)) = closed.as_ref().filter(|_| !self.firewall.is_off()) {
+            let links = self.links.state(bridge);
+            (state.links, state.pairs, state.partners) = (links.links, links.pairs, links.partners);
+            self.firewall.reconcile(&state)?;
+            self.links.settle(bridge, &self.ports_of_default())?;
+        } else {
+            self.firewall.reconcile(&state)?;
+        }
+        families.iter().try_for_each(|v6| self.forwarding.enable(&self.host, *v6))?;
+        refill(&self.net, &self.endpoints)
     }
-    firewall::reconcile(&firewall_state(segments.iter(), endpoints))?;
-    refill(net, endpoints)
+}
+
+impl SetUp {
+    /// The host's ends of links to the default bridge.
+    fn ports_of_default(&self) -> Vec<String> {
+        let id = bridge_id();
+        let on_it = |endpoint: &&Endpoint| endpoint.network.is_empty() || endpoint.network == id;
+        self.endpoints.values().flatten().filter(on_it).map(|one| one.host_link.clone()).collect()
+    }
+}
+
+/// What the firewall has to know of a network, without its endpoints.
+pub fn network_state(segment: &Segment) -> FirewallState {
+    let Some((name, rules)) = segment.link.firewall() else { return FirewallState::default() };
+    let subnets = segment.object.subnets.iter().map(|subnet| (name.clone(), subnet.net)).collect();
+    let trusted = trusted(segment).iter().map(|link| (link.clone(), name.clone())).collect();
+    FirewallState { bridges: vec![(name, rules)], subnets, trusted, ..FirewallState::default() }
 }
 
 /// All that the firewall depends on, of these networks.
@@ -92,23 +113,38 @@ pub fn firewall_state<'a>(
     let mut state = FirewallState::default();
     let default = bridge_id();
     for segment in segments {
-        state.bridges.extend(segment.link.firewall());
+        let network = network_state(segment);
+        state.bridges.extend(network.bridges);
+        state.subnets.extend(network.subnets);
+        state.trusted.extend(network.trusted);
         let id = &segment.object.id;
         let own =
             |endpoint: &&Endpoint| endpoint.network == *id || (endpoint.network.is_empty() && *id == default);
         for endpoint in endpoints.values().flatten().filter(own) {
-            state.ports.extend(published(segment, endpoint));
+            state.addresses.extend(guarded(segment, endpoint));
+            state.ports.extend(published(endpoint));
             state.reached.extend(reached(segment, endpoint));
+            state.offered.extend(offered(segment, endpoint));
         }
     }
     state
 }
 
 /// The firewall's elements of an endpoint whose packets are translated.
-pub fn published(segment: &Segment, endpoint: &Endpoint) -> Vec<Published> {
-    let routed = segment.link.firewall().is_some_and(|(_, rules)| rules.reach4 == Reach::Published);
-    let Some(container) = endpoint.address4().filter(|_| !routed) else { return Vec::new() };
-    endpoint.ports.iter().map(|mapping| Published { mapping: mapping.clone(), container }).collect()
+pub fn published(endpoint: &Endpoint) -> Vec<Published> {
+    let own = |v6: bool| endpoint.addresses.iter().map(IpNet::addr).find(|own| own.is_ipv6() == v6);
+    let translated = endpoint.ports.iter().filter(|mapping| mapping.host_port != 0);
+    translated
+        .filter_map(|mapping| {
+            let container = own(mapping.host_address.is_ipv6())?;
+            Some(Published { mapping: mapping.clone(), container })
+        })
+        .collect()
+}
+
+/// Addresses of an endpoint that nobody reaches but through the host's ports.
+pub fn guarded(segment: &Segment, endpoint: &Endpoint) -> impl Iterator<Item = IpAddr> {
+    endpoint.addresses.iter().filter(|_| !segment.direct).map(IpNet::addr)
 }
 
 /// Those of one that is reached at its own addresses.
@@ -117,7 +153,7 @@ pub fn reached(segment: &Segment, endpoint: &Endpoint) -> Vec<Reached> {
     let mut found = Vec::new();
     for address in endpoint.addresses.iter().map(IpNet::addr) {
         let reach = if address.is_ipv4() { rules.reach4 } else { rules.reach6 };
-        if reach != Reach::Published {
+        if reach != Reach::Published && !(segment.direct && rules.outward) {
             continue;
         }
         for mapping in &endpoint.ports {
@@ -130,20 +166,29 @@ pub fn reached(segment: &Segment, endpoint: &Endpoint) -> Vec<Reached> {
     found
 }
 
-/// Reserves all ports of a container, or none. In a range, the next port is tried while one is taken.
-pub fn reserve(net: &NetClient, owner: &str, ports: &[Publication]) -> Result<Vec<PortMapping>, Error> {
-    let mut candidates: Vec<_> = ports.iter().map(Publication::candidates).collect();
-    let mut wanted: Vec<PortMapping> = candidates.iter_mut().filter_map(Iterator::next).collect();
-    loop {
-        let error = match net.reserve(owner, &wanted) {
-            Ok(settled) => return Ok(settled),
-            Err(error) => error,
+/// Links of the host whose hosts are as near to a network as itself.
+fn trusted(segment: &Segment) -> &[String] {
+    match &segment.object.driver {
+        Driver::Bridge(options) => &options.trusted,
+        Driver::Sublinks(_) | Driver::Host | Driver::Null => &[],
+    }
+}
+
+/// Published ports of one that hosts on trusted links reach at its own addresses.
+pub fn offered(segment: &Segment, endpoint: &Endpoint) -> Vec<Reached> {
+    let mut found = Vec::new();
+    if trusted(segment).is_empty() {
+        return found;
+    }
+    for port in published(endpoint) {
+        let one = Reached {
+            address: port.container,
+            protocol: port.mapping.protocol,
+            port: port.mapping.container_port,
         };
-        let berth_network::Error::PortInUse { address, port } = error else { return Err(error.into()) };
-        let taken = wanted.iter().position(|w| w.host_address == address && w.host_port == port);
-        match taken.and_then(|index| Some((index, candidates[index].next()?))) {
-            Some((index, next)) => wanted[index] = next,
-            None => return Err(error.into()),
+        if !found.contains(&one) {
+            found.push(one);
         }
     }
+    found
 }

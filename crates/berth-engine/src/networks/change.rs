@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use super::list::is_used;
 use crate::event::{Event, NetworkEvent};
 use crate::life::prune::{Turn, is_labelled, until};
+use crate::list::filter::check_known;
 use crate::network::object::{Driver, Object, PREDEFINED, is_predefined};
 use crate::network::request::Wanted;
 use crate::{Engine, Error};
@@ -15,8 +16,9 @@ const KNOWN_PRUNE_FILTERS: [&str; 3] = ["label", "label!", "until"];
 
 impl Engine {
     /// Makes a network: its row first, so that a crash leaves nothing that no row tells of.
-    pub async fn network_create(&self, request: NetworkCreate) -> Result<NetworkCreated, Error> {
+    pub async fn network_create(&self, mut request: NetworkCreate) -> Result<NetworkCreated, Error> {
         let parts = &self.parts;
+        self.add_default_options(&mut request);
         let named = |name: &str| parts.all_networks().into_iter().find(|object| object.name == name);
         let wanted = Wanted::parse(request, named)?;
         let _alone = parts.networks.changes.lock().await;
@@ -24,10 +26,13 @@ impl Engine {
             return Err(Error::Conflict(format!("network with name {} already exists", wanted.name())));
         }
         // The default bridge's subnet is settled first: it must not be given away.
-        parts.networks.bridge().await?;
-        parts.remember_gateway()?;
+        parts.networks.settle_default().await?;
         let (pools, taken) = parts.networks.subnets();
-        let object = wanted.settle(pools, &taken)?;
+        let mut object = wanted.settle(pools, &taken)?;
+        if let Driver::Sublinks(options) = &mut object.driver {
+            let exists = |name: &str| parts.networks.link_exists(name);
+            options.settle(&object.id, &parts.networks.objects(), exists)?;
+        }
         self.check_link(&object)?;
         parts.storage.networks().insert(&object.record()?)?;
         if let Err(error) = parts.networks.create(object.clone()).await {
@@ -40,13 +45,31 @@ impl Engine {
         Ok(NetworkCreated { id: object.id, warning: String::new() })
     }
 
+    /// Options that an administrator wants for all networks of the driver that do not give them themselves.
+    fn add_default_options(&self, request: &mut NetworkCreate) {
+        let driver = match request.driver.as_str() {
+            "" | "default" => "bridge",
+            driver => driver,
+        };
+        let from_other = request.config_from.as_ref().is_some_and(|from| !from.network.is_empty());
+        let Some(defaults) = self.parts.settings.networks.options.get(driver).filter(|_| !from_other) else {
+            return;
+        };
+        let given = [
+            ("com.docker.network.enable_ipv4", request.enable_ipv4.is_some()),
+            ("com.docker.network.enable_ipv6", request.enable_ipv6.is_some()),
+        ];
+        let options = request.options.get_or_insert_default();
+        for (key, value) in defaults {
+            if !given.contains(&(key.as_str(), true)) {
+                options.entry(key.clone()).or_insert_with(|| value.clone());
+            }
+        }
+    }
+
     /// A link that is another network's cannot be this one's too. One that an administrator made is taken as it is.
     fn check_link(&self, object: &Object) -> Result<(), Error> {
-        let name = |object: &Object| match &object.driver {
-            Driver::Bridge(options) => Some(options.link_name(&object.id)),
-            Driver::Host | Driver::Null => None,
-        };
-        let Some(link) = name(object) else { return Ok(()) };
+        let Some(link) = object.bridge_link() else { return Ok(()) };
         let conflict = |other: &str| {
             Err(Error::Forbidden(format!(
                 "cannot create network {} ({link}): conflicts with network {other} ({link}): networks have same \
@@ -54,10 +77,11 @@ impl Engine {
                 object.id
             )))
         };
-        if link == self.parts.settings.bridge.name {
+        let default = self.parts.networks.default_bridge().and_then(Object::bridge_link);
+        if default.as_ref() == Some(&link) {
             return conflict(&super::network_id("bridge"));
         }
-        let same = |other: &Object| name(other).as_deref() == Some(link.as_str());
+        let same = |other: &Object| other.bridge_link().as_ref() == Some(&link);
         match self.parts.networks.objects().iter().find(|other| same(other)) {
             Some(other) => conflict(&other.id),
             None => Ok(()),
@@ -114,9 +138,7 @@ impl Engine {
 
     /// Removes the networks that users made, nobody is on, and the filters let go.
     pub async fn network_prune(&self, filters: Filters) -> Result<NetworksPruned, Error> {
-        if let Some(name) = filters.names().find(|name| !KNOWN_PRUNE_FILTERS.contains(name)) {
-            return Err(Error::InvalidParameter(format!("invalid filter '{name}'")));
-        }
+        check_known(&filters, &KNOWN_PRUNE_FILTERS)?;
         let until = until(&filters, Timestamp::now())?;
         let _turn = Turn::take(&self.parts.pruning_networks)?;
         let _alone = self.parts.networks.changes.lock().await;

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 
 use super::{endpoint_id, mac_text};
 use crate::engine::Parts;
-use crate::list::filter::has_labels;
+use crate::list::filter::{check_known, has_labels};
 use crate::network::object::{Object, PREDEFINED};
 use crate::{Engine, Error};
 
@@ -88,9 +88,7 @@ pub fn is_used(parts: &Parts, object: &Object) -> bool {
 
 fn check(filters: &Filters) -> Result<(), Error> {
     let invalid = |text: String| Err(Error::InvalidParameter(text));
-    if let Some(name) = filters.names().find(|name| !KNOWN_FILTERS.contains(name)) {
-        return invalid(format!("invalid filter '{name}'"));
-    }
+    check_known(filters, &KNOWN_FILTERS)?;
     let dangling: Vec<&str> = filters.get("dangling").collect();
     match dangling.as_slice() {
         [] | ["0" | "1" | "true" | "false"] => {}

@@ -57,6 +57,14 @@ pub enum PluginError {
         /// What it should have been.
         interface: &'static str,
     },
+    /// It could not be reached, or broke off.
+    #[error("{method}: {reason}")]
+    Unreachable {
+        /// What was to be called.
+        method: String,
+        /// Why there is no answer.
+        reason: String,
+    },
     /// It refused a call, or its answer is none.
     #[error("{method}: {reason}")]
     Call {
@@ -142,8 +150,8 @@ impl Plugin {
                     sleep(pause).await;
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }
-                Err(Failed::Unreachable(error) | Failed::Broken(error)) => {
-                    return Err(failed(method, error));
+                Err(Failed::Unreachable(reason) | Failed::Broken(reason)) => {
+                    return Err(PluginError::Unreachable { method: method.to_owned(), reason });
                 }
             }
         };

@@ -86,7 +86,11 @@ fn planned_mount(plan: &MountPlan) -> Result<Mount, Error> {
             let options = vec![bind.to_owned(), access.to_owned(), plan.propagation.clone()];
             builder.typ("bind").source(path.clone()).options(options)
         }
-        MountSource::Volume { name, .. } => {
+        MountSource::Lent { number } => builder
+            .typ("bind")
+            .source(PathBuf::from(number.to_string()))
+            .options(strings(&["bind", access, "rprivate"])),
+        MountSource::Volume { name, .. } | MountSource::Image { name, .. } => {
             builder.typ("bind").source(PathBuf::from(name)).options(strings(&["rbind", access, "rprivate"]))
         }
     };
@@ -144,14 +148,16 @@ mod tests {
                 read_only_top: false,
                 mode: String::new(),
                 propagation: String::new(),
+                wish: Default::default(),
             },
             MountPlan {
-                source: MountSource::Bind { path: "/src".into(), create: true, recursive: true },
+                source: MountSource::Bind { path: "/src".into(), create: true, recursive: true, idmap: None },
                 destination: "/dst".into(),
                 read_only: true,
                 read_only_top: false,
                 mode: "ro".into(),
                 propagation: "rslave".into(),
+                wish: Default::default(),
             },
         ];
         let found = mounts(&one, Shared::default()).unwrap();

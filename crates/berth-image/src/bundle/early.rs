@@ -9,6 +9,7 @@ use berth_oci::Digest;
 use berth_oci::digest::{Algorithm, Hasher};
 use berth_storage::Storage;
 
+use super::Counted;
 use crate::progress::Reporter;
 use crate::unpack::{Unpacked, unpack_unknown};
 use crate::{Error, Result};
@@ -50,63 +51,59 @@ pub(super) fn label(name: &str) -> String {
 }
 
 /// The content of the archive's current file.
-pub(super) struct Content<'a, R> {
+pub(super) struct Current<'a, R> {
     pub files: &'a mut Files<R>,
     /// The beginning, which has been looked at.
     pub start: io::Cursor<Vec<u8>>,
-    /// Of all that is read, if it is not the layer's own digest.
-    pub hasher: Option<Hasher>,
-    pub done: u64,
-    pub size: u64,
-    pub reporter: Reporter,
     /// Why the archive itself ended, which the reader's user sees as an I/O error only.
     pub failure: Option<berth_archive::Error>,
 }
 
-impl<R: Read> Read for Content<'_, R> {
+impl<R: Read> Read for Current<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut count = self.start.read(buffer)?;
-        if count == 0 {
-            let data = match self.files.data(buffer.len()) {
-                Ok(data) => data,
-                Err(error) => {
-                    let text = error.to_string();
-                    self.failure = Some(error);
-                    return Err(io::Error::other(text));
-                }
-            };
-            count = data.len();
-            buffer[..count].copy_from_slice(data);
+        let count = self.start.read(buffer)?;
+        if count > 0 {
+            return Ok(count);
         }
-        if let Some(hasher) = &mut self.hasher {
-            hasher.update(&buffer[..count]);
+        match self.files.data(buffer.len()) {
+            Ok(data) => {
+                buffer[..data.len()].copy_from_slice(data);
+                Ok(data.len())
+            }
+            Err(error) => {
+                let text = error.to_string();
+                self.failure = Some(error);
+                Err(io::Error::other(text))
+            }
         }
-        self.done += count as u64;
-        self.reporter.count("Loading layer", self.done, self.size);
-        Ok(count)
     }
 }
 
-/// Unpacks the current file, and reads it to its end however that goes.
+/// Unpacks the current file of `size` bytes, and reads it to its end however that goes.
 ///
 /// # Errors
 /// Those of the archive; those of the layer are part of what comes back.
-pub(super) fn unpack<R: Read>(storage: &Storage, name: &str, mut content: Content<'_, R>) -> Result<Early> {
-    let compressed = Compression::detect(content.start.get_ref()) != Compression::None;
-    content.hasher = Some(Hasher::new(Algorithm::Sha256)).filter(|_| compressed);
+pub(super) fn unpack<R: Read + Send>(
+    storage: &Storage,
+    name: &str,
+    current: Current<'_, R>,
+    size: u64,
+    reporter: Reporter,
+) -> Result<Early> {
+    // The digest of an uncompressed file is the layer's own.
+    let compressed = Compression::detect(current.start.get_ref()) != Compression::None;
+    let hasher = compressed.then(|| Hasher::new(Algorithm::Sha256));
+    let mut content = Counted::new(current, hasher, size, reporter);
     let mut outcome = unpack_unknown(storage, name, &mut content);
     let rest = io::copy(&mut content, &mut io::sink());
-    if let Some(failure) = content.failure.take() {
+    if let Some(failure) = content.inner.failure.take() {
         return Err(Error::BrokenArchive { source: failure });
     }
     if let Err(source) = rest {
         outcome = Err(Error::io(format!("reading {name} in the archive"), source));
     }
-    let blob = match content.hasher {
-        Some(hasher) => Some(hasher.finish()),
-        None => outcome.as_ref().ok().map(|unpacked| unpacked.diff.clone()),
-    };
-    Ok(Early { outcome, blob, size: content.size, uses: 0 })
+    let blob = content.digest().or_else(|| outcome.as_ref().ok().map(|unpacked| unpacked.diff.clone()));
+    Ok(Early { outcome, blob, size, uses: 0 })
 }
 
 impl Early {

@@ -130,6 +130,7 @@ impl Entry<'_> {
             layers,
             index: self.index.clone(),
             manifest: Some((digest, bytes)),
+            parent: None,
             names: self.names.to_vec(),
         })
     }

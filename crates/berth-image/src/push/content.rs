@@ -1,16 +1,16 @@
 //! Where the bytes of a layer come from, and how they are sent.
 
-use std::io::{self, BufWriter, Read as _, Seek as _, SeekFrom, Write};
+use std::io::{self, BufWriter, Write};
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
 
+use berth_archive::compress::gzip;
+use berth_archive::spare::Spare;
 use berth_oci::media_type::{DOCKER_LAYER, OCI_LAYER};
 use berth_oci::{Descriptor, Digest};
 use berth_registry::Feed;
-use berth_storage::{Lease, Storage};
+use berth_storage::{Lease, Storage, read_once};
 use bytes::Bytes;
-use flate2::Compression;
-use flate2::write::GzEncoder;
 use futures_util::StreamExt as _;
 use futures_util::stream::unfold;
 use tokio::sync::mpsc;
@@ -22,8 +22,6 @@ use crate::{Error, Result};
 const PART: usize = 256 << 10;
 /// Parts that wait for the network.
 const QUEUE: usize = 4;
-/// How hard a layer is compressed: a little larger than with Docker's 6, in half the time.
-const LEVEL: u32 = 4;
 
 /// Where the bytes of a layer's blob are.
 #[derive(Debug, Clone)]
@@ -39,14 +37,18 @@ impl Content {
     fn write(&self, storage: &Storage, offset: u64, out: &mut Parts) -> io::Result<()> {
         match self {
             Self::Cached(digest) => {
-                let mut file = storage.blobs().open(digest).map_err(io::Error::other)?;
-                file.seek(SeekFrom::Start(offset))?;
-                let mut buffer = vec![0; PART];
+                let file = storage.blobs().open(digest).map_err(io::Error::other)?;
+                let mut offset = offset;
                 loop {
-                    match file.read(&mut buffer)? {
-                        0 => return Ok(()),
-                        count => out.write_all(&buffer[..count])?,
+                    let mut buffer = out.spare.take(PART);
+                    buffer.resize(PART, 0);
+                    let count = read_once(&file, &mut buffer, offset)?;
+                    if count == 0 {
+                        return Ok(());
                     }
+                    buffer.truncate(count);
+                    offset += count as u64;
+                    out.send(buffer)?;
                 }
             }
             Self::Unpacked(chain) => {
@@ -64,7 +66,7 @@ impl Content {
             let (sender, parts) = mpsc::channel(QUEUE);
             let (content, storage) = (self.clone(), Arc::clone(&storage));
             tokio::task::spawn_blocking(move || {
-                let mut out = Parts { sender, skip: 0 };
+                let mut out = Parts { sender, skip: 0, spare: Arc::default() };
                 if let Err(error) = content.write(&storage, offset, &mut out) {
                     // Nobody listens when the upload has ended: that is then the error.
                     let _ = out.sender.blocking_send(Err(error));
@@ -89,6 +91,33 @@ struct Parts {
     sender: mpsc::Sender<io::Result<Bytes>>,
     /// Bytes that are not sent.
     skip: u64,
+    /// Buffers of parts that were sent.
+    spare: Arc<Spare>,
+}
+
+impl Parts {
+    fn send(&self, bytes: Vec<u8>) -> io::Result<()> {
+        let part = Bytes::from_owner(Part { bytes, spare: Arc::clone(&self.spare) });
+        self.sender.blocking_send(Ok(part)).map_err(|_| io::ErrorKind::BrokenPipe.into())
+    }
+}
+
+/// A part that is on its way; its buffer is used again.
+struct Part {
+    bytes: Vec<u8>,
+    spare: Arc<Spare>,
+}
+
+impl AsRef<[u8]> for Part {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        self.spare.give(std::mem::take(&mut self.bytes));
+    }
 }
 
 impl Write for Parts {
@@ -96,8 +125,9 @@ impl Write for Parts {
         let skipped = usize::try_from(self.skip).unwrap_or(usize::MAX).min(bytes.len());
         self.skip -= skipped as u64;
         if skipped < bytes.len() {
-            let part = Bytes::copy_from_slice(&bytes[skipped..]);
-            self.sender.blocking_send(Ok(part)).map_err(|_| io::ErrorKind::BrokenPipe)?;
+            let mut part = self.spare.take(PART);
+            part.extend_from_slice(&bytes[skipped..]);
+            self.send(part)?;
         }
         Ok(bytes.len())
     }
@@ -125,12 +155,13 @@ pub(super) fn compress(
 ) -> Result<Descriptor> {
     storage.check_space()?;
     let total = crate::made::tar_size(storage, chain)?;
-    let failed = |error| Error::io("compressing a layer", error);
-    let encoder =
-        GzEncoder::new(BufWriter::with_capacity(PART, storage.blobs().draft()?), Compression::new(LEVEL));
-    let mut out = Counted { out: encoder, count: 0, total, reporter: reporter.clone() };
-    rebuild(storage, chain, &mut out)?;
-    let draft = out.out.finish().map_err(failed)?.into_inner().map_err(|error| failed(error.into_error()))?;
+    let mut draft = storage.blobs().draft()?;
+    let failed = |source| Error::Pack { layer: chain.short().to_owned(), source };
+    gzip(&mut draft, |blocks| {
+        let mut out = Counted { out: blocks, count: 0, total, reporter: reporter.clone() };
+        rebuild(storage, chain, &mut out)
+    })
+    .map_err(failed)??;
     let info = draft.commit(lease)?;
     let is_oci = like.is_some_and(|like| like.media_type.starts_with(OCI_LAYER));
     let kind = if is_oci { format!("{OCI_LAYER}+gzip") } else { DOCKER_LAYER.to_owned() };

@@ -21,6 +21,9 @@ struct SavedImage {
     /// `null` for an image without a name, as Docker has it.
     repo_tags: Option<Vec<String>>,
     layers: Vec<String>,
+    /// The image that it was made from, if that is in the archive too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parent: Option<String>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     layer_sources: BTreeMap<String, Descriptor>,
 }
@@ -38,7 +41,9 @@ impl Saving {
 
     /// `manifest.json`: one entry for each image.
     pub(super) fn manifest(&self) -> Result<Vec<u8>> {
-        let images: Vec<SavedImage> = self.images.iter().map(saved).collect();
+        let is_here = |id: &&Digest| self.images.iter().any(|image| image.id == **id);
+        let with_parent = |image| saved(image, image.parent.as_ref().filter(is_here));
+        let images: Vec<SavedImage> = self.images.iter().map(with_parent).collect();
         json(&images)
     }
 
@@ -72,10 +77,11 @@ fn entries(image: &Image) -> Vec<Descriptor> {
     named.collect()
 }
 
-fn saved(image: &Image) -> SavedImage {
+fn saved(image: &Image, parent: Option<&Digest>) -> SavedImage {
     let names: Vec<String> = image.names.iter().map(berth_oci::Reference::familiar).collect();
     SavedImage {
         config: blob_name(&image.id),
+        parent: parent.map(ToString::to_string),
         repo_tags: Some(names).filter(|names| !names.is_empty()),
         layers: image.layers.iter().map(|(_, layer)| blob_name(&layer.digest)).collect(),
         layer_sources: image.layers.iter().map(|(diff, layer)| (diff.to_string(), layer.clone())).collect(),

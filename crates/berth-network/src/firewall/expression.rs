@@ -1,5 +1,6 @@
 //! The expressions that Berth's rules are made of (`linux/netfilter/nf_tables.h`).
 
+use super::Mark;
 use super::message::Attributes;
 
 const NAME: u16 = 1;
@@ -14,6 +15,7 @@ const REGISTER_VERDICT: u32 = 0;
 pub(super) const R0: u32 = 8;
 pub(super) const R1: u32 = 9;
 pub(super) const R2: u32 = 10;
+pub(super) const R3: u32 = 11;
 pub(super) const R4: u32 = 12;
 pub(super) const R5: u32 = 13;
 
@@ -27,9 +29,14 @@ pub(super) enum Verdict {
 /// Keys of the `meta` expression.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Meta {
+    /// What an Ethernet frame carries (`NFT_META_PROTOCOL`).
+    EtherType = 1,
+    Mark = 3,
     InputName = 6,
     OutputName = 7,
     NetworkProtocol = 15,
+    InputGroup = 21,
+    OutputGroup = 22,
     TransportProtocol = 16,
 }
 
@@ -120,7 +127,43 @@ impl Expressions {
 
     /// Translates the destination to the IPv4 address and port in the registers.
     pub(super) fn dnat4(self, address: u32, port: u32) -> Self {
-        self.push("nat", Attributes::default().number(1, 1).number(2, 2).number(3, address).number(5, port))
+        self.dnat(2, address, port)
+    }
+
+    /// The same by IPv6.
+    pub(super) fn dnat6(self, address: u32, port: u32) -> Self {
+        self.dnat(10, address, port)
+    }
+
+    fn dnat(self, family: u32, address: u32, port: u32) -> Self {
+        self.push(
+            "nat",
+            Attributes::default().number(1, 1).number(2, family).number(3, address).number(5, port),
+        )
+    }
+
+    /// Translates the source to the address in the register.
+    pub(super) fn snat(self, v6: bool, address: u32) -> Self {
+        let data = Attributes::default().number(1, 0).number(2, if v6 { 10 } else { 2 });
+        self.push("nat", data.number(3, address))
+    }
+
+    /// Goes on only if the bits under `mask` of the register (and those after it) are not `value`.
+    pub(super) fn masked_not_equal(self, register: u32, mask: &[u8], value: &[u8]) -> Self {
+        let bytes = |v: &[u8]| Attributes::default().bytes(DATA_VALUE, v);
+        let length = mask.len() as u32;
+        let data = Attributes::default().number(1, register).number(2, register).number(3, length);
+        let masked = self.push("bitwise", data.nested(4, bytes(mask)).nested(5, bytes(&vec![0; mask.len()])));
+        masked.not_equal(register, value)
+    }
+
+    /// Goes on only for packets that have the mark.
+    pub(super) fn marked(self, mark: Mark) -> Self {
+        let value = |v: u32| Attributes::default().bytes(DATA_VALUE, &v.to_ne_bytes());
+        let data = Attributes::default().number(1, R0).number(2, R0).number(3, 4);
+        let masked =
+            self.meta(Meta::Mark, R0).push("bitwise", data.nested(4, value(mark.mask)).nested(5, value(0)));
+        masked.equal(R0, &mark.value.to_ne_bytes())
     }
 
     /// Puts a constant into the register.

@@ -8,7 +8,7 @@ use super::flight::{self, Flight, MAX_WAITERS, Progress, Source, Waiter};
 use super::server::{Server, Timer};
 use super::wire::{Query, code, flag, kind};
 use super::{Token, answer};
-use crate::net::poller::{Kind, Wanted};
+use crate::net::poller::{Interest, Kind};
 
 /// Queries of one container that wait for upstreams, as many as Docker lets wait.
 const MAX_WAITING_PER_CONTAINER: usize = 1024;
@@ -137,7 +137,7 @@ impl Server {
         let id = self.random.next()?;
         let (number, fd) = flight.ask(upstream, socket.ok()?, by_tcp, id).ok()?;
         let kind = Kind::Attempt(u8::try_from(number).ok()?);
-        if self.poller.add(fd, kind, token, Wanted { read: true, write: by_tcp }).is_err() {
+        if self.poller.add(fd, kind, token, Interest { read: true, write: by_tcp }).is_err() {
             flight.give_up(number);
             return None;
         }
@@ -155,7 +155,7 @@ impl Server {
                 {
                     let kind = Kind::Attempt(attempt as u8);
                     // Without effect the socket is polled too often, no more.
-                    let _ = self.poller.change(fd, kind, token, Wanted { read: true, write: false });
+                    let _ = self.poller.change(fd, kind, token, Interest { read: true, write: false });
                 }
             }
             Progress::Failed => {

@@ -15,7 +15,7 @@ use super::random::Random;
 use super::table::{Table, View};
 use super::wire::{Query, Refusal};
 use super::{Change, Config, Holdings, Refused, Slots, Token, Upstream, VERSION, answer};
-use crate::net::poller::{Kind, Poller, Wanted};
+use crate::net::poller::{Interest, Kind, Poller};
 
 /// Datagrams that are answered before another container's turn.
 const BURST: usize = 32;
@@ -141,7 +141,7 @@ impl Server {
             let old = self.attachments.get_mut(token);
             if let Some(old) = old.filter(|old| is_same(&old.namespace, &namespace)) {
                 if let Some(life) = life {
-                    self.poller.add(life.as_fd(), Kind::Life, token, Wanted::READ).map_err(failed)?;
+                    self.poller.add(life.as_fd(), Kind::Life, token, Interest::READ).map_err(failed)?;
                     if let Some(before) = old.life.replace(life) {
                         self.poller.remove(before.as_fd());
                     }
@@ -175,10 +175,10 @@ impl Server {
 
     fn poll_attachment(&self, token: Token) -> io::Result<()> {
         let Some(attachment) = self.attachments.get(token) else { return Ok(()) };
-        self.poller.add(attachment.sockets.udp.as_fd(), Kind::Datagrams, token, Wanted::READ)?;
-        self.poller.add(attachment.sockets.tcp.as_fd(), Kind::Listener, token, Wanted::READ)?;
+        self.poller.add(attachment.sockets.udp.as_fd(), Kind::Datagrams, token, Interest::READ)?;
+        self.poller.add(attachment.sockets.tcp.as_fd(), Kind::Listener, token, Interest::READ)?;
         if let Some(life) = &attachment.life {
-            self.poller.add(life.as_fd(), Kind::Life, token, Wanted::READ)?;
+            self.poller.add(life.as_fd(), Kind::Life, token, Interest::READ)?;
         }
         Ok(())
     }
@@ -351,7 +351,7 @@ impl Server {
         let polled = self
             .connections
             .get(connection)
-            .map(|c| self.poller.add(c.stream.as_fd(), Kind::Connection, connection, Wanted::READ));
+            .map(|c| self.poller.add(c.stream.as_fd(), Kind::Connection, connection, Interest::READ));
         if !matches!(polled, Some(Ok(()))) {
             self.close(connection);
         }
@@ -379,7 +379,7 @@ impl Server {
             Wish::Close => false,
             Wish::Poll(read, write) => {
                 let fd = connection.stream.as_fd();
-                self.poller.change(fd, Kind::Connection, token, Wanted { read, write }).is_ok()
+                self.poller.change(fd, Kind::Connection, token, Interest { read, write }).is_ok()
             }
         };
         if !polled {

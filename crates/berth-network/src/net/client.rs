@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::io::{self, IoSlice, Read, Write};
 use std::mem::MaybeUninit;
-use std::net::Shutdown;
+use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
@@ -17,9 +17,10 @@ use rustix::fs::{Mode, OFlags};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 
 use super::{Answer, MESSAGE_LIMIT, Request, SOCKET};
-use crate::{Error, PortMapping};
+use crate::{Error, PortMapping, Wanted};
 
 const EADDRINUSE: i32 = 98;
+const EADDRNOTAVAIL: i32 = 99;
 /// A net process that answers nothing for this long is taken for dead.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -39,20 +40,23 @@ impl NetClient {
         NetClient { exec_root: exec_root.into(), program, child: Mutex::new(None) }
     }
 
-    /// Reserves ports for a container, all or none, and returns them with the host's ports settled. What the
-    /// owner holds already is kept.
-    pub fn reserve(&self, owner: &str, ports: &[PortMapping]) -> Result<Vec<PortMapping>, Error> {
-        let request = Request::Reserve { owner: owner.into(), ports: ports.to_vec() };
+    /// Lets a container hold these ports and no others, and returns them with the host's ports settled: all, or what it
+    /// held before. What it holds already is kept without a gap.
+    pub fn reserve(&self, owner: &str, wanted: &[Wanted]) -> Result<Vec<PortMapping>, Error> {
+        let request = Request::Reserve { owner: owner.into(), wanted: wanted.to_vec() };
         match self.ask_or_start(&request)? {
             Answer::Reserved(settled) => Ok(settled),
-            Answer::Refused { port, errno: EADDRINUSE } => {
+            Answer::Taken { port } => {
                 Err(Error::PortInUse { address: port.host_address, port: port.host_port })
             }
             Answer::Refused { port, errno } => Err(Error::PortRefused {
                 protocol: port.protocol,
-                address: port.host_address,
-                port: port.host_port,
-                source: io::Error::from_raw_os_error(errno),
+                address: SocketAddr::new(port.host_address, port.host_port),
+                why: match errno {
+                    EADDRINUSE => "address already in use".into(),
+                    EADDRNOTAVAIL => "cannot assign requested address".into(),
+                    errno => io::Error::from_raw_os_error(errno).to_string(),
+                },
             }),
             other => Err(unexpected(&other)),
         }

@@ -1,21 +1,24 @@
 //! The net process: what must not stop with the daemon.
 //!
 //! It holds a bound socket for each published port, so that no other program can take a port that the firewall
-//! translates, and that a port in use is noticed before a container starts. It records nothing: its owner, the
-//! daemon, fills it again whenever it had to be started anew. The name servers of containers run in it
-//! ([`crate::names`]). It answers one request for each connection on
-//! `net.sock` below the exec root, to root only.
+//! translates, and that a port in use is noticed before a container starts. What the firewall cannot translate (`::1`, and
+//! IPv6 to containers that have none) it carries itself. The name servers of containers run in it ([`crate::names`]).
+//! It records nothing: its owner, the daemon, fills it again whenever it had to be started anew. It answers one
+//! request for each connection on `net.sock` below the exec root, to root only.
 
 mod client;
+mod datagrams;
+mod forward;
 pub(crate) mod poller;
 mod process;
 mod request;
 mod reservation;
+mod streams;
 
 use serde::{Deserialize, Serialize};
 
-use crate::PortMapping;
 use crate::names::{Change, Holdings, Refused};
+use crate::{PortMapping, Wanted};
 
 pub use client::NetClient;
 pub(crate) use client::unexpected;
@@ -31,8 +34,8 @@ const MESSAGE_LIMIT: u64 = 16 << 20;
 /// What the daemon asks.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Request {
-    /// Reserve all of these ports for a container, or none.
-    Reserve { owner: String, ports: Vec<PortMapping> },
+    /// Let a container hold these ports and no others; if one cannot be had, those that it held before.
+    Reserve { owner: String, wanted: Vec<Wanted> },
     /// Give back what a container holds.
     Release { owner: String },
     /// Change what the name servers answer; descriptors come with the message.
@@ -50,7 +53,9 @@ pub(crate) enum Request {
 pub(crate) enum Answer {
     /// The ports that are held now, with the host's ports settled.
     Reserved(Vec<PortMapping>),
-    /// This port could not be bound; none of the request's is held.
+    /// This port is another container's.
+    Taken { port: PortMapping },
+    /// This port could not be bound.
     Refused { port: PortMapping, errno: i32 },
     /// Owners and their ports.
     Held(Vec<(String, Vec<PortMapping>)>),

@@ -59,13 +59,13 @@ impl Kind {
 
 /// Which events are waited for.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Wanted {
+pub(crate) struct Interest {
     pub(crate) read: bool,
     pub(crate) write: bool,
 }
 
-impl Wanted {
-    pub(crate) const READ: Wanted = Wanted { read: true, write: false };
+impl Interest {
+    pub(crate) const READ: Interest = Interest { read: true, write: false };
 
     fn flags(self) -> epoll::EventFlags {
         let when = |wanted, flags| if wanted { flags } else { epoll::EventFlags::empty() };
@@ -82,7 +82,13 @@ impl Poller {
         Ok(Poller(epoll::create(epoll::CreateFlags::CLOEXEC)?))
     }
 
-    pub(crate) fn add(&self, fd: BorrowedFd<'_>, kind: Kind, token: Token, wanted: Wanted) -> io::Result<()> {
+    pub(crate) fn add(
+        &self,
+        fd: BorrowedFd<'_>,
+        kind: Kind,
+        token: Token,
+        wanted: Interest,
+    ) -> io::Result<()> {
         Ok(epoll::add(&self.0, fd, data(kind, token), wanted.flags())?)
     }
 
@@ -91,7 +97,7 @@ impl Poller {
         fd: BorrowedFd<'_>,
         kind: Kind,
         token: Token,
-        wanted: Wanted,
+        wanted: Interest,
     ) -> io::Result<()> {
         Ok(epoll::modify(&self.0, fd, data(kind, token), wanted.flags())?)
     }

@@ -1,6 +1,5 @@
 //! The process itself: `berth __net <exec root>`.
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::io;
@@ -13,12 +12,13 @@ use std::time::Duration;
 
 use rustix::fs::{FlockOperation, Mode, OFlags};
 
-use super::poller::{Kind, Poller, Wanted};
+use super::forward::Forwarder;
+use super::poller::{Interest, Kind, Poller};
 use super::request::{Exchange, State};
-use super::reservation::Reservation;
+use super::reservation::{self, Held, Refusal, Reservation};
 use super::{Answer, LOCK, Request, SOCKET};
-use crate::PortMapping;
 use crate::names::{self, Slots, Token};
+use crate::{PortMapping, Wanted};
 
 /// Descriptors that root lets this process have.
 const DESCRIPTORS: u64 = 1 << 20;
@@ -78,7 +78,10 @@ struct Net {
     poller: Rc<Poller>,
     listener: UnixListener,
     requests: Slots<Exchange>,
-    ports: BTreeMap<String, Vec<Reservation>>,
+    /// Reserved ports by container.
+    ports: Held,
+    /// Who carries what the firewall does not translate, once it is needed.
+    forwarder: Forwarder,
     names: names::Server,
     ended: bool,
 }
@@ -88,9 +91,9 @@ impl Net {
         let poller = Rc::new(Poller::new()?);
         let names = names::Server::new(poller.clone())?;
         let listener = listen(exec_root)?;
-        poller.add(listener.as_fd(), Kind::Control, Token::from_bits(0), Wanted::READ)?;
-        let (requests, ports) = (Slots::default(), BTreeMap::new());
-        Ok(Net { poller, listener, requests, ports, names, ended: false })
+        poller.add(listener.as_fd(), Kind::Control, Token::from_bits(0), Interest::READ)?;
+        let (requests, ports, forwarder) = (Slots::default(), Held::new(), Forwarder::default());
+        Ok(Net { poller, listener, requests, ports, forwarder, names, ended: false })
     }
 
     /// Waits for something to happen and does what follows from it.
@@ -125,7 +128,7 @@ impl Net {
         let Ok(exchange) = Exchange::new(stream, names::now()) else { return };
         let token = self.requests.insert(exchange);
         let polled = |exchange: &Exchange| {
-            self.poller.add(exchange.stream.as_fd(), Kind::Request, token, Wanted::READ).is_ok()
+            self.poller.add(exchange.stream.as_fd(), Kind::Request, token, Interest::READ).is_ok()
         };
         if !self.requests.get(token).is_some_and(polled) {
             self.requests.remove(token);
@@ -143,7 +146,7 @@ impl Net {
             let answer = serde_json::to_vec(&answer).unwrap_or_default();
             let Some(exchange) = self.requests.get_mut(token) else { return };
             state = exchange.answer(answer);
-            let wanted = Wanted { read: false, write: true };
+            let wanted = Interest { read: false, write: true };
             if self.poller.change(exchange.stream.as_fd(), Kind::Request, token, wanted).is_err() {
                 state = State::Over;
             }
@@ -155,7 +158,7 @@ impl Net {
 
     fn handle(&mut self, request: Request, fds: Vec<OwnedFd>) -> Answer {
         match request {
-            Request::Reserve { owner, ports } => reserve(owner, &ports, &mut self.ports),
+            Request::Reserve { owner, wanted } => self.reserve(&owner, &wanted),
             Request::Release { owner } => {
                 self.ports.remove(&owner);
                 Answer::Done
@@ -173,6 +176,14 @@ impl Net {
                 self.ended = self.ports.is_empty() && self.names.is_idle();
                 Answer::Done
             }
+        }
+    }
+
+    fn reserve(&mut self, owner: &str, wanted: &[Wanted]) -> Answer {
+        match reservation::reserve(owner, wanted, &mut self.ports, &mut self.forwarder) {
+            Ok(settled) => Answer::Reserved(settled),
+            Err(Refusal::Taken(port)) => Answer::Taken { port },
+            Err(Refusal::Failed(port, errno)) => Answer::Refused { port, errno },
         }
     }
 }
@@ -204,28 +215,4 @@ fn listen(exec_root: &Path) -> io::Result<UnixListener> {
 
 fn mappings(reservations: &[Reservation]) -> Vec<PortMapping> {
     reservations.iter().map(|r| r.mapping.clone()).collect()
-}
-
-fn reserve(owner: String, ports: &[PortMapping], held: &mut BTreeMap<String, Vec<Reservation>>) -> Answer {
-    // Asking again for what is held already is how a daemon fills this process after adopting a container.
-    if let Some(existing) = held.get(&owner)
-        && mappings(existing) == ports
-    {
-        return Answer::Reserved(ports.to_vec());
-    }
-    let mut reservations = Vec::with_capacity(ports.len());
-    for port in ports {
-        match Reservation::bind(port) {
-            Ok(reservation) => reservations.push(reservation),
-            Err(error) => {
-                return Answer::Refused {
-                    port: port.clone(),
-                    errno: error.raw_os_error().unwrap_or_default(),
-                };
-            }
-        }
-    }
-    let settled = mappings(&reservations);
-    held.insert(owner, reservations);
-    Answer::Reserved(settled)
 }

@@ -201,6 +201,7 @@ fn make(
         id: create.id.clone(),
         spec,
         rootfs: Rootfs::Path(rootfs.clone()),
+        idmap_root: false,
         network: NetworkMode::FromSpec,
         mount_fds: Default::default(),
         init: false,

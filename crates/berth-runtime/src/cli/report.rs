@@ -102,15 +102,15 @@ pub(super) fn ps(global: &Global, ps: &Ps) -> Result<()> {
 /// Prints what this runtime supports (runtime specification, features.md).
 pub(super) fn features() -> Result<()> {
     let capabilities: Vec<String> = capability::ALL.iter().map(|one| format!("CAP_{one}")).collect();
-    let namespaces = ["cgroup", "ipc", "mount", "network", "pid", "uts"];
+    let namespaces = ["cgroup", "ipc", "mount", "network", "pid", "user", "uts"];
     print_json(&json!({
         "ociVersionMin": "1.0.0",
         "ociVersionMax": "1.2.0",
         "hooks": ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"],
         "mountOptions": [
-            "async", "atime", "bind", "defaults", "dev", "diratime", "dirsync", "exec", "noatime", "nodev",
+            "async", "atime", "bind", "defaults", "dev", "diratime", "dirsync", "exec", "idmap", "noatime", "nodev",
             "nodiratime", "noexec", "norelatime", "nostrictatime", "nosuid", "nosymfollow", "private", "rbind", "relatime",
-            "remount", "ro", "rprivate", "rshared", "rslave", "runbindable", "rw", "shared", "slave",
+            "remount", "ridmap", "ro", "rprivate", "rshared", "rslave", "runbindable", "rw", "shared", "slave",
             "strictatime", "suid", "symfollow", "sync", "tmpcopyup", "unbindable",
         ],
         "linux": {
@@ -139,6 +139,7 @@ pub(super) fn features() -> Result<()> {
                 ],
             },
             "apparmor": { "enabled": true },
+            "mountExtensions": { "idmap": { "enabled": true } },
             "selinux": { "enabled": true },
         },
         "annotations": { "dev.berth.version": env!("CARGO_PKG_VERSION") },

@@ -7,6 +7,7 @@ mod cgroupfs;
 mod console;
 mod copy_up;
 mod devices;
+mod mapped;
 mod mounts;
 mod options;
 mod paths;
@@ -35,13 +36,20 @@ use crate::hooks;
 use crate::launch::channel::{self, Order, Report};
 use crate::launch::error::{Context, Stage, StartError};
 use crate::launch::plan::{Namespaces, ProcessPlan};
+use crate::launch::remapped::{Remapped, raise_limits};
 use crate::launch::{GeneratedFile, Launch, NetworkMode, Release, Stdio};
+
+pub(crate) use self::devices::{Node as DeviceNode, nodes as device_nodes};
+pub(crate) use self::mapped::Overlay as MappedOverlay;
+pub(crate) use self::rootfs::detached as detached_root;
 
 /// What a container's first process works from; all of it was made before the clone.
 pub(crate) struct ContainerPlan<'a> {
     pub launch: &'a Launch,
     pub process: ProcessPlan,
     pub namespaces: Namespaces,
+    /// What was made for it beforehand, if it has a user namespace.
+    pub remapped: Option<Remapped>,
     /// Detached bind sources by index of the mount.
     pub sources: Vec<Option<OwnedFd>>,
     pub cgroup: Option<Join>,
@@ -60,6 +68,8 @@ pub(crate) struct JoinPlan {
     pub cgroup: Option<Join>,
     pub stdio: Stdio,
     pub sync: OwnedFd,
+    /// Whether the container has a user namespace of its own.
+    pub remapped: bool,
     /// See [`Launch::preserve_fds`].
     pub preserve_fds: u32,
 }
@@ -86,6 +96,14 @@ fn give_up(sync: &OwnedFd, error: StartError) -> ! {
 }
 
 fn start_container(plan: &ContainerPlan<'_>) -> Result<Infallible, StartError> {
+    if plan.remapped.is_some() {
+        match channel::await_order(&plan.sync)? {
+            Order::Mapped => privileges::become_root()?,
+            Order::Release(_) | Order::Continue => {
+                return Err(StartError::new(Stage::Protocol, "unexpected order before the mappings"));
+            }
+        }
+    }
     enter_namespaces(plan)?;
     let Root { console, parameters } = make_root(plan)?;
     if plan.namespaces.own_network() || plan.launch.network == NetworkMode::Await {
@@ -148,7 +166,11 @@ fn make_root(plan: &ContainerPlan<'_>) -> Result<Root, StartError> {
     // Modes are as the configuration says, whatever mask the engine was started with.
     rustix::process::umask(Mode::empty());
     rootfs::isolate_propagation()?;
-    let root = rootfs::make(&plan.launch.rootfs)?;
+    let nodes = plan.remapped.as_ref().map(mapped::take_devices).transpose()?;
+    let root = match &plan.remapped {
+        Some(remapped) => rootfs::prepared(&remapped.root)?,
+        None => rootfs::make(&plan.launch.rootfs)?,
+    };
     rootfs::attach(&root)?;
     let root = root.mount.as_fd();
     let mounts = spec.mounts().as_deref().unwrap_or_default();
@@ -160,14 +182,22 @@ fn make_root(plan: &ContainerPlan<'_>) -> Result<Root, StartError> {
         cgroup_path: linux.cgroups_path().as_deref(),
     };
     let mounted = mounter.mount_all(mounts)?;
-    for file in &plan.launch.generated {
-        if !mounts.iter().any(|mount| mount.destination() == &file.target) {
-            bind_generated(root, file)?;
+    for (index, file) in plan.launch.generated.iter().enumerate() {
+        if mounts.iter().any(|mount| mount.destination() == &file.target) {
+            continue;
+        }
+        match plan.remapped.as_ref().and_then(|remapped| remapped.generated.get(index)) {
+            Some(tree) => attach_generated(root, file, tree)?,
+            None => bind_generated(root, file)?,
         }
     }
     let own_dev = devices::is_own(mounts);
     if own_dev {
-        devices::make(root, linux.devices().as_deref().unwrap_or_default(), mounted.devpts.is_some())?;
+        let pts = mounted.devpts.is_some();
+        match &nodes {
+            Some(nodes) => devices::bind(root, nodes, pts)?,
+            None => devices::make(root, linux.devices().as_deref().unwrap_or_default(), pts)?,
+        }
     }
     let console = make_console(plan, root, mounted.devpts.as_ref(), own_dev)?;
     if let Some(dev) = &mounted.dev {
@@ -191,14 +221,24 @@ fn make_root(plan: &ContainerPlan<'_>) -> Result<Root, StartError> {
 }
 
 fn bind_generated(root: BorrowedFd<'_>, file: &GeneratedFile) -> Result<(), StartError> {
+    attach_generated(root, file, &clone_generated(file)?)
+}
+
+/// A file of the engine's own as a detached mount.
+pub(crate) fn clone_generated(file: &GeneratedFile) -> Result<OwnedFd, StartError> {
     let what = || format!("mount {} at {}", file.source.display(), file.target.display());
     let tree = mount::clone_at(CWD, &file.source, false).context(Stage::Mount, what)?;
     let set = if file.read_only { attr::RDONLY } else { 0 };
     let change = Attributes { set, propagation: propagation::PRIVATE, ..Attributes::default() };
     mount::set_attributes(&tree, change, None).context(Stage::Mount, what)?;
+    Ok(tree)
+}
+
+fn attach_generated(root: BorrowedFd<'_>, file: &GeneratedFile, tree: &OwnedFd) -> Result<(), StartError> {
+    let what = || format!("mount {} at {}", file.source.display(), file.target.display());
     let target =
         beneath::make_file(root, &file.target, Mode::from_raw_mode(0o644)).context(Stage::Mount, what)?;
-    mount::attach(&tree, &target).context(Stage::Mount, what)
+    mount::attach(tree, &target).context(Stage::Mount, what)
 }
 
 fn make_console(
@@ -252,7 +292,9 @@ fn runtime_hooks(plan: &ContainerPlan<'_>) -> Result<(), StartError> {
     channel::send(&plan.sync, &Report::HooksDue, &[]).context(Stage::Protocol, || "report to the parent")?;
     match channel::await_order(&plan.sync)? {
         Order::Continue => Ok(()),
-        Order::Release(_) => Err(StartError::new(Stage::Protocol, "unexpected order before the hooks")),
+        Order::Release(_) | Order::Mapped => {
+            Err(StartError::new(Stage::Protocol, "unexpected order before the hooks"))
+        }
     }
 }
 
@@ -282,7 +324,7 @@ fn configure_network(plan: &ContainerPlan<'_>, parameters: Option<OwnedFd>) -> R
         NetworkMode::FromSpec => Release::default(),
         NetworkMode::Await => match channel::await_order(&plan.sync)? {
             Order::Release(release) => release,
-            Order::Continue => {
+            Order::Continue | Order::Mapped => {
                 return Err(StartError::new(Stage::Protocol, "unexpected order before the links"));
             }
         },
@@ -292,7 +334,11 @@ fn configure_network(plan: &ContainerPlan<'_>, parameters: Option<OwnedFd>) -> R
     }
     if let Some(parameters) = parameters {
         for (path, value) in release.links.iter().flat_map(|link| &link.sysctls) {
-            sysctl::write_beneath(parameters.as_fd(), path, value)?;
+            // A link of less than 1280 bytes has no IPv6, and nothing to turn it off with.
+            let is_off = path.ends_with("/disable_ipv6") && value == "1";
+            if !is_off || sysctl::exists_beneath(parameters.as_fd(), path) {
+                sysctl::write_beneath(parameters.as_fd(), path, value)?;
+            }
         }
     }
     berth_sys::rtnetlink::configure(&release.links)
@@ -305,8 +351,17 @@ fn start_joined(plan: &JoinPlan, target: BorrowedFd<'_>) -> Result<Infallible, S
         cgroup.enter_tasks().map_err(|error| StartError::new(Stage::Cgroup, error.to_string()))?;
     }
     privileges::forget_ancestors()?;
-    let kinds = flags::NEWNS | flags::NEWUTS | flags::NEWIPC | flags::NEWNET | flags::NEWCGROUP;
+    let mut kinds = flags::NEWNS | flags::NEWUTS | flags::NEWIPC | flags::NEWNET | flags::NEWCGROUP;
+    if plan.remapped {
+        // What nobody inside may do to itself.
+        privileges::set_oom_score(&plan.process)?;
+        raise_limits(None, &plan.process);
+        kinds |= flags::NEWUSER;
+    }
     process::setns(target, kinds).context(Stage::Namespaces, || "join the container's namespaces")?;
+    if plan.remapped {
+        privileges::become_root()?;
+    }
     let console = match plan.process.terminal {
         Some(size) => {
             let root = rootfs::open_directory(Path::new("/")).context(Stage::Console, || "open /")?;
@@ -349,6 +404,7 @@ fn execute(
     }
     let env = privileges::environment(plan, user);
     let program = Program::find(&plan.args, &env, command.container.is_some_and(|plan| plan.launch.init))?;
+    privileges::limit(plan)?;
     privileges::drop_to(user, plan)?;
     if refused {
         // A directory of the user's, on a file system that does not trust root.

@@ -165,6 +165,13 @@ impl Mounter<'_> {
             let target = beneath::make_file(self.root, destination, Mode::from_raw_mode(0o755));
             target.context(Stage::Mount, || format!("create mount point {}", destination.display()))?
         };
+        if kind != FileType::Directory {
+            let stat = rustix::fs::fstat(&target).context(Stage::Mount, || "stat the mount point")?;
+            if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+                let error = io::Error::from(rustix::io::Errno::NOTDIR);
+                return Err(StartError::io(Stage::Mount, "mount a file", &error));
+            }
+        }
         let change = Attributes { set: options.set, clear: options.clear, ..Attributes::default() };
         if change != Attributes::default() {
             mount::set_attributes(source, change, None).context(Stage::Mount, || "set mount attributes")?;

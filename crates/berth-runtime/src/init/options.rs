@@ -26,7 +26,7 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    /// Sorts the options of one mount. An idmapped mount is refused: `InvalidInput`.
+    /// Sorts the options of one mount.
     pub fn parse(options: &[String]) -> io::Result<Self> {
         let mut parsed = Self::default();
         for option in options {
@@ -67,9 +67,8 @@ impl Options {
             // The state of every new mount, or without meaning for one.
             "" | "defaults" | "remount" | "async" | "iversion" | "noiversion" | "silent" | "loud"
             | "nomand" | "copy" | "nocopy" => {}
-            "idmap" | "ridmap" => {
-                return Err(io::Error::new(io::ErrorKind::InvalidInput, "idmapped mounts are not supported"));
-            }
+            // The source has come with it.
+            "idmap" | "ridmap" => {}
             other => self.parameters.push(Parameter::parse(other)?),
         }
         Ok(())

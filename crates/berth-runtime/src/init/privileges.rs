@@ -36,6 +36,17 @@ pub(super) fn forget_ancestors() -> Result<(), StartError> {
     Ok(())
 }
 
+/// Becomes root of the user namespace that the process is in.
+pub(super) fn become_root() -> Result<(), StartError> {
+    let what = || "become root of the user namespace";
+    rustix::thread::set_thread_groups(&[]).context(Stage::Namespaces, what)?;
+    rustix::thread::set_thread_res_gid(Gid::ROOT, Gid::ROOT, Gid::ROOT).context(Stage::Namespaces, what)?;
+    rustix::thread::set_thread_res_uid(Uid::ROOT, Uid::ROOT, Uid::ROOT).context(Stage::Namespaces, what)?;
+    // A change of users may have made it so again, by the host's settings.
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        .context(Stage::Privileges, || "make init non-dumpable")
+}
+
 /// Resolves the user in the present root, `/`.
 pub(super) fn resolve(plan: &ProcessPlan) -> Result<User, StartError> {
     let root = rustix::fs::open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
@@ -53,16 +64,20 @@ pub(super) fn resolve(plan: &ProcessPlan) -> Result<User, StartError> {
     }
 }
 
-/// What needs privileges but concerns no other process: limits, scores, labels, the bounding set.
-pub(super) fn restrict(plan: &ProcessPlan) -> Result<(), StartError> {
+/// Sets the limits of the process, which may need privileges. After it no file may be opened: a container may have fewer
+/// descriptors than there are open here, all of which close with `execve`.
+pub(super) fn limit(plan: &ProcessPlan) -> Result<(), StartError> {
     for (resource, limit) in &plan.limits {
         rustix::process::setrlimit(*resource, *limit).context(Stage::Limits, || {
             format!("error setting rlimits for ready process: set {resource:?}")
         })?;
     }
-    if let Some(score) = plan.oom_score_adj {
-        set_oom_score(score)?;
-    }
+    Ok(())
+}
+
+/// What needs privileges but concerns no other process: scores, labels, the bounding set.
+pub(super) fn restrict(plan: &ProcessPlan) -> Result<(), StartError> {
+    set_oom_score(plan)?;
     if let Some(profile) = &plan.apparmor {
         let names = ["thread-self/attr/apparmor/exec", "thread-self/attr/exec"];
         write_label(&names, &format!("exec {profile}")).map_err(|error| {
@@ -85,7 +100,9 @@ pub(super) fn restrict(plan: &ProcessPlan) -> Result<(), StartError> {
     bound(plan.capabilities.bounding)
 }
 
-fn set_oom_score(score: i32) -> Result<(), StartError> {
+/// Sets the score of the plan, if it has one.
+pub(super) fn set_oom_score(plan: &ProcessPlan) -> Result<(), StartError> {
+    let Some(score) = plan.oom_score_adj else { return Ok(()) };
     let what = || format!("set oom_score_adj to {score}");
     let present = std::fs::read_to_string("/proc/self/oom_score_adj").unwrap_or_default();
     // Lowering it needs a privilege that the engine may lack, and which an equal value does not.

@@ -44,18 +44,38 @@ pub(super) fn make(rootfs: &Rootfs) -> Result<Root, StartError> {
     }
 }
 
+/// The mount of a root without a place.
+pub(crate) fn detached(rootfs: &Rootfs) -> Result<OwnedFd, StartError> {
+    let root = make(rootfs)?;
+    if root.attached {
+        let message = "overlays in user namespaces need Linux 6.5";
+        return Err(StartError::new(Stage::Rootfs, message));
+    }
+    Ok(root.mount)
+}
+
+/// A root that was made beforehand.
+pub(super) fn prepared(mount: &OwnedFd) -> Result<Root, StartError> {
+    let mount = mount.try_clone().context(Stage::Rootfs, || "copy a descriptor")?;
+    Ok(Root { mount, attached: false })
+}
+
 /// Options that change the format on disk are never left to the kernel's configuration.
-const OVERLAY_FORMAT: [(&str, &str); 4] =
+pub(super) const OVERLAY_FORMAT: [(&str, &str); 4] =
     [("metacopy", "off"), ("redirect_dir", "off"), ("index", "off"), ("xino", "off")];
+
+/// Takes away the mark by which overlayfs refuses to mount a volatile upper twice: after a crash of the host nobody
+/// starts such a container again, and a restart without one has lost nothing.
+pub(super) fn forget_volatile(work: &Path) -> io::Result<()> {
+    match std::fs::remove_dir_all(work.join("work/incompat")) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
 
 fn overlay(lower: &[PathBuf], upper: &Path, work: &Path, volatile: bool) -> io::Result<Root> {
     if volatile {
-        // The mark by which overlayfs refuses to mount a volatile upper twice: after a crash of the host nobody starts
-        // such a container again, and a restart without one has lost nothing.
-        match std::fs::remove_dir_all(work.join("work/incompat")) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+        forget_volatile(work)?;
     }
     // The kernel takes at most 255 bytes for one value; longer paths go through a descriptor.
     let mut held = Vec::new();

@@ -44,6 +44,11 @@ pub(super) fn write_beneath(net: BorrowedFd<'_>, path: &str, value: &str) -> Res
     Ok(())
 }
 
+/// Whether there is such a parameter below [`of_network`]'s directory.
+pub(super) fn exists_beneath(net: BorrowedFd<'_>, path: &str) -> bool {
+    rustix::fs::openat2(net, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), BENEATH).is_ok()
+}
+
 /// The file of a key below the procfs. As in sysctl(8), the separator is whichever of `.` and `/` comes first, and the
 /// other stands for itself, exchanged.
 fn path(key: &str) -> PathBuf {

@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 
 use berth_sys::process::{self, flags};
 use oci_spec::runtime::Mount;
@@ -13,7 +14,8 @@ use rustix::fs::Mode;
 
 use super::mounts::Mounter;
 use super::options::Options;
-use super::{bind_generated, rootfs};
+use super::{bind_generated, privileges, rootfs};
+use crate::ids::Mappings;
 use crate::launch::error::{Context, Stage};
 use crate::launch::{GeneratedFile, Rootfs, StartError};
 
@@ -24,6 +26,8 @@ pub struct View {
     pub root: OwnedFd,
     /// The mount namespace.
     pub namespace: OwnedFd,
+    /// Set where owners are seen as from outside of the container's user namespace.
+    pub mappings: Option<Mappings>,
 }
 
 /// What is to be mounted.
@@ -33,6 +37,8 @@ pub struct Parts<'a> {
     pub rootfs: &'a Rootfs,
     /// Bind mounts with the detached trees that are mounted, in order.
     pub binds: Vec<(&'a Mount, OwnedFd)>,
+    /// A directory that is made in the root if it is not there.
+    pub working_directory: Option<&'a Path>,
     /// Files of the engine's own.
     pub files: &'a [GeneratedFile],
     /// Whether the root itself cannot be written.
@@ -63,6 +69,10 @@ fn mount(parts: &Parts<'_>) -> Result<View, StartError> {
     let root = rootfs::make(parts.rootfs)?;
     rootfs::attach(&root)?;
     let at = root.mount.as_fd();
+    if let Some(path) = parts.working_directory {
+        // What is in its way is told when the container is started.
+        let _ = privileges::make_working_directory(at, path);
+    }
     let mounter =
         Mounter { root: at, sources: &[], hierarchies: None, cgroup_namespace: false, cgroup_path: None };
     for (mount, source) in &parts.binds {
@@ -75,7 +85,7 @@ fn mount(parts: &Parts<'_>) -> Result<View, StartError> {
     }
     rootfs::pivot(at)?;
     rootfs::finish(at, parts.read_only, Some("rprivate"))?;
-    let root = rootfs::open_directory(std::path::Path::new("/"));
+    let root = rootfs::open_directory(Path::new("/"));
     let root = root.map_err(io::Error::other).context(Stage::Rootfs, || "open the root")?;
-    Ok(View { root, namespace })
+    Ok(View { root, namespace, mappings: None })
 }

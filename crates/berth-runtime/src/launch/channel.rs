@@ -33,6 +33,8 @@ pub(crate) enum Order {
     Release(Release),
     /// The hooks have succeeded.
     Continue,
+    /// The user namespace has its mappings.
+    Mapped,
 }
 
 pub(crate) fn send<T: Serialize>(socket: impl AsFd, message: &T, fds: &[BorrowedFd<'_>]) -> io::Result<()> {

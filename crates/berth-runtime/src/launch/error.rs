@@ -76,8 +76,11 @@ impl StartError {
     }
 
     /// The exit code that `docker run` and `docker exec` give for it: 127 for a program or directory that does not
-    /// exist, 126 for one that cannot be executed or entered, else 125.
+    /// exist, and for a file over a directory; 126 for one that cannot be executed or entered, else 125.
     pub fn exit_code(&self) -> i32 {
+        if self.is_about_kind() {
+            return 127;
+        }
         if !matches!(self.stage, Stage::Program | Stage::WorkingDirectory) {
             return 125;
         }
@@ -97,16 +100,24 @@ impl StartError {
             return self.message.clone();
         }
         match self.occasion {
-            Occasion::Create => format!(
-                "failed to create task for container: failed to create shim task: OCI runtime create failed: \
-                 berth: unable to start container process: error during container init: {}: unknown",
-                self.message
-            ),
+            Occasion::Create => {
+                let hint = if self.is_about_kind() { WRONG_KIND } else { "" };
+                format!(
+                    "failed to create task for container: failed to create shim task: OCI runtime create failed: \
+                     berth: unable to start container process: error during container init: {}: unknown{hint}",
+                    self.message
+                )
+            }
             Occasion::Exec => format!(
                 "OCI runtime exec failed: exec failed: unable to start container process: {}: unknown",
                 self.message
             ),
         }
+    }
+
+    /// Whether a file was to be mounted over a directory, or a directory over a file.
+    fn is_about_kind(&self) -> bool {
+        self.stage == Stage::Mount && self.message.ends_with("not a directory")
     }
 
     pub(crate) fn during_exec(mut self) -> Self {
@@ -150,9 +161,21 @@ impl<T, E: Into<io::Error>> Context<T> for Result<T, E> {
     }
 }
 
+/// Docker's hint.
+const WRONG_KIND: &str = ": Are you trying to mount a directory onto a file (or vice-versa)? Check if the specified host \
+                          path exists and is the expected type";
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_over_a_directory_gets_dockers_hint() {
+        let error = io::Error::from_raw_os_error(libc::ENOTDIR);
+        let error = StartError::io(Stage::Mount, "mount a file", &error);
+        assert_eq!(error.exit_code(), 127);
+        assert!(error.docker_message().ends_with("and is the expected type"), "{}", error.docker_message());
+    }
 
     #[test]
     fn messages_read_as_dockers() {

@@ -5,10 +5,12 @@
 
 pub(crate) mod channel;
 pub(crate) mod error;
+mod join;
 pub(crate) mod plan;
+pub(crate) mod remapped;
 mod types;
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use berth_sys::process::{self, Fork, flags};
@@ -21,12 +23,14 @@ use self::channel::{Order, Report};
 use self::error::Context;
 pub use self::error::{Stage, StartError, describe};
 use self::plan::{Namespaces, ProcessPlan};
+use self::remapped::Remapped;
 pub use self::types::{
     ExecLaunch, GROUPS_ANNOTATION, GeneratedFile, Launch, NetworkMode, Release, ReleaseMode, Rootfs, Stdio,
     USER_ANNOTATION,
 };
 use crate::cgroup::{self, Join, Layout, Manager};
 use crate::hooks;
+use crate::ids::Mappings;
 use crate::init::{self, ContainerPlan, JoinPlan};
 
 /// A container's first process, cloned and busy with its set-up.
@@ -74,8 +78,13 @@ pub fn clone(launch: &Launch, fds: Vec<OwnedFd>, stdio: Stdio) -> Result<Init, S
     let filter = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
     let user = plan::annotated_user(spec);
     let process = ProcessPlan::new(configured, user, filter, launch.terminal, launch.die_with_parent)?;
-    let namespaces = Namespaces::new(spec)?;
+    let mut namespaces = Namespaces::new(spec)?;
     let sources = plan::bind_sources(launch, fds)?;
+    remapped::map_sources(launch, &sources, namespaces.user.as_ref())?;
+    let remapped = Remapped::prepare(launch, namespaces.user.take())?;
+    if let Some(remapped) = &remapped {
+        remapped::hand_over(&stdio, &remapped.mappings);
+    }
     let fifo = match &launch.release {
         ReleaseMode::Execute => None,
         ReleaseMode::ExecFifo(path) => Some(open_fifo(path)?),
@@ -86,6 +95,7 @@ pub fn clone(launch: &Launch, fds: Vec<OwnedFd>, stdio: Stdio) -> Result<Init, S
         launch,
         process,
         namespaces,
+        remapped,
         sources,
         cgroup: cgroup.join.take(),
         layout: Layout::current().ok(),
@@ -111,14 +121,33 @@ pub fn clone(launch: &Launch, fds: Vec<OwnedFd>, stdio: Stdio) -> Result<Init, S
 fn clone_init(plan: &ContainerPlan<'_>, ours: OwnedFd) -> Result<(i32, OwnedFd, OwnedFd), StartError> {
     let cgroup = plan.cgroup.as_ref().and_then(Join::directory);
     let pid_namespace = plan.namespaces.pid.as_ref().map(AsFd::as_fd);
-    match fork_into(pid_namespace, plan.namespaces.new, cgroup)? {
-        Fork::Parent { pid, pidfd } => Ok((pid, pidfd, ours)),
+    let joined = plan.remapped.as_ref().and_then(|remapped| remapped.joined.as_ref());
+    let forked = match joined {
+        Some(user) => join::fork_into(user.as_fd(), pid_namespace, &plan.namespaces, cgroup),
+        None => fork_into(pid_namespace, plan.namespaces.new, cgroup),
+    };
+    match forked? {
+        Fork::Parent { pid, pidfd } => {
+            if let Some(remapped) = &plan.remapped
+                && let Err(error) = adopt(remapped, plan, pid, &ours)
+            {
+                reap(&pidfd);
+                return Err(error);
+            }
+            Ok((pid, pidfd, ours))
+        }
         Fork::Child => {
             // With a copy of the parent's end, init would never see its parent go.
             drop(ours);
             init::run(plan)
         }
     }
+}
+
+/// Finishes the user namespace of a new init, and lets it go on.
+fn adopt(remapped: &Remapped, plan: &ContainerPlan<'_>, pid: i32, ours: &OwnedFd) -> Result<(), StartError> {
+    remapped.adopt(pid, &plan.process)?;
+    channel::send(ours, &Order::Mapped, &[]).context(Stage::Protocol, || "tell init of its namespace")
 }
 
 /// Clones; with `pid_namespace`, a descriptor of one or a pidfd of a process in it, the child is born there.
@@ -314,7 +343,13 @@ fn exec_inner(
         None => None,
     };
     let (sync, theirs) = socket::pair().context(Stage::Protocol, || "make a socket pair")?;
-    let plan = JoinPlan { process, cgroup, stdio, sync: theirs, preserve_fds: launch.preserve_fds };
+    let mappings = process_of(init_pidfd).and_then(Mappings::of_process);
+    let mappings = mappings.context(Stage::Namespaces, || "look at the container's user namespace")?;
+    if let Some(mappings) = &mappings {
+        remapped::hand_over(&stdio, mappings);
+    }
+    let remapped = mappings.is_some();
+    let plan = JoinPlan { process, cgroup, stdio, sync: theirs, remapped, preserve_fds: launch.preserve_fds };
     let directory = plan.cgroup.as_ref().and_then(Join::directory);
     let (pid, pidfd) = match fork_into(Some(init_pidfd), 0, directory)? {
         Fork::Parent { pid, pidfd } => (pid, pidfd),
@@ -331,6 +366,13 @@ fn exec_inner(
             Err(error)
         }
     }
+}
+
+/// The process that a pidfd refers to, in the caller's PID namespace.
+fn process_of(pidfd: BorrowedFd<'_>) -> std::io::Result<i32> {
+    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd()))?;
+    let pid = info.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok());
+    pid.filter(|pid| *pid > 0).ok_or_else(|| rustix::io::Errno::SRCH.into())
 }
 
 fn await_exec(sync: &OwnedFd) -> Result<Option<OwnedFd>, StartError> {

@@ -187,6 +187,8 @@ pub(crate) struct Namespaces {
     pub joined: Vec<(u64, OwnedFd)>,
     /// An existing PID namespace: the parent joins it for its children.
     pub pid: Option<OwnedFd>,
+    /// An existing user namespace, which is joined before any other is made or joined.
+    pub user: Option<OwnedFd>,
 }
 
 impl Namespaces {
@@ -221,10 +223,7 @@ impl Namespaces {
             LinuxNamespaceType::Pid => flags::NEWPID,
             LinuxNamespaceType::Network => flags::NEWNET,
             LinuxNamespaceType::Time => flags::NEWTIME,
-            LinuxNamespaceType::User => {
-                let message = "user namespaces are not supported yet";
-                return Err(StartError::new(Stage::Configuration, message));
-            }
+            LinuxNamespaceType::User => flags::NEWUSER,
         };
         if (self.new & flag) != 0 || self.joined.iter().any(|(joined, _)| *joined == flag) {
             return Err(StartError::new(Stage::Configuration, format!("namespace {kind} is listed twice")));
@@ -245,6 +244,8 @@ impl Namespaces {
             File::open(path).context(Stage::Namespaces, || format!("open namespace {}", path.display()))?;
         if kind == LinuxNamespaceType::Pid {
             self.pid = Some(file.into());
+        } else if kind == LinuxNamespaceType::User {
+            self.user = Some(file.into());
         } else {
             self.joined.push((flag, file.into()));
         }
@@ -325,8 +326,6 @@ pub(crate) fn refuse_unsupported(spec: &Spec) -> Result<(), StartError> {
         ("linux.memoryPolicy", linux.memory_policy().is_some()),
         ("linux.netDevices", linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty())),
         ("linux.timeOffsets", linux.time_offsets().as_ref().is_some_and(|offsets| !offsets.is_empty())),
-        ("linux.uidMappings", linux.uid_mappings().as_ref().is_some_and(|mappings| !mappings.is_empty())),
-        ("linux.gidMappings", linux.gid_mappings().as_ref().is_some_and(|mappings| !mappings.is_empty())),
         ("linux.mountLabel", linux.mount_label().as_ref().is_some_and(|label| !label.is_empty())),
     ];
     match asked.iter().find(|(_, asked)| *asked) {
@@ -407,7 +406,8 @@ mod tests {
         assert_eq!(made.joined.len(), 1);
         assert!(namespaces(&[(Mount, None), (Pid, Some("/proc/self/ns/pid"))]).unwrap().pid.is_some());
         assert!(namespaces(&[(Uts, None)]).unwrap_err().message.contains("mount namespace"));
-        assert!(namespaces(&[(Mount, None), (User, None)]).unwrap_err().message.contains("user namespaces"));
+        assert_eq!(namespaces(&[(Mount, None), (User, None)]).unwrap().new, flags::NEWNS | flags::NEWUSER);
+        assert!(namespaces(&[(Mount, None), (User, Some("/proc/self/ns/user"))]).unwrap().user.is_some());
         assert!(
             namespaces(&[(Mount, None), (Uts, None), (Uts, None)]).unwrap_err().message.contains("twice")
         );
@@ -423,6 +423,7 @@ mod tests {
             id: "x".to_owned(),
             spec,
             rootfs: super::super::Rootfs::Path(PathBuf::from("/")),
+            idmap_root: false,
             network: super::super::NetworkMode::FromSpec,
             mount_fds: [(0, 0)].into(),
             init: false,

@@ -27,6 +27,10 @@ pub struct Launch {
     pub spec: Spec,
     /// What becomes `/`.
     pub rootfs: Rootfs,
+    /// With a user namespace: the root's files belong on the disk to whom they belong inside (an idmapped mount), instead
+    /// of to whom those are outside.
+    #[serde(default)]
+    pub idmap_root: bool,
     /// Whether init waits for its links.
     pub network: NetworkMode,
     /// Index in `spec.mounts` → index in the descriptors that are passed beside: detached mounts that replace the source.

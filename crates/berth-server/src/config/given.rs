@@ -141,7 +141,8 @@ impl Given {
         }
         for option in OPTIONS {
             if let Some(values) = file.values.remove(option.key()) {
-                self.values.insert(option.flag, values);
+                // Runtimes are the only option that a flag and the file may both give.
+                self.values.entry(option.flag).or_default().extend(values);
             }
         }
         self.extra = file.values;
@@ -305,7 +306,8 @@ mod tests {
         );
         let error = with(&["--http-proxy", "http://u:secret@p/"], r#"{"http-proxy": "http://v:secret@q/"}"#);
         assert!(!error.unwrap_err().to_string().contains("secret"));
-        assert!(with(&["--add-runtime", "x=/x"], r#"{"runtimes": {"y": {"path": "/y"}}}"#).is_ok());
+        let both = with(&["--add-runtime", "x=/x"], r#"{"runtimes": {"y": {"path": "/y"}}}"#).unwrap();
+        assert_eq!(both.list("add-runtime"), ["x=/x", r#"{"y":{"path":"/y"}}"#]);
     }
 
     #[test]

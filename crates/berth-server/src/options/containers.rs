@@ -50,11 +50,6 @@ pub fn container_defaults(settings: &mut Settings, given: &Given) -> Result<(), 
             u64::try_from(seconds).map_err(|_| value(format!("invalid default stop timeout: {seconds}")))?;
         defaults.stop_timeout = Duration::from_secs(seconds);
     }
-    match given.text("default-runtime").filter(|name| !name.is_empty()) {
-        None => {}
-        Some(name @ ("berth" | "runc" | "io.containerd.runc.v2")) => defaults.runtime = name.to_owned(),
-        Some(name) => return Err(value(format!("specified default runtime '{name}' does not exist"))),
-    }
     defaults.init = given.switch("init")?.unwrap_or(false);
     defaults.no_new_privileges = given.switch("no-new-privileges")?.unwrap_or(false);
     defaults.seccomp = seccomp(given.text("seccomp-profile").unwrap_or_default())?;

@@ -14,12 +14,14 @@ fn defaults_follow_the_program_name() {
     assert_eq!(berth.hosts, [Host::Unix("/run/berth.sock".into())]);
     assert_eq!(berth.pidfile, Path::new("/run/berth/daemon.pid"));
     assert!(berth.settings.live_restore);
+    assert_eq!(berth.settings.registry.product, Product::Berth);
 
     let docker = resolve(&["/usr/bin/dockerd"]).unwrap();
     assert_eq!(docker.settings.data_root, Path::new("/var/lib/docker"));
     assert_eq!(docker.settings.exec_root, Path::new("/var/run/docker"));
     assert_eq!(docker.hosts, [Host::Unix("/var/run/docker.sock".into())]);
     assert_eq!(docker.settings.bridge.name, "docker0");
+    assert_eq!(docker.settings.registry.product, Product::Docker);
     assert!(!docker.settings.live_restore);
 }
 
@@ -48,7 +50,7 @@ fn flags_are_read_as_dockerd_reads_them() {
     assert_eq!(options.hosts.len(), 2);
     assert_eq!(options.log_level, LogLevel::Debug);
     assert!(options.settings.debug && !options.settings.live_restore && !options.settings.bridge.masquerade);
-    assert_eq!(options.settings.bridge.gateway.unwrap().to_string(), "10.9.0.1/24");
+    assert_eq!(options.settings.bridge.v4.address.unwrap().to_string(), "10.9.0.1/24");
     assert_eq!(options.settings.registry.insecure, ["r:5000", "10.0.0.0/8"]);
 }
 
@@ -185,7 +187,8 @@ fn the_file_says_what_flags_say() {
     assert_eq!((settings.defaults.ulimits[0].soft, settings.defaults.ulimits[0].hard), (5, 6));
     assert_eq!(settings.defaults.stop_timeout, Duration::from_secs(4));
     assert_eq!(options.log_format, LogFormat::Json);
-    assert_eq!(options.without_effect, ["containerd", "icc"]);
+    assert_eq!(options.without_effect, ["containerd"]);
+    assert!(settings.bridge.icc);
 }
 
 #[test]
@@ -256,4 +259,21 @@ fn directories_of_devices_can_be_none() {
         assert!(of(json, args).is_empty(), "{json} {args:?}");
     }
     assert_eq!(of(r#"{"features": {"cdi": true}}"#, &[]).len(), 2);
+}
+
+#[test]
+fn the_firewalls_backend_follows_the_name_and_the_flag() {
+    use berth_engine::FirewallBackend::{Iptables, Nftables};
+    let firewall = |args: &[&str]| resolve(args).unwrap().settings.firewall;
+    assert_eq!(firewall(&["berth"]).backend, Nftables);
+    assert_eq!(firewall(&["/usr/bin/dockerd"]).backend, Iptables);
+    assert_eq!(firewall(&["dockerd", "--firewall-backend", "nftables"]).backend, Nftables);
+    let four = firewall(&["berth", "--firewall-backend=iptables", "--ip6tables=false"]);
+    assert!(four.backend == Iptables && four.ipv4 && !four.ipv6 && !four.hairpin);
+    assert!(firewall(&["dockerd", "--userland-proxy=false"]).hairpin);
+    assert_eq!(firewall(&["berth", "--bridge-accept-fwmark", "2/3"]).mark.unwrap().to_string(), "0x2/0x3");
+    let error = resolve(&["berth", "--bridge-accept-fwmark", "x"]).err().unwrap();
+    assert_eq!(error.to_string(), "invalid bridge-accept-fwmark: invalid firewall mark \"x\"");
+    let error = resolve(&["berth", "--firewall-backend", "pf"]).err().unwrap();
+    assert_eq!(error.to_string(), "invalid firewall-backend \"pf\"");
 }

@@ -1,6 +1,6 @@
 //! Containers: made, shown, and led through their life.
 
-use berth_api::container::{Config, CreateRequest, UpdateRequest, WaitError, WaitResponse};
+use berth_api::container::{Config, CreateRequest, PortsUpdate, UpdateRequest, WaitError, WaitResponse};
 use berth_api::version::ApiVersion;
 use berth_engine::op;
 use bytes::Bytes;
@@ -24,6 +24,7 @@ pub async fn create(mut call: Call) -> Outcome {
     let host = requests::Host { unified: berth_engine::has_unified_cgroups() };
     requests::create(call.version, &mut request, host)?;
     let warnings = requests::warnings(call.version, &request);
+    requests::fill_bindings(&mut request);
     let platform = call.query.given("platform").filter(|_| call.version >= ApiVersion::new(1, 41));
     let mut operation = op::CreateContainer::parse(call.query.given("name"), platform, request)?;
     operation.read_only_top = call.version < ApiVersion::new(1, 44);
@@ -158,6 +159,13 @@ pub async fn update(mut call: Call, name: &str) -> Outcome {
     let request: UpdateRequest = call.required_json().await?;
     let operation = op::Update::parse(known_to(call.version, request));
     Ok(answer::ok(&call.engine.update(name, operation).await?))
+}
+
+/// Beyond Docker: ports published, and taken back, while the container is there.
+pub async fn update_ports(mut call: Call, name: &str) -> Outcome {
+    let changes: PortsUpdate = call.required_json().await?;
+    call.engine.update_ports(name, changes).await?;
+    Ok(answer::done())
 }
 
 /// Sends the head at once, so that the client knows its wait counts, and the body when the wait ends.

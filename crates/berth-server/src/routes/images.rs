@@ -5,7 +5,7 @@ use std::sync::Arc;
 use berth_api::progress::JsonMessage;
 use berth_api::version::ApiVersion;
 use berth_engine::{Engine, Error, op};
-use berth_oci::Platform;
+use berth_oci::{Platform, Reference};
 use bytes::Bytes;
 use futures_util::stream::unfold;
 use futures_util::{Stream, TryStreamExt as _};
@@ -85,9 +85,10 @@ pub async fn prune(call: Call) -> Outcome {
     Ok(answer::ok(&call.engine.image_prune(call.query.filters()?).await?))
 }
 
-/// The reference that `fromImage` and `tag` name together; none without an image.
+/// The reference that `fromImage` and `tag` name together; none without an image. Without a tag it is all of a repository.
 fn reference(query: &Query) -> Option<String> {
-    let name = query.given("fromImage")?;
+    // As in Docker, some clients leave a colon behind for all tags.
+    let name = query.given("fromImage").map(|name| name.strip_suffix(':').unwrap_or(name))?;
     Some(match query.given("tag") {
         None => name.to_owned(),
         Some(digest) if digest.contains(':') => format!("{name}@{digest}"),
@@ -98,12 +99,18 @@ fn reference(query: &Query) -> Option<String> {
 pub async fn create(call: Call) -> Outcome {
     let Some(reference) = reference(&call.query) else { return import::image(call).await };
     let platform = call.query.given("platform").map(str::to_owned);
-    let auth = call.registry_auth();
+    let caller = call.caller();
     // Berth's own: what will be downloaded is told first.
     let estimate = call.query.flag("estimate");
     let engine = call.engine.clone();
+    let is_all = reference
+        .parse::<Reference>()
+        .is_ok_and(|reference| reference.tag().is_none() && reference.digest().is_none());
     progress(|messages| async move {
-        engine.image_pull(&reference, platform.as_deref(), auth, estimate, messages).await
+        if is_all {
+            return engine.image_pull_all(&reference, platform.as_deref(), caller, messages).await;
+        }
+        engine.image_pull(&reference, platform.as_deref(), caller, estimate, messages).await
     })
     .await
 }

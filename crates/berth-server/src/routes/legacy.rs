@@ -78,7 +78,10 @@ pub fn container(version: ApiVersion, mut container: Inspect) -> Response<Body> 
 fn add_aliases(container: &mut Inspect) {
     let names = [container.id.chars().take(12).collect(), container.config.hostname.clone()];
     for (network, endpoint) in &mut container.network_settings.networks {
-        if matches!(network.as_str(), "bridge" | "host" | "none" | "default") {
+        // Compose 1 takes its own names for a sign that a network was joined with all links and addresses: before a start
+        // there must be none, as in Docker 20.10.
+        let joined = !endpoint.endpoint_id.is_empty();
+        if !joined || matches!(network.as_str(), "bridge" | "host" | "none" | "default") {
             continue;
         }
         let aliases = endpoint.aliases.get_or_insert_default();
@@ -185,7 +188,10 @@ pub fn image(version: ApiVersion, image: &image::Inspect) -> Response<Body> {
             extend(value.get_mut("Config"), of_containers);
         }
         if before(45) {
-            extend(Some(value), json!({ "Container": "", "ContainerConfig": null }));
+            // Docker leaves it null, which Compose 1 fails at: it looks here for volumes of the image to be kept.
+            let config = value.get("Config").filter(|config| config.is_object()).cloned();
+            let config = config.unwrap_or_else(|| json!({}));
+            extend(Some(value), json!({ "Container": "", "ContainerConfig": config }));
         }
         if before(44) {
             extend(Some(value), json!({ "VirtualSize": image.size, "Created": "0001-01-01T00:00:00Z" }));
@@ -200,11 +206,9 @@ pub fn knows(version: ApiVersion, event: &event::Message) -> bool {
 
 /// An event. Before 1.52 containers' and images' events repeat the action and the actor at the top.
 pub fn event(version: ApiVersion, mut event: event::Message) -> event::Message {
-    if version < ApiVersion::new(1, 52) && matches!(event.kind.as_str(), "container" | "image") {
-        event.status.clone_from(&event.action);
-        event.id.clone_from(&event.actor.id);
-        if event.kind == "container" {
-            event.from = event.actor.attributes.get("image").cloned().unwrap_or_default();
+    if version >= ApiVersion::new(1, 52) {
+        for repeated in [&mut event.status, &mut event.id, &mut event.from] {
+            repeated.clear();
         }
     }
     event
@@ -243,16 +247,20 @@ mod tests {
 
     #[test]
     fn old_clients_find_the_containers_own_names_among_its_aliases() {
-        for (minor, expected) in [(44, json!(["mine", "0123456789ab", "host"])), (45, json!(["mine"]))] {
+        let all = json!(["mine", "0123456789ab", "host"]);
+        for (minor, id, expected) in
+            [(44, "joined", all), (44, "", json!(["mine"])), (45, "joined", json!(["mine"]))]
+        {
             let mut inspected = Inspect { id: "0123456789abcdef".into(), ..Inspect::default() };
             inspected.config.hostname = "host".into();
             for network in ["bridge", "made"] {
                 let aliases = Some(vec!["mine".to_owned()]);
-                let endpoint = EndpointSettings { aliases, ..EndpointSettings::default() };
+                let endpoint =
+                    EndpointSettings { aliases, endpoint_id: id.into(), ..EndpointSettings::default() };
                 inspected.network_settings.networks.insert(network.into(), endpoint);
             }
             let shown = document(container(ApiVersion::new(1, minor), inspected));
-            assert_eq!(shown["NetworkSettings"]["Networks"]["made"]["Aliases"], expected, "{minor}");
+            assert_eq!(shown["NetworkSettings"]["Networks"]["made"]["Aliases"], expected, "{minor} {id}");
             assert_eq!(shown["NetworkSettings"]["Networks"]["bridge"]["Aliases"], json!(["mine"]));
         }
     }
@@ -287,6 +295,7 @@ mod tests {
         let inspected = image::Inspect { size: 9, ..image::Inspect::default() };
         assert_eq!(document(image(ApiVersion::new(1, 43), &inspected))["VirtualSize"], 9);
         assert!(document(image(ApiVersion::new(1, 49), &inspected)).get("ContainerConfig").is_none());
+        assert!(document(image(ApiVersion::new(1, 44), &inspected))["ContainerConfig"].is_object());
     }
 
     #[test]
@@ -304,12 +313,10 @@ mod tests {
 
     #[test]
     fn old_clients_get_events_in_both_forms() {
-        let mut message =
-            event::Message { kind: "container".into(), action: "die".into(), ..Default::default() };
-        message.actor.id = "abc".into();
-        message.actor.attributes.insert("image".into(), "busybox".into());
-        let old = event(ApiVersion::new(1, 51), message.clone());
-        assert_eq!((old.status.as_str(), old.id.as_str(), old.from.as_str()), ("die", "abc", "busybox"));
-        assert_eq!(event(ApiVersion::NEWEST, message.clone()), message);
+        let new = event::Message { kind: "container".into(), action: "die".into(), ..Default::default() };
+        let [status, id, from] = ["die", "abc", "busybox"].map(str::to_owned);
+        let both = event::Message { status, id, from, ..new.clone() };
+        assert_eq!(event(ApiVersion::new(1, 51), both.clone()), both);
+        assert_eq!(event(ApiVersion::NEWEST, both), new);
     }
 }

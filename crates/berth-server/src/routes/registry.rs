@@ -2,6 +2,7 @@
 
 use berth_api::auth::AuthConfig;
 use berth_api::version::ApiVersion;
+use berth_engine::Caller;
 
 use super::{Failure, Outcome, images, platforms};
 use crate::answer;
@@ -13,22 +14,23 @@ const WITH_PLATFORM: ApiVersion = ApiVersion::new(1, 46);
 pub async fn push(call: Call, name: &str) -> Outcome {
     let platform = platforms::single(&call.query, call.version, WITH_PLATFORM)?;
     let (name, tag) = (name.to_owned(), call.query.given("tag").map(str::to_owned));
-    let auth = call.registry_auth();
+    let caller = call.caller();
     let engine = call.engine.clone();
     images::progress(|messages| async move {
-        engine.image_push(&name, tag.as_deref(), platform, auth, messages).await
+        engine.image_push(&name, tag.as_deref(), platform, caller, messages).await
     })
     .await
 }
 
 pub async fn login(mut call: Call) -> Outcome {
     let auth: AuthConfig = call.required_json().await?;
-    Ok(answer::ok(&call.engine.login(auth).await?))
+    let caller = Caller { auth: Some(auth), ..call.caller() };
+    Ok(answer::ok(&call.engine.login(caller).await?))
 }
 
 pub async fn distribution(call: Call, name: &str) -> Outcome {
-    let auth = call.registry_auth();
-    Ok(answer::ok(&call.engine.distribution(name, auth).await?))
+    let caller = call.caller();
+    Ok(answer::ok(&call.engine.distribution(name, caller).await?))
 }
 
 pub async fn search(call: Call) -> Outcome {
@@ -39,12 +41,12 @@ pub async fn search(call: Call) -> Outcome {
     };
     let filters = call.query.filters()?;
     let term = call.query.get("term").to_owned();
-    let auth = call.registry_auth();
-    Ok(answer::ok(&call.engine.image_search(&term, limit, &filters, auth).await?))
+    let caller = call.caller();
+    Ok(answer::ok(&call.engine.image_search(&term, limit, &filters, caller).await?))
 }
 
 /// Berth's own: what a pull would bring.
 pub async fn estimate(call: Call, name: &str) -> Outcome {
-    let auth = call.registry_auth();
-    Ok(answer::ok(&call.engine.image_estimate(name, call.query.given("platform"), auth).await?))
+    let caller = call.caller();
+    Ok(answer::ok(&call.engine.image_estimate(name, call.query.given("platform"), caller).await?))
 }

@@ -1,16 +1,18 @@
 //! The engine as a whole.
 
-use http::header::{CACHE_CONTROL, HeaderName, HeaderValue, PRAGMA, UPGRADE};
+use http::header::{CACHE_CONTROL, HeaderName, HeaderValue, PRAGMA};
 use http::{Method, Response, StatusCode};
 
 use super::{Outcome, legacy};
 use crate::answer;
 use crate::body::Body;
 use crate::call::Call;
-use crate::failure::Failure;
 
 /// The classic builder; `2` would send clients to BuildKit's.
 const BUILDER: HeaderValue = HeaderValue::from_static("1");
+
+/// The header that says that `/build` takes `remote=client-session`, as daemons did that had sessions without BuildKit.
+const CLIENT_SESSION: &str = "berth-client-session";
 
 /// Says that the daemon lives, and in headers what it speaks.
 pub fn ping(call: &Call) -> Response<Body> {
@@ -21,19 +23,9 @@ pub fn ping(call: &Call) -> Response<Body> {
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, no-store, must-revalidate"));
     headers.insert(PRAGMA, HeaderValue::from_static("no-cache"));
     headers.insert(HeaderName::from_static("builder-version"), BUILDER);
+    headers.insert(HeaderName::from_static(CLIENT_SESSION), HeaderValue::from_static("1"));
     headers.insert(HeaderName::from_static("swarm"), HeaderValue::from_static("inactive"));
     response
-}
-
-/// BuildKit's sessions: no build of Berth asks for one yet.
-pub fn session(call: &Call) -> Failure {
-    match call.headers().get(UPGRADE).and_then(|protocol| protocol.to_str().ok()) {
-        None => Failure::invalid("no upgrade header"),
-        Some("h2c") => {
-            Failure::new(StatusCode::NOT_IMPLEMENTED, "sessions are not supported by Berth yet".to_owned())
-        }
-        Some(other) => Failure::invalid(format!("protocol {other} not supported")),
-    }
 }
 
 pub fn version(call: &Call) -> Response<Body> {

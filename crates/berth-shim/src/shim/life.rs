@@ -13,7 +13,7 @@ use super::connection::Connection;
 use super::memory::Memory;
 use super::poller::{Interest, Token};
 use super::streams::{Ends, Streams};
-use super::{LINGER, LOSS_INTERVAL, Phase, Shim, failed, process};
+use super::{LINGER, LOSS_INTERVAL, Phase, RECORDING, Shim, failed, process};
 use crate::channel::Packed;
 use crate::protocol::{EXIT, Event, ExitStatus, Outgoing, SOCKET, Target};
 
@@ -66,12 +66,12 @@ impl Shim {
                 let pidfd = process.as_fd().try_clone_to_owned().into_iter().collect();
                 client.tell(&Event::Started { pid: *pid, at: *at }, pidfd);
             }
-            Phase::Draining { .. } | Phase::Exited(_) | Phase::Leaving { .. } => {}
+            Phase::Draining { .. } | Phase::Exited { .. } | Phase::Leaving { .. } => {}
         }
         for (exec, code) in &self.exec_exits {
             client.tell(&Event::ExecExited { exec: exec.clone(), code: *code }, Vec::new());
         }
-        if let Phase::Exited(status) = &self.phase {
+        if let Phase::Exited { status, .. } = &self.phase {
             client.tell(&Event::Exited(status.clone()), Vec::new());
         }
     }
@@ -181,8 +181,9 @@ impl Shim {
         if let Err(error) = self.write_status(&status) {
             status.error = Some(format!("write the exit status: {error}"));
         }
-        self.phase = Phase::Exited(status.clone());
+        self.phase = Phase::Exited { status: status.clone(), until: Instant::now() + RECORDING };
         self.tell(&Event::Exited(status), &[]);
+        self.end_attachments_if_alone();
     }
 
     /// Tells how much of the log was lost, if that is news; with `now`, only now and then.
@@ -202,9 +203,19 @@ impl Shim {
         std::fs::rename(temporary, path)
     }
 
+    /// Connections end when the exit status is recorded, since their clients ask for it then; without a daemon, or with one
+    /// that does not come to it, they do not wait.
+    fn end_attachments_if_alone(&mut self) {
+        let Phase::Exited { until, .. } = &self.phase else { return };
+        let alone = !self.connections.values().any(|client| client.subscribed);
+        if self.streams.is_held() && (alone || *until <= Instant::now()) {
+            self.with_streams(0, |streams, _| streams.release());
+        }
+    }
+
     /// A daemon has recorded the exit status.
     pub(super) fn recorded(&mut self) -> bool {
-        let exited = matches!(self.phase, Phase::Exited(_));
+        let exited = matches!(self.phase, Phase::Exited { .. });
         if exited {
             self.leave();
         }
@@ -219,6 +230,7 @@ impl Shim {
             let _ = process::remove(&self.settings.exec_dir.join(name));
         }
         self.phase = Phase::Leaving { until: Instant::now() + LINGER };
+        self.with_streams(0, |streams, _| streams.release());
     }
 
     /// Does what is due without an event.
@@ -231,6 +243,7 @@ impl Shim {
             self.with_streams(0, |streams, _| streams.begin());
         }
         self.expire_execs(now);
+        self.end_attachments_if_alone();
         if let Phase::Draining { until, .. } = &self.phase
             && *until <= now
         {

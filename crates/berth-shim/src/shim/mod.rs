@@ -38,6 +38,8 @@ use streams::{Ends, Streams};
 const CHUNK: usize = 32 * 1024;
 /// How long a shim that may leave waits for those whom it tells the container's end.
 const LINGER: Duration = Duration::from_secs(30);
+/// How long attached connections wait for the daemon to record the container's end.
+const RECORDING: Duration = Duration::from_secs(2);
 /// How often it is told that log messages were lost.
 const LOSS_INTERVAL: Duration = Duration::from_secs(10);
 /// Connections that wait to be accepted.
@@ -62,8 +64,8 @@ enum Phase {
     Running { pid: i32, at: jiff::Timestamp, process: Watched },
     /// Init has ended; its streams are held by others still.
     Draining { status: ExitStatus, until: Instant },
-    /// All is written down and waits for a daemon to record it.
-    Exited(ExitStatus),
+    /// All is written down and waits for a daemon to record it; attached connections wait for that until then.
+    Exited { status: ExitStatus, until: Instant },
     /// The shim goes as soon as its clients have the last output.
     Leaving { until: Instant },
 }
@@ -191,6 +193,7 @@ impl Shim {
             streams.deliver(delivery);
         }
         streams.connect(ends).map_err(failed("connect the streams"))?;
+        streams.hold();
         let linux = body.launch.spec.linux().as_ref();
         let shim = Self {
             settings: Settings {
@@ -296,7 +299,8 @@ impl Shim {
             Phase::Draining { until, .. } => Some(*until),
             // Once past, only connections that are attached still keep the shim.
             Phase::Leaving { until } => Some(*until).filter(|until| *until > Instant::now()),
-            Phase::Cloned(_) | Phase::Running { .. } | Phase::Exited(_) => None,
+            Phase::Exited { until, .. } => Some(*until).filter(|_| self.streams.is_held()),
+            Phase::Cloned(_) | Phase::Running { .. } => None,
         };
         let execs = self.execs.values().filter_map(Exec::deadline);
         let soonest = execs.chain(phase).chain(self.streams.deadline()).min()?;

@@ -143,6 +143,11 @@ impl Streams {
         self.held = true;
     }
 
+    /// Whether connections are kept.
+    pub(super) fn is_held(&self) -> bool {
+        self.held
+    }
+
     /// The process's end has been told.
     pub(super) fn release(&mut self) -> io::Result<()> {
         self.held = false;

@@ -15,6 +15,9 @@ use rustix::mount::UnmountFlags;
 /// What is always kept, if it exists.
 const KEPT: [&str; 3] = ["/proc", "/dev", "/sys/fs/cgroup"];
 
+/// Kept without what is mounted below it.
+const SYSFS: &str = "/sys";
+
 /// Moves the calling process, which must have one thread, to a namespace that shows `directories` and [`KEPT`] at
 /// their own paths, with everything mounted below them, and nothing else.
 ///
@@ -26,6 +29,11 @@ pub(super) fn enter_minimal(directories: &[PathBuf]) -> io::Result<()> {
     let slave = Attributes { propagation: propagation::SLAVE, recursive: true, ..Attributes::default() };
     mount::set_attributes(&old_root, slave, None)?;
     let mut trees = Vec::new();
+    // The kernel lets a user namespace mount a sysfs only where one is to be seen.
+    if let Ok(sysfs) = mount::clone_at(CWD, SYSFS.as_ref(), false) {
+        mount::set_attributes(&sysfs, slave, None)?;
+        trees.push((PathBuf::from(SYSFS), sysfs));
+    }
     for path in outermost(directories) {
         match mount::clone_at(CWD, &path, true) {
             Ok(tree) => {

@@ -36,6 +36,18 @@ fn folder(daemon: &Daemon, name: &str) -> PathBuf {
     path
 }
 
+with_both_clients! {
+    fn a_container_has_its_working_directory_before_it_is_started(daemon: &Daemon, client: Client) {
+        let tmp = folder(daemon, "tmp");
+        daemon.with(client, &["create", "--name", "cc", "-w", "/home/a/b", "busybox", "cat", "note"]).ok();
+        daemon.with(client, &["cp", "cc:/home/a/b", tmp.to_str().unwrap()]).ok();
+        assert!(tmp.join("b").is_dir());
+        fs::write(tmp.join("note"), "put there").unwrap();
+        daemon.with(client, &["cp", tmp.join("note").to_str().unwrap(), "cc:/home/a/b/"]).ok();
+        assert_eq!(daemon.with(client, &["start", "-a", "cc"]).ok(), "put there");
+    }
+}
+
 fn text(path: impl AsRef<Path>) -> String {
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.as_ref().display()))
 }

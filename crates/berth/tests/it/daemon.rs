@@ -62,6 +62,17 @@ impl Daemon {
     fn begin(arguments: &[&str], environment: &[(&str, &str)]) -> Daemon {
         let netns = berth_sys::netns::unshare().expect("a network namespace: tests need root");
         berth_sys::rtnetlink::loopback_up().unwrap();
+        Daemon::within(netns, arguments, environment)
+    }
+
+    /// Starts another daemon in this one's network namespace, and loads the `busybox` image.
+    pub fn beside(&self) -> Daemon {
+        let daemon = Daemon::within(self.netns.try_clone().unwrap(), &[], &[]);
+        daemon.berth(&["load", "-q", "-i", files::busybox_archive().to_str().unwrap()]).ok();
+        daemon
+    }
+
+    fn within(netns: OwnedFd, arguments: &[&str], environment: &[(&str, &str)]) -> Daemon {
         let root = tempfile::Builder::new().prefix("berth-it-").tempdir().unwrap();
         let arguments = arguments.iter().map(|a| a.to_string()).collect();
         let environment = environment.iter().map(|(name, value)| (name.to_string(), value.to_string()));
@@ -87,6 +98,11 @@ impl Daemon {
         command.arg("-H").arg(self.host()).args(&self.arguments);
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
+    }
+
+    /// Whether the daemon runs, as far as the test has to do with it.
+    pub fn runs(&self) -> bool {
+        self.child.is_some()
     }
 
     /// Starts the daemon and waits until it serves.

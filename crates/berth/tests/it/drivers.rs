@@ -54,6 +54,13 @@ fn life(client: Client) {
     with(&["run", "-d", "--name", "two", "busybox", "sleep", "1000"]);
     assert_eq!(with(&["exec", "two", "ls", "-d", "/home"]), "/home");
     with(&["restart", "-t", "0", "two"]);
+    // Volumes and mounted images are as with overlays.
+    let seen = with(&["run", "--rm", "-v", "filled:/etc", "busybox", "cat", "/etc/passwd"]);
+    assert!(seen.contains("root"), "{seen}");
+    assert!(daemon.data_root().join("vfs/volumes/filled/_data/passwd").exists());
+    let mounted =
+        ["run", "--rm", "--mount", "type=image,src=changed,dst=/m", "busybox", "tail", "-1", "/m/etc/passwd"];
+    assert_eq!(with(&mounted), "changed");
     with(&["rm", "-f", "one", "two"]);
     let left = || std::fs::read_dir(daemon.data_root().join("vfs/containers")).unwrap().count();
     assert_eq!(left(), 0);

@@ -27,6 +27,17 @@ with_both_clients! {
         assert_eq!(daemon.inspect("kept", "{{.State.ExitCode}}"), "127");
     }
 
+    fn users_that_are_not_there_for_exec(daemon: &Daemon, client: Client) {
+        daemon.background(&["--name", "cc", "busybox", "sleep", "1000"]);
+        let refused = |user: &str, message: &str| {
+            daemon.with(client, &["exec", "-u", user, "cc", "true"]).fails(1, message);
+        };
+        refused("nobody-here", "Error response from daemon: unable to find user nobody-here: no matching entries in passwd file");
+        refused("1:nogroup-here", "Error response from daemon: unable to find group nogroup-here: no matching entries in group file");
+        assert_eq!(daemon.with(client, &["exec", "-u", "7:8", "cc", "id", "-u"]).ok(), "7");
+        daemon.berth(&["rm", "-f", "cc"]).ok();
+    }
+
     fn malformed_values(daemon: &Daemon, client: Client) {
         daemon.with(client, &["run", "--memory", "12q", "busybox"]).fails(125, "invalid suffix: 'q'");
         daemon.with(client, &["run", "--memory", "1m", "busybox"]).fails(125, "Minimum memory limit allowed is 6MB");

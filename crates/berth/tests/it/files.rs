@@ -224,7 +224,7 @@ fn cache() -> PathBuf {
 }
 
 /// Makes a file once, however many tests ask for it at the same time.
-fn once(name: &str, make: impl FnOnce(&Path)) -> PathBuf {
+pub fn once(name: &str, make: impl FnOnce(&Path)) -> PathBuf {
     let path = cache().join(name);
     let lock = File::create(cache().join(format!("{name}.lock"))).unwrap();
     rustix::fs::flock(&lock, FlockOperation::LockExclusive).unwrap();
@@ -268,7 +268,7 @@ pub fn systemd_root() -> PathBuf {
 }
 
 /// Has `mmdebstrap` make a Debian as a tar file.
-fn debian(path: &Path, more: &[&str]) {
+pub fn debian(path: &Path, more: &[&str]) {
     let mut sources: Vec<PathBuf> = vec!["/etc/apt/sources.list".into()];
     sources.extend(fs::read_dir("/etc/apt/sources.list.d").unwrap().flatten().map(|e| e.path()));
     // Others would need keys that only this machine has.

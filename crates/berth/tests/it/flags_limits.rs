@@ -114,6 +114,9 @@ with_both_clients! {
         let id = sleeper(daemon, client, &["--ulimit", "nofile=100:200"]);
         assert_eq!(daemon.with(client, &["exec", &id, "sh", "-c", "ulimit -n"]).ok(), "100");
         assert_eq!(inside(daemon, client, &["--ulimit", "memlock=4096:8192"], "grep 'locked memory' /proc/self/limits | awk '{print $4, $5}'"), "4096 8192");
+        // Fewer descriptors than are open while the container is made.
+        let few = ["--ulimit", "nofile=4:8", "--oom-score-adj", "100", "--init"];
+        assert_eq!(inside(daemon, client, &few, "ulimit -Sn; ulimit -Hn; cat /proc/self/oom_score_adj"), "4\n8\n100");
         refused(daemon, client, &["--ulimit", "nonsense=1"], "invalid ulimit type: nonsense");
         refused(daemon, client, &["--ulimit", "nofile=2:1"], "ulimit soft limit must be less than or equal to hard limit: 2 > 1");
         refused(daemon, client, &["--ulimit", "nofile"], "invalid ulimit argument: nofile");

@@ -60,6 +60,40 @@ with_both_clients! {
         assert!(tagged.starts_with("20"), "{tagged}");
     }
 
+    fn containers_are_found_by_what_their_image_was_made_from(daemon: &Daemon, client: Client) {
+        let [_, middle, top] = chain(daemon);
+        let built = daemon.root.path().join("built");
+        std::fs::create_dir(&built).unwrap();
+        std::fs::write(built.join("Dockerfile"), "FROM top\nRUN touch /x\nLABEL a=b\n").unwrap();
+        daemon.berth(&["build", "-q", "-t", "built", built.to_str().unwrap()]).ok();
+        for image in ["busybox", &middle, "top", "built"] {
+            let name = image.split(':').next_back().unwrap();
+            daemon.berth(&["create", "--name", name, image]).ok();
+        }
+        let of = |ancestors: &[&str]| {
+            let filters: Vec<String> = ancestors.iter().map(|name| format!("-fancestor={name}")).collect();
+            let mut arguments = vec!["ps", "-a", "--format", "{{.Names}}"];
+            arguments.extend(filters.iter().map(String::as_str));
+            let text = daemon.with(client, &arguments).ok();
+            let mut names: Vec<String> = text.lines().map(|line| line.chars().take(8).collect()).collect();
+            names.sort();
+            names
+        };
+        let middle_name = middle[7..15].to_owned();
+        let whole = ["busybox".to_owned(), "top".into(), "built".into(), middle_name.clone()];
+        let expected = |names: &[&str]| {
+            let mut names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+            names.sort();
+            names
+        };
+        assert_eq!(of(&["busybox"]), expected(&whole.each_ref().map(String::as_str)));
+        assert_eq!(of(&[&middle]), expected(&["top", "built", &middle_name]));
+        assert_eq!(of(&[&top]), expected(&["top", "built"]));
+        assert_eq!(of(&["built"]), ["built"]);
+        assert_eq!(of(&["built", "nosuch"]), ["built"]);
+        assert_eq!(of(&["nosuch"]), Vec::<String>::new());
+    }
+
     fn history_names_the_images_of_its_steps(daemon: &Daemon, client: Client) {
         let [base, middle, top] = chain(daemon);
         let empty = daemon.background(&["top", "true"]);
@@ -87,6 +121,26 @@ with_both_clients! {
         let first: Value = serde_json::from_str(json.lines().next().unwrap()).unwrap();
         assert_eq!(first["ID"], short(&last));
         assert_eq!(first["Size"], "0B");
+    }
+
+    fn archives_keep_parents_that_they_hold(daemon: &Daemon, client: Client) {
+        let [base, middle, top] = chain(daemon);
+        let folder = daemon.root.path();
+        let (one, both) = (folder.join("one.tar"), folder.join("both.tar"));
+        daemon.with(client, &["save", "-o", one.to_str().unwrap(), "top"]).ok();
+        daemon.with(client, &["save", "-o", both.to_str().unwrap(), "top", &middle, "busybox"]).ok();
+        let parent = |id: &str| daemon.inspect(id, "{{if .Parent}}{{.Parent}}{{end}}");
+        for (archive, expected) in [(&one, ""), (&both, middle.as_str())] {
+            daemon.berth(&["rmi", "top"]).ok();
+            daemon.with(client, &["load", "-i", archive.to_str().unwrap()]).ok();
+            assert_eq!(parent(&top), expected, "{archive:?}");
+        }
+        assert_eq!((parent(&middle), parent(&base)), (base, String::new()));
+        // Names that an image has already are no new ones.
+        let named = || daemon.inspect("top", "{{.Metadata.LastTagTime}}");
+        let before = named();
+        daemon.with(client, &["load", "-i", both.to_str().unwrap()]).ok();
+        assert_eq!(named(), before);
     }
 
     fn parents_go_with_their_last_child(daemon: &Daemon, client: Client) {

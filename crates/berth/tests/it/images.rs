@@ -44,6 +44,37 @@ with_both_clients! {
         assert!(text.contains(&format!("Status: Image is up to date for {name}")), "{text}");
     }
 
+    fn all_tags_of_a_repository_come_at_once(daemon: &Daemon, client: Client) {
+        let registry = Registry::start(daemon.root.path());
+        let name = format!("{ADDRESS}/team/many");
+        let tags: Vec<String> = (0..7).map(|number| format!("v{number}")).collect();
+        for (number, tag) in tags.iter().enumerate() {
+            let image = Image::new(vec![Layer::new().file("number", 0o644, number.to_string())]);
+            let archive = files::write(daemon.root.path(), "many.tar", &image.docker_archive("many:v1"));
+            registry.push("docker-archive", &archive, &format!("team/many:{tag}"));
+        }
+        let text = daemon.with(client, &["pull", "-a", &name]).ok();
+        for tag in &tags {
+            assert!(text.contains(&format!("{tag}: Pulling from team/many")), "{text}");
+        }
+        assert!(text.contains(&format!("Status: Downloaded newer image for {name}\n")), "{text}");
+        assert!(text.ends_with(&name), "{text}");
+        let listed = || {
+            let text = daemon.with(client, &["images", "--format", "{{.Tag}}", &name]).ok();
+            let mut listed: Vec<String> = text.lines().map(str::to_owned).collect();
+            listed.sort();
+            listed
+        };
+        assert_eq!(listed(), tags);
+        daemon.with(client, &["rmi", &format!("{name}:v3")]).ok();
+        assert_eq!(daemon.with(client, &["pull", "-q", "--all-tags", &name]).ok(), name);
+        assert_eq!(listed(), tags);
+        let text = daemon.with(client, &["pull", "-a", &name]).ok();
+        assert!(text.contains(&format!("Status: Image is up to date for {name}\n")), "{text}");
+        daemon.with(client, &["pull", "-a", &format!("{name}:v1")]).fails(1, "tag can't be used with --all-tags/-a");
+        daemon.with(client, &["pull", "-a", &format!("{ADDRESS}/team/none")]).fails(1, "not found");
+    }
+
     fn run_pulls_what_is_missing(daemon: &Daemon, client: Client) {
         let registry = Registry::start(daemon.root.path());
         registry.push("docker-archive", files::busybox_archive().to_str().unwrap(), "bb");

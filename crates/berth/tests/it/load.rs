@@ -52,6 +52,23 @@ with_both_clients! {
         }
     }
 
+    fn an_image_that_loses_its_name_is_told_of(daemon: &Daemon, client: Client) {
+        let image = |content: &str| Image::new(vec![Layer::new().file("a", 0o644, content)]);
+        let load = |image: &Image| {
+            let path = files::write(daemon.root.path(), "named.tar", &image.docker_archive("named:v1"));
+            daemon.with(client, &["load", "-i", &path]).ok()
+        };
+        let (first, second) = (image("first"), image("second"));
+        let id = digest(&first.config_bytes());
+        assert_eq!(load(&first).lines().last(), Some("Loaded image: named:v1"));
+        assert!(!load(&first).contains("already exists"), "it keeps its name");
+        let text = load(&second);
+        let told = format!("The image named:v1 already exists, renaming the old one with ID {id} to empty string\n");
+        assert!(text.contains(&told), "{text}");
+        let shown = daemon.with(client, &["inspect", "-f", "{{.RepoTags}}", &id]).ok();
+        assert_eq!(shown, "[]");
+    }
+
     fn what_is_damaged_on_the_way_leaves_nothing(daemon: &Daemon, client: Client) {
         let image = Image::new(vec![Layer::new().file("a", 0o644, vec![1; 50_000])]);
         let layers = || std::fs::read_dir(daemon.data_root().join("layers")).unwrap().count();

@@ -10,15 +10,16 @@ use crate::daemon_tls::Certificates;
 use crate::output::eventually;
 
 /// A server that writes down what it gets.
-struct Server {
+pub struct Server {
     child: Child,
-    port: u16,
+    /// Where it listens, of 127.0.0.1.
+    pub port: u16,
     output: PathBuf,
 }
 
 impl Server {
     /// With `more` arguments of `openssl s_server`.
-    fn start(certificates: &Certificates, more: &[&str]) -> Self {
+    pub fn start(certificates: &Certificates, more: &[&str]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         drop(listener);
@@ -45,7 +46,8 @@ impl Server {
         server
     }
 
-    fn received(&self) -> String {
+    /// What came so far.
+    pub fn received(&self) -> String {
         String::from_utf8_lossy(&fs::read(&self.output).unwrap()).into_owned()
     }
 }

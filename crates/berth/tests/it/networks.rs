@@ -43,6 +43,24 @@ with_both_clients! {
         assert!(!daemon.berth(&["run", "--rm", "--network", "host", "busybox", "ls", &link]).stdout.contains("br"));
     }
 
+    fn link_local_addresses_reach_each_other(daemon: &Daemon, client: Client) {
+        daemon.with(client, &["network", "create", "mine"]).ok();
+        let (mine, own) = ("--network=mine", "--link-local-ip");
+        sleeper(daemon, client, "one", &[mine, own, "169.254.7.7", own, "fe80::254:77"]);
+        sleeper(daemon, client, "two", &[mine, own, "169.254.8.8"]);
+        sleeper(daemon, client, "three", &[]);
+        daemon.with(client, &["network", "connect", "--link-local-ip", "169.254.9.9", "mine", "three"]).ok();
+        for (name, address) in [("one", "169.254.8.8"), ("two", "169.254.9.9"), ("three", "169.254.7.7")] {
+            assert!(reaches(daemon, name, address), "{name} {address}");
+        }
+        daemon.with(client, &["restart", "-t", "0", "one"]).ok();
+        assert!(reaches(daemon, "two", "169.254.7.7"));
+        for bad in ["169.253.5.5", "2001:db8::89"] {
+            let refused = daemon.with(client, &["run", "--rm", "--network", "mine", "--link-local-ip", bad, "busybox"]);
+            refused.fails(125, &format!("invalid link-local IP address: {bad}"));
+        }
+    }
+
     fn what_makes_no_sense_is_refused(daemon: &Daemon, client: Client) {
         daemon.with(client, &["network", "create", "--subnet", "10.77.0.0/16", "one"]).ok();
         for (arguments, words) in [
@@ -158,7 +176,7 @@ with_both_clients! {
         daemon.with(client, &["start", "early"]).ok();
         assert_ne!(endpoint(daemon, "early", "late", "IPAddress"), "");
         for (arguments, words) in [
-            (&["connect", "host", "cc"][..], "cannot be disconnected from host network or connected to host network"),
+            (&["connect", "host", "cc"][..], "cannot connect container to host network - container must be created in host network mode"),
             (&["connect", "none", "cc"], "one of the networks in private (none) mode"),
         ] {
             network(arguments).fails(1, words);

@@ -224,15 +224,8 @@ fn mistakes_are_told_the_same() {
 }
 
 /// Flags without an effect, or for what Berth does not have.
-const HIDDEN: [&str; 7] = [
-    "--platform",
-    "--tree",
-    "--all-tags",
-    "--disable-content-trust",
-    "--help",
-    "--isolation",
-    "--kernel-memory",
-];
+const HIDDEN: [&str; 6] =
+    ["--platform", "--tree", "--disable-content-trust", "--help", "--isolation", "--kernel-memory"];
 
 #[test]
 fn helps_show_the_flags_of_both() {

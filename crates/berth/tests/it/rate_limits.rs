@@ -89,3 +89,26 @@ fn a_busy_mirror_is_passed_over_at_once() {
     assert!(begun.elapsed() < Duration::from_secs(30));
     assert!(mirror.count("manifests/") == 1, "{:?}", mirror.asked());
 }
+
+#[test]
+fn a_realm_that_wants_no_more_requests_has_the_last_word_of_a_push() {
+    let daemon = Daemon::start();
+    let registry = Faulty::start(|asked| {
+        if asked.path.starts_with("/token") {
+            return Reply::new(429, r#"{"errors":[{"code":"TOOMANYREQUESTS","message":"out of tokens"}]}"#)
+                .header("Retry-After", 21_600);
+        }
+        let realm = format!("Bearer realm=\"http://{}/token\",service=\"s\"", asked.header("host"));
+        Reply::new(401, "{}").header("WWW-Authenticate", realm)
+    });
+    let name = format!("{}/x:y", registry.address);
+    daemon.berth(&["tag", "busybox", &name]).ok();
+    for client in [Client::Berth, Client::Docker] {
+        let output = daemon.with(client, &["push", &name]).fails(1, "");
+        assert_eq!(
+            output.stderr.trim_end().lines().last(),
+            Some("toomanyrequests: out of tokens"),
+            "{output:?}"
+        );
+    }
+}

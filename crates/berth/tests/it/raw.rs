@@ -58,7 +58,7 @@ fn what_is_refused_is_read_to_its_end() {
         ("POST", "/images/absent/tag?repo=x", "", 404),
         ("POST", "/swarm/init", json, 503),
         ("POST", "/services/create", json, 503),
-        ("POST", "/build", "Content-Type: application/x-tar\r\n", 501),
+        ("POST", "/build", "Content-Type: application/x-tar\r\n", 400),
         ("POST", "/containers/absent/attach?stream=1", "", 404),
         ("DELETE", "/containers/absent", "", 404),
         ("PUT", "/containers/absent/archive?path=/", "Content-Type: application/x-tar\r\n", 404),

@@ -20,6 +20,14 @@ with_both_clients! {
         assert_eq!(daemon.with(client, &["run", "--rm", "busybox", "sh", "-c", "trap 'exit 7' TERM; kill $$; sleep 5"]).code, 7);
     }
 
+    fn what_follows_the_image_is_no_flag_of_the_client(daemon: &Daemon, client: Client) {
+        let output = daemon.with(client, &["run", "--rm", "--entrypoint", "sh", "busybox", "-c", "echo $0", "--rm"]);
+        assert_eq!((output.code, output.stdout.as_str()), (0, "--rm\n"));
+        daemon.with(client, &["run", "-d", "--name", "cc", "--entrypoint", "sleep", "busybox", "--", "1000"]).ok();
+        assert_eq!(daemon.inspect("cc", "{{json .Config.Cmd}}"), r#"["--","1000"]"#);
+        daemon.with(client, &["rm", "-f", "cc"]).ok();
+    }
+
     fn passes_standard_input_through(daemon: &Daemon, client: Client) {
         let input: Vec<u8> = (0..300_000u32).flat_map(|n| n.to_le_bytes()).collect();
         let sum = feed(&mut daemon.client(client, &["run", "-i", "--rm", "busybox", "sha256sum"]), &input).ok();

@@ -316,6 +316,42 @@ fn bad_configurations_are_refused() {
 }
 
 #[test]
+fn a_container_has_users_of_its_own() {
+    let script = "id -u; cat /proc/self/uid_map; stat -c %u:%g /mine /dev/null /m; touch /mine/x /m/x; \
+                  awk '$5 == \"/\"' /proc/self/mountinfo | wc -l";
+    let bundle = Bundle::new(&["sh", "-c", script]);
+    let mine = bundle.path("rootfs/mine");
+    let mapped = bundle.path("mapped");
+    fs::create_dir(&mine).unwrap();
+    fs::create_dir(&mapped).unwrap();
+    std::os::unix::fs::chown(&mine, Some(70_000), Some(80_000)).unwrap();
+    let source = mapped.to_str().unwrap().to_owned();
+    let bundle = bundle.with(|spec| {
+        let linux = &mut spec["linux"];
+        linux["namespaces"].as_array_mut().unwrap().push(json!({ "type": "user" }));
+        linux["uidMappings"] = json!([{ "containerID": 0, "hostID": 70_000, "size": 1000 }]);
+        linux["gidMappings"] = json!([{ "containerID": 0, "hostID": 80_000, "size": 1000 }]);
+        linux["sysctl"] = json!({});
+        let mount =
+            json!({ "destination": "/m", "type": "bind", "source": source, "options": ["bind", "idmap"] });
+        spec["mounts"].as_array_mut().unwrap().push(mount);
+        // Files of the root belong to whom they do outside: this one is made by who may.
+        spec["process"]["cwd"] = json!("/mine");
+    });
+    fs::create_dir_all(bundle.path("rootfs/m")).unwrap();
+    let output = bundle.run();
+    let lines: Vec<&str> = output.stdout.lines().collect();
+    assert_eq!(output.code, 0, "{output:?}");
+    assert_eq!(lines[0], "0");
+    assert_eq!(lines[1].split_whitespace().collect::<Vec<_>>(), ["0", "70000", "1000"]);
+    assert_eq!(lines[2..5], ["0:0", "0:0", "0:0"], "{output:?}");
+    assert_eq!(lines[5], "1", "nothing of the host stays: {output:?}");
+    use std::os::unix::fs::MetadataExt as _;
+    assert_eq!(fs::metadata(mine.join("x")).unwrap().uid(), 70_000);
+    assert_eq!(fs::metadata(mapped.join("x")).unwrap().uid(), 0);
+}
+
+#[test]
 fn ids_cannot_leave_the_state_directory() {
     let bundle = Bundle::new(&["true"]);
     for id in ["..", "a/b", "", "."] {

@@ -233,22 +233,31 @@ fn r26_a_fifo_as_passwd_does_not_hang() {
 }
 
 #[test]
-fn r24_af_alg_sockets_are_denied() {
+fn r24_sockets_of_the_kernel_and_the_hypervisor_are_denied() {
     let daemon = Daemon::start();
     let listing = daemon.berth(&["run", "--rm", "busybox", "cat", "/proc/self/status"]).ok();
     assert!(listing.contains("Seccomp:\t2"), "{listing}");
     let perl = std::path::Path::new("/usr/bin/perl").exists();
     assert!(perl, "perl makes the system call");
-    let script = "socket(my $s, 38, 5, 0) or die \"denied: $!\\n\"; print \"open\\n\"";
     let bind = ["-v", "/usr:/usr:ro", "-v", "/lib:/lib:ro", "-v", "/lib64:/lib64:ro"];
-    let arguments = [&["run", "--rm"][..], &bind, &["busybox", "/usr/bin/perl", "-e", script]].concat();
-    let output = run(&mut daemon.client(crate::daemon::Client::Berth, &arguments));
-    assert!(
-        output.stderr.contains("denied: Operation not permitted")
-            || output.stderr.contains("denied: Address family"),
-        "{output:?}"
-    );
-    assert_eq!(output.stdout, "");
+    // AF_INET, AF_ALG and AF_VSOCK, with a type that each has.
+    for (family, kind, denied) in [(2, 1, false), (38, 5, true), (40, 1, true)] {
+        let script =
+            format!("socket(my $s, {family}, {kind}, 0) or die \"denied: $!\\n\"; print \"open\\n\"");
+        let perl = ["busybox", "/usr/bin/perl", "-e", &script];
+        let arguments = [&["run", "--rm"][..], &bind, &perl].concat();
+        let output = run(&mut daemon.client(crate::daemon::Client::Berth, &arguments));
+        if !denied {
+            assert_eq!(output.ok(), "open", "{family}");
+            continue;
+        }
+        assert!(
+            output.stderr.contains("denied: Operation not permitted")
+                || output.stderr.contains("denied: Address family"),
+            "{family}: {output:?}"
+        );
+        assert_eq!(output.stdout, "");
+    }
 }
 
 #[test]

@@ -59,9 +59,13 @@ fn answers_have_the_form_of_their_version() {
         ("1.52", "", "application/jsonl"),
         ("1.55", "Accept: application/json-seq\r\n", "application/json-seq"),
     ] {
-        let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
-        let past = format!("/v{version}/events?since=1&until={now}");
+        let soon = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs() + 1;
+        let past = format!("/v{version}/events?since=1&until={soon}");
         let answer = raw::exchange(&daemon, &raw::request("GET", &past, accept, b""));
         assert!(answer.contains(&format!("Content-Type: {expected}\r\n")), "{version}: {answer}");
+        let old = ["\"status\":\"die\"", "\"from\":\"busybox\"", &format!("\"id\":\"{id}\"")];
+        for field in old {
+            assert_eq!(answer.contains(field), version == "1.51", "{version}: {answer}");
+        }
     }
 }

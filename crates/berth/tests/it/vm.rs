@@ -12,7 +12,8 @@ use crate::daemon::binary;
 use crate::files;
 
 /// Modules that the engine's work needs, beside those that the kernel loads itself when asked.
-pub const MODULES: &str = "overlay veth bridge nf_tables nft_chain_nat nft_masq nft_nat nft_ct loop quota_v2";
+pub const MODULES: &str =
+    "overlay veth bridge nf_tables nft_chain_nat nft_masq nft_nat nft_ct loop quota_v2 virtio_pci virtio_blk";
 
 /// The first program: mounts, loads modules, and leaves the initial RAM file system, from which nothing can pivot.
 const INIT: &str = "#!/bin/sh
@@ -41,6 +42,8 @@ pub struct Extras<'a> {
     pub append: &'a str,
     /// Files of the host and their paths in the machine.
     pub files: Vec<(PathBuf, String)>,
+    /// The image of a disk, `/dev/vda`, which stays as the machine leaves it.
+    pub disk: Option<&'a Path>,
 }
 
 impl Steps {
@@ -93,14 +96,21 @@ pub fn boot(script: &str, extras: &Extras<'_>) -> Steps {
     let kernel = kernel();
     let work = tempfile::tempdir().unwrap();
     let image = initramfs(&work, &kernel, script, extras);
-    let text = run(&kernel, &image, extras.append);
+    let text = run_with(&kernel, &image, extras);
     assert!(text.contains("<<<end"), "the machine did not come to its end:\n{text}");
     Steps(text)
 }
 
 /// Runs a machine until it switches itself off, and returns what it printed.
 pub fn run(kernel: &Path, image: &Path, append: &str) -> String {
-    let append = format!("console=ttyS0 loglevel=1 panic=-1 {append}");
+    run_with(kernel, image, &Extras { append, ..Extras::default() })
+}
+
+fn run_with(kernel: &Path, image: &Path, extras: &Extras<'_>) -> String {
+    let append = format!("console=ttyS0 loglevel=1 panic=-1 {}", extras.append);
+    // What the host has in memory is on the machine's disk: only the machine's own memory is lost.
+    let disk = |path: &Path| format!("file={},format=raw,if=virtio,cache=writeback", path.display());
+    let disk = extras.disk.map(|path| ["-drive".to_owned(), disk(path)]);
     let machine = Command::new("timeout")
         .args(["300", "qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-m", "1800"])
         .args(["-nographic", "-no-reboot", "-nic", "none", "-append", &append])
@@ -108,6 +118,7 @@ pub fn run(kernel: &Path, image: &Path, append: &str) -> String {
         .arg(kernel.join("vmlinuz"))
         .arg("-initrd")
         .arg(image)
+        .args(disk.iter().flatten())
         .stdin(Stdio::null())
         .output()
         .unwrap();
@@ -160,7 +171,8 @@ pub fn pack(root: &Path, image: &Path) {
 pub fn copy_modules(from: &Path, to: &Path) {
     let pack = format!(
         "cd {} && mkdir -p {to} && tar -cf - */modules.* */kernel/net */kernel/fs/overlayfs */kernel/fs/quota */kernel/fs/xfs \
-         */kernel/drivers/net/veth.ko */kernel/drivers/block/loop.ko */kernel/lib | tar -xf - -C {to}",
+         */kernel/drivers/net/veth.ko */kernel/drivers/net/dummy.ko */kernel/drivers/net/macvlan.ko \
+         */kernel/drivers/net/ipvlan */kernel/drivers/block/loop.ko */kernel/drivers/block/virtio_blk.ko */kernel/drivers/virtio */kernel/lib | tar -xf - -C {to}",
         from.display(),
         to = to.display()
     );

@@ -57,7 +57,8 @@ fn containers_are_confined_r5_r27() {
         step swallowed berth exec fake echo unconfined
         step profiles cat /sys/kernel/security/apparmor/profiles
     "#;
-    let extras = Extras { append: "apparmor=1 security=apparmor", files: compiler(work.path()) };
+    let extras =
+        Extras { append: "apparmor=1 security=apparmor", files: compiler(work.path()), ..Extras::default() };
     let steps = boot(script, &extras);
     assert!(steps.step("profiles").contains("docker-default (enforce)"), "{}", steps.step("profiles"));
     assert!(steps.step("info").contains("apparmor"), "{}", steps.step("info"));

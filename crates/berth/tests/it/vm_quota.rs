@@ -19,7 +19,7 @@ fn writable_layers_have_limits() {
     let script = r#"
         q() { berth -H unix:///run/q.sock "$@"; }
         start() {
-            berth daemon --data-root /q/data --exec-root /run/q -H unix:///run/q.sock --pidfile /run/q.pid --bip 172.30.0.1/24 --bridge q0 "$@" > /q.log 2>&1 &
+            berth daemon --data-root /q/data --exec-root /run/q -H unix:///run/q.sock --pidfile /run/q.pid --bip 172.30.0.1/24 "$@" > /q.log 2>&1 &
             daemon=$!
             n=0; until q version > /dev/null 2>&1 || [ $n -gt 200 ]; do n=$((n + 1)); sleep 0.1; done
         }
@@ -32,11 +32,19 @@ fn writable_layers_have_limits() {
         step free q run --rm busybox sh -c "$write"
         step shown q inspect -f '{{.HostConfig.StorageOpt}}' one
         step df q run --rm --storage-opt size=8M busybox sh -c "df -k / | tail -1 | awk '{print \$2}'"
+        step volume q volume create -o size=8M counted
+        step large q run --rm -v counted:/v -w /v busybox sh -c 'dd if=/dev/zero of=/v/big bs=1M count=12; echo $?; rm /v/big; dd if=/dev/zero of=/v/small bs=1M count=6 2> /dev/null; echo $?'
+        step room q run --rm -v counted:/v busybox sh -c "df -k /v | tail -1 | awk '{print \$2}'"
+        step enormous q volume create -o size=big other
+        step renamed q volume rename counted named
+        step full q run --rm -v named:/v busybox dd if=/dev/zero of=/v/more bs=1M count=4
+        step removed q volume rm named
         step wrong q run --rm --storage-opt size=big busybox true
         step second q create --name two --storage-opt size=4M busybox sh -c 'dd if=/dev/zero of=/x bs=1M count=3'
         kill -9 $daemon; wait $daemon
         start
         step again q start -a one
+        step nowhere berth volume create -o size=8M counted
         step third q run --name three --storage-opt size=4M busybox sh -c 'dd if=/dev/zero of=/x bs=1M count=3; dd if=/dev/zero of=/y bs=1M count=3'
         step two q start -a two
         q rm -f one two three > /dev/null
@@ -57,6 +65,15 @@ fn writable_layers_have_limits() {
     assert!(steps.step("free").ends_with("\n0\n0\ncode 0"), "{}", steps.step("free"));
     assert_eq!(steps.step("shown"), "map[size:8M]\ncode 0");
     assert_eq!(steps.step("df"), "8192\ncode 0");
+    // Volumes have limits of their own.
+    let large = steps.step("large");
+    assert!(large.contains("quota exceeded") && large.ends_with("\n1\n0\ncode 0"), "{large}");
+    assert_eq!((steps.step("volume"), steps.step("room")), ("counted\ncode 0", "8192\ncode 0"));
+    assert!(steps.step("enormous").contains("invalid size: 'big'"), "{}", steps.step("enormous"));
+    assert!(steps.step("full").contains("quota exceeded"), "{}", steps.step("full"));
+    assert!(steps.step("removed").ends_with("code 0"), "{}", steps.step("removed"));
+    let nowhere = steps.step("nowhere");
+    assert!(nowhere.contains("quota size requested but no quota support"), "{nowhere}");
     assert!(steps.step("wrong").contains("invalid size: 'big'"), "{}", steps.step("wrong"));
     // The limit holds for the container, not for the run, whoever is the daemon.
     let again = steps.step("again");
@@ -82,7 +99,7 @@ fn xfs_has_limits_too() {
         modprobe xfs
         mkdir /q
         step mount mount -t xfs -o loop,pquota /xfs.img /q
-        berth daemon --data-root /q/data --exec-root /run/q -H unix:///run/q.sock --pidfile /run/q.pid --bip 172.30.0.1/24 --bridge q0 > /q.log 2>&1 &
+        berth daemon --data-root /q/data --exec-root /run/q -H unix:///run/q.sock --pidfile /run/q.pid --bip 172.30.0.1/24 > /q.log 2>&1 &
         q() { berth -H unix:///run/q.sock "$@"; }
         n=0; until q version > /dev/null 2>&1 || [ $n -gt 200 ]; do n=$((n + 1)); sleep 0.1; done
         q load -q -i /busybox.tar

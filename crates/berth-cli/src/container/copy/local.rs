@@ -1,26 +1,24 @@
 //! This machine's end of a copy.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::fd::AsFd as _;
 use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::FileTypeExt as _;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::Ordering;
 
 use berth_archive::copy::{self, Options, Owner, Rename, path};
 use berth_client::{Client, ResponseBody};
 use bytes::{Buf as _, Bytes};
-use futures_util::stream::unfold;
 use tokio::sync::mpsc;
 
 use super::progress::Progress;
 use super::resource::{Prepared, Resource, prepare};
 use super::{input, native};
-use crate::failure::{Failure, Outcome, plain};
+use crate::failure::{Failure, Outcome, causes, plain};
+use crate::pieces::{self, Pieces};
 
-/// Bytes that are sent at once, and how many such pieces wait for a slow daemon or disk.
-const PIECE: usize = 64 << 10;
+/// How many pieces wait for a slow disk.
 const AHEAD: usize = 4;
 /// Links that may lead to a destination, as in Docker.
 const LINKS: usize = 11;
@@ -115,14 +113,7 @@ pub enum Source {
 impl Source {
     /// Sends it as the body of a request.
     pub async fn send(self, client: &Client, request: &str, progress: &Progress) -> Outcome {
-        let (sender, receiver) = mpsc::channel::<io::Result<Bytes>>(AHEAD);
-        let moved = progress.counter();
-        let body =
-            unfold(
-                receiver,
-                |mut receiver| async move { receiver.recv().await.map(|part| (part, receiver)) },
-            );
-        let out = Out { sender, moved, buffer: Vec::with_capacity(PIECE) };
+        let (out, body) = pieces::channel(progress.counter());
         let is_tree = matches!(self, Self::Tree { .. });
         // A thread that reads standard input may never end: it is not waited for.
         let (told, outcome) = tokio::sync::oneshot::channel();
@@ -142,61 +133,21 @@ impl Source {
         }
     }
 
-    fn write(self, mut out: Out) -> Outcome {
+    fn write(self, mut out: Pieces) -> Outcome {
         let failed = |error: io::Error| Failure::new(plain(&error));
         match self {
             Self::Input => {
                 let copied = io::copy(&mut input(), &mut out).and_then(|_| out.send());
-                copied.map_err(|error| out.fail(error, failed))
+                copied.map_err(|error| out.carrier().fail(error, failed))
             }
             Self::Tree { path, name } => {
                 let root = File::open("/").map_err(failed)?;
                 let packed = copy::pack(root.as_fd(), &path, &name, &mut out).map_err(io::Error::other);
                 packed
                     .and_then(|()| out.send())
-                    .map_err(|error| out.fail(error, |error| Failure::new(causes(&error))))
+                    .map_err(|error| out.carrier().fail(error, |error| Failure::new(causes(&error))))
             }
         }
-    }
-}
-
-/// Sends what is written in pieces.
-struct Out {
-    sender: mpsc::Sender<io::Result<Bytes>>,
-    moved: Arc<AtomicI64>,
-    buffer: Vec<u8>,
-}
-
-impl Out {
-    fn send(&mut self) -> io::Result<()> {
-        if self.buffer.is_empty() {
-            return Ok(());
-        }
-        let piece = std::mem::replace(&mut self.buffer, Vec::with_capacity(PIECE));
-        self.moved.fetch_add(i64::try_from(piece.len()).unwrap_or(0), Ordering::Relaxed);
-        let gone = |_| io::Error::from(io::ErrorKind::BrokenPipe);
-        self.sender.blocking_send(Ok(piece.into())).map_err(gone)
-    }
-
-    /// Ends the request before its end, so that the daemon does not take a part for the whole.
-    fn fail(&self, error: io::Error, shown: impl FnOnce(io::Error) -> Failure) -> Failure {
-        let _ = self.sender.blocking_send(Err(io::ErrorKind::ConnectionAborted.into()));
-        shown(error)
-    }
-}
-
-impl Write for Out {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.buffer.len() == PIECE {
-            self.send()?;
-        }
-        let length = bytes.len().min(PIECE - self.buffer.len());
-        self.buffer.extend_from_slice(&bytes[..length]);
-        Ok(length)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
 
@@ -286,20 +237,4 @@ impl Read for Parts {
         self.part.copy_to_slice(&mut buffer[..length]);
         Ok(length)
     }
-}
-
-/// An error with its causes, in the system's words.
-fn causes(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = String::new();
-    let mut next = Some(error);
-    while let Some(error) = next {
-        let words = error.downcast_ref::<io::Error>().map_or_else(|| error.to_string(), plain);
-        // An error that only wraps another says the same.
-        if !text.ends_with(&words) {
-            text.push_str(if text.is_empty() { "" } else { ": " });
-            text.push_str(&words);
-        }
-        next = error.source();
-    }
-    text
 }

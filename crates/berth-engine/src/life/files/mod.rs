@@ -3,8 +3,9 @@
 //! A container's root is one descriptor, and every path is walked inside it by the kernel; see [`berth_archive::copy`].
 
 mod gate;
+mod lent;
 mod stream;
-mod view;
+pub(super) mod view;
 
 use std::io;
 use std::os::fd::AsFd;
@@ -13,6 +14,7 @@ use std::sync::Arc;
 use berth_api::container::PathStat;
 use berth_archive::copy::{self, Options, Owner, path};
 use berth_archive::decompress;
+use berth_sys::process::with_file_ids;
 use bytes::Bytes;
 use futures_util::Stream;
 use rustix::fs::{FileType, OFlags, StatVfsMountFlags};
@@ -26,6 +28,7 @@ use crate::{Engine, Error, op};
 
 use gate::Copying;
 pub use gate::Gate;
+use lent::Lent;
 use view::View;
 
 impl Engine {
@@ -34,7 +37,7 @@ impl Engine {
         let container = self.parts.containers.find(name)?;
         let access = self.access(&container).await?;
         let place = Place { container: name.to_owned(), path: path.to_owned() };
-        blocking(move || place.stat(&access.view, place.path.as_bytes())).await
+        blocking(move || access.used(|view| place.stat(view, place.path.as_bytes()))).await
     }
 
     /// A tar of a path of a container, and what stands there. As Docker has it, the tar's names begin with the last
@@ -54,10 +57,11 @@ impl Engine {
         };
         parts.events.publish(container.event(ContainerEvent::ArchivePath));
         tokio::task::spawn_blocking(move || {
-            let packed = copy::pack(access.view.root.as_fd(), &whole, &name, &mut out);
+            let (root, ids) = (access.view.root.as_fd(), access.view.mappings.as_ref());
+            let packed = copy::pack_inside(root, &whole, &name, &mut out, ids);
             if let Err(error) = packed.map_err(io::Error::other).and_then(|()| out.send()) {
                 tracing::debug!(container = container.id(), %error, "a copy ended early");
-                out.fail(error);
+                out.carrier().fail(error);
             }
             // The files are let go before the client sees the end.
             drop(access);
@@ -77,7 +81,7 @@ impl Engine {
         let place = Place { container: name.to_owned(), path: extract.path.clone() };
         let reader = stream::into(access.copying.link(), self.parts.ending.clone(), archive);
         let target = Arc::clone(&container);
-        blocking(move || place.extract(&access.view, &target, &extract, reader)).await?;
+        blocking(move || access.used(|view| place.extract(view, &target, &extract, reader))).await?;
         self.parts.events.publish(container.event(ContainerEvent::ExtractToDir));
         Ok(())
     }
@@ -85,14 +89,23 @@ impl Engine {
     async fn access(&self, container: &Arc<Container>) -> Result<Access, Error> {
         let copying = container.gate.enter().await;
         let view = container.gate.view(view::open(&self.parts, container)).await?;
-        Ok(Access { view, copying })
+        let lent = lent::lend(&self.parts, container).await?;
+        Ok(Access { view, _lent: lent, copying })
     }
 }
 
-/// A container's files while they are copied. They are let go before the gate is left.
+/// A container's files while they are copied. They are let go before their volumes, and these before the gate is left.
 struct Access {
     view: Arc<View>,
+    _lent: Option<Lent>,
     copying: Copying,
+}
+
+impl Access {
+    /// Looks at the files, and lets them go on the same thread.
+    fn used<T>(self, look: impl FnOnce(&View) -> T) -> T {
+        look(&self.view)
+    }
 }
 
 /// What a request names, in its own words.
@@ -154,10 +167,17 @@ impl Place {
         let options = Options {
             replace: extract.replace,
             owner: owner(view, container, extract)?,
+            ids: view.mappings.clone(),
             ..Options::default()
         };
         let reader = decompress::reader(reader)?;
-        Ok(copy::unpack(root, &resolved, &options, reader)?)
+        let Some((uid, gid)) = view.mappings.as_ref().and_then(|mappings| mappings.outside(0, 0)) else {
+            return Ok(copy::unpack(root, &resolved, &options, reader)?);
+        };
+        // Nobody outside of the container's users can make anything in its root.
+        let unpacked = with_file_ids(uid, gid, || Ok(copy::unpack(root, &resolved, &options, reader)));
+        let refused = |error: io::Error| self.failed("setfsuid", &whole, error);
+        Ok(unpacked.map_err(refused)??)
     }
 }
 

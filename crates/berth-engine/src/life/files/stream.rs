@@ -1,8 +1,9 @@
 //! Archives on their way between a client and a thread that may block. A copy that is cut off ends at once, whatever
 //! its client does.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 
+use berth_archive::pieces::{Carry, Pieces};
 use bytes::Bytes;
 use futures_util::stream::unfold;
 use futures_util::{Stream, StreamExt as _};
@@ -12,39 +13,39 @@ use tokio_util::io::{StreamReader, SyncIoBridge};
 use tokio_util::sync::CancellationToken;
 
 use super::gate::Link;
-use crate::pieces::ArchiveStream;
-
-/// Bytes that are sent at once, and how many such pieces wait for a slow client.
-const PIECE: usize = 64 * 1024;
-const AHEAD: usize = 4;
+use crate::pieces::{AHEAD, ArchiveStream};
 
 fn ended() -> io::Error {
     io::Error::other("the copy was ended: the container is being started or removed, or the engine ends")
 }
 
+/// Sends what is written in pieces; waits while the client is slow, and fails once it has gone.
+pub type Out = Pieces<Sending>;
+
 /// Where a thread writes an archive, and where it is read. `ending` cuts it off too.
 pub fn out(link: Link, ending: CancellationToken) -> (Out, ArchiveStream) {
     let (sender, pieces) = mpsc::channel(AHEAD);
-    let out = Out { link, ending, sender, buffer: Vec::with_capacity(PIECE), runtime: Handle::current() };
-    (out, ArchiveStream { pieces })
+    let sending = Sending { link, ending, sender, runtime: Handle::current() };
+    (Out::new(sending), ArchiveStream { pieces })
 }
 
-/// Sends what is written in pieces; waits while the client is slow, and fails once it has gone.
-pub struct Out {
+/// The way to the client.
+pub struct Sending {
     link: Link,
     ending: CancellationToken,
     sender: mpsc::Sender<io::Result<Bytes>>,
-    buffer: Vec<u8>,
     runtime: Handle,
 }
 
-impl Out {
-    /// Sends what has been written so far.
-    pub fn send(&mut self) -> io::Result<()> {
-        if self.buffer.is_empty() {
-            return Ok(());
-        }
-        let piece = std::mem::replace(&mut self.buffer, Vec::with_capacity(PIECE));
+impl Sending {
+    /// Ends the archive before its end. Without waiting: a client that does not read sees the connection end.
+    pub fn fail(&self, error: io::Error) {
+        let _ = self.sender.try_send(Err(error));
+    }
+}
+
+impl Carry for Sending {
+    fn carry(&mut self, piece: Vec<u8>) -> io::Result<()> {
         let length = piece.len();
         self.runtime.block_on(async {
             tokio::select! {
@@ -57,27 +58,6 @@ impl Out {
             }
         })?;
         self.link.moved(length);
-        Ok(())
-    }
-
-    /// Ends the archive before its end. Without waiting: a client that does not read sees the connection end.
-    pub fn fail(&mut self, error: io::Error) {
-        let _ = self.sender.try_send(Err(error));
-    }
-}
-
-impl Write for Out {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.buffer.len() == PIECE {
-            self.send()?;
-        }
-        let length = bytes.len().min(PIECE - self.buffer.len());
-        self.buffer.extend_from_slice(&bytes[..length]);
-        Ok(length)
-    }
-
-    /// The last piece is sent once it is known that nothing is missing.
-    fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
 }

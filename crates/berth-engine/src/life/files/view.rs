@@ -1,7 +1,7 @@
 //! A container's root with all that is mounted in it, whether it runs or not.
 
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,14 +11,14 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-use crate::Error;
 use crate::blocking::blocking;
 use crate::container::Container;
 use crate::container::state::State;
+use crate::create::mounts::MountSource;
 use crate::engine::Parts;
-use crate::life::sources;
+use crate::life::sources::{self, Seen};
 use crate::life::start::{self, GENERATED};
-use crate::spec;
+use crate::{Error, name, spec};
 
 pub use berth_runtime::view::View;
 
@@ -53,6 +53,7 @@ pub async fn open(parts: &Arc<Parts>, container: &Arc<Container>) -> Result<View
 /// The files as a container's first process sees them; none if it has ended.
 async fn of_process(parts: &Arc<Parts>, container: &Arc<Container>, pid: i32) -> Result<Option<View>, Error> {
     let cgroup = parts.cgroup(container)?;
+    let mappings = parts.remap(&container.definition.host).map(|remap| remap.mappings.clone());
     blocking(move || {
         let Some(process) = Pid::from_raw(pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok())
         else {
@@ -65,7 +66,7 @@ async fn of_process(parts: &Arc<Parts>, container: &Arc<Container>, pid: i32) ->
         // A process that is in the cgroup now, and has had its number since before its root was opened, is the one.
         let is_its = cgroup.pids()?.contains(&pid) && is_alive(&process);
         match (root, namespace) {
-            (Ok(root), Ok(namespace)) if is_its => Ok(Some(View { root, namespace })),
+            (Ok(root), Ok(namespace)) if is_its => Ok(Some(View { root, namespace, mappings })),
             // One that is ending has let go of its root before its end can be seen.
             (Err(Errno::NOENT | Errno::SRCH), _) | (_, Err(Errno::NOENT | Errno::SRCH)) => Ok(None),
             (Err(source), _) | (_, Err(source)) if is_its => {
@@ -90,13 +91,25 @@ async fn at_rest(parts: &Arc<Parts>, container: &Arc<Container>) -> Result<View,
     let definition = &container.definition;
     let all = spec::planned_mounts(definition)?;
     let mounts = all.mounts;
-    let (indices, fds) = sources::open(parts, definition, &all.sources).await?;
+    // What is mounted elsewhere stays in use by the view's own copies. Each view is a user of its own: they end in any order.
+    let random = |source| Error::Io { operation: "read random bytes".into(), source };
+    let user = format!("view-{}", name::new_id().map_err(random)?);
+    let seen = parts.remap(&definition.host).cloned().map(Seen::Outside);
+    // What a build lends is there for the run alone.
+    let kept = all.sources.iter().filter(|(_, plan)| !matches!(plan.source, MountSource::Lent { .. }));
+    let planned: Vec<_> = kept.copied().collect();
+    let opened = sources::open(parts, container.id(), &user, &planned, seen).await;
+    sources::release(parts, &user).await;
+    let (indices, fds) = opened?;
     let rootfs = start::rootfs(parts, container)?;
     let directory = parts.storage.container_dir(container.id())?;
     let taken = |target: &str| mounts.iter().any(|mount| mount.destination() == Path::new(target));
     // Those that its last run had.
     let made = GENERATED.iter().filter(|(name, target)| directory.join(name).exists() && !taken(target));
     let read_only = definition.host.readonly_rootfs;
+    // Docker makes it when the container is created, so that files can be put there before the first start.
+    let created = matches!(container.state(), State::Created { .. });
+    let working_directory = Some(PathBuf::from(&definition.config.working_dir)).filter(|_| created);
     let files: Vec<GeneratedFile> = made
         .map(|(name, target)| GeneratedFile {
             source: directory.join(name),
@@ -109,7 +122,9 @@ async fn at_rest(parts: &Arc<Parts>, container: &Arc<Container>) -> Result<View,
         let binds =
             indices.iter().filter_map(|(mount, fd)| Some((mounts.get(*mount)?, fds.get_mut(*fd)?.take()?)));
         let binds = binds.collect();
-        assemble(&Mounts { rootfs: &rootfs, binds, files: &files, read_only }).map_err(|error| Error::Io {
+        let working_directory = working_directory.as_deref().filter(|path| path.is_absolute());
+        let mounts = Mounts { rootfs: &rootfs, binds, working_directory, files: &files, read_only };
+        assemble(&mounts).map_err(|error| Error::Io {
             operation: "mount the container's files".into(),
             source: std::io::Error::other(error.message),
         })

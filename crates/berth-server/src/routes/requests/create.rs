@@ -1,7 +1,7 @@
 //! What a request for a container means in its version, beyond its mounts, and what the client is warned of.
 
 use berth_api::container::CreateRequest;
-use berth_api::network::EndpointSettings;
+use berth_api::network::{EndpointSettings, PortBinding};
 use berth_api::version::ApiVersion;
 
 use crate::failure::Failure;
@@ -100,6 +100,16 @@ pub fn priorities(version: ApiVersion, request: &mut CreateRequest) {
             if let Some(endpoint) = endpoint {
                 endpoint.gw_priority = 0;
             }
+        }
+    }
+}
+
+/// A port with an empty list of bindings is published at a free port of the host: it has one, without address and port.
+pub fn fill_bindings(request: &mut CreateRequest) {
+    let host = request.host_config.iter_mut();
+    for bindings in host.filter_map(|host| host.port_bindings.as_mut()).flat_map(|ports| ports.values_mut()) {
+        if bindings.as_ref().is_none_or(Vec::is_empty) {
+            *bindings = Some(vec![PortBinding::default()]);
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Message, Packet, msgpack, random_name};
+use super::{Acknowledgement, Message, Packet, msgpack, random_name};
 use crate::log::Stream;
 
 /// Short enough that everybody writes it in the same form.
@@ -50,13 +50,14 @@ impl Fluentd {
             msgpack::string(&mut bytes, name.as_bytes());
             msgpack::string(&mut bytes, &value);
         }
-        let mut acknowledgement = Vec::new();
-        if self.acknowledge {
-            let chunk = random_name(CHUNK_NAME);
-            pair(&mut bytes, "chunk", &chunk);
-            pair(&mut acknowledgement, "ack", &chunk);
+        if !self.acknowledge {
+            return bytes.into();
         }
-        Packet { bytes, acknowledgement }
+        let chunk = random_name(CHUNK_NAME);
+        pair(&mut bytes, "chunk", &chunk);
+        let mut acknowledgement = Vec::new();
+        pair(&mut acknowledgement, "ack", &chunk);
+        Packet { bytes, acknowledgement: Acknowledgement::Bytes(acknowledgement) }
     }
 }
 
@@ -87,13 +88,15 @@ mod tests {
         ]);
         let packet = fluentd.encode(&message);
         let expected = Value::Array(vec![text("t"), Value::Seconds(1_700_000_000), record]);
-        assert_eq!((read(&mut &packet.bytes[..]), packet.acknowledgement), (expected, vec![]));
+        assert_eq!(read(&mut &packet.bytes[..]), expected);
+        assert_eq!(packet.acknowledgement, Acknowledgement::None);
         (fluentd.sub_second, fluentd.acknowledge) = (true, true);
         let packet = fluentd.encode(&message);
         let Value::Array(items) = read(&mut &packet.bytes[..]) else { panic!() };
         assert_eq!(items[1], Value::Time(1_700_000_000, 123_456_789));
         let Value::Map(options) = &items[3] else { panic!() };
-        let Value::Map(answer) = read(&mut &packet.acknowledgement[..]) else { panic!() };
+        let Acknowledgement::Bytes(bytes) = packet.acknowledgement else { panic!() };
+        let Value::Map(answer) = read(&mut &bytes[..]) else { panic!() };
         assert_eq!((&options[0].0, &answer[0].0), (&text("chunk"), &text("ack")));
         assert_eq!(options[0].1, answer[0].1);
     }

@@ -4,6 +4,7 @@ mod fluentd;
 mod gelf;
 mod journald;
 mod msgpack;
+pub(crate) mod splunk;
 mod syslog;
 
 use jiff::Timestamp;
@@ -13,6 +14,7 @@ use super::Stream;
 pub use fluentd::Fluentd;
 pub use gelf::{Compression, Gelf};
 pub use journald::Journald;
+pub use splunk::{Splunk, SplunkForm};
 pub use syslog::{Syslog, SyslogForm};
 
 /// A protocol, with everything that is the same in all of a container's messages.
@@ -27,6 +29,8 @@ pub enum Protocol {
     Gelf(Gelf),
     /// Fluentd's forward protocol.
     Fluentd(Fluentd),
+    /// Splunk's HTTP Event Collector.
+    Splunk(Splunk),
 }
 
 /// A line, or a piece of a long one.
@@ -55,13 +59,25 @@ pub(crate) struct Piece<'a> {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Packet {
     pub(crate) bytes: Vec<u8>,
-    /// What the other side answers when it has got it; empty if it answers nothing.
-    pub(crate) acknowledgement: Vec<u8>,
+    /// What the other side answers when it has got it.
+    pub(crate) acknowledgement: Acknowledgement,
+}
+
+/// What the other side of a connection answers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) enum Acknowledgement {
+    /// Nothing.
+    #[default]
+    None,
+    /// These bytes.
+    Bytes(Vec<u8>),
+    /// What HTTP has for it; the packet is a request with so many messages.
+    Http(u64),
 }
 
 impl From<Vec<u8>> for Packet {
     fn from(bytes: Vec<u8>) -> Self {
-        Self { bytes, acknowledgement: Vec::new() }
+        Self { bytes, acknowledgement: Acknowledgement::None }
     }
 }
 
@@ -73,6 +89,7 @@ impl Protocol {
             Self::Journald(journald) => vec![journald.encode(message).into()],
             Self::Gelf(gelf) => gelf.encode(message).into_iter().map(Packet::from).collect(),
             Self::Fluentd(fluentd) => vec![fluentd.encode(message)],
+            Self::Splunk(splunk) => splunk.encode(message).map(Packet::from).into_iter().collect(),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Sending a container's output elsewhere, without ever waiting: one socket among those that the shim watches.
 
+mod answer;
 mod queue;
 mod secure;
 mod socket;
@@ -11,7 +12,9 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 
 use super::poller::{Interest, Poller, Token, Watched};
+use crate::log::remote::Acknowledgement;
 use crate::log::{RemotePlan, Stream};
+use answer::Answer;
 use queue::Queue;
 use secure::Session;
 use socket::Connected;
@@ -254,10 +257,10 @@ impl Delivery {
             }
         }
         let datagrams = socket::has_datagrams(&self.plan.endpoint);
-        while let State::Up(socket) = &self.state
-            && let Some(front) = self.queue.first()
-        {
-            let acknowledged = !front.acknowledgement.is_empty();
+        loop {
+            self.queue.gather();
+            let (State::Up(socket), Some(front)) = (&self.state, self.queue.first()) else { break };
+            let acknowledged = front.acknowledgement != Acknowledgement::None;
             if acknowledged && self.sent == front.bytes.len() {
                 return Ok(false);
             }
@@ -314,17 +317,43 @@ impl Delivery {
             }
             Err(_) => return false,
         }
-        let expected = self.queue.first().map_or(&[][..], |front| &front.acknowledgement);
-        if expected.is_empty() {
-            self.received.clear();
-        } else if self.received == expected {
-            self.received.clear();
-            self.queue.pop();
-            (self.sent, self.progress) = (0, Instant::now());
-        } else if !expected.starts_with(&self.received) {
-            return false;
+        match self.answer() {
+            Answer::Unfinished => return true,
+            Answer::Failed => return false,
+            Answer::Refused => {
+                let whole = self.queue.first().is_some_and(|front| self.sent >= front.bytes.len());
+                self.queue.lose_front();
+                // The rest of it would be read as another request.
+                if !whole {
+                    return false;
+                }
+            }
+            Answer::Taken => self.queue.pop(),
         }
+        self.received.clear();
+        (self.sent, self.progress) = (0, Instant::now());
         true
+    }
+
+    /// What was received says of the packet at the front.
+    fn answer(&mut self) -> Answer {
+        let front = self.queue.first();
+        match front.map(|front| (&front.acknowledgement, front.bytes.len())) {
+            None | Some((Acknowledgement::None, _)) => {
+                self.received.clear();
+                Answer::Unfinished
+            }
+            Some((Acknowledgement::Bytes(expected), _)) if self.received == *expected => Answer::Taken,
+            Some((Acknowledgement::Bytes(expected), _)) if expected.starts_with(&self.received) => {
+                Answer::Unfinished
+            }
+            Some((Acknowledgement::Bytes(_), _)) => Answer::Failed,
+            // Who answers before the end of a request does not want the rest of it.
+            Some((Acknowledgement::Http(_), length)) => match answer::read(&self.received) {
+                Answer::Taken if self.sent < length => Answer::Failed,
+                answer => answer,
+            },
+        }
     }
 
     fn watch(&mut self, writable: bool) {

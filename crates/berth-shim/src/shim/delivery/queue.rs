@@ -4,7 +4,8 @@ use std::collections::VecDeque;
 
 use jiff::Timestamp;
 
-use crate::log::remote::{Message, Packet, Piece, Protocol, random_name};
+use crate::log::remote::splunk::{MOST_BYTES, MOST_EVENTS};
+use crate::log::remote::{Acknowledgement, Message, Packet, Piece, Protocol, random_name};
 use crate::log::{Splitter, Stream};
 
 /// What the container wrote before it could be stopped from writing goes beyond the bound, up to this many bytes.
@@ -69,15 +70,41 @@ impl Queue {
         }
     }
 
-    /// The packet at the front cannot be sent at all.
-    pub(super) fn lose_front(&mut self) {
-        self.pop();
-        self.lose();
+    /// Makes one request of the messages at the front, where requests are what is sent. One that was made stays as it
+    /// is until it is answered.
+    pub(super) fn gather(&mut self) {
+        let Protocol::Splunk(splunk) = &self.protocol else { return };
+        if self.first().is_none_or(|front| front.acknowledgement != Acknowledgement::None) {
+            return;
+        }
+        let (mut events, mut count) = (Vec::new(), 0);
+        while count < MOST_EVENTS
+            && events.len() < MOST_BYTES
+            && let Some(packet) = self.packets.pop_front()
+        {
+            events.extend(packet.bytes);
+            count += 1;
+        }
+        self.bytes -= events.len();
+        let bytes = splunk.request(events);
+        self.bytes += bytes.len();
+        let acknowledgement = Acknowledgement::Http(count as u64);
+        self.packets.push_front(Packet { bytes, acknowledgement });
     }
 
-    fn lose(&mut self) {
-        self.lost += 1;
-        self.total_lost += 1;
+    /// The packet at the front cannot be sent at all.
+    pub(super) fn lose_front(&mut self) {
+        let count = match self.first().map(|front| &front.acknowledgement) {
+            Some(Acknowledgement::Http(count)) => *count,
+            _ => 1,
+        };
+        self.pop();
+        self.lose(count);
+    }
+
+    fn lose(&mut self, count: u64) {
+        self.lost += count;
+        self.total_lost += count;
     }
 
     /// Messages that were lost, in all.
@@ -127,7 +154,7 @@ impl Queue {
         let size: usize = packets.iter().map(|packet| packet.bytes.len()).sum();
         let bound = if overflow { self.bound + OVERFLOW } else { self.bound };
         if self.bytes + size > bound {
-            self.lose();
+            self.lose(1);
             return;
         }
         self.tell_loss(time);
@@ -198,6 +225,27 @@ mod tests {
         let lost = format!("[berth: {} log messages could not be sent]", 20 - kept);
         assert_eq!(texts(&queue), [lost, "after".into()]);
         assert_eq!(queue.total_lost(), 20 - kept as u64);
+    }
+
+    #[test]
+    fn a_request_takes_what_waits_and_is_lost_as_a_whole() {
+        let splunk = crate::log::remote::splunk::tests::splunk(crate::log::remote::SplunkForm::Raw);
+        let mut queue = Queue::new(Protocol::Splunk(splunk), 1 << 20);
+        queue.gather();
+        assert!(queue.is_empty());
+        queue.write(Stream::Stdout, b"one\ntwo\n", false);
+        queue.gather();
+        queue.write(Stream::Stdout, b"three\n", false);
+        queue.gather();
+        assert_eq!(queue.all().count(), 2);
+        let first = String::from_utf8(queue.first().unwrap().bytes.clone()).unwrap();
+        assert!(first.contains("one") && first.contains("two") && !first.contains("three"), "{first}");
+        assert_eq!(queue.bytes, queue.all().map(|packet| packet.bytes.len()).sum::<usize>());
+        queue.lose_front();
+        assert_eq!(queue.total_lost(), 2);
+        queue.gather();
+        queue.pop();
+        assert_eq!((queue.bytes, queue.total_lost()), (0, 2));
     }
 
     #[test]

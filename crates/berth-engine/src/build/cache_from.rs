@@ -1,0 +1,53 @@
+//! `--cache-from`: steps that images from elsewhere were made by, known by their histories.
+
+use berth_build::solve::{Image, Probe};
+use berth_oci::ImageConfig;
+
+use super::executor::Worker;
+use crate::Error;
+
+impl Worker {
+    /// What a step made, as an image says that the build may take from: its own history goes on with the step.
+    pub(super) fn cached_from(&mut self, probe: &Probe<'_>) -> Result<Option<Image>, Error> {
+        for name in self.request.cache_from.clone() {
+            // One that is not here is none.
+            let Ok(found) = self.parts().images.resolve(&name) else { continue };
+            let Some(taken) = taken(probe, &found.config) else { continue };
+            let image = if taken == found.config {
+                Image { id: found.record.id, config: found.config }
+            } else {
+                let parent = probe.parent.map(|image| &image.id);
+                let id = self.parts().images.compose(taken, None, None, parent)?;
+                Image { config: self.parts().images.config(&id)?, id }
+            };
+            self.hold(&image)?;
+            return Ok(Some(image));
+        }
+        Ok(None)
+    }
+}
+
+/// The configuration of the step's image, if `source` was made by it.
+fn taken(probe: &Probe<'_>, source: &ImageConfig) -> Option<ImageConfig> {
+    let before = probe.config.history.len();
+    let (past, rest) = source.history.split_at_checked(before)?;
+    let same =
+        past.iter().zip(&probe.config.history).all(|(theirs, ours)| theirs.created_by == ours.created_by);
+    let step = rest.first().filter(|step| same && step.created_by == probe.history)?;
+    let layers = probe.config.rootfs.diff_ids.len() + usize::from(!step.empty_layer);
+    let below = source.rootfs.diff_ids.get(..layers)?;
+    if !below.starts_with(&probe.config.rootfs.diff_ids) {
+        return None;
+    }
+    if rest.len() == 1 {
+        // The last step: the image itself, if it is what the step would make.
+        let same = source.config == probe.config.config && source.author == probe.config.author;
+        return same.then(|| source.clone());
+    }
+    let mut config = probe.config.clone();
+    config.created.clone_from(&step.created);
+    config.comment.clear();
+    config.history.push(step.clone());
+    config.rootfs.diff_ids = below.to_vec();
+    Some(config)
+}

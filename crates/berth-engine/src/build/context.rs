@@ -1,0 +1,150 @@
+//! The files that a client sends.
+
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use berth_archive::copy::{self, Options};
+use berth_archive::decompress::{self, Compression};
+use berth_archive::ignore::Ignore;
+use berth_build::dockerfile::FILE_LIMIT;
+use berth_storage::Scratch;
+use tokio_util::io::{StreamReader, SyncIoBridge};
+use url::Url;
+
+use super::executor::Worker;
+use super::session::{self, Received};
+use super::{git, tree};
+use crate::Error;
+use crate::engine::Parts;
+
+/// What a Dockerfile is called.
+const DOCKERFILE: &str = "Dockerfile";
+/// The argument by which a Git context keeps the repository.
+const KEEP_GIT: &str = "BUILDKIT_CONTEXT_KEEP_GIT_DIR";
+/// Bytes of a tar's header.
+const HEADER: usize = 512;
+
+/// The files of a context, beneath a directory of their own. They go with this.
+pub(super) struct Context {
+    root: OwnedFd,
+    _scratch: Option<Scratch>,
+    /// What came by the client's session, and is kept.
+    received: Option<Received>,
+    /// A Dockerfile that came alone.
+    alone: Option<Vec<u8>>,
+}
+
+impl Context {
+    /// Unpacks an archive. Blocks.
+    pub fn read(parts: &Parts, archive: impl Read) -> Result<Context, Error> {
+        parts.storage.check_space()?;
+        let scratch = parts.storage.scratch()?;
+        let root = scratch.open()?;
+        let options = Options { replace: true, ..Options::default() };
+        let reader = decompress::reader(archive)?;
+        copy::unpack(root.as_fd(), b"/", &options, reader).map_err(|error| {
+            Error::InvalidParameter(format!("Error processing tar file: {}", crate::error::chain(&error)))
+        })?;
+        // A step that sees it may not be root.
+        rustix::fs::fchmod(&root, rustix::fs::Mode::from_raw_mode(0o755))
+            .map_err(|error| Error::Io { operation: "open the context".into(), source: error.into() })?;
+        Ok(Context { root, _scratch: Some(scratch), received: None, alone: None })
+    }
+
+    /// Brings the files that the build's client offers by its session. Blocks.
+    pub fn from_client(worker: &Worker) -> Result<Context, Error> {
+        let (root, received) = session::receive(worker)?;
+        Ok(Context { root, _scratch: None, received: Some(received), alone: None })
+    }
+
+    /// The root of the files.
+    pub fn root(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+
+    /// The Dockerfile's text. What `.dockerignore` leaves out of it and of itself is removed: clients send both always.
+    pub fn dockerfile(&self, name: &str) -> Result<Vec<u8>, Error> {
+        if let Some(text) = &self.alone {
+            return Ok(text.clone());
+        }
+        let outside =
+            || Error::InvalidParameter(format!("forbidden path outside the build context: {name} ()"));
+        let cleaned = copy::path::clean(name.as_bytes());
+        if cleaned == b".." || cleaned.starts_with(b"../") {
+            return Err(outside());
+        }
+        let mut found = name.to_owned();
+        let mut text = self.text(&found)?;
+        if text.is_none() && name == DOCKERFILE {
+            found = name.to_lowercase();
+            text = self.text(&found)?;
+        }
+        let missing = || Error::Files(format!("Cannot locate specified Dockerfile: {name}"));
+        let text = text.ok_or_else(missing)?;
+        self.leave_out(&found)?;
+        Ok(text)
+    }
+
+    fn text(&self, name: &str) -> Result<Option<Vec<u8>>, Error> {
+        tree::read(self.root(), name.as_bytes(), FILE_LIMIT as u64 + 1).map_err(|source| {
+            Error::Files(format!(
+                "unexpected error reading Dockerfile: read {name}: {}",
+                tree::words(&source)
+            ))
+        })
+    }
+
+    fn leave_out(&self, dockerfile: &str) -> Result<(), Error> {
+        let Some(patterns) = self.text(".dockerignore")? else { return Ok(()) };
+        let ignore = Ignore::read(&patterns)
+            .map_err(|error| Error::InvalidParameter(format!("error reading .dockerignore: {error}")))?;
+        for name in [".dockerignore", dockerfile] {
+            let relative = berth_archive::ignore::clean(name);
+            match &self.received {
+                _ if !ignore.matches(&relative) => {}
+                Some(received) => received.set_aside(name.as_bytes()),
+                None => tree::remove(self.root(), name.as_bytes()),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Fetches a context: an archive, or a Dockerfile alone. Blocks.
+pub(super) fn fetch(worker: &mut Worker, address: &str) -> Result<Context, Error> {
+    if git::is_context(address) {
+        let keep = worker.request.arguments.get(KEEP_GIT).is_some_and(|value| value.as_deref() == Some("1"));
+        let git::Checkout { root, scratch } = git::check_out(worker, address, keep)?;
+        return Ok(Context { root, _scratch: Some(scratch), received: None, alone: None });
+    }
+    if !address.starts_with("http://") && !address.starts_with("https://") {
+        let text = format!("remoteURL ({address}) could not be recognized as URL");
+        return Err(Error::InvalidParameter(text));
+    }
+    let url = Url::parse(address)
+        .map_err(|error| Error::InvalidParameter(format!("parse {address:?}: {error}")))?;
+    let parts = std::sync::Arc::clone(worker.parts());
+    let fetched = worker.wait(async { Ok(parts.images.fetch(&url).await?) })?;
+    let handle = worker.handle.clone();
+    let bytes = futures_util::StreamExt::map(fetched.parts, |part| part.map_err(io::Error::other));
+    let stream = SyncIoBridge::new_with_handle(StreamReader::new(Box::pin(bytes)), handle);
+    let mut stream = worker.cancelling(stream);
+    let mut start = Vec::new();
+    (&mut stream)
+        .take(HEADER as u64)
+        .read_to_end(&mut start)
+        .map_err(|source| Error::Io { operation: format!("download {address}"), source })?;
+    let packed = Compression::detect(&start) != Compression::None || tree::is_tar_header(&start);
+    let mut whole = io::Cursor::new(start).chain(stream);
+    if packed {
+        return Context::read(&parts, whole);
+    }
+    let mut text = Vec::new();
+    (&mut whole)
+        .take(FILE_LIMIT as u64 + 1)
+        .read_to_end(&mut text)
+        .map_err(|source| Error::Io { operation: format!("download {address}"), source })?;
+    let scratch = parts.storage.scratch()?;
+    let root = scratch.open()?;
+    Ok(Context { root, _scratch: Some(scratch), received: None, alone: Some(text) })
+}

@@ -1,0 +1,148 @@
+//! Builds of images from Dockerfiles: the executor of [`berth_build::solve`], and what Docker's classic builder tells.
+//!
+//! A build is a thread of its own, which ends between two steps, or in the midst of a program, once nobody wants it any
+//! more. Every step makes an image, whose parent is that of the step before. What a build needs while it runs is in a
+//! scratch directory, in snapshots that no container has, and in containers that are on record: all of it goes with the
+//! build, or with the next start of the engine.
+
+mod allow;
+mod borrowed;
+mod cache_from;
+mod context;
+mod copy;
+mod exclude;
+mod executor;
+mod gather;
+mod git;
+mod keys;
+pub(crate) mod lent;
+mod link;
+mod mounted;
+mod mounts;
+mod output;
+mod request;
+mod run;
+mod session;
+mod squash;
+mod stubs;
+mod tree;
+
+use std::io::Read;
+use std::sync::Arc;
+
+use berth_api::progress::JsonMessage;
+use berth_build::dockerfile::Dockerfile;
+use berth_build::solve::{Build, Image};
+use berth_build::variables::Given;
+use berth_oci::{Platform, Reference};
+use tokio::sync::mpsc::Sender;
+
+use crate::blocking::blocking;
+use crate::event::ImageEvent;
+use crate::{Engine, Error};
+
+use context::Context;
+use executor::Worker;
+pub use keys::{Keys, SharedKeys};
+pub use lent::LentMount;
+pub use request::BuildRequest;
+pub(crate) use run::sweep;
+
+impl Engine {
+    /// Builds an image of a context (a tar, compressed or not), and tells what happens in the words of Docker's classic
+    /// builder. When the future is dropped, the build ends.
+    pub async fn build(
+        self: &Arc<Self>,
+        request: BuildRequest,
+        archive: Box<dyn Read + Send>,
+        messages: Sender<JsonMessage>,
+    ) -> Result<(), Error> {
+        let names = request.names()?;
+        allow::check_names(&request)?;
+        let mut request = request;
+        if let Some(session) = &request.session {
+            request.keys = SharedKeys(Arc::new(self.client_keys(session)));
+        }
+        let cancelled = self.parts.ending.child_token();
+        let _guard = cancelled.clone().drop_guard();
+        let engine = Arc::clone(self);
+        blocking(move || {
+            let mut worker = Worker::new(engine, request, messages, cancelled)?;
+            let outcome = work(&mut worker, archive, &names);
+            worker.end(outcome)
+        })
+        .await
+    }
+}
+
+/// Reads context and Dockerfile, builds, and gives the image its names.
+fn work(worker: &mut Worker, archive: Box<dyn Read + Send>, names: &[Reference]) -> Result<(), Error> {
+    let context = match worker.request.remote.clone() {
+        Some(remote) if remote == session::CLIENT_SESSION => Context::from_client(worker)?,
+        Some(address) => context::fetch(worker, &address)?,
+        None => Context::read(worker.parts(), archive)?,
+    };
+    let name = worker.request.dockerfile.clone();
+    let text = context.dockerfile(&name)?;
+    if text.is_empty() {
+        return Err(Error::InvalidParameter(format!("the Dockerfile ({name}) cannot be empty")));
+    }
+    let read = Dockerfile::read(&text);
+    let file = read.map_err(|error| match error.to_string() {
+        text if text.starts_with("dockerfile parse error") => Error::InvalidParameter(text),
+        text => Error::InvalidParameter(format!("failed to parse {name}: {text}")),
+    })?;
+    check_frontend(&file)?;
+    worker.context = Some(Arc::new(context));
+    let request = &worker.request;
+    let given = Given {
+        arguments: request.given_arguments(),
+        build_platform: Platform::host(),
+        target_platform: request.platform.clone().unwrap_or_else(Platform::host),
+        target: Some(request.target.clone()).filter(|target| !target.is_empty()),
+    };
+    let build = Build {
+        given,
+        named: request.named_arguments(),
+        labels: request.labels.clone(),
+        // A step may wait for a network, or for another stage, also where there is one processor.
+        jobs: worker.parts().cpus.max(2),
+        no_cache: request.no_cache_filter.iter().cloned().collect(),
+    };
+    let Some((image, base)) = build.run(&file, worker)? else {
+        return Err(Error::InvalidParameter("No image was generated. Is your Dockerfile empty?".into()));
+    };
+    let image = if worker.request.squash { squash::squash(worker, image, base)? } else { image };
+    name_it(worker, &image, names)
+}
+
+/// A frontend that is not the one for Dockerfiles has a language of its own.
+fn check_frontend(file: &Dockerfile) -> Result<(), Error> {
+    let Some((image, lines)) = &file.directives.syntax else { return Ok(()) };
+    let name = image.split('@').next().unwrap_or_default();
+    let last = name.rsplit('/').next().unwrap_or_default();
+    match last.split(':').next() {
+        Some("dockerfile" | "dockerfile-upstream") => Ok(()),
+        _ => Err(Error::InvalidParameter(format!(
+            "Dockerfile line {}: the frontend {image} cannot be used: docker/dockerfile is built in, and no other one",
+            lines.first
+        ))),
+    }
+}
+
+/// Tells the image's ID, and gives it its names.
+fn name_it(worker: &mut Worker, image: &Image, names: &[Reference]) -> Result<(), Error> {
+    worker.parts().image_event(&image.id, &image.id.to_string(), ImageEvent::Create);
+    worker.output.built(&image.id)?;
+    for name in names {
+        let parts = worker.parts();
+        parts.images.tag(
+            &image.id.to_string(),
+            &name.familiar_repository(),
+            name.tag().unwrap_or_default(),
+        )?;
+        parts.image_event(&image.id, &name.familiar(), ImageEvent::Tag);
+        worker.output.say(&format!("Successfully tagged {}\n", name.familiar()))?;
+    }
+    worker.output.done(&image.id)
+}

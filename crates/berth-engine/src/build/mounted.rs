@@ -1,0 +1,84 @@
+//! An image's files, mounted where nobody else sees them.
+
+use std::collections::HashSet;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+
+use berth_image::NewLayer;
+use berth_oci::{ImageConfig, chain_ids};
+use berth_runtime::launch::Rootfs;
+use berth_runtime::view::{self, View, assemble};
+use berth_storage::SnapshotLease;
+
+use crate::engine::Parts;
+use crate::{Error, name};
+
+/// The files of an image with a writable layer on top, which is thrown away with this.
+pub(super) struct Mounted {
+    parts: Arc<Parts>,
+    id: String,
+    view: Option<View>,
+    _lease: SnapshotLease,
+}
+
+impl Mounted {
+    /// Mounts an image, or nothing at all. Blocks.
+    pub fn new(parts: &Arc<Parts>, image: Option<&ImageConfig>) -> Result<Mounted, Error> {
+        let random = |source| Error::Io { operation: "read random bytes".into(), source };
+        let id = format!("build-{}", name::new_id().map_err(random)?);
+        let chain = image.and_then(|config| chain_ids(&config.rootfs.diff_ids).pop());
+        let snapshots = parts.storage.snapshots();
+        snapshots.create(&id, chain.as_ref())?;
+        let mut mounted =
+            Mounted { parts: Arc::clone(parts), _lease: snapshots.acquire(&id)?, id, view: None };
+        let snapshot = snapshots.mounts(&mounted.id)?;
+        let rootfs = match snapshot.work {
+            None => Rootfs::Path(snapshot.upper),
+            Some(work) => {
+                Rootfs::Overlay { lower: snapshot.lower, upper: snapshot.upper, work, volatile: true }
+            }
+        };
+        let mounts = view::Parts {
+            rootfs: &rootfs,
+            binds: Vec::new(),
+            working_directory: None,
+            files: &[],
+            read_only: false,
+        };
+        let view = assemble(&mounts).map_err(|error| Error::Io {
+            operation: "mount the image's files".into(),
+            source: std::io::Error::other(error.message),
+        })?;
+        mounted.view = Some(view);
+        Ok(mounted)
+    }
+
+    /// The root.
+    pub fn root(&self) -> Result<BorrowedFd<'_>, Error> {
+        let view = self.view.as_ref().map(|view| view.root.as_fd());
+        view.ok_or_else(|| Error::Unavailable("the image's files are no longer mounted".into()))
+    }
+
+    /// What was written, as a layer; none if nothing was. No time of modification after `latest`, in seconds, is in it.
+    /// Blocks.
+    pub fn layer(mut self, latest: Option<i64>) -> Result<Option<NewLayer>, Error> {
+        // What the kernel has not yet written to the layer comes with the end of the mount.
+        self.view = None;
+        let snapshot = self.parts.storage.snapshots().mounts(&self.id)?;
+        let (upper, lower) = (snapshot.written()?, snapshot.image()?);
+        let write = |out: &mut dyn std::io::Write| {
+            berth_archive::pack::layer::pack_until(&upper, &lower, &HashSet::new(), latest, out)
+        };
+        let layer = self.parts.images.layer_from("build", write)?;
+        Ok(Some(layer).filter(|layer| !layer.is_empty()))
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        self.view = None;
+        if let Err(error) = self.parts.storage.snapshots().remove(&self.id) {
+            tracing::warn!(%error, "a snapshot of a build stays until the next start");
+        }
+    }
+}

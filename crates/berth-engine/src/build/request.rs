@@ -1,0 +1,120 @@
+//! What a client asks for.
+
+use std::collections::{BTreeMap, HashMap};
+
+use berth_api::auth::AuthConfig;
+use berth_api::container::HostConfig;
+use berth_oci::{Platform, Reference};
+
+use super::keys::SharedKeys;
+use crate::{Caller, Error};
+
+/// The argument that says when all was done.
+const EPOCH: &str = "SOURCE_DATE_EPOCH";
+
+/// An image to build.
+#[derive(Debug, Clone, Default)]
+pub struct BuildRequest {
+    /// Where the Dockerfile is in the context.
+    pub dockerfile: String,
+    /// Names that the image gets.
+    pub tags: Vec<String>,
+    /// Instead of a context that is sent: the address of an archive, or of a Dockerfile; `client-session` for files that the
+    /// client sends by its session.
+    pub remote: Option<String>,
+    /// Nothing is told but the image's ID.
+    pub quiet: bool,
+    /// Nothing is taken from the cache.
+    pub no_cache: bool,
+    /// Steps are taken from these images and no others; empty for all that were done here.
+    pub cache_from: Vec<String>,
+    /// Base images are looked for at their registries even if they are here.
+    pub pull: bool,
+    /// Containers of steps are removed.
+    pub remove: bool,
+    /// Also those of a step that failed.
+    pub force_remove: bool,
+    /// Build arguments; those without a value are only named.
+    pub arguments: BTreeMap<String, Option<String>>,
+    /// Labels that the image gets at the end.
+    pub labels: BTreeMap<String, String>,
+    /// The stage to build; empty for the last one.
+    pub target: String,
+    /// What the image is made for.
+    pub platform: Option<Platform>,
+    /// What the containers of steps get of the host.
+    pub host: HostConfig,
+    /// Stages, by their names in lower case, whose steps are not taken from the cache.
+    pub no_cache_filter: Vec<String>,
+    /// The image gets one layer for all that is new in it.
+    pub squash: bool,
+    /// What its steps may do beyond what containers do, by BuildKit's names of entitlements.
+    pub allow: Vec<String>,
+    /// Secrets and agents that the client lends.
+    pub keys: SharedKeys,
+    /// The session over which the client offers files, secrets and agents.
+    pub session: Option<String>,
+    /// Whether the image's ID is told as data, too.
+    pub aux: bool,
+    /// What the client calls itself.
+    pub agent: Option<Vec<u8>>,
+    /// Accounts at registries.
+    pub accounts: HashMap<String, AuthConfig>,
+}
+
+impl BuildRequest {
+    /// The names that the image gets, each once.
+    pub(super) fn names(&self) -> Result<Vec<Reference>, Error> {
+        let mut names: Vec<Reference> = Vec::new();
+        for text in self.tags.iter().filter(|text| !text.is_empty()) {
+            let invalid =
+                |error: berth_oci::reference::ReferenceError| Error::InvalidParameter(error.to_string());
+            let name: Reference = text.parse().map_err(invalid)?;
+            if name.digest().is_some() {
+                return Err(Error::InvalidParameter("build tag cannot contain a digest".into()));
+            }
+            let name = name.with_default_tag();
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        Ok(names)
+    }
+
+    /// Arguments that have a value.
+    pub(super) fn given_arguments(&self) -> BTreeMap<String, String> {
+        let given = self.arguments.iter();
+        given.filter_map(|(name, value)| Some((name.clone(), value.clone()?))).collect()
+    }
+
+    /// The time that all is to have been done at, in seconds since 1970, so that a build can be repeated.
+    pub(super) fn epoch(&self) -> Option<i64> {
+        self.arguments.get(EPOCH)?.as_deref()?.parse().ok().filter(|seconds| *seconds >= 0)
+    }
+
+    /// Arguments that have none.
+    pub(super) fn named_arguments(&self) -> Vec<String> {
+        let named = self.arguments.iter().filter(|(_, value)| value.is_none());
+        named.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// On whose behalf the registry of an image is asked.
+    pub(super) fn caller(&self, reference: &Reference) -> Caller {
+        let domain = reference.domain();
+        let keys: &[&str] = match domain {
+            "docker.io" => &["https://index.docker.io/v1/", "index.docker.io", "docker.io"],
+            domain => &[domain],
+        };
+        let of = |key: &&str| {
+            let bare = |text: &str| {
+                let text = text.trim_start_matches("https://").trim_start_matches("http://");
+                text.trim_end_matches('/').to_owned()
+            };
+            self.accounts
+                .iter()
+                .find(|(own, _)| own == key || bare(own) == bare(key))
+                .map(|(_, auth)| auth.clone())
+        };
+        Caller { auth: keys.iter().find_map(of), agent: self.agent.clone() }
+    }
+}

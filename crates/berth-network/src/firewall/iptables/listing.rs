@@ -1,0 +1,83 @@
+//! What `iptables-save` says is there.
+
+use std::collections::{HashMap, HashSet};
+
+/// Chains and rules of one family.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Listing {
+    /// Tables and chains, such as `filter DOCKER`.
+    chains: HashSet<String>,
+    /// How often each rule is there, by table, chain and words.
+    rules: HashMap<String, usize>,
+}
+
+impl Listing {
+    /// Reads a listing; lines that are none of a listing's are passed over.
+    pub(super) fn parse(text: &str) -> Listing {
+        let mut listing = Listing::default();
+        let mut table = "";
+        for line in text.lines() {
+            if let Some(name) = line.strip_prefix('*') {
+                table = name.trim();
+            } else if let Some(chain) = line.strip_prefix(':') {
+                let name = chain.split(' ').next().unwrap_or_default();
+                listing.chains.insert(format!("{table} {name}"));
+            } else if let Some(rule) = line.strip_prefix("-A ") {
+                *listing.rules.entry(format!("{table} {}", rule.trim_end())).or_default() += 1;
+            }
+        }
+        listing
+    }
+
+    pub(super) fn has_chain(&self, table: &str, chain: &str) -> bool {
+        self.chains.contains(&format!("{table} {chain}"))
+    }
+
+    /// How often a rule is there.
+    pub(super) fn count(&self, key: &str) -> usize {
+        self.rules.get(key).copied().unwrap_or_default()
+    }
+
+    /// Takes a rule out, wherever it is.
+    pub(super) fn forget(&mut self, key: &str) {
+        self.rules.remove(key);
+    }
+
+    /// Whether a chain has rules.
+    pub(super) fn is_filled(&self, table: &str, chain: &str) -> bool {
+        let start = format!("{table} {chain} ");
+        self.rules.keys().any(|key| key.starts_with(&start))
+    }
+
+    /// Whether a rule of its table leads to a chain.
+    pub(super) fn is_used(&self, table: &str, chain: &str) -> bool {
+        let (start, ends) = (format!("{table} "), [format!(" -j {chain}"), format!(" -g {chain}")]);
+        self.rules.keys().any(|key| key.starts_with(&start) && ends.iter().any(|end| key.ends_with(end)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_listing_is_read() {
+        let text = "# Generated\n*filter\n:FORWARD DROP [3:180]\n:DOCKER - [0:0]\n-A FORWARD -j DOCKER\n\
+            -A FORWARD -j DOCKER\nCOMMIT\n*nat\n:DOCKER - [0:0]\n-A DOCKER -j RETURN\nCOMMIT\n";
+        let mut listing = Listing::parse(text);
+        assert!(listing.has_chain("filter", "DOCKER") && !listing.has_chain("raw", "DOCKER"));
+        assert_eq!(listing.count("filter FORWARD -j DOCKER"), 2);
+        assert!(listing.is_used("filter", "DOCKER") && !listing.is_used("nat", "DOCKER"));
+        assert!(listing.is_filled("nat", "DOCKER") && !listing.is_filled("filter", "DOCKER"));
+        listing.forget("filter FORWARD -j DOCKER");
+        assert!(!listing.is_used("filter", "DOCKER"));
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_without_harm(text in "[*:A-Z -]{0,80}(\n[-A *:]{0,20}){0,5}") {
+            Listing::parse(&text);
+        }
+    }
+}

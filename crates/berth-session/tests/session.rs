@@ -1,0 +1,207 @@
+//! Both ends of a session over a socket pair.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use berth_archive::ignore::Ignore;
+use berth_session::{
+    Bounds, Directory, Entry, Error, Offer, Progress, Received, Secret, Services, Session, Sessions, Wanted,
+};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{UnixListener, UnixStream};
+
+struct Ends {
+    sessions: Arc<Sessions>,
+    session: Arc<Session>,
+    client: tokio::task::JoinHandle<()>,
+}
+
+async fn connect(services: Services) -> Ends {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let services = Arc::new(services);
+    let offer = Offer {
+        id: "test".into(),
+        methods: services.methods().into_iter().map(str::to_owned).collect(),
+        ..Offer::default()
+    };
+    let client = tokio::spawn(services.serve(theirs));
+    let sessions = Arc::new(Sessions::default());
+    let claim = sessions.claim(offer.clone()).unwrap();
+    assert!(matches!(sessions.claim(offer), Err(Error::Exists(_))));
+    tokio::spawn(claim.serve(TokioIo::new(ours)));
+    let session = sessions.get("build:test").await.unwrap();
+    Ends { sessions, session, client }
+}
+
+struct Counts {
+    moved: AtomicUsize,
+    whole: AtomicBool,
+}
+
+fn offered(path: &Path, patterns: &[&str]) -> (Services, Arc<Counts>) {
+    let counts = Arc::new(Counts { moved: AtomicUsize::new(0), whole: AtomicBool::new(false) });
+    let counted = Arc::clone(&counts);
+    let progress = move |progress| match progress {
+        Progress::Moved(bytes) => drop(counted.moved.fetch_add(bytes, Ordering::Relaxed)),
+        Progress::Whole => counted.whole.store(true, Ordering::Relaxed),
+    };
+    let directory = Directory {
+        path: path.to_owned(),
+        ignore: Ignore::new(patterns).unwrap(),
+        inserts: Vec::new(),
+        progress: Box::new(progress),
+    };
+    let directories = HashMap::from([("context".to_owned(), Arc::new(directory))]);
+    (Services { directories, ..Services::default() }, counts)
+}
+
+fn open(path: &Path) -> OwnedFd {
+    fs::File::open(path).unwrap().into()
+}
+
+async fn sync(session: &Session, to: &Path, known: Vec<Entry>, exclude: &[&str]) -> Result<Received, Error> {
+    let wanted = Wanted {
+        directory: "context".into(),
+        exclude: exclude.iter().map(|&pattern| pattern.to_owned()).collect(),
+        ..Wanted::default()
+    };
+    session.files(&wanted, open(to), known, Bounds::new(&mut || Ok(()))).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_travels_and_only_what_changed_travels_again() {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let large = vec![7; 5 << 20];
+    fs::write(from.path().join("large"), &large).unwrap();
+    fs::create_dir(from.path().join("many")).unwrap();
+    for number in 0..500 {
+        fs::write(from.path().join(format!("many/{number}")), format!("file {number}")).unwrap();
+    }
+    fs::write(from.path().join("left.out"), "x").unwrap();
+    fs::hard_link(from.path().join("large"), from.path().join("same")).unwrap();
+    let (services, counts) = offered(from.path(), &["*.out"]);
+    let ends = connect(services).await;
+    let first = sync(&ends.session, to.path(), Vec::new(), &[]).await.unwrap();
+    assert_eq!((first.sent, first.entries.len()), (501, 503));
+    assert_eq!(fs::read(to.path().join("same")).unwrap(), large);
+    assert_eq!(fs::read_to_string(to.path().join("many/77")).unwrap(), "file 77");
+    assert!(!to.path().join("left.out").exists());
+    assert!(counts.whole.load(Ordering::Relaxed));
+    assert!(counts.moved.load(Ordering::Relaxed) > large.len());
+
+    fs::write(from.path().join("many/77"), "changed").unwrap();
+    counts.moved.store(0, Ordering::Relaxed);
+    let second = sync(&ends.session, to.path(), first.entries, &[]).await.unwrap();
+    assert_eq!(second.sent, 1);
+    assert_eq!(fs::read_to_string(to.path().join("many/77")).unwrap(), "changed");
+    assert!(counts.moved.load(Ordering::Relaxed) < 50_000, "{counts:?}", counts = counts.moved);
+
+    let third = sync(&ends.session, to.path(), second.entries, &["many"]).await.unwrap();
+    assert_eq!((third.sent, third.entries.len()), (0, 2));
+    assert!(!to.path().join("many").exists());
+
+    ends.client.abort();
+    ends.session.ended().await;
+    while ends.sessions.has("test") {
+        tokio::task::yield_now().await;
+    }
+    assert!(sync(&ends.session, to.path(), third.entries, &[]).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn secrets_are_read_when_they_are_asked_for() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().join("secret");
+    let secrets = HashMap::from([
+        ("file".to_owned(), Secret::File(path.clone())),
+        ("value".to_owned(), Secret::Value(b"v".to_vec())),
+        ("dir".to_owned(), Secret::File(temp.path().to_owned())),
+    ]);
+    let ends = connect(Services { secrets, ..Services::default() }).await;
+    assert!(ends.session.secret("file").await.is_err());
+    fs::write(&path, "s\0").unwrap();
+    assert_eq!(ends.session.secret("file").await.unwrap().unwrap(), b"s\0");
+    assert_eq!(ends.session.secret("value").await.unwrap().unwrap(), b"v");
+    assert_eq!(ends.session.secret("absent").await.unwrap(), None);
+    assert!(ends.session.secret("dir").await.unwrap_err().to_string().contains("no file of at most"));
+    fs::write(&path, vec![0; 501 << 10]).unwrap();
+    assert!(ends.session.secret("file").await.is_err());
+    let error = sync(&ends.session, temp.path(), Vec::new(), &[]).await.unwrap_err();
+    assert_eq!(error.to_string(), "the client of the build offers no files");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_is_reached_through_both_ends() {
+    let temp = tempfile::tempdir().unwrap();
+    let (own, theirs) = (temp.path().join("own"), temp.path().join("theirs"));
+    let listener = UnixListener::bind(&own).unwrap();
+    let asked = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut asked = [0; 5];
+        stream.read_exact(&mut asked).await.unwrap();
+        stream.write_all(b"keys").await.unwrap();
+        asked
+    });
+    let agents = HashMap::from([("default".to_owned(), own)]);
+    let ends = connect(Services { agents, ..Services::default() }).await;
+    assert!(ends.session.agent("other", &theirs, (0, 0), 0o600).await.is_err());
+    let agent = ends.session.agent("", &theirs, (0, 0), 0o600).await.unwrap();
+    let mut stream = UnixStream::connect(agent.path()).await.unwrap();
+    stream.write_all(&[0, 0, 0, 1, 11]).await.unwrap();
+    let mut answer = [0; 4];
+    stream.read_exact(&mut answer).await.unwrap();
+    assert_eq!((&answer, asked.await.unwrap()), (b"keys", [0, 0, 0, 1, 11]));
+    drop(agent);
+    assert!(!theirs.exists());
+}
+
+struct Kept(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Kept {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn outputs_and_accounts() {
+    let kept = Arc::new(Mutex::new(Vec::new()));
+    let output: berth_session::Output = Box::new(Kept(Arc::clone(&kept)));
+    let account = |host: &str| (host == "r.example").then(|| ("u".to_owned(), "p".to_owned()));
+    let services = Services {
+        outputs: Mutex::new(HashMap::from([(2, output)])),
+        accounts: Some(Box::new(account)),
+        ..Services::default()
+    };
+    let ends = connect(services).await;
+    let pieces = || futures_util::stream::iter([b"one ".to_vec(), b"two".to_vec()]);
+    assert!(ends.session.output(1, &[], pieces()).await.is_err());
+    ends.session.output(2, &[("containerimage.digest", "sha256:x")], pieces()).await.unwrap();
+    assert_eq!(*kept.lock().unwrap(), b"one two");
+    assert!(ends.session.output(2, &[], pieces()).await.is_err());
+    assert_eq!(ends.session.account("r.example").await.unwrap(), Some(("u".into(), "p".into())));
+    assert_eq!(ends.session.account("other").await.unwrap(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_does_not_come_is_not_waited_for() {
+    let sessions = Arc::new(Sessions::default());
+    let error = sessions.get("absent").await.unwrap_err();
+    assert_eq!(error.to_string(), "no active session for absent");
+    // A name is free again when its connection never came about.
+    let offer = Offer { id: "x".into(), ..Offer::default() };
+    drop(sessions.claim(offer.clone()).unwrap());
+    assert!(sessions.claim(offer).is_ok());
+}

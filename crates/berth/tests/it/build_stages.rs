@@ -1,0 +1,134 @@
+//! Stages of a build: those that nobody needs, those at once that do not need each other, and their end together.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::building::{self, BOTH};
+use crate::daemon::{Client, Daemon};
+use crate::output::{Output, eventually};
+
+fn context(daemon: &Daemon, name: &str, dockerfile: &str) -> PathBuf {
+    building::context(daemon, name, &[("Dockerfile", dockerfile)])
+}
+
+#[track_caller]
+fn build(daemon: &Daemon, client: Client, context: &Path, arguments: &[&str]) -> Output {
+    building::build(daemon, client, context, &[&["-t", "made"], arguments].concat())
+}
+
+#[test]
+fn stages_that_nobody_needs_are_left_out() {
+    let daemon = Daemon::start();
+    let text = "FROM busybox AS unused\nARG SEEN\nRUN exit 1\nFROM busybox AS used\nRUN echo u > /u\n\
+        FROM busybox\nCOPY --from=used /u /u\nFROM used AS later\nRUN echo l > /l\n";
+    let root = context(&daemon, "unused", text);
+    for client in BOTH {
+        let told = build(&daemon, client, &root, &["--no-cache", "--build-arg", "SEEN=1"]).ok();
+        assert!(told.contains("Step 1/4 : FROM busybox AS used") && !told.contains("exit 1"), "{told}");
+        assert!(!told.contains("not consumed"), "{told}");
+        assert_eq!(daemon.berth(&["run", "--rm", "made", "cat", "/l", "/u"]).ok(), "l\nu");
+        build(&daemon, client, &root, &["--target", "unused"]).fails(1, "non-zero code: 1");
+    }
+    // A stage that only a trigger of the base asks for.
+    let base = context(&daemon, "base", "FROM busybox\nONBUILD COPY --from=hidden /h /\n");
+    build(&daemon, Client::Berth, &base, &["-t", "base"]).ok();
+    let root =
+        context(&daemon, "trigger", "FROM busybox AS hidden\nRUN echo h > /h\nFROM base\nRUN cat /h\n");
+    assert!(build(&daemon, Client::Berth, &root, &[]).ok().contains("\nh\n"));
+}
+
+/// Each stage waits for the others: one after the other they would wait for ever.
+#[test]
+fn stages_go_on_at_once() {
+    let daemon = Daemon::start();
+    let wait = |own: &str, other: &str| {
+        format!(
+            "FROM busybox AS {own}\nRUN --mount=type=cache,target=/c touch /c/{own}; echo from {own}; \
+            while ! test -e /c/{other}; do usleep 10000; done; echo {own} > /{own}\n"
+        )
+    };
+    let end = "FROM busybox\nCOPY --from=one /one /\nCOPY --from=two /two /\nRUN cat /one /two\n";
+    let root = context(&daemon, "both", &(wait("one", "two") + &wait("two", "one") + end));
+    let told = build(&daemon, Client::Docker, &root, &[]).ok();
+    for line in
+        ["[one] from one\n", "[two] from two\n", "[one] Step 1/8 : FROM busybox AS one\n", "[stage-2] one\n"]
+    {
+        assert!(told.contains(line), "no {line:?} in {told}");
+    }
+    assert_eq!(daemon.berth(&["run", "--rm", "made", "cat", "/one", "/two"]).ok(), "one\ntwo");
+    let again = build(&daemon, Client::Berth, &root, &[]).ok();
+    assert_eq!(again.matches("Using cache").count(), 5, "{again}");
+    assert_eq!(daemon.berth(&["ps", "-aq"]).ok(), "");
+}
+
+#[test]
+fn a_stage_that_fails_ends_the_others() {
+    let daemon = Daemon::start();
+    let text = "FROM busybox AS long\nRUN --mount=type=cache,target=/c touch /c/there && exec sleep 8765\n\
+        FROM busybox AS bad\nRUN --mount=type=cache,target=/c while ! test -e /c/there; do usleep 10000; done; exit 9\n\
+        FROM long\nCOPY --from=bad / /\n";
+    let root = context(&daemon, "bad", text);
+    for client in BOTH {
+        build(&daemon, client, &root, &["--force-rm"]).fails(9, "returned a non-zero code: 9");
+        eventually("no container is left", || daemon.berth(&["ps", "-aq"]).ok().is_empty().then_some(()));
+        daemon.berth(&["builder", "prune", "-af"]).ok();
+    }
+}
+
+#[test]
+fn a_stage_is_done_again_for_the_asking() {
+    let daemon = Daemon::start();
+    let text = "FROM busybox AS One\nRUN echo 1 > /1\nFROM busybox\nRUN echo 2 > /2\nCOPY --from=one /1 /\n";
+    let root = context(&daemon, "again", text);
+    build(&daemon, Client::Berth, &root, &[]).ok();
+    let told = build(&daemon, Client::Berth, &root, &["--no-cache-filter", "ONE"]).ok();
+    assert!(told.contains("RUN echo 2 > /2\n ---> Using cache"), "{told}");
+    assert!(told.contains("RUN echo 1 > /1\n ---> Running in"), "{told}");
+}
+
+#[test]
+fn one_layer_is_made_of_all() {
+    let daemon = Daemon::start();
+    let text = "FROM busybox\nRUN echo 1 > /1; rm -r /home\nRUN rm /1; echo 2 > /2\nENV A=b\n";
+    let root = context(&daemon, "squash", text);
+    let layers = |image: &str| {
+        let text = daemon.inspect(image, "{{json .RootFS.Layers}}");
+        serde_json::from_str::<Vec<String>>(&text).unwrap().len()
+    };
+    build(&daemon, Client::Berth, &root, &["--squash"]).ok();
+    assert_eq!(layers("made"), layers("busybox") + 1);
+    let seen = daemon.berth(&[
+        "run",
+        "--rm",
+        "made",
+        "sh",
+        "-c",
+        "echo $A; cat /2; ls /1 /home 2>&1 | grep -c 'No such'",
+    ]);
+    assert_eq!(seen.ok(), "b\n2\n2");
+}
+
+#[test]
+fn a_build_can_be_repeated() {
+    let daemon = Daemon::start();
+    let text = "FROM busybox AS first\nRUN mkdir -p /a/b; date > /dev/null; echo x > /a/b/c\n\
+        FROM busybox\nWORKDIR /w\nCOPY --from=first /a /a\nCOPY Dockerfile .\nRUN --mount=target=/m cp -r /m /copied\nCMD x\n";
+    let root = context(&daemon, "epoch", text);
+    let made = |client| {
+        let epoch = ["--no-cache", "--build-arg", "SOURCE_DATE_EPOCH=1700000000"];
+        let told = build(&daemon, client, &root, &epoch).ok();
+        assert!(!told.contains("not consumed"), "{told}");
+        fs::write(root.join("Dockerfile"), text).unwrap();
+        daemon.inspect("made", "{{.Id}} {{.Created}}")
+    };
+    let first = made(Client::Berth);
+    assert!(first.contains("2023-11-14T22:13:20Z"), "{first}");
+    // Files of the next build are younger by a second at least.
+    let second = std::time::Duration::from_millis(1100);
+    std::thread::sleep(second);
+    assert_eq!(made(Client::Docker), first);
+    assert_eq!(
+        daemon.berth(&["run", "--rm", "made", "stat", "-c", "%Y", "/copied/Dockerfile"]).ok(),
+        "1700000000"
+    );
+}

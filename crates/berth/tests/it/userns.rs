@@ -1,0 +1,283 @@
+//! Containers in user namespaces: `userns-remap`, and the same by the OCI command line (`runtime.rs`).
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+use crate::daemon::{Client, Daemon};
+use crate::files;
+use crate::flags::inside;
+use crate::output::{eventually, run};
+
+/// Makes one test for each of the two command lines, with a daemon that maps users.
+macro_rules! remapped_with_both_clients {
+    ($(fn $name:ident($daemon:ident: &Daemon, $client:ident: Client) $body:block)*) => {$(
+        mod $name {
+            use super::*;
+            fn check($daemon: &Daemon, $client: Client) $body
+            #[test]
+            fn berth() { check(&remapped(), Client::Berth); }
+            #[test]
+            fn docker() { check(&remapped(), Client::Docker); }
+        }
+    )*};
+}
+
+fn remapped() -> Daemon {
+    let daemon = Daemon::empty(&["--userns-remap", "default"]);
+    daemon.berth(&["load", "-q", "-i", files::busybox_archive().to_str().unwrap()]).ok();
+    daemon
+}
+
+/// User and group outside of containers' root, by the name of the data root.
+fn root(daemon: &Daemon) -> (u32, u32) {
+    let data_root = daemon.berth(&["info", "-f", "{{.DockerRootDir}}"]).ok();
+    let name = Path::new(&data_root).file_name().unwrap().to_str().unwrap().to_owned();
+    let (uid, gid) = name.split_once('.').unwrap();
+    (uid.parse().unwrap(), gid.parse().unwrap())
+}
+
+fn owner(path: impl AsRef<Path>) -> (u32, u32) {
+    let found = fs::symlink_metadata(path).unwrap();
+    (found.uid(), found.gid())
+}
+
+fn volume(daemon: &Daemon, name: &str) -> String {
+    daemon.berth(&["volume", "inspect", "-f", "{{.Mountpoint}}", name]).ok()
+}
+
+remapped_with_both_clients! {
+    fn root_inside_is_nobody_outside(daemon: &Daemon, client: Client) {
+        let (uid, gid) = root(daemon);
+        assert!(uid >= 65536 && gid >= 65536, "{uid} {gid}");
+        let options = daemon.with(client, &["info", "-f", "{{.SecurityOptions}}"]).ok();
+        assert!(options.contains("name=userns"), "{options}");
+        daemon.with(client, &["run", "-d", "--name", "one", "busybox", "sleep", "1000"]).ok();
+        let pid = daemon.init_pid("one");
+        assert_eq!(owner(format!("/proc/{pid}")), (uid, gid));
+        for (file, first) in [("uid_map", uid), ("gid_map", gid)] {
+            let map = fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap();
+            let fields: Vec<&str> = map.split_whitespace().take(2).collect();
+            assert_eq!(fields, ["0", first.to_string().as_str()], "{map}");
+        }
+        assert_eq!(daemon.with(client, &["exec", "one", "id", "-u"]).ok(), "0");
+        let top = daemon.with(client, &["top", "one"]).ok();
+        assert!(top.lines().nth(1).unwrap().starts_with(&uid.to_string()), "{top}");
+        let files = "stat -c '%u:%g' /bin/busybox /etc/hosts /dev/null /tmp /dev/shm | sort -u";
+        assert_eq!(inside(daemon, client, &[], files), "0:0");
+        assert_eq!(inside(daemon, client, &[], "echo 1.2.3.4 it >> /etc/hosts; tail -n1 /etc/hosts"), "1.2.3.4 it");
+        daemon.with(client, &["run", "--rm", "--hostname", "mine", "busybox", "hostname"]).ok();
+    }
+
+    fn nothing_of_the_host_stays_mounted(daemon: &Daemon, client: Client) {
+        let mounts = inside(daemon, client, &[], "cat /proc/self/mountinfo");
+        let at = |path: &str| mounts.lines().filter(|line| line.split(' ').nth(4) == Some(path)).count();
+        assert_eq!((at("/"), at("/dev"), at("/sys"), at("/dev/null")), (1, 1, 1, 1), "{mounts}");
+        let places = mounts.lines().filter_map(|line| line.split(' ').nth(4));
+        let root = daemon.root.path().to_str().unwrap();
+        assert_eq!(places.filter(|place| place.starts_with(root)).count(), 0, "{mounts}");
+        // As far as a container can go at all, with every right in its namespace.
+        let flags = ["--cap-add", "ALL", "--security-opt", "seccomp=unconfined", "--security-opt", "apparmor=unconfined"];
+        let script = "mknod /n b 1 1 2>/dev/null || echo refused; mount -t tmpfs x /mnt 2>/dev/null || \
+                      mkdir /mnt && mount -t tmpfs x /mnt && echo mounted; \
+                      echo 1 2>/dev/null > /proc/sys/kernel/panic || echo closed";
+        assert_eq!(inside(daemon, client, &flags, script), "refused\nmounted\nclosed");
+    }
+
+    fn volumes_belong_inside_and_binds_outside(daemon: &Daemon, client: Client) {
+        let (uid, gid) = root(daemon);
+        let theirs = daemon.root.path().join("theirs");
+        fs::create_dir(&theirs).unwrap();
+        std::os::unix::fs::chown(&theirs, Some(uid), Some(gid)).unwrap();
+        fs::write(theirs.join("hosts"), "x").unwrap();
+        let bind = format!("{}:/b", theirs.display());
+        let made = daemon.root.path().join("made/below");
+        let new = format!("{}:/n", made.display());
+        let flags = ["-v", "kept:/v", "-v", &bind, "-v", &new];
+        let script = "touch /v/f /b/f /n/f; chown 7:8 /v/f; stat -c '%u:%g' /v/f /b/f /b/hosts /n";
+        assert_eq!(inside(daemon, client, &flags, script), "7:8\n0:0\n65534:65534\n0:0");
+        assert_eq!(owner(theirs.join("f")), (uid, gid));
+        assert_eq!((owner(&made), owner(made.join("f"))), ((uid, gid), (uid, gid)));
+        // On the disk a volume is as containers see it, and so it is for those without a user namespace.
+        assert_eq!(owner(Path::new(&volume(daemon, "kept")).join("f")), (7, 8));
+        let host = ["--userns", "host", "-v", "kept:/v"];
+        assert_eq!(inside(daemon, client, &host, "stat -c '%u:%g' /v/f; cat /proc/self/uid_map | wc -l"), "7:8\n1");
+        let map = inside(daemon, client, &["--userns", "host"], "cat /proc/self/uid_map");
+        assert_eq!(map.split_whitespace().collect::<Vec<_>>(), ["0", "0", "4294967295"]);
+    }
+
+    fn files_are_copied_as_they_belong_inside(daemon: &Daemon, client: Client) {
+        let here = daemon.root.path().join("file");
+        fs::write(&here, "y").unwrap();
+        let here = here.to_str().unwrap();
+        daemon.with(client, &["run", "-d", "--name", "one", "-v", "kept:/v", "busybox", "sh", "-c",
+            "mkdir /d; touch /d/f; chown 7:8 /d/f; sleep 1000"]).ok();
+        eventually("the file is there", || {
+            (daemon.berth(&["exec", "one", "stat", "-c", "%u", "/d/f"]).stdout.trim() == "7").then_some(())
+        });
+        let tar = |daemon: &Daemon| {
+            let archive = daemon.root.path().join("archive.tar");
+            let program = if client == Client::Berth { crate::daemon::binary() } else { "docker".into() };
+            let script = format!("'{}' -H {} cp one:/d - > {}", program.display(), daemon.host(), archive.display());
+            run(std::process::Command::new("sh").args(["-c", &script])).ok();
+            run(std::process::Command::new("tar").args(["tvf", archive.to_str().unwrap(), "--numeric-owner"])).ok()
+        };
+        for running in [true, false] {
+            daemon.with(client, &["cp", here, &format!("one:/d/{running}")]).ok();
+            daemon.with(client, &["cp", here, &format!("one:/v/{running}")]).ok();
+            let list = tar(daemon);
+            assert!(list.lines().any(|line| line.contains(" 7/8 ") && line.ends_with("d/f")), "{list}");
+            assert_eq!(list.lines().filter(|line| line.contains(" 0/0 ")).count(), 2 + usize::from(!running), "{list}");
+            assert_eq!(owner(Path::new(&volume(daemon, "kept")).join(running.to_string())), (0, 0));
+            if running {
+                assert_eq!(daemon.with(client, &["exec", "one", "stat", "-c", "%u:%g", "/d/true", "/v/true"]).ok(), "0:0\n0:0");
+                daemon.with(client, &["kill", "one"]).ok();
+                daemon.wait("one");
+            }
+        }
+    }
+
+    fn images_are_the_same_with_and_without(daemon: &Daemon, client: Client) {
+        daemon.with(client, &["run", "--name", "one", "busybox", "sh", "-c", "touch /f; chown 7:8 /f; chmod 4755 /f"]).ok();
+        let changes = daemon.with(client, &["diff", "one"]).ok();
+        assert_eq!(changes, "A /f");
+        daemon.with(client, &["commit", "one", "made:v1"]).ok();
+        for flags in [&[][..], &["--userns", "host"]] {
+            let found = daemon.with(client, &[&["run", "--rm"], flags, &["made:v1", "stat", "-c", "%u:%g %a", "/f"]].concat());
+            assert_eq!(found.ok(), "7:8 4755");
+        }
+        let context = daemon.root.path().join("context");
+        fs::create_dir(&context).unwrap();
+        fs::write(context.join("file"), "z").unwrap();
+        let lines = "FROM busybox\nRUN id -u > /who && touch /r && chown 5:6 /r\nCOPY --chown=3:4 file /\nRUN stat -c '%u:%g' /r /file > /seen\n";
+        fs::write(context.join("Dockerfile"), lines).unwrap();
+        let mut build = daemon.client(client, &["build", "-q", "-t", "built", context.to_str().unwrap()]);
+        run(build.env("DOCKER_BUILDKIT", "0")).ok();
+        let script = "cat /who /seen; stat -c '%u:%g' /r /file /who";
+        let found = daemon.with(client, &["run", "--rm", "built", "sh", "-c", script]).ok();
+        assert_eq!(found, "0\n5:6\n3:4\n5:6\n3:4\n0:0");
+        let image = ["--mount", "type=image,src=built,dst=/i"];
+        // The mount's own type is newer than some clients.
+        if client == Client::Berth {
+            assert_eq!(inside(daemon, client, &image, "stat -c '%u:%g' /i/r /i/file"), "5:6\n3:4");
+        }
+    }
+
+    fn programs_join_with_terminals_streams_and_limits(daemon: &Daemon, client: Client) {
+        daemon.with(client, &["run", "-d", "--name", "one", "--init", "--oom-score-adj", "500", "--ulimit", "nofile=512:1000",
+            "--health-cmd", "test $(id -u) = 0", "--health-interval", "1s", "-v", "kept:/v", "busybox", "sleep", "1000"]).ok();
+        let exec = |flags: &[&str], script: &str| {
+            daemon.with(client, &[&["exec"], flags, &["one", "sh", "-c", script]].concat())
+        };
+        assert_eq!(exec(&[], "id -u; ulimit -n; cat /proc/self/oom_score_adj").ok(), "0\n512\n500");
+        let output = exec(&["-u", "1000:1000"], "id -u; echo out > /dev/stdout; echo err > /dev/stderr; touch /v/x 2>/dev/null || echo no");
+        assert_eq!((output.stdout.as_str(), output.stderr.as_str()), ("1000\nout\nno\n", "err\n"));
+        assert_eq!(inside(daemon, client, &["-u", "1000"], "echo again > /dev/stdout"), "again");
+        for flags in [&["run", "--rm", "-t", "busybox"][..], &["exec", "-t", "one"]] {
+            let script = "stat -c '%u:%g' $(tty); echo there > /dev/tty";
+            let output = daemon.with(client, &[flags, &["sh", "-c", script]].concat()).ok();
+            assert_eq!(output.replace('\r', ""), "0:5\nthere");
+        }
+        eventually("it is healthy", || {
+            (daemon.inspect("one", "{{.State.Health.Status}}") == "healthy").then_some(())
+        });
+        // Between two checks.
+        let stats = ["stats", "--no-stream", "--format", "{{.PIDs}}", "one"];
+        eventually("two processes", || (daemon.with(client, &stats).ok() == "2").then_some(()));
+    }
+
+    fn flags_have_their_effect(daemon: &Daemon, client: Client) {
+        let script = "touch /t/x; stat -c '%u:%g' /t /t/x; touch /no 2>/dev/null || echo closed";
+        assert_eq!(inside(daemon, client, &["--read-only", "--tmpfs", "/t"], script), "0:0\n0:0\nclosed");
+        let script = "stat -c '%u:%g %t,%T' /dev/x; head -c 3 /dev/x | wc -c";
+        assert_eq!(inside(daemon, client, &["--device", "/dev/zero:/dev/x"], script), "0:0 1,5\n3");
+        let flags = ["--sysctl", "kernel.shmmax=12345", "--shm-size", "1m", "--hostname", "me"];
+        assert_eq!(inside(daemon, client, &flags, "cat /proc/sys/kernel/shmmax; hostname"), "12345\nme");
+        assert_eq!(inside(daemon, client, &["--ipc", "shareable"], "touch /dev/shm/x; stat -c %u /dev/shm/x"), "0");
+        daemon.with(client, &["run", "-d", "--name", "web", "--ipc", "shareable", "-p", "18080:80", "busybox", "sh", "-c",
+            "mkdir /www; echo hello > /www/index.html; httpd -f -p 80 -h /www"]).ok();
+        eventually("the published port answers", || {
+            let output = run(std::process::Command::new("curl").args(["-s", "http://127.0.0.1:18080/"]));
+            (output.stdout == "hello\n").then_some(())
+        });
+        let joined = ["--network", "container:web", "--ipc", "container:web", "--pid", "container:web"];
+        let script = "wget -qO- 127.0.0.1; ps | grep -q '[h]ttpd -f' && echo seen; id -u";
+        assert_eq!(inside(daemon, client, &joined, script), "hello\nseen\n0");
+        // What is left of shareable memory would stay in the host's table of mounts.
+        daemon.with(client, &["rm", "-f", "web"]).ok();
+    }
+
+    fn what_the_hosts_root_alone_may_is_refused(daemon: &Daemon, client: Client) {
+        let cases = [
+            (&["--privileged"][..], "privileged mode is incompatible with user namespaces"),
+            (&["--network", "host"], "cannot share the host's network namespace when user namespaces are enabled"),
+            (&["--pid", "host"], "cannot share the host PID namespace when user namespaces are enabled"),
+            (&["--ipc", "host"], "cannot share the host's IPC namespace when user namespaces are enabled"),
+        ];
+        for (flags, words) in cases {
+            daemon.with(client, &[&["create"], flags, &["busybox"]].concat()).fails(1, words);
+            assert_eq!(inside(daemon, client, &[flags, &["--userns", "host"]].concat(), "id -u"), "0");
+        }
+    }
+}
+
+#[test]
+fn containers_outlive_the_daemon() {
+    let mut daemon = remapped();
+    daemon.background(&["--name", "one", "--restart", "always", "-v", "kept:/v", "busybox", "sleep", "1000"]);
+    let pid = daemon.init_pid("one");
+    for _ in 0..2 {
+        daemon.kill();
+        daemon.launch();
+        assert_eq!(daemon.init_pid("one"), pid);
+        assert_eq!(daemon.berth(&["exec", "one", "sh", "-c", "touch /v/f; stat -c %u /v/f"]).ok(), "0");
+    }
+    assert_eq!(daemon.stop(), 0);
+    daemon.launch();
+    daemon.berth(&["restart", "-t", "0", "one"]).ok();
+    assert_eq!(daemon.berth(&["exec", "one", "stat", "-c", "%u", "/v/f"]).ok(), "0");
+    // Without the option it is another data root: nothing of this one is there, and nothing of it is lost.
+    daemon.berth(&["rm", "-f", "one"]).ok();
+    assert_eq!(daemon.stop(), 0);
+    daemon.set_arguments(&[]);
+    daemon.launch();
+    assert_eq!(daemon.berth(&["images", "-q"]).ok(), "");
+    assert_eq!(daemon.stop(), 0);
+    daemon.set_arguments(&["--userns-remap", "dockremap"]);
+    daemon.launch();
+    assert_ne!(daemon.berth(&["images", "-q"]).ok(), "");
+}
+
+#[test]
+fn whole_copies_are_mapped_too() {
+    let daemon = Daemon::empty(&["--userns-remap", "default", "--storage-driver", "vfs"]);
+    daemon.berth(&["load", "-q", "-i", files::busybox_archive().to_str().unwrap()]).ok();
+    let script = "touch /f; stat -c '%u:%g' /f /bin/busybox; id -u";
+    assert_eq!(inside(&daemon, Client::Berth, &[], script), "0:0\n0:0\n0");
+}
+
+#[test]
+fn users_that_are_not_there_are_refused() {
+    let mut daemon = Daemon::empty(&[]);
+    daemon.stop();
+    let cases = [
+        ("nobody-has-this-name", "Error during uid lookup for \"nobody-has-this-name\""),
+        ("4294967", "Uid 4294967 has no entry in /etc/passwd"),
+        ("a:b:c", "Invalid user/group specification in --userns-remap: \"a:b:c\""),
+        ("nobody:nobody-has-this-name", "Error during gid lookup"),
+    ];
+    for (given, words) in cases {
+        daemon.set_arguments(&["--userns-remap", given]);
+        run(&mut daemon.command()).fails(1, words);
+    }
+    // Also by the file, under Docker's name of the key.
+    let file = daemon.root.path().join("daemon.json");
+    fs::write(&file, r#"{"userns-remap": "nobody-has-this-name"}"#).unwrap();
+    daemon.set_arguments(&["--config-file", file.to_str().unwrap()]);
+    run(&mut daemon.command()).fails(1, "Error during uid lookup");
+    // Root cannot be another.
+    fs::write(&file, r#"{"userns-remap": "root"}"#).unwrap();
+    daemon.launch();
+    assert!(daemon.log().contains("root cannot be remapped with itself"), "{}", daemon.log());
+    assert!(!daemon.berth(&["info", "-f", "{{.SecurityOptions}}"]).ok().contains("userns"));
+}

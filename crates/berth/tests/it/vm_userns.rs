@@ -1,0 +1,52 @@
+//! `userns-remap` on Debian's kernel 6.1: idmapped layers need a place there, and a list instead of one by one; its tmpfs
+//! has no idmapped mounts.
+
+use std::process::Command;
+
+use crate::vm::{Extras, boot};
+
+#[test]
+fn containers_have_users_of_their_own_on_an_older_kernel() {
+    let work = tempfile::tempdir().unwrap();
+    let image = work.path().join("disk.img");
+    let made = Command::new("sh").arg("-c").arg("truncate -s 64M $0 && mkfs.ext4 -q $0").arg(&image).status();
+    assert!(made.unwrap().success());
+    let script = r#"
+        u() { berth -H unix:///run/u.sock "$@"; }
+        start() {
+            berth daemon --data-root /u/data --exec-root /run/u -H unix:///run/u.sock --pidfile /run/u.pid --bip 172.30.0.1/24 --userns-remap default > /u.log 2>&1 &
+            daemon=$!
+            n=0; until u version > /dev/null 2>&1 || [ $n -gt 200 ]; do n=$((n + 1)); sleep 0.1; done
+        }
+        mkdir /u
+        step refused timeout 20 berth daemon --data-root /other --exec-root /run/other -H unix:///run/other.sock --pidfile /run/other.pid --userns-remap default
+        step mount mount -t ext4 -o loop /disk.img /u
+        start
+        step load u load -q -i /busybox.tar
+        step run u run --rm -v kept:/v busybox sh -c 'id -u; touch /f /v/f; stat -c %u:%g /f /v/f /bin/busybox /dev/null; awk "\$5 == \"/\"" /proc/self/mountinfo | wc -l'
+        step cgroup u run --rm busybox sh -c 'grep -c cgroup2 /proc/mounts; cat /proc/self/cgroup'
+        step background u run -d --name one busybox sleep 1000
+        step exec u exec one sh -c 'id -u; touch /g; cat /proc/self/uid_map'
+        step changes u diff one
+        step image u run --rm --mount type=image,src=busybox,dst=/i busybox stat -c %u /i/bin/busybox
+        step again u restart -t 0 one
+        step there u exec one stat -c %u /g
+        u rm -f one
+        kill $daemon; wait $daemon
+    "#;
+    let extras = Extras { files: vec![(image, "/disk.img".into())], ..Extras::default() };
+    let steps = boot(script, &extras);
+    let refused = steps.step("refused");
+    assert!(
+        refused.contains("userns-remap needs idmapped mounts") && refused.ends_with("code 1"),
+        "{refused}"
+    );
+    assert_eq!(steps.step("mount"), "code 0");
+    assert_eq!(steps.step("run"), "0\n0:0\n0:0\n0:0\n0:0\n1\ncode 0");
+    assert_eq!(steps.step("cgroup"), "1\n0::/\ncode 0");
+    let exec = steps.step("exec");
+    assert!(exec.starts_with("0\n") && exec.contains("100000") && exec.ends_with("code 0"), "{exec}");
+    assert_eq!(steps.step("changes"), "A /g\ncode 0");
+    assert_eq!(steps.step("image"), "0\ncode 0");
+    assert_eq!(steps.step("there"), "0\ncode 0");
+}

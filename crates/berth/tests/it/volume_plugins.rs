@@ -1,0 +1,286 @@
+//! Volumes of plugins: a driver of our own, on a socket, keeps directories.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::daemon::{Client, Daemon};
+use crate::output::eventually;
+
+/// A driver whose volumes are directories, and what it was asked.
+struct Driver {
+    name: String,
+    folder: TempDir,
+    specification: PathBuf,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Options by volume.
+    volumes: BTreeMap<String, Value>,
+    /// Who has mounted what: `volume user`.
+    mounts: Vec<String>,
+    calls: Vec<String>,
+}
+
+impl Driver {
+    fn start() -> Driver {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let folder = tempfile::tempdir().unwrap();
+        let name = format!("berth-vol-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::SeqCst));
+        fs::create_dir_all("/etc/docker/plugins").unwrap();
+        let specification = PathBuf::from(format!("/etc/docker/plugins/{name}.json"));
+        let driver = Driver { name, folder, specification, state: Arc::default() };
+        driver.serve();
+        let document = json!({"Name": driver.name, "Addr": format!("unix://{}", driver.socket().display())});
+        fs::write(&driver.specification, document.to_string()).unwrap();
+        driver
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.folder.path().join("driver.sock")
+    }
+
+    fn place(&self, volume: &str) -> PathBuf {
+        self.folder.path().join(volume)
+    }
+
+    fn serve(&self) {
+        let listener = UnixListener::bind(self.socket()).unwrap();
+        let (state, folder) = (Arc::clone(&self.state), self.folder.path().to_owned());
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                answer(stream, &state, &folder);
+            }
+        });
+    }
+
+    fn count(&self, method: &str) -> usize {
+        self.state.lock().unwrap().calls.iter().filter(|call| *call == method).count()
+    }
+
+    fn mounts(&self) -> Vec<String> {
+        self.state.lock().unwrap().mounts.clone()
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.specification);
+    }
+}
+
+/// Answers one call.
+fn answer(mut stream: UnixStream, state: &Mutex<State>, folder: &Path) {
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") {
+        if stream.read(&mut byte).unwrap_or(0) == 0 {
+            return;
+        }
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8(head).unwrap();
+    let method = head.split(' ').nth(1).unwrap().trim_start_matches('/').to_owned();
+    let length =
+        head.to_lowercase().split("content-length: ").nth(1).unwrap().lines().next().unwrap().parse();
+    let mut body = vec![0; length.unwrap()];
+    stream.read_exact(&mut body).unwrap();
+    let question = serde_json::from_slice(&body).unwrap_or(Value::Null);
+    let text = reply(&method, &question, &mut state.lock().unwrap(), folder).to_string();
+    let _ = write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{text}", text.len());
+}
+
+fn reply(method: &str, question: &Value, state: &mut State, folder: &Path) -> Value {
+    let method = method.strip_prefix("VolumeDriver.").unwrap_or(method);
+    state.calls.push(method.to_owned());
+    let name = question["Name"].as_str().unwrap_or_default().to_owned();
+    let user = format!("{name} {}", question["ID"].as_str().unwrap_or_default());
+    let place = folder.join(&name);
+    let described = |name: &str, state: &State| {
+        let mounted = state.mounts.iter().any(|mount| mount.starts_with(&format!("{name} ")));
+        let place = if mounted { folder.join(name).display().to_string() } else { String::new() };
+        json!({"Name": name, "Mountpoint": place, "CreatedAt": "2026-01-02T03:04:05Z", "Status": {"kept": "well"}})
+    };
+    let known = state.volumes.contains_key(&name);
+    match method {
+        "Plugin.Activate" => json!({"Implements": ["VolumeDriver"]}),
+        "Capabilities" => json!({"Capabilities": {"Scope": "Global"}}),
+        "Create" if question["Opts"]["bad"].is_string() => json!({"Err": "no such option: bad"}),
+        "Create" => {
+            fs::create_dir_all(place).unwrap();
+            state.volumes.insert(name, question["Opts"].clone());
+            Value::Null
+        }
+        "List" => {
+            let all: Vec<Value> = state.volumes.keys().map(|name| described(name, state)).collect();
+            json!({"Volumes": all})
+        }
+        "Get" if known => json!({"Volume": described(&name, state)}),
+        "Path" if known => json!({"Mountpoint": place}),
+        "Mount" if known && state.volumes[&name]["unmountable"].is_string() => json!({"Err": "it is stuck"}),
+        "Mount" if known => {
+            state.mounts.push(user);
+            json!({"Mountpoint": place})
+        }
+        "Unmount" if known => {
+            state.mounts.retain(|mount| *mount != user);
+            json!({})
+        }
+        "Remove" if known && state.volumes[&name]["sticky"].is_string() => json!({"Err": "it does not go"}),
+        "Remove" if known => {
+            fs::remove_dir_all(place).unwrap();
+            state.volumes.remove(&name);
+            json!({"Err": ""})
+        }
+        _ => json!({"Err": "no such volume"}),
+    }
+}
+
+with_both_clients! {
+    fn a_plugin_keeps_volumes(daemon: &Daemon, client: Client) {
+        let driver = Driver::start();
+        let with = |arguments: &[&str]| daemon.with(client, arguments);
+        assert_eq!(with(&["volume", "create", "-d", &driver.name, "-o", "colour=red", "--label", "a=b", "data"]).ok(), "data");
+        assert_eq!(driver.state.lock().unwrap().volumes["data"], json!({"colour": "red"}));
+        let shown: Value = serde_json::from_str(&with(&["volume", "inspect", "data"]).ok()).unwrap();
+        assert_eq!(shown[0], json!({
+            "CreatedAt": "2026-01-02T03:04:05Z", "Driver": driver.name, "Labels": {"a": "b"}, "Mountpoint": "", "Name": "data",
+            "Options": {"colour": "red"}, "Scope": "global", "Status": {"kept": "well"},
+        }));
+        assert_eq!(with(&["volume", "ls", "--format", "{{.Driver}} {{.Name}} {{.Scope}}"]).ok(), format!("{} data global", driver.name));
+        assert!(with(&["info", "--format", "{{.Plugins.Volume}}"]).ok().contains(&driver.name));
+        // What a container writes is the driver's.
+        let id = daemon.background(&["-v", "data:/data", "busybox", "sh", "-c", "echo kept > /data/f; sleep 1000"]);
+        eventually("it wrote", || driver.place("data").join("f").exists().then_some(()));
+        assert_eq!(driver.mounts(), [format!("data {id}")]);
+        let mount = with(&["inspect", "-f", "{{range .Mounts}}{{.Driver}} {{.Source}}{{end}}", &id]).ok();
+        assert_eq!(mount, format!("{} {}", driver.name, driver.place("data").display()));
+        assert_eq!(with(&["run", "--rm", "-v", "data:/d:ro", "busybox", "cat", "/d/f"]).ok(), "kept");
+        with(&["volume", "rm", "data"]).fails(1, "volume is in use");
+        with(&["rm", "-f", &id]).ok();
+        assert_eq!(driver.mounts(), Vec::<String>::new());
+        // Files go in and out of it also where nothing runs.
+        let id = with(&["create", "-v", "data:/data", "busybox"]).ok();
+        let here = daemon.root.path().join("here");
+        with(&["cp", &format!("{id}:/data/f"), here.to_str().unwrap()]).ok();
+        assert_eq!(fs::read_to_string(&here).unwrap(), "kept\n");
+        with(&["cp", here.to_str().unwrap(), &format!("{id}:/data/g")]).ok();
+        assert_eq!(fs::read_to_string(driver.place("data").join("g")).unwrap(), "kept\n");
+        assert_eq!(driver.mounts(), Vec::<String>::new());
+        with(&["rm", "-v", &id]).ok();
+        with(&["volume", "prune", "-f", "-a"]).ok();
+        assert_eq!(with(&["volume", "rm", "data"]).ok(), "data");
+        assert!(!driver.place("data").exists());
+        with(&["volume", "inspect", "data"]).fails(1, "no such volume");
+        assert_eq!((driver.count("Plugin.Activate"), driver.count("Capabilities")), (1, 1));
+    }
+
+    fn a_copy_keeps_the_volumes_of_a_running_container(daemon: &Daemon, client: Client) {
+        let driver = Driver::start();
+        let with = |arguments: &[&str]| daemon.with(client, arguments);
+        with(&["volume", "create", "-d", &driver.name, "data"]).ok();
+        let id = daemon.background(&["-v", "data:/data", "busybox", "sh", "-c", "echo x > /data/f; sleep 1000"]);
+        eventually("it wrote", || driver.place("data").join("f").exists().then_some(()));
+        let here = daemon.root.path().join("here");
+        let calls = || (driver.count("Mount"), driver.count("Unmount"));
+        assert_eq!(calls(), (1, 0));
+        with(&["cp", &format!("{id}:/data/f"), here.to_str().unwrap()]).ok();
+        assert_eq!(fs::read_to_string(&here).unwrap(), "x\n");
+        let (mounts, unmounts) = calls();
+        assert!(mounts >= 2 && mounts == unmounts + 1, "{mounts} {unmounts}");
+        assert_eq!(driver.mounts(), [format!("data {id}")]);
+        with(&["cp", here.to_str().unwrap(), &format!("{id}:/data/g")]).ok();
+        assert_eq!(fs::read_to_string(driver.place("data").join("g")).unwrap(), "x\n");
+        assert_eq!(driver.mounts(), [format!("data {id}")]);
+        // A plugin that refuses does not stand in the way: the container has its volume.
+        driver.state.lock().unwrap().volumes.insert("data".into(), json!({"unmountable": "yes"}));
+        with(&["cp", &format!("{id}:/data/g"), here.to_str().unwrap()]).ok();
+        with(&["rm", "-f", &id]).ok();
+        assert_eq!(driver.mounts(), Vec::<String>::new());
+    }
+
+    fn volumes_of_a_plugin_without_names(daemon: &Daemon, client: Client) {
+        let driver = Driver::start();
+        daemon.with(client, &["run", "--rm", "--volume-driver", &driver.name, "-v", "/v", "-v", "named:/n", "busybox", "touch", "/v/x"]).ok();
+        eventually("its own went with it", || {
+            let left: Vec<String> = driver.state.lock().unwrap().volumes.keys().cloned().collect();
+            (left == ["named"] && driver.mounts().is_empty()).then_some(())
+        });
+        // The image's content is copied there, too.
+        daemon.with(client, &["run", "--rm", "-v", "named:/etc", "busybox", "true"]).ok();
+        assert!(driver.place("named").join("passwd").exists());
+    }
+
+    fn what_a_plugin_refuses_is_told(daemon: &Daemon, client: Client) {
+        let driver = Driver::start();
+        let with = |arguments: &[&str]| daemon.with(client, arguments);
+        let create = |name: &str, option: &str| with(&["volume", "create", "-d", &driver.name, "-o", option, name]);
+        create("bad", "bad=1").fails(1, "create bad: VolumeDriver.Create: no such option: bad");
+        create("stuck", "unmountable=1").ok();
+        with(&["run", "--rm", "-v", "stuck:/m", "busybox"]).fails(125, "VolumeDriver.Mount: it is stuck");
+        assert_eq!(driver.count("Unmount"), 0);
+        create("sticky", "sticky=1").ok();
+        with(&["volume", "rm", "sticky"]).fails(1, "VolumeDriver.Remove: it does not go");
+        assert!(with(&["volume", "ls", "-q"]).ok().contains("sticky"));
+        // Names are unique, whoever keeps the volumes.
+        with(&["volume", "create", "mine"]).ok();
+        create("mine", "x=1").fails(1, "driver 'local' already has volume 'mine': volume name must be unique");
+        with(&["volume", "create", "-d", "local", "sticky"]).fails(1, "already has volume 'sticky': volume name must be unique");
+        // What the plugin has by itself can be used, and what it has lost is made again.
+        fs::create_dir(driver.place("found")).unwrap();
+        driver.state.lock().unwrap().volumes.insert("found".into(), json!({}));
+        assert!(with(&["volume", "ls", "-q"]).ok().contains("found"));
+        with(&["run", "--rm", "-v", "found:/m", "busybox", "touch", "/m/here"]).ok();
+        assert!(driver.place("found").join("here").exists());
+        driver.state.lock().unwrap().volumes.remove("found");
+        with(&["volume", "inspect", "found"]).fails(1, "no such volume");
+        with(&["volume", "create", "-d", "local", "found"]).ok();
+        assert_eq!(with(&["volume", "inspect", "-f", "{{.Driver}}", "found"]).ok(), "local");
+        fs::create_dir(driver.place("unused")).unwrap();
+        driver.state.lock().unwrap().volumes.insert("unused".into(), json!({}));
+        with(&["volume", "rm", "unused"]).ok();
+        assert!(!driver.place("unused").exists());
+        // Forgotten by force.
+        with(&["volume", "rm", "-f", "sticky"]).ok();
+    }
+}
+
+#[test]
+fn a_plugins_volume_outlives_the_daemon() {
+    let driver = Driver::start();
+    let mut daemon = Daemon::start();
+    daemon.berth(&["volume", "create", "-d", &driver.name, "data"]).ok();
+    let id = daemon.background(&["-v", "data:/d", "busybox", "sleep", "1000"]);
+    daemon.kill();
+    daemon.launch();
+    assert_eq!(daemon.inspect("data", "{{.Scope}} {{.Driver}}"), format!("global {}", driver.name));
+    assert_eq!(driver.mounts(), [format!("data {id}")], "the container goes on");
+    daemon.berth(&["rm", "-f", &id]).ok();
+    assert_eq!(driver.mounts(), Vec::<String>::new(), "by the name under which it was mounted");
+    daemon.berth(&["volume", "rm", "data"]).ok();
+}
+
+#[test]
+fn a_plugin_that_is_gone_holds_nobody_up() {
+    let driver = Driver::start();
+    let daemon = Daemon::start();
+    daemon.berth(&["volume", "create", "-d", &driver.name, "data"]).ok();
+    fs::remove_file(driver.socket()).unwrap();
+    let mut waiting = daemon.client(Client::Berth, &["run", "--rm", "-v", "data:/d", "busybox", "true"]);
+    let mut waiting =
+        waiting.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();
+    daemon.berth(&["volume", "create", "other"]).ok();
+    daemon.berth(&["run", "--rm", "-v", "other:/d", "busybox", "true"]).ok();
+    // It comes back, and the one that waited goes on.
+    driver.serve();
+    assert!(waiting.wait().unwrap().success());
+}
