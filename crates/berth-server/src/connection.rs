@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use hyper::body::Incoming;
@@ -22,8 +22,11 @@ use crate::certificate::Peer;
 use crate::listen::Listener;
 use crate::routes::{self, Serving};
 
-/// Upper bound of a request's head, and of what is read at once.
-const BUFFER: usize = 64 << 10;
+/// Upper bound of a request's head.
+const HEAD: usize = 64 << 10;
+/// Upper bound of what is read at once. hyper allocates as much for the next part as the last ones filled, while those
+/// are on their way: larger buffers go back to the kernel each time, and are faulted in again page by page.
+const READ: usize = (16 << 10) - 1;
 /// How long a client has to agree on TLS.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
@@ -89,7 +92,7 @@ async fn converse(connection: Connection, serving: Arc<Serving>, mut stop: watch
         Box::pin(async move { Ok::<_, Infallible>(routes::answer(&serving, peer.as_deref(), request).await) })
     });
     let served = hyper::server::conn::http1::Builder::new()
-        .max_buf_size(BUFFER)
+        .max_buf_size(HEAD)
         .title_case_headers(true)
         .serve_connection(TokioIo::new(connection), service)
         .with_upgrades();
@@ -150,6 +153,14 @@ impl Connection {
         }
     }
 
+    fn read(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Unix(stream) => Pin::new(stream).poll_read(context, buffer),
+            Self::Tcp(stream) => Pin::new(stream).poll_read(context, buffer),
+            Self::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
+        }
+    }
+
     /// The descriptor, taken out of the event loop. It stays non-blocking. An encrypted connection has none that
     /// others could use: what is given is one end of a pair, and this process copies between the other end and the
     /// connection.
@@ -176,11 +187,14 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Unix(stream) => Pin::new(stream).poll_read(context, buffer),
-            Self::Tcp(stream) => Pin::new(stream).poll_read(context, buffer),
-            Self::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
+        if buffer.remaining() <= READ {
+            return self.get_mut().read(context, buffer);
         }
+        let mut part = ReadBuf::new(buffer.initialize_unfilled_to(READ));
+        ready!(self.get_mut().read(context, &mut part))?;
+        let length = part.filled().len();
+        buffer.advance(length);
+        Poll::Ready(Ok(()))
     }
 }
 

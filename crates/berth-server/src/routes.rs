@@ -9,6 +9,7 @@ mod debug;
 mod exec;
 mod images;
 mod import;
+mod intake;
 mod legacy;
 mod networks;
 mod platforms;

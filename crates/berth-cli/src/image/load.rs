@@ -15,8 +15,10 @@ use crate::failure::{Failure, Outcome};
 use crate::flags::{self, many, on, one, switch};
 use crate::session::terminal;
 
-/// Bytes read at once.
-const PART: usize = 256 << 10;
+/// Bytes read at once. The allocator keeps buffers of this size; larger ones are made of new pages each time.
+const PART: usize = 24 << 10;
+/// Parts that may wait for the connection.
+const QUEUE: usize = 32;
 
 /// The command.
 pub fn command() -> Command {
@@ -59,7 +61,7 @@ pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
 pub(crate) fn parts(
     mut input: Box<dyn Read + Send>,
 ) -> impl futures_util::Stream<Item = io::Result<Bytes>> + Send {
-    let (sender, receiver) = mpsc::channel(4);
+    let (sender, receiver) = mpsc::channel(QUEUE);
     std::thread::spawn(move || {
         loop {
             let mut buffer = vec![0; PART];

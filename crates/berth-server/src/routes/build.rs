@@ -13,7 +13,8 @@ use http::header::USER_AGENT;
 use serde::de::DeserializeOwned;
 
 use super::Outcome;
-use super::images::{progress, reader};
+use super::images::{parts, progress};
+use super::intake::carried;
 use crate::call::{Call, Query};
 use crate::failure::Failure;
 
@@ -21,8 +22,11 @@ use crate::failure::Failure;
 pub async fn image(call: Call) -> Outcome {
     let request = request(call.version, &call.query, call.headers())?;
     let engine = call.engine.clone();
-    let archive = reader(call.request);
-    progress(|messages| async move { engine.build(request, archive, messages).await }).await
+    let body = parts(call.request);
+    progress(|messages| {
+        carried(body, |archive| async move { engine.build(request, Box::new(archive), messages).await })
+    })
+    .await
 }
 
 fn request(version: ApiVersion, query: &Query, headers: &HeaderMap) -> Result<BuildRequest, Failure> {

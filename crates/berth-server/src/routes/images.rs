@@ -13,8 +13,8 @@ use http::{Response, StatusCode};
 use http_body_util::BodyStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio_util::io::{StreamReader, SyncIoBridge};
 
+use super::intake::carried;
 use super::{Outcome, import, legacy, platforms};
 use crate::answer;
 use crate::body::Body;
@@ -119,13 +119,11 @@ pub async fn load(call: Call) -> Outcome {
     let quiet = call.query.flag("quiet");
     let platforms = platforms::of_archive(call.version, &call.query)?;
     let engine = call.engine.clone();
-    let reader = reader(call.request);
-    progress(move |messages| load_body(engine, reader, platforms, quiet, messages)).await
-}
-
-/// A request's body, for a thread that may block.
-pub(super) fn reader(request: http::Request<RequestBody>) -> Box<dyn std::io::Read + Send> {
-    Box::new(SyncIoBridge::new(StreamReader::new(parts(request))))
+    let body = parts(call.request);
+    progress(move |messages| {
+        carried(body, move |archive| load_body(engine, Box::new(archive), platforms, quiet, messages))
+    })
+    .await
 }
 
 /// A request's body, as it comes.

@@ -5,7 +5,8 @@ use berth_engine::op;
 use berth_oci::Platform;
 
 use super::Outcome;
-use super::images::{progress, reader};
+use super::images::{parts, progress};
+use super::intake::carried;
 use crate::call::{Call, Query};
 use crate::failure::Failure;
 
@@ -17,9 +18,14 @@ pub async fn image(call: Call) -> Outcome {
     let request = request(call.version, &call.query, &source)?;
     let engine = call.engine.clone();
     if source == "-" {
-        let archive = reader(call.request);
-        return progress(|messages| async move { engine.image_import(request, archive, messages).await })
-            .await;
+        let body = parts(call.request);
+        return progress(|messages| {
+            carried(
+                body,
+                |archive| async move { engine.image_import(request, Box::new(archive), messages).await },
+            )
+        })
+        .await;
     }
     progress(|messages| async move { engine.image_import_from(request, &source, messages).await }).await
 }
