@@ -169,7 +169,7 @@ impl Networks {
                 remembered: self.remembered.clone(),
                 in_use,
                 others: self.subnets().1,
-                pools_chosen: !self.common.pools.is_empty(),
+                pools_chosen: !self.common.pools.is_empty() && !self.settings.lasting,
             };
             let (settings, pools) = (self.settings.clone(), self.pools.clone());
             blocking(move || default::object(&settings, &known, &pools)).await.map(Some)
@@ -477,7 +477,7 @@ impl Networks {
     /// Remembers a container's endpoints as they are now; gives back the addresses of `left`.
     pub fn settle(&self, container: &str, endpoints: Vec<Endpoint>, left: Option<&Endpoint>) {
         if let Some(segment) = left.and_then(|endpoint| self.segment_of(endpoint)) {
-            segment.leave(container);
+            segment.part(container);
         }
         lock(&self.endpoints).insert(container.to_owned(), endpoints);
     }

@@ -112,6 +112,8 @@ pub struct BridgeSettings {
     pub foreign: bool,
     /// The link is made when the engine starts, not when a container first needs it.
     pub eager: bool,
+    /// The administrator wants containers to outlive the engine: addresses of the link stay, whichever pools are chosen.
+    pub lasting: bool,
     /// Whether containers have IPv6 addresses.
     pub ipv6: bool,
     /// What was chosen of IPv4.
@@ -145,6 +147,7 @@ impl Default for BridgeSettings {
             name: "berth0".into(),
             disabled: false,
             foreign: false,
+            lasting: false,
             eager: false,
             ipv6: false,
             v4: FamilySettings::default(),

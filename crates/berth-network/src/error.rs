@@ -52,6 +52,14 @@ pub enum Error {
     /// A link of the bridge's name is something else.
     #[error("existing interface {0} is not a bridge")]
     NotABridge(String),
+    /// A test has asked for this error.
+    #[error("{variable} is {name:?}")]
+    ToldToFail {
+        /// The variable that says so.
+        variable: &'static str,
+        /// The bridge.
+        name: String,
+    },
     /// The firewall transaction was refused as a whole; nothing of it is in force.
     #[error("nftables: {operation}: {source}")]
     Firewall {

@@ -1,6 +1,7 @@
 //! The host's end: bridges, and a veth pair for each container.
 
 use std::collections::BTreeMap;
+use std::env;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::Mutex;
@@ -22,6 +23,8 @@ pub(crate) const EEXIST: i32 = 17;
 const ENODEV: i32 = 19;
 /// The group of links that bridges made here are in: by it, engines in one network namespace know each other's.
 pub(crate) const LINK_GROUP: u32 = 0xbe47;
+/// As in dockerd, tests name here a bridge that is not to be had.
+const TEST_BRIDGE_ERROR: &str = "DOCKER_TEST_BRIDGE_INIT_ERROR";
 /// What the kernel takes for a link's alias, in bytes.
 const LONGEST_ALIAS: usize = 255;
 /// Links whose packets are smaller have no IPv6 (RFC 8200).
@@ -169,14 +172,6 @@ impl Endpoint {
         }
     }
 
-    /// The IPv4 address, if there is one.
-    pub fn address4(&self) -> Option<Ipv4Addr> {
-        self.addresses.iter().find_map(|a| match a {
-            IpNet::V4(v4) => Some(v4.addr()),
-            IpNet::V6(_) => None,
-        })
-    }
-
     /// The next hop of one family.
     pub fn gateway(&self, v6: bool) -> Option<IpAddr> {
         self.gateways.iter().copied().find(|gateway| gateway.is_ipv6() == v6)
@@ -262,7 +257,11 @@ impl Host {
         }
         self.request(vec![rtnetlink::set_link(index, true, settings, format!("set {} up", bridge.name))])?;
         // Published ports on 127.0.0.1 are translated on output; the raw chain drops what abuses it.
-        sysctl::set(&format!("net/ipv4/conf/{}/route_localnet", bridge.name), "1")
+        sysctl::set(&format!("net/ipv4/conf/{}/route_localnet", bridge.name), "1")?;
+        match env::var(TEST_BRIDGE_ERROR) {
+            Ok(name) if name == bridge.name => Err(Error::ToldToFail { variable: TEST_BRIDGE_ERROR, name }),
+            _ => Ok(()),
+        }
     }
 
     /// Takes addresses off the bridge that are another subnet's: its own from before. As in Docker, one of IPv4 at most,

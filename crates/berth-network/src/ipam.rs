@@ -86,6 +86,12 @@ impl Pool {
         self.reserve(address)
     }
 
+    /// Takes an address for who had it before; false if it is another's meanwhile, or still answers.
+    pub fn regain(&mut self, address: IpAddr, link_exists: impl Fn(&str) -> bool) -> bool {
+        let number = number(address);
+        !self.used.contains(&number) && self.has_left(number, link_exists) && self.take(address)
+    }
+
     /// Marks an address as taken, such as a gateway's or that of an adopted container; false if it was taken already or
     /// lies outside the subnet.
     pub fn reserve(&mut self, address: IpAddr) -> bool {
@@ -209,6 +215,17 @@ mod tests {
         assert!(!pool.take(ip("10.1.0.0")) && !pool.take(ip("10.1.0.255")) && !pool.take(ip("10.1.1.1")));
         let given: Vec<_> = std::iter::from_fn(|| pool.allocate(|_| false)).map(|a| a.to_string()).collect();
         assert_eq!(given, ["10.1.0.128", "10.1.0.129", "10.1.0.130", "10.1.0.131"]);
+    }
+
+    #[test]
+    fn who_comes_back_regains_an_address_that_is_free() {
+        let mut pool = pool("10.1.0.0/29");
+        let first = pool.allocate(|_| false).unwrap();
+        assert!(!pool.regain(first, |_| false), "it is in use");
+        pool.release(first, "veth1".into());
+        assert!(!pool.regain(first, |_| true), "its link is still there");
+        assert!(pool.regain(first, |_| false) && !pool.take(first));
+        assert!(!pool.regain(ip("10.9.0.2"), |_| false));
     }
 
     #[test]

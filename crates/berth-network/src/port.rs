@@ -90,7 +90,7 @@ pub struct Wanted {
     /// does not translate.
     #[serde(default)]
     pub forward: Option<IpAddr>,
-    /// The same of streams that arrive at IPv4 addresses: while others have emptied the firewall, or where there is none.
+    /// The same of what arrives at IPv4 addresses: while others have emptied the firewall, or where there is none.
     #[serde(default)]
     pub forward4: Option<IpAddr>,
 }

@@ -17,6 +17,9 @@ use serde::{Deserialize, Serialize};
 use crate::host::{CREATE, EEXIST};
 use crate::{Endpoint, Error, Host};
 
+/// What a kernel without a kind of links says.
+const EOPNOTSUPP: i32 = 95;
+
 /// Links that share a parent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sublinks {
@@ -135,19 +138,28 @@ impl Sublinks {
             return Ok(());
         }
         let mut message = up(vec![LinkAttribute::IfName(self.parent.clone())]);
-        let info = match made {
-            Parent::Dummy => vec![LinkInfo::Kind(InfoKind::Dummy)],
+        let kinds = match made {
+            // Either drops what is sent by it, and few kernels have neither.
+            Parent::Dummy => vec![vec![LinkInfo::Kind(InfoKind::Dummy)], vec![LinkInfo::Kind(InfoKind::Ifb)]],
             Parent::Vlan { of, id } => {
                 let index = rtnetlink::link_index(of).map_err(|_| Error::NoParent(of.clone()))?;
                 message.attributes.push(LinkAttribute::Link(index));
-                vec![LinkInfo::Kind(InfoKind::Vlan), LinkInfo::Data(InfoData::Vlan(vec![InfoVlan::Id(*id)]))]
+                let vlan = LinkInfo::Data(InfoData::Vlan(vec![InfoVlan::Id(*id)]));
+                vec![vec![LinkInfo::Kind(InfoKind::Vlan), vlan]]
             }
         };
-        message.attributes.push(LinkAttribute::LinkInfo(info));
-        match host.request(vec![new_link(message, format!("create {}", self.parent))]) {
-            Err(error) if error.errno() != Some(EEXIST) => Err(error.into()),
-            _ => Ok(()),
+        let mut outcome = Ok(());
+        for info in kinds {
+            let mut message = message.clone();
+            message.attributes.push(LinkAttribute::LinkInfo(info));
+            outcome = host.request(vec![new_link(message, format!("create {}", self.parent))]);
+            match &outcome {
+                Err(error) if error.errno() == Some(EOPNOTSUPP) => {}
+                Err(error) if error.errno() == Some(EEXIST) => return Ok(()),
+                _ => break,
+            }
         }
+        Ok(outcome?)
     }
 
     /// Removes the parent, if it was made here. Links of it go too.

@@ -4,12 +4,13 @@
 //! knows them: it does before they are let go, and until they are isolated again.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use berth_api::container::Config;
 use berth_network::firewall::{Firewall, FirewallState, Linked};
 use berth_network::{Endpoint, Host, Protocol};
+use ipnet::IpNet;
 
 use super::bridge_id;
 use crate::Error;
@@ -41,7 +42,16 @@ impl Party {
 struct Present {
     party: Party,
     host_link: String,
-    address: Ipv4Addr,
+    /// One of each family at most.
+    addresses: Vec<IpAddr>,
+}
+
+impl Present {
+    /// The addresses by which it reaches another, and that one's.
+    fn reaches(&self, other: &Present) -> impl Iterator<Item = (IpAddr, IpAddr)> {
+        let of_family = |from: IpAddr| other.addresses.iter().find(move |to| to.is_ipv6() == from.is_ipv6());
+        self.addresses.iter().filter_map(move |from| Some((*from, *of_family(*from)?)))
+    }
 }
 
 /// The links of running containers on the default bridge.
@@ -141,7 +151,8 @@ fn on_default(endpoints: &[Endpoint]) -> Option<&Endpoint> {
 
 fn present(party: Party, endpoints: &[Endpoint]) -> Option<Present> {
     let endpoint = on_default(endpoints)?;
-    Some(Present { party, host_link: endpoint.host_link.clone(), address: endpoint.address4()? })
+    let addresses = endpoint.addresses.iter().map(IpNet::addr).collect();
+    Some(Present { party, host_link: endpoint.host_link.clone(), addresses })
 }
 
 /// All that is open between those that are there.
@@ -149,15 +160,17 @@ fn opened(bridge: &str, all: &BTreeMap<String, Present>) -> FirewallState {
     let (mut links, mut pairs, mut partners) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     for one in all.values() {
         for target in one.party.targets.iter().filter_map(|id| all.get(id)) {
-            pairs.insert((one.address.min(target.address), one.address.max(target.address)));
             partners.extend([one.host_link.clone(), target.host_link.clone()]);
-            links.extend(target.party.exposed.iter().map(|(protocol, port)| Linked {
-                bridge: bridge.to_owned(),
-                from: one.address,
-                to: target.address,
-                protocol: *protocol,
-                port: *port,
-            }));
+            for (from, to) in one.reaches(target) {
+                pairs.insert((from.min(to), from.max(to)));
+                links.extend(target.party.exposed.iter().map(|(protocol, port)| Linked {
+                    bridge: bridge.to_owned(),
+                    from,
+                    to,
+                    protocol: *protocol,
+                    port: *port,
+                }));
+            }
         }
     }
     FirewallState {
@@ -187,7 +200,9 @@ mod tests {
             targets: targets.iter().map(|target| (*target).to_owned()).collect(),
             exposed: ports.iter().map(|port| (Protocol::Tcp, *port)).collect(),
         };
-        Present { party, host_link: format!("veth{number}"), address: Ipv4Addr::new(172, 17, 0, number) }
+        let addresses =
+            ["172.17.0.", "fd17::"].map(|net| format!("{net}{number}").parse::<IpAddr>().unwrap());
+        Present { party, host_link: format!("veth{number}"), addresses: addresses.to_vec() }
     }
 
     #[test]
@@ -200,9 +215,19 @@ mod tests {
         .into();
         let state = opened("docker0", &all);
         assert_eq!(state.partners, ["veth2", "veth3"]);
-        assert_eq!(state.pairs, [(Ipv4Addr::new(172, 17, 0, 2), Ipv4Addr::new(172, 17, 0, 3))]);
-        let ports: Vec<(Ipv4Addr, u16)> = state.links.iter().map(|link| (link.to, link.port)).collect();
-        assert_eq!(ports, [(Ipv4Addr::new(172, 17, 0, 2), 80), (Ipv4Addr::new(172, 17, 0, 2), 443)]);
+        let shown: Vec<String> = state.pairs.iter().map(|(one, other)| format!("{one} {other}")).collect();
+        assert_eq!(shown, ["172.17.0.2 172.17.0.3", "fd17::2 fd17::3"]);
+        let opened: Vec<String> =
+            state.links.iter().map(|link| format!("{} {} {}", link.from, link.to, link.port)).collect();
+        assert_eq!(
+            opened,
+            [
+                "172.17.0.3 172.17.0.2 80",
+                "172.17.0.3 172.17.0.2 443",
+                "fd17::3 fd17::2 80",
+                "fd17::3 fd17::2 443"
+            ]
+        );
         assert_eq!(without(&state, &state), FirewallState::default());
         assert_eq!(without(&state, &FirewallState::default()), state);
     }

@@ -1,7 +1,7 @@
 //! A network in memory: who is on it, and which addresses they have.
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -12,6 +12,9 @@ use ipnet::IpNet;
 use super::attachment::Asked;
 use super::object::{Driver, Object, Subnet};
 use crate::Error;
+
+/// Containers that a network remembers after they left it.
+const MOST_PARTED: usize = 64;
 
 /// A network with endpoints.
 pub struct Segment {
@@ -29,6 +32,8 @@ struct Members {
     pools: Vec<Pool>,
     /// Endpoints by container.
     endpoints: BTreeMap<String, Endpoint>,
+    /// Containers that left while they ran, with the addresses that they had: the last ones.
+    parted: VecDeque<(String, Vec<IpAddr>)>,
     /// It is being removed: nobody joins any more.
     leaving: bool,
 }
@@ -44,7 +49,8 @@ impl Segment {
             }
             pool
         });
-        let members = Members { pools: pools.collect(), endpoints: BTreeMap::new(), leaving: false };
+        let (pools, endpoints, parted) = (pools.collect(), BTreeMap::new(), VecDeque::new());
+        let members = Members { pools, endpoints, parted, leaving: false };
         Some(Arc::new(Segment { link, object, direct, members: Mutex::new(members) }))
     }
 
@@ -84,6 +90,7 @@ impl Segment {
             ));
         }
         let exists = |link: &str| host.link_exists(link);
+        let former = members.former(container);
         let mut endpoint = self.blank(asked, names);
         if names.contains(&endpoint.name) {
             let (link, name) = (endpoint.host_link, endpoint.name);
@@ -91,7 +98,9 @@ impl Segment {
         }
         for v6 in [false, true].into_iter().filter(|v6| !v6 || !asked.disables_ipv6()) {
             let wanted = if v6 { asked.ipv6.map(IpAddr::V6) } else { asked.ipv4.map(IpAddr::V4) };
-            match self.take(&mut members, v6, wanted, exists) {
+            let former = former.iter().copied().find(|former| former.is_ipv6() == v6);
+            let wish = Wish { v6, wanted, former };
+            match self.take(&mut members, wish, exists) {
                 Ok(None) => {}
                 Ok(Some((address, subnet))) => {
                     endpoint.addresses.extend(IpNet::new(address, subnet.net.prefix_len()).ok());
@@ -120,11 +129,19 @@ impl Segment {
     fn take(
         &self,
         members: &mut Members,
-        v6: bool,
-        wanted: Option<IpAddr>,
+        Wish { v6, wanted, former }: Wish,
         exists: impl Fn(&str) -> bool,
     ) -> Result<Option<(IpAddr, &Subnet)>, Error> {
         let mut outcome = Ok(None);
+        // Who comes back finds its place again, unless it is another's by now.
+        if let (None, Some(former)) = (wanted, former) {
+            let mut both = members.pools.iter_mut().zip(&self.object.subnets);
+            if let Some((pool, subnet)) = both.find(|(pool, _)| pool.subnet().contains(&former))
+                && pool.regain(former, &exists)
+            {
+                return Ok(Some((former, subnet)));
+            }
+        }
         for (pool, subnet) in members.pools.iter_mut().zip(&self.object.subnets) {
             if subnet.is_v6() != v6 || wanted.is_some_and(|wanted| !subnet.net.contains(&wanted)) {
                 continue;
@@ -184,6 +201,17 @@ impl Segment {
         }
     }
 
+    /// The same of one that goes on, and may come back.
+    pub fn part(&self, container: &str) {
+        let mut members = self.lock();
+        if let Some(endpoint) = members.endpoints.remove(container) {
+            members.give_back(&endpoint);
+            members.parted.truncate(MOST_PARTED - 1);
+            let addresses = endpoint.addresses.iter().map(IpNet::addr).collect();
+            members.parted.push_front((container.to_owned(), addresses));
+        }
+    }
+
     /// Endpoints by container ID.
     pub fn endpoints(&self) -> BTreeMap<String, Endpoint> {
         self.lock().endpoints.clone()
@@ -220,7 +248,21 @@ impl Segment {
     }
 }
 
+/// Which address is to be taken: of one family, a certain one, and otherwise if possible what was there before.
+#[derive(Debug, Clone, Copy)]
+struct Wish {
+    v6: bool,
+    wanted: Option<IpAddr>,
+    former: Option<IpAddr>,
+}
+
 impl Members {
+    /// The addresses that a container had when it left, once.
+    fn former(&mut self, container: &str) -> Vec<IpAddr> {
+        let index = self.parted.iter().position(|(parted, _)| parted == container);
+        index.and_then(|index| self.parted.remove(index)).map(|(_, addresses)| addresses).unwrap_or_default()
+    }
+
     fn give_back(&mut self, endpoint: &Endpoint) {
         for address in &endpoint.addresses {
             for pool in &mut self.pools {

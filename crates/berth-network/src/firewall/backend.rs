@@ -6,10 +6,11 @@ use std::str::FromStr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
+use super::foreign::{Found, Wish};
 use super::iptables::Iptables;
 use super::table::Table;
 use super::watch::{self, Seen};
-use super::{FirewallState, Mark, Part, foreign, legacy, linked};
+use super::{FirewallState, Mark, Part, firewalld, foreign, legacy, linked};
 use crate::Error;
 
 /// Name of the file below the exec root that notes the rules of the backend `iptables`.
@@ -108,6 +109,8 @@ struct Current {
     table: Table,
     /// The table of links is there.
     linked: bool,
+    /// By family: what nobody lets through is for other tables to drop.
+    others_drop: [bool; 2],
     iptables: Iptables,
     watched: bool,
 }
@@ -123,8 +126,8 @@ impl Firewall {
     pub fn new(options: FirewallOptions, exec_root: &Path, owner: &str) -> Firewall {
         let iptables = Iptables::new(options, exec_root.join(RECORD));
         let table = Table::of(owner);
-        let current =
-            Current { state: FirewallState::default(), table, linked: false, iptables, watched: false };
+        let (state, others_drop) = (FirewallState::default(), [false; 2]);
+        let current = Current { state, table, linked: false, others_drop, iptables, watched: false };
         Firewall(Arc::new(Inner { options, current: Mutex::new(current), report: Mutex::default() }))
     }
 
@@ -258,7 +261,7 @@ impl Inner {
             self.change_links(current, old, new)?;
         }
         if !old.bridges.is_empty() || !new.bridges.is_empty() {
-            self.let_through(current, &old.bridge_names());
+            self.let_through(current, &old.bridge_names())?;
         }
         Ok(())
     }
@@ -281,8 +284,7 @@ impl Inner {
             current.iptables.remove()?;
         }
         current.linked = linked::reconcile(&current.table, &current.state)?;
-        self.let_through(current, &[]);
-        Ok(())
+        self.let_through(current, &[])
     }
 
     /// After an error, the table is made anew with the rest.
@@ -300,22 +302,52 @@ impl Inner {
     }
 
     fn put_table(&self, current: &Current) -> Result<(), Error> {
-        super::reconcile(&current.table, &current.state, self.part(), &self.options)
+        super::reconcile(&current.table, &current.state, current.own_drops(), self.part(), &self.options)
     }
 
-    /// Lets bridges through other tables that drop.
-    fn let_through(&self, current: &Current, gone: &[String]) {
-        let bridges = current.state.bridge_names();
+    /// Lets bridges through other tables that drop, and leaves to them what they drop themselves.
+    fn let_through(&self, current: &mut Current, gone: &[String]) -> Result<(), Error> {
         let own_iptables = self.options.backend == Backend::Iptables;
-        let mut warnings = foreign::let_through(&bridges, gone, own_iptables).unwrap_or_else(|error| {
-            vec![format!("Whether another table drops what containers send could not be seen: {error}")]
+        let drops = if own_iptables { [false; 2] } else { current.state.drops };
+        let wish = Wish { bridges: &current.state.bridge_names(), gone, drops, own_iptables };
+        let mut found = foreign::let_through(wish).unwrap_or_else(|error| Found {
+            warnings: vec![format!(
+                "Whether another table drops what containers send could not be seen: {error}"
+            )],
+            others_drop: current.others_drop,
+            firewalld: false,
         });
-        warnings.extend(legacy::let_through(&bridges, gone));
+        if found.firewalld
+            && let Err(error) = firewalld::join(wish.bridges, gone)
+        {
+            let warning = "firewalld was not told of bridges of containers, and may keep them from this host";
+            found.warnings.push(format!("{warning}: {error}"));
+        }
+        let older = legacy::let_through(wish);
+        found.warnings.extend(older.warnings);
+        let others_drop = [0, 1].map(|family| found.others_drop[family] || older.others_drop[family]);
+        self.report(found.warnings);
+        let before = current.own_drops();
+        current.others_drop = others_drop;
+        if current.own_drops() != before && self.has_table() {
+            self.put_table(current)?;
+        }
+        Ok(())
+    }
+
+    fn report(&self, warnings: Vec<String>) {
         let mut report = lock(&self.report);
         for warning in warnings.iter().filter(|warning| !report.warnings.contains(warning)) {
             tracing::warn!("{warning}");
         }
         report.warnings = warnings;
+    }
+}
+
+impl Current {
+    /// By family: what is no container's is dropped by the table of our own.
+    fn own_drops(&self) -> [bool; 2] {
+        [0, 1].map(|family| self.state.drops[family] && !self.others_drop[family])
     }
 }
 
@@ -345,7 +377,7 @@ impl watch::Watched for Inner {
             current.iptables.reconcile(&state)?;
             damaged = true;
         }
-        self.let_through(&current, &[]);
+        self.let_through(&mut current, &[])?;
         if damaged {
             lock(&self.report).restored = Some(SystemTime::now());
             tracing::info!("firewall rules that others had changed were put back");

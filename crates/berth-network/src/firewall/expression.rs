@@ -10,6 +10,7 @@ const DATA_VALUE: u16 = 1;
 const DATA_VERDICT: u16 = 2;
 const VERDICT_CODE: u16 = 1;
 const REGISTER_VERDICT: u32 = 0;
+const ICMPV6: u8 = 58;
 
 /// `NFT_REG32_00` and some after it, four bytes each; an interface name takes four of them.
 pub(super) const R0: u32 = 8;
@@ -18,6 +19,8 @@ pub(super) const R2: u32 = 10;
 pub(super) const R3: u32 = 11;
 pub(super) const R4: u32 = 12;
 pub(super) const R5: u32 = 13;
+pub(super) const R8: u32 = 16;
+pub(super) const R9: u32 = 17;
 
 /// What a packet's fate is.
 #[derive(Debug, Clone, Copy)]
@@ -164,6 +167,12 @@ impl Expressions {
         let masked =
             self.meta(Meta::Mark, R0).push("bitwise", data.nested(4, value(mark.mask)).nested(5, value(0)));
         masked.equal(R0, &mark.value.to_ne_bytes())
+    }
+
+    /// Goes on only for messages of ICMPv6 of this type.
+    pub(super) fn icmpv6(self, kind: u8) -> Self {
+        let icmp = self.meta(Meta::TransportProtocol, R0).equal(R0, &[ICMPV6]);
+        icmp.payload(Base::Transport, 0, 1, R0).equal(R0, &[kind])
     }
 
     /// Puts a constant into the register.

@@ -4,6 +4,11 @@
 //! the bridges are let through there too: one plain rule for each bridge and direction, of the kind that `iptables` itself
 //! would write, after that table's own rules, so that what the administrator denies stays denied. Whether a container may
 //! be reached is still for our own table to say.
+//!
+//! For the same reason a drop of our own, of what is no container's, would hit what others let through: a Docker on the
+//! same host, or virtual machines. It is not needed where another chain drops what it does not know. Where `iptables` has a
+//! forward chain, the drop is its policy, as it is with Docker, and what others let through there goes on. A Docker with
+//! tables of nftables leaves forwarding to the administrator.
 
 use super::message::{self, Attributes, Kind, Message, Transaction};
 use super::table;
@@ -13,18 +18,23 @@ const FORWARD_HOOK: u32 = 2;
 const POLICY_DROP: u32 = 0;
 const VERDICT_DROP: u32 = 0;
 const VERDICT_ACCEPT: u32 = 1;
+const POLICY_ATTRIBUTE: u16 = 5;
+/// The table of a Docker that does without `iptables`.
+const DOCKERS_TABLE: &str = "docker-bridges";
+const FIREWALLDS_TABLE: &str = "firewalld";
 const FAMILY_INET: u8 = 1;
 const FAMILY_IPV4: u8 = 2;
 const FAMILY_IPV6: u8 = 10;
 const META_INPUT_NAME: u32 = 6;
 const META_OUTPUT_NAME: u32 = 7;
 
-/// A forward chain of another table that ends in a drop.
+/// A forward chain of another table.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Closed {
+struct Chain {
     family: u8,
     table: String,
     chain: String,
+    drops: bool,
     /// The handle of the last rule, if that one drops or rejects everything.
     last: Option<u64>,
     accepts: Vec<Accept>,
@@ -38,21 +48,51 @@ struct Accept {
     handle: u64,
 }
 
-/// Lets the bridges through all other tables' forward chains; those of `gone` no longer. With `own_iptables`, the tables
-/// of `iptables` are left out, since rules there are the backend's. What could not be done comes back in words.
-pub(super) fn let_through(
-    bridges: &[String],
-    gone: &[String],
-    own_iptables: bool,
-) -> Result<Vec<String>, Error> {
-    let mut warnings = Vec::new();
-    for chain in closed()? {
-        let of_iptables = chain.table == "filter" && chain.chain == "FORWARD" && chain.family != FAMILY_INET;
-        if own_iptables && of_iptables {
+/// What is to be let through, and what is not.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wish<'a> {
+    /// Bridges that are let through.
+    pub bridges: &'a [String],
+    /// Those that are no longer.
+    pub gone: &'a [String],
+    /// By family, IPv4 first: what nobody lets through is dropped.
+    pub drops: [bool; 2],
+    /// The chains of `iptables` are the backend's own, which writes its rules there itself.
+    pub own_iptables: bool,
+}
+
+/// What was found.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    /// What could not be done, in words.
+    pub warnings: Vec<String>,
+    /// By family: what nobody lets through is for others to drop.
+    pub others_drop: [bool; 2],
+    /// firewalld has rules here.
+    pub firewalld: bool,
+}
+
+/// Lets bridges through all other tables' forward chains, and drops what nobody lets through.
+pub(super) fn let_through(wish: Wish<'_>) -> Result<Found, Error> {
+    let (mut found, chains) = (Found::default(), chains()?);
+    let mut wish = wish;
+    for chain in chains.iter().filter(|chain| chain.table == DOCKERS_TABLE) {
+        for family in chain.families() {
+            found.others_drop[family] = true;
+            wish.drops[family] = false;
+        }
+    }
+    for chain in chains {
+        found.firewalld |= chain.table == FIREWALLDS_TABLE;
+        if chain.is_of_iptables() && wish.own_iptables {
             continue;
         }
-        if let Err(error) = chain.open(bridges, gone) {
-            warnings.push(format!(
+        let opened = chain.open(wish);
+        if opened.is_ok() && chain.is_closed(wish) {
+            chain.families().into_iter().for_each(|family| found.others_drop[family] = true);
+        }
+        if let Err(error) = opened {
+            found.warnings.push(format!(
                 "The forward chain {} of table {} drops what containers send and receive, and does not let itself be \
                  changed: {error}",
                 chain.chain,
@@ -60,10 +100,29 @@ pub(super) fn let_through(
             ));
         }
     }
-    Ok(warnings)
+    Ok(found)
 }
 
-impl Closed {
+impl Chain {
+    fn is_of_iptables(&self) -> bool {
+        self.table == "filter" && self.chain == "FORWARD" && self.family != FAMILY_INET
+    }
+
+    /// Families whose packets it sees: 0 is IPv4, 1 is IPv6.
+    fn families(&self) -> Vec<usize> {
+        match self.family {
+            FAMILY_IPV4 => vec![0],
+            FAMILY_IPV6 => vec![1],
+            _ => vec![0, 1],
+        }
+    }
+
+    /// Whether it drops what it does not know, or is to.
+    fn is_closed(&self, wish: Wish<'_>) -> bool {
+        let closes = self.is_of_iptables() && self.families().into_iter().any(|family| wish.drops[family]);
+        closes || self.drops || self.last.is_some()
+    }
+
     fn name(&self) -> String {
         let family = match self.family {
             FAMILY_IPV4 => "ip",
@@ -73,10 +132,15 @@ impl Closed {
         format!("{family} {}", self.table)
     }
 
-    fn open(&self, bridges: &[String], gone: &[String]) -> Result<(), Error> {
+    fn open(&self, wish: Wish<'_>) -> Result<(), Error> {
         let mut transaction = Transaction::new();
         let chain = || Attributes::default().text(1, &self.table).text(2, &self.chain);
-        for bridge in bridges {
+        if self.is_of_iptables() && !self.drops && self.is_closed(wish) {
+            let policy = Attributes::default().text(1, &self.table).text(3, &self.chain);
+            let policy = policy.number(POLICY_ATTRIBUTE, POLICY_DROP);
+            transaction.push_foreign(Kind::NewChain, self.family, false, policy);
+        }
+        for bridge in wish.bridges.iter().filter(|_| self.is_closed(wish)) {
             for outward in [false, true] {
                 if self.accepts.iter().any(|rule| rule.link == *bridge && rule.outward == outward) {
                     continue;
@@ -89,7 +153,7 @@ impl Closed {
                 transaction.push_foreign(Kind::NewRule, self.family, self.last.is_some(), rule);
             }
         }
-        for rule in self.accepts.iter().filter(|rule| gone.contains(&rule.link)) {
+        for rule in self.accepts.iter().filter(|rule| wish.gone.contains(&rule.link)) {
             let rule = chain().bytes(3, &rule.handle.to_be_bytes());
             transaction.push_foreign(Kind::DelRule, self.family, false, rule);
         }
@@ -114,8 +178,8 @@ fn accept(link: &str, outward: bool) -> Attributes {
     push(list, "immediate", Attributes::default().number(1, 0).nested(2, verdict))
 }
 
-/// Other tables' forward chains that let through only what they know.
-fn closed() -> Result<Vec<Closed>, Error> {
+/// Other tables' forward chains.
+fn chains() -> Result<Vec<Chain>, Error> {
     let mut found = Vec::new();
     for chain in message::dump(Kind::GetChain, 0, &Attributes::default())? {
         let Some((table, name, policy)) = forward_chain(&chain) else { continue };
@@ -129,10 +193,9 @@ fn closed() -> Result<Vec<Closed>, Error> {
             }
         }
         let last = rules.last().filter(|rule| drops_everything(rule)).and_then(handle);
-        if policy == POLICY_DROP || last.is_some() {
-            let accepts = rules.iter().filter_map(accepted).collect();
-            found.push(Closed { family: chain.family, table, chain: name, last, accepts });
-        }
+        let accepts = rules.iter().filter_map(accepted).collect();
+        let drops = policy == POLICY_DROP;
+        found.push(Chain { family: chain.family, table, chain: name, drops, last, accepts });
     }
     Ok(found)
 }

@@ -2,31 +2,38 @@
 //!
 //! Ports of a bridge without traffic between its containers are isolated, and never meet. Who takes part in a link is
 //! not isolated, but one of [`PARTNERS`]: of what the bridge would carry from there or to there, these rules let through
-//! what a link opens and its answers, by IPv4 alone, and the questions for addresses that come before. They need neither
-//! connection tracking nor `br_netfilter`, which few hosts have for bridges.
+//! what a link opens and its answers, and the questions for addresses that come before. They need neither connection
+//! tracking nor `br_netfilter`, which few hosts have for bridges.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
-use super::expression::{Base, Expressions, Meta, R0, R1, R2, R3, Verdict};
+use super::expression::{Base, Expressions, Meta, R0, R1, R2, R3, R4, R8, R9, Verdict};
 use super::message::{Attributes, FAMILY_BRIDGE, Kind, Transaction};
 use super::table::Table;
-use super::{FirewallState, element, elements, ifname, padded};
-use super::{IFNAME_TYPE, IPV4_TYPE, KEY_IS_HOST_ENDIAN, PROTO_TYPE, SERVICE_TYPE};
+use super::{FirewallState, element, elements, ifname, octets, padded};
+use super::{IFNAME_TYPE, IPV4_TYPE, IPV6_TYPE, KEY_IS_HOST_ENDIAN, PROTO_TYPE, SERVICE_TYPE};
 use crate::{Error, Protocol};
 
 /// The host's ends of those that take part in links.
 const PARTNERS: &str = "partners";
-/// Pairs of addresses, in both directions.
-const PAIRS: &str = "pairs";
-/// Who asks, who is asked, protocol and port.
-pub(super) const LINKED: &str = "linked";
-/// Who was asked, who asked, protocol and port.
-const ANSWERS: &str = "answers";
+/// Pairs of addresses, in both directions, by family.
+const PAIRS: [&str; 2] = ["pairs", "pairs6"];
+/// Who asks, who is asked, protocol and port, by family.
+pub(super) const LINKED: [&str; 2] = ["linked", "linked6"];
+/// Who was asked, who asked, protocol and port, by family.
+const ANSWERS: [&str; 2] = ["answers", "answers6"];
 const FORWARD_HOOK: u32 = 2;
 const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0x00];
+const ETHERTYPE_IPV6: [u8; 2] = [0x86, 0xdd];
 const ETHERTYPE_ARP: [u8; 2] = [0x08, 0x06];
+/// Neighbour solicitation and advertisement (RFC 4861): what ARP is to IPv4.
+pub(super) const NEIGHBOURS: [u8; 2] = [135, 136];
+/// The next header that begins a fragment.
+const FRAGMENT: u8 = 44;
 /// Where a fragment belongs in its packet, of the field that has flags too.
 const FRAGMENT_OFFSET: [u8; 2] = [0x1f, 0xff];
+/// The same of IPv6, where the header of the fragment follows that of the packet.
+const FRAGMENT_OFFSET6: [u8; 2] = [0xff, 0xf8];
 
 /// A port of one container that another on the same bridge reaches by a link.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,9 +41,9 @@ pub struct Linked {
     /// The bridge's link.
     pub bridge: String,
     /// Who asks.
-    pub from: Ipv4Addr,
-    /// Who is asked.
-    pub to: Ipv4Addr,
+    pub from: IpAddr,
+    /// Who is asked, by the same family.
+    pub to: IpAddr,
     /// The protocol.
     pub protocol: Protocol,
     /// The port.
@@ -70,16 +77,24 @@ pub(super) fn exchange(table: &Table, old: &FirewallState, new: &FirewallState) 
     if transaction.is_empty() { Ok(()) } else { transaction.commit() }
 }
 
+/// The type of what links open, and the bytes of such a key: address, address, protocol, port.
+pub(super) const OPENED: [(u32, u32); 2] = [
+    (((IPV4_TYPE << 6 | IPV4_TYPE) << 6 | PROTO_TYPE) << 6 | SERVICE_TYPE, 16),
+    (((IPV6_TYPE << 6 | IPV6_TYPE) << 6 | PROTO_TYPE) << 6 | SERVICE_TYPE, 40),
+];
+
 fn add_sets(table: &Table, transaction: &mut Transaction) {
-    let pair = IPV4_TYPE << 6 | IPV4_TYPE;
-    let opened = (pair << 6 | PROTO_TYPE) << 6 | SERVICE_TYPE;
+    let [pair4, pair6] = [(IPV4_TYPE << 6 | IPV4_TYPE, 8), (IPV6_TYPE << 6 | IPV6_TYPE, 32)];
     let sets = [
-        (1u32, PARTNERS, IFNAME_TYPE, 16u32),
-        (2, PAIRS, pair, 8),
-        (3, LINKED, opened, 16),
-        (4, ANSWERS, opened, 16),
+        (PARTNERS, (IFNAME_TYPE, 16u32)),
+        (PAIRS[0], pair4),
+        (LINKED[0], OPENED[0]),
+        (ANSWERS[0], OPENED[0]),
+        (PAIRS[1], pair6),
+        (LINKED[1], OPENED[1]),
+        (ANSWERS[1], OPENED[1]),
     ];
-    for (id, name, key, bytes) in sets {
+    for (id, (name, (key, bytes))) in (1u32..).zip(sets) {
         let set = table.named().text(2, name).number(3, 0);
         let set = set.number(4, key).number(5, bytes);
         let set = if key == IFNAME_TYPE { set.bytes(13, &KEY_IS_HOST_ENDIAN) } else { set };
@@ -101,43 +116,70 @@ fn add_rules(table: &Table, transaction: &mut Transaction) {
     for end in [Meta::InputName, Meta::OutputName] {
         add(rule().meta(end, R0).equal(R0, crate::trunk::ABOVE.as_bytes()).verdict(Verdict::Accept));
     }
-    let arp = rule().meta(Meta::EtherType, R0).equal(R0, &ETHERTYPE_ARP);
+    add_rules4(&mut add);
+    add_rules6(&mut add);
+    add(rule().verdict(Verdict::Drop));
+}
+
+fn add_rules4(add: &mut impl FnMut(Expressions)) {
+    let arp = Expressions::default().meta(Meta::EtherType, R0).equal(R0, &ETHERTYPE_ARP);
     let arp = arp.payload(Base::Network, 14, 4, R0).payload(Base::Network, 24, 4, R1);
-    add(arp.in_set(PAIRS, R0, false).verdict(Verdict::Accept));
-    let ipv4 = || rule().meta(Meta::EtherType, R0).equal(R0, &ETHERTYPE_IPV4);
+    add(arp.in_set(PAIRS[0], R0, false).verdict(Verdict::Accept));
+    let ipv4 = || Expressions::default().meta(Meta::EtherType, R0).equal(R0, &ETHERTYPE_IPV4);
     let pair = |r: Expressions| r.payload(Base::Network, 12, 4, R0).payload(Base::Network, 16, 4, R1);
     // Later fragments do not say which port they are for; without the first they are of no use.
     let later = ipv4().payload(Base::Network, 6, 2, R0).masked_not_equal(R0, &FRAGMENT_OFFSET, &[0; 2]);
-    add(pair(later).in_set(PAIRS, R0, false).verdict(Verdict::Accept));
-    for (set, port) in [(LINKED, 2), (ANSWERS, 0)] {
+    add(pair(later).in_set(PAIRS[0], R0, false).verdict(Verdict::Accept));
+    for (set, port) in [(LINKED[0], 2), (ANSWERS[0], 0)] {
         let packet = pair(ipv4()).meta(Meta::TransportProtocol, R2).payload(Base::Transport, port, 2, R3);
         add(packet.in_set(set, R0, false).verdict(Verdict::Accept));
     }
-    add(rule().verdict(Verdict::Drop));
+}
+
+fn add_rules6(add: &mut impl FnMut(Expressions)) {
+    let ipv6 = || Expressions::default().meta(Meta::EtherType, R0).equal(R0, &ETHERTYPE_IPV6);
+    // Who looks for a neighbour says so from an address of the link, too, and to a group: only the ends are looked at.
+    for kind in NEIGHBOURS {
+        let ends = [Meta::InputName, Meta::OutputName]
+            .into_iter()
+            .fold(ipv6(), |rule, end| rule.meta(end, R0).in_set(PARTNERS, R0, false));
+        add(ends.icmpv6(kind).verdict(Verdict::Accept));
+    }
+    let pair = |r: Expressions| r.payload(Base::Network, 8, 16, R0).payload(Base::Network, 24, 16, R4);
+    let later = ipv6().payload(Base::Network, 6, 1, R0).equal(R0, &[FRAGMENT]);
+    let later = later.payload(Base::Network, 42, 2, R0).masked_not_equal(R0, &FRAGMENT_OFFSET6, &[0; 2]);
+    add(pair(later).in_set(PAIRS[1], R0, false).verdict(Verdict::Accept));
+    for (set, port) in [(LINKED[1], 2), (ANSWERS[1], 0)] {
+        let packet = pair(ipv6()).meta(Meta::TransportProtocol, R8).payload(Base::Transport, port, 2, R9);
+        add(packet.in_set(set, R0, false).verdict(Verdict::Accept));
+    }
 }
 
 fn all_elements(table: &Table, transaction: &mut Transaction, kind: Kind, state: &FirewallState) {
     let partners = state.partners.iter().map(|name| element(&ifname(name), None));
     elements(table, transaction, kind, PARTNERS, partners.collect());
-    let pair = |one: Ipv4Addr, other: Ipv4Addr| [one.octets(), other.octets()].concat();
-    let mut pairs: Vec<Vec<u8>> = Vec::new();
-    for (one, other) in &state.pairs {
-        pairs.extend([pair(*one, *other), pair(*other, *one)]);
+    let pair = |one: IpAddr, other: IpAddr| [octets(one), octets(other)].concat();
+    for (family, v6) in [false, true].into_iter().enumerate() {
+        let mut pairs: Vec<Vec<u8>> = Vec::new();
+        for (one, other) in state.pairs.iter().filter(|(one, _)| one.is_ipv6() == v6) {
+            pairs.extend([pair(*one, *other), pair(*other, *one)]);
+        }
+        pairs.sort_unstable();
+        pairs.dedup();
+        let pairs = pairs.iter().map(|key| element(key, None)).collect();
+        elements(table, transaction, kind, PAIRS[family], pairs);
+        elements(table, transaction, kind, LINKED[family], keys(&state.links, v6, false));
+        elements(table, transaction, kind, ANSWERS[family], keys(&state.links, v6, true));
     }
-    pairs.sort_unstable();
-    pairs.dedup();
-    elements(table, transaction, kind, PAIRS, pairs.iter().map(|key| element(key, None)).collect());
-    elements(table, transaction, kind, LINKED, keys(&state.links, false));
-    elements(table, transaction, kind, ANSWERS, keys(&state.links, true));
 }
 
-/// Links as elements; `answers` is their way back.
-pub(super) fn keys(links: &[Linked], answers: bool) -> Vec<Attributes> {
+/// Links of one family as elements; `answers` is their way back.
+pub(super) fn keys(links: &[Linked], v6: bool, answers: bool) -> Vec<Attributes> {
     let key = |link: &Linked| {
         let (from, to) = if answers { (link.to, link.from) } else { (link.from, link.to) };
-        let mut key = [from.octets(), to.octets(), [link.protocol.number(), 0, 0, 0]].concat();
+        let mut key = [octets(from), octets(to), vec![link.protocol.number(), 0, 0, 0]].concat();
         key.extend_from_slice(&padded(link.port));
         element(&key, None)
     };
-    links.iter().map(key).collect()
+    links.iter().filter(|link| link.to.is_ipv6() == v6).map(key).collect()
 }

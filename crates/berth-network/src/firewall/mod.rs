@@ -7,8 +7,10 @@
 //! [`Firewall`] is what the engine sees: this backend or the other one, `iptables`, with Docker's chains.
 
 mod backend;
+mod bus;
 mod conntrack;
 mod expression;
+mod firewalld;
 mod foreign;
 mod iptables;
 mod legacy;
@@ -20,14 +22,14 @@ mod table;
 mod watch;
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 
 use crate::host::LINK_GROUP;
 use crate::{Error, PortMapping, Protocol, Reach, Rules};
 pub use conntrack::{Flows, forget};
-use expression::{Base, Expressions, Meta, R0, R1, R2, R3, R4, R5, Verdict};
+use expression::{Base, Expressions, Meta, R0, R1, R2, R3, R4, R5, R8, R9, Verdict};
 pub use linked::Linked;
 pub use mark::{InvalidMark, Mark};
 use message::{Attributes, Kind, Transaction};
@@ -102,8 +104,8 @@ pub struct FirewallState {
     pub addresses: Vec<IpAddr>,
     /// What links open between containers that else do not reach each other.
     pub links: Vec<Linked>,
-    /// The addresses that each of these links is between, once, whatever it opens.
-    pub pairs: Vec<(Ipv4Addr, Ipv4Addr)>,
+    /// The addresses that each of these links is between, once for each family, whatever it opens.
+    pub pairs: Vec<(IpAddr, IpAddr)>,
     /// The host's ends of those links that are no longer isolated at their bridge.
     pub partners: Vec<String>,
     /// Links of the host, and bridges whose published ports hosts there reach at containers' own addresses, too.
@@ -146,11 +148,12 @@ pub struct Published {
 }
 
 /// Makes the table exactly what `state` says, in one transaction; connections that are open go on. It can be
-/// called at any time: also after another tool flushed all rules (R14). `families` says whether rules for IPv4 and for
-/// IPv6 are wanted.
+/// called at any time: also after another tool flushed all rules (R14). `drops` says by family, IPv4 first, whether what is no
+/// container's is dropped here.
 fn reconcile(
     table: &Table,
     state: &FirewallState,
+    drops: [bool; 2],
     part: Part,
     options: &FirewallOptions,
 ) -> Result<(), Error> {
@@ -160,7 +163,7 @@ fn reconcile(
     add_chains(table, &mut transaction, part);
     add_rules(table, &mut transaction, part, options);
     if part == Part::Whole {
-        add_drops(table, &mut transaction, state.drops);
+        add_drops(table, &mut transaction, drops);
     }
     all_elements(table, &mut transaction, Kind::NewElements, state);
     transaction.commit()
@@ -184,7 +187,9 @@ fn all_elements(table: &Table, transaction: &mut Transaction, kind: Kind, state:
     let trusted = state.trusted.iter().map(|(link, bridge)| [ifname(link), ifname(bridge)].concat());
     elements(table, transaction, kind, TRUSTED, trusted.map(|key| element(&key, None)).collect());
     port_elements(table, transaction, kind, &state.ports);
-    elements(table, transaction, kind, linked::LINKED, linked::keys(&state.links, false));
+    for (set, v6) in linked::LINKED.into_iter().zip([false, true]) {
+        elements(table, transaction, kind, set, linked::keys(&state.links, v6, false));
+    }
 }
 
 /// Removes the whole table.
@@ -224,7 +229,9 @@ fn add_sets(table: &Table, transaction: &mut Transaction) {
     add(40, TRUSTED, concatenated(&[IFNAME_TYPE, IFNAME_TYPE]), 32, None);
     add(41, OFFERED4, concatenated(&[IPV4_TYPE, PROTO_TYPE, SERVICE_TYPE]), 12, None);
     add(42, OFFERED6, concatenated(&[IPV6_TYPE, PROTO_TYPE, SERVICE_TYPE]), 24, None);
-    add(9, linked::LINKED, concatenated(&[IPV4_TYPE, IPV4_TYPE, PROTO_TYPE, SERVICE_TYPE]), 16, None);
+    for ((id, name), (key, bytes)) in [9, 43].into_iter().zip(linked::LINKED).zip(linked::OPENED) {
+        add(id, name, key, bytes, None);
+    }
     add(30, SELVES6, concatenated(&[IPV6_TYPE, IPV6_TYPE]), 32, None);
     add(3, PORTS4, concatenated(&[PROTO_TYPE, SERVICE_TYPE]), 8, Some(target4));
     add(4, PORTS4_AT, concatenated(&[IPV4_TYPE, PROTO_TYPE, SERVICE_TYPE]), 12, Some(target4));
@@ -322,8 +329,16 @@ fn add_forward(add: &mut impl FnMut(&str, Expressions), mark: Option<Mark>) {
     // Where bridges filter, links pass here too.
     let asked = from_bridge(to_bridge(rule().ipv4())).payload(Base::Network, 12, 4, R0);
     let asked = asked.payload(Base::Network, 16, 4, R1).meta(Meta::TransportProtocol, R2);
-    let asked = asked.payload(Base::Transport, 2, 2, R3).in_set(linked::LINKED, R0, false);
+    let asked = asked.payload(Base::Transport, 2, 2, R3).in_set(linked::LINKED[0], R0, false);
     add("forward", asked.verdict(Verdict::Accept));
+    let asked = from_bridge(to_bridge(rule().ipv6())).payload(Base::Network, 8, 16, R0);
+    let asked = asked.payload(Base::Network, 24, 16, R4).meta(Meta::TransportProtocol, R8);
+    let asked = asked.payload(Base::Transport, 2, 2, R9).in_set(linked::LINKED[1], R0, false);
+    add("forward", asked.verdict(Verdict::Accept));
+    for kind in linked::NEIGHBOURS {
+        let looks = from_bridge(to_bridge(rule().ipv6())).icmpv6(kind);
+        add("forward", looks.verdict(Verdict::Accept));
+    }
     // A network without a way out has none to published ports of others either.
     add("forward", from_bridge(rule()).in_set(OUTWARD, R0, true).verdict(Verdict::Drop));
     add("forward", leaves(from_bridge(rule())).verdict(Verdict::Accept));
@@ -480,10 +495,7 @@ fn reached_elements(
 ) {
     let (mut four, mut six) = (Vec::new(), Vec::new());
     for port in ports {
-        let mut key = match port.address {
-            IpAddr::V4(v4) => v4.octets().to_vec(),
-            IpAddr::V6(v6) => v6.octets().to_vec(),
-        };
+        let mut key = octets(port.address);
         key.extend_from_slice(&[port.protocol.number(), 0, 0, 0]);
         key.extend_from_slice(&padded(port.port));
         let list = if port.address.is_ipv4() { &mut four } else { &mut six };
@@ -494,10 +506,6 @@ fn reached_elements(
 }
 
 fn port_elements(table: &Table, transaction: &mut Transaction, kind: Kind, ports: &[Published]) {
-    let octets = |address: IpAddr| match address {
-        IpAddr::V4(v4) => v4.octets().to_vec(),
-        IpAddr::V6(v6) => v6.octets().to_vec(),
-    };
     let sets = [(false, SELVES4, PORTS4, PORTS4_AT), (true, SELVES6, PORTS6, PORTS6_AT)];
     for (v6, selves, everywhere, at_one) in sets {
         let (mut any, mut at, mut containers) = (Vec::new(), Vec::new(), BTreeSet::new());
@@ -523,6 +531,13 @@ fn port_elements(table: &Table, transaction: &mut Transaction, kind: Kind, ports
         elements(table, transaction, kind, selves, pairs.collect());
         elements(table, transaction, kind, everywhere, any);
         elements(table, transaction, kind, at_one, at);
+    }
+}
+
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(v4) => v4.octets().to_vec(),
+        IpAddr::V6(v6) => v6.octets().to_vec(),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Datagrams that are carried: a socket to the container for each client, while either of them says something.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,7 @@ const IDLE: Duration = Duration::from_secs(90);
 const ROUNDS: usize = 32;
 
 /// Who asks whom: the port, the client, and the address that it asked at.
-type Key = (u64, SocketAddrV6, Ipv6Addr);
+type Key = (u64, SocketAddr, IpAddr);
 
 #[derive(Debug)]
 struct Flow {

@@ -1,4 +1,5 @@
-//! What the firewall does not translate, carried by one thread: connections to `::1`, and IPv6 to containers that have none.
+//! What the firewall does not translate, carried by one thread: what goes to `::1`, IPv6 to containers that have none, and
+//! everything where there are no rules.
 //!
 //! The thread starts with the first port that needs it, waits for all sockets at once, and holds a bounded number of
 //! connections: while that is reached, others wait in their listeners' queues.
@@ -111,16 +112,17 @@ impl Drop for Forward {
 }
 
 impl Forwarder {
-    /// Carries what arrives at `socket`, which is listening (or bound, for datagrams), to `target`.
+    /// Carries what arrives at `socket`, which is listening (or bound, for datagrams), to `target`; `v6` is the socket's family.
     pub(super) fn add(
         &mut self,
         socket: &OwnedFd,
+        v6: bool,
         protocol: Protocol,
         target: SocketAddr,
     ) -> io::Result<Forward> {
         let socket = socket.try_clone()?;
         if protocol == Protocol::Udp {
-            berth_sys::datagram::enable(&socket)?;
+            berth_sys::datagram::enable(&socket, v6)?;
         }
         let control = match &self.control {
             Some(control) => Arc::clone(control),

@@ -158,7 +158,7 @@ fn connect(wanted: &Wanted, all: &mut [Reservation], forwarder: &mut Forwarder) 
     for one in all.iter_mut().filter(|one| is_of(one, wanted)) {
         let target = match one.mapping.host_address {
             IpAddr::V6(_) => wanted.forward,
-            IpAddr::V4(_) => wanted.forward4.filter(|_| wanted.protocol != Protocol::Udp),
+            IpAddr::V4(_) => wanted.forward4,
         };
         if one.leads_to(target) {
             continue;
@@ -167,7 +167,8 @@ fn connect(wanted: &Wanted, all: &mut [Reservation], forwarder: &mut Forwarder) 
         let (Some(target), Some(socket)) = (target, &one.socket) else { continue };
         // Without a forwarder the port is reserved, and what is translated arrives.
         let target = SocketAddr::new(target, wanted.container_port);
-        one.forward = forwarder.add(socket, wanted.protocol, target).ok();
+        let v6 = one.mapping.host_address.is_ipv6();
+        one.forward = forwarder.add(socket, v6, wanted.protocol, target).ok();
     }
 }
 

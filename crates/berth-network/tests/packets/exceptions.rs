@@ -2,7 +2,7 @@
 
 use berth_network::firewall::Reached;
 
-use super::backends::{iptables, output};
+use super::backends::{eventually, iptables, output};
 use super::*;
 
 /// A mark on what comes from the neighbour, before anything else sees it.
@@ -113,4 +113,41 @@ fn engines_in_one_namespace_have_a_table_each() {
     let tables = tables_of(&host);
     assert_eq!(tables.iter().filter(|line| line.starts_with("table inet berth")).count(), 1, "{tables:?}");
     assert_eq!(second.restored(), restored, "nobody has taken anything from it");
+}
+
+/// A host that did not forward before drops what is nobody's, and what others let through goes on.
+#[test]
+fn what_others_let_through_is_theirs_to_judge() {
+    let host = guarded_host(FirewallOptions::default(), vec![]);
+    let rules = Rules::default();
+    host.run(move || Host::open().unwrap().ensure_bridge(&backends::other(rules)).unwrap());
+    let (inside, foreign) = (container(&host, "172.30.0.2"), backends::on_other(&host, "172.31.0.2", rules));
+    let outside = neighbour(&host);
+    serve(&outside, 80);
+    // No engine's any more.
+    shell(&host, "ip link set uplink0 group 0; ip link set other0 group 0");
+    host.guard(|firewall| firewall.set_drops([true; 2]).unwrap());
+    let reaches = |from: &Namespace| ask(from, "198.51.100.2:80").is_some();
+    let own_drops = || output(&host, "nft list chain inet berth forward").matches("iifgroup").count();
+    assert_eq!(own_drops(), 2, "of both families");
+    assert!(!reaches(&foreign) && reaches(&inside));
+    shell(&host, "iptables -A FORWARD -i other0 -j ACCEPT; iptables -A FORWARD -o other0 -j ACCEPT");
+    eventually("the drop is where others let through", || own_drops() == 1);
+    assert!(output(&host, "iptables -S FORWARD").starts_with("-P FORWARD DROP"));
+    assert!(reaches(&foreign) && reaches(&inside));
+    shell(&host, "iptables -F FORWARD");
+    eventually("the bridge is let through again", || {
+        output(&host, "iptables -S FORWARD").contains("-o berth0 -j ACCEPT")
+    });
+    assert!(!reaches(&foreign) && reaches(&inside));
+    shell(&host, "nft delete table ip filter");
+    eventually("nobody else drops it", || own_drops() == 2);
+    assert!(!reaches(&foreign) && reaches(&inside));
+    // A Docker without iptables has the administrator turn forwarding on.
+    shell(
+        &host,
+        "nft add table ip docker-bridges; nft 'add chain ip docker-bridges f { type filter hook forward priority 0; }'",
+    );
+    eventually("the administrator decides", || own_drops() == 1);
+    assert!(reaches(&foreign) && reaches(&inside));
 }

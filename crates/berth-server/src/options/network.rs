@@ -21,6 +21,7 @@ pub fn bridge(given: &Given, default: &str) -> Result<BridgeSettings, OptionErro
         disabled: named == "none",
         // As in Docker, the engine's own may be named too, and is made like any other.
         foreign: !matches!(named, "" | "none") && named != default,
+        lasting: given.switch("live-restore")? == Some(true),
         ipv6: given.switch("ipv6")?.unwrap_or_default(),
         icc: given.switch("icc")?.unwrap_or(true),
         masquerade: given.switch("ip-masq")?.unwrap_or(true),

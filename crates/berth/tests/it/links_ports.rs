@@ -9,7 +9,7 @@ use crate::output::{eventually, run};
 const SERVE: &str = "echo served > /tmp/index.html; httpd -p 80 -h /tmp; httpd -p 81 -h /tmp; sleep 1000";
 
 fn daemon(backend: &str) -> Daemon {
-    let daemon = Daemon::empty(&["--icc=false", "--firewall-backend", backend]);
+    let daemon = Daemon::empty(&["--icc=false", "--ipv6", "--firewall-backend", backend]);
     daemon.berth(&["load", "-q", "-i", files::busybox_archive().to_str().unwrap()]).ok();
     daemon
 }
@@ -31,31 +31,45 @@ fn address(daemon: &Daemon, name: &str) -> String {
     daemon.inspect(name, "{{.NetworkSettings.Networks.bridge.IPAddress}}")
 }
 
+/// The IPv6 address, as URLs have it.
+fn address6(daemon: &Daemon, name: &str) -> String {
+    daemon.inspect(name, "[{{.NetworkSettings.Networks.bridge.GlobalIPv6Address}}]")
+}
+
 /// What each may ask of whom, as it is and a moment later.
 fn check(daemon: &Daemon, linked: bool) {
-    let server = address(daemon, "server");
+    let (server, server6) = (address(daemon, "server"), address6(daemon, "server"));
     let pings =
         |from: &str, to: &str| daemon.berth(&["exec", from, "ping", "-c", "1", "-W", "1", to]).code == 0;
     // What is exposed, by address and by name.
-    for of in [server.as_str(), "server"] {
+    for of in [server.as_str(), &server6, "server"] {
         match linked {
             true => eventually(of, || asked(daemon, "client", of).then_some(())),
             false => assert!(!asked(daemon, "client", of), "{of}"),
         }
     }
-    assert!(!asked(daemon, "client", &format!("{server}:81")), "what is not exposed");
-    assert!(!asked(daemon, "server", &address(daemon, "client")), "the other way");
-    assert!(!asked(daemon, "other", &server) && !asked(daemon, "client", &address(daemon, "other")));
-    assert!(!pings("client", &server) && !pings("other", &server));
-    let gateway = daemon.inspect("client", "{{.NetworkSettings.Networks.bridge.Gateway}}");
-    eventually("the gateway", || pings("client", &gateway).then_some(()));
+    for of in [&server, &server6] {
+        assert!(!asked(daemon, "client", &format!("{of}:81")), "what is not exposed of {of}");
+        assert!(!asked(daemon, "other", of), "{of}");
+    }
+    for of in [address(daemon, "client"), address6(daemon, "client")] {
+        assert!(!asked(daemon, "server", &of), "the other way");
+    }
+    assert!(!asked(daemon, "client", &address(daemon, "other")));
+    assert!(!pings("client", &server) && !pings("client", server6.trim_matches(['[', ']'])));
+    for field in ["Gateway", "IPv6Gateway"] {
+        let gateway = daemon.inspect("client", &format!("{{{{.NetworkSettings.Networks.bridge.{field}}}}}"));
+        eventually(field, || pings("client", &gateway).then_some(()));
+    }
 }
 
 /// Links, on a host whose bridges filter by the rules of IP, too, or not.
 fn try_links(backend: &str, filters: &str, client: Client) {
     let mut daemon = daemon(backend);
     // Kernels without `br_netfilter` have nothing to set.
-    let _ = std::fs::write("/proc/sys/net/bridge/bridge-nf-call-iptables", filters);
+    for rules in ["iptables", "ip6tables"] {
+        let _ = std::fs::write(format!("/proc/sys/net/bridge/bridge-nf-call-{rules}"), filters);
+    }
     start(&daemon, client, "server", &["--expose", "80"]);
     start(&daemon, client, "client", &["--link", "server", "--expose", "80"]);
     start(&daemon, client, "other", &["--expose", "80"]);

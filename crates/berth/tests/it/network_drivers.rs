@@ -100,6 +100,12 @@ fn the_driver_macvlan() {
     with_both(&["-d", "macvlan", "-o", "parent=up0"], cable);
 }
 
+/// The kernel of the tests may have no `dummy` links.
+#[test]
+fn the_driver_macvlan_without_a_parent() {
+    with_both(&["-d", "macvlan"], || ());
+}
+
 #[test]
 fn macvlan_reaches_the_cable_and_modes_are_the_kernels() {
     let daemon = Daemon::start();

@@ -184,6 +184,9 @@ fn networks_get_subnets_of_the_pools_and_options_of_their_driver() {
     again(&mut daemon, &["--default-address-pool", "base=10.92.0.0/16,size=24"]);
     assert_eq!(ipam(&daemon, "bridge"), ["10.92.0.0/24  10.92.0.1"]);
     assert_eq!(ipam(&daemon, "own"), ["10.91.2.0/24  10.91.2.1"]);
+    // Whoever has containers outlive daemons has their bridge stay, too.
+    again(&mut daemon, &["--live-restore", "--default-address-pool", "base=10.93.0.0/16,size=24"]);
+    assert_eq!(ipam(&daemon, "bridge"), ["10.92.0.0/24  10.92.0.1"]);
 }
 
 #[test]
@@ -205,10 +208,11 @@ fn containers_reach_each_other_unless_told_otherwise() {
 
 /// A host on each of two links of the daemon's, which could only reach each other through it. The namespaces go with
 /// what is returned.
-struct Neighbours(Vec<std::process::Child>);
+pub struct Neighbours(Vec<std::process::Child>);
 
 impl Neighbours {
-    fn new() -> Neighbours {
+    /// Joined to this host by links of their own: 10.201.0.2 and 10.202.0.2, where this one is .1.
+    pub fn new() -> Neighbours {
         Neighbours([1, 2].iter().map(Neighbours::one).collect())
     }
 
@@ -230,7 +234,8 @@ impl Neighbours {
         child
     }
 
-    fn run(&self, index: usize, script: &str) -> Output {
+    /// Runs a script on one of them.
+    pub fn run(&self, index: usize, script: &str) -> Output {
         let pid = self.0[index].id().to_string();
         run(Command::new("nsenter").args(["-n", "-t", &pid, "sh", "-c", script]))
     }

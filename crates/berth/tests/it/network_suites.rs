@@ -9,6 +9,7 @@ use crate::api;
 use crate::daemon::{Client, Daemon};
 use crate::files;
 use crate::output::{eventually, run};
+use crate::ports::{datagram_clients, datagram_server, says};
 use crate::raw;
 
 fn sleeper(daemon: &Daemon, client: Client, name: &str, flags: &[&str]) {
@@ -60,6 +61,26 @@ with_both_clients! {
         daemon.with(client, &["network", "connect", "one", "cc"]).ok();
         daemon.with(client, &["restart", "-t", "0", "cc"]).ok();
         assert_eq!(networks_of(daemon, "cc"), "one two ");
+    }
+
+    fn whoever_comes_back_has_its_address_again(daemon: &Daemon, client: Client) {
+        let inspected = "{{.NetworkSettings.Networks.mine.IPAddress}} {{.NetworkSettings.Networks.mine.GlobalIPv6Address}}";
+        daemon.with(client, &["network", "create", "--ipv6", "mine"]).ok();
+        sleeper(daemon, client, "cc", &["--network", "mine"]);
+        let first = daemon.inspect("cc", inspected);
+        daemon.with(client, &["network", "disconnect", "mine", "cc"]).ok();
+        // Others get other addresses, as long as there are any.
+        sleeper(daemon, client, "other", &["--network", "mine"]);
+        daemon.with(client, &["network", "connect", "mine", "cc"]).ok();
+        assert_eq!(daemon.inspect("cc", inspected), first);
+        assert_ne!(daemon.inspect("other", inspected), first);
+        // It may be asked for, and is another's then.
+        daemon.with(client, &["network", "create", "--subnet", "10.84.0.0/24", "small"]).ok();
+        daemon.with(client, &["network", "connect", "small", "cc"]).ok();
+        daemon.with(client, &["network", "disconnect", "small", "cc"]).ok();
+        sleeper(daemon, client, "takes", &["--network", "small", "--ip", "10.84.0.2"]);
+        daemon.with(client, &["network", "connect", "small", "cc"]).ok();
+        assert_eq!(daemon.inspect("cc", "{{.NetworkSettings.Networks.small.IPAddress}}"), "10.84.0.3");
     }
 
     fn a_subnet_without_an_address_is_a_wish_for_its_size(daemon: &Daemon, client: Client) {
@@ -177,4 +198,12 @@ fn published_ports_are_carried_where_the_firewall_is_left_alone() {
         stream.read_to_string(&mut told).ok()?;
         (told.trim() == "told").then_some(())
     });
+    // Datagrams, too, with the address that was asked.
+    daemon.berth(&["run", "-d", "--name", "uu", "-p", "5353:53/udp", "busybox", "sleep", "1000"]).ok();
+    let server = datagram_server(&daemon, "uu");
+    let [four, six] = datagram_clients();
+    says(&four, "127.0.0.7:5353", "uu");
+    says(&six, "[::1]:5353", "uu");
+    server.join().unwrap();
+    assert_eq!(run(Command::new("nft").args(["list", "ruleset"])).ok(), "");
 }

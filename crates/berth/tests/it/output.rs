@@ -87,8 +87,14 @@ pub fn feed(command: &mut Command, input: &[u8]) -> Output {
 
 /// Asks again until `probe` gives something, for what has no event to wait for; fails after ten seconds.
 #[track_caller]
-pub fn eventually<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
-    let deadline = std::time::Instant::now() + Duration::from_secs(15);
+pub fn eventually<T>(what: &str, probe: impl FnMut() -> Option<T>) -> T {
+    eventually_within(Duration::from_secs(15), what, probe)
+}
+
+/// The same with a patience of its own: for programs of others, which take their time to start.
+#[track_caller]
+pub fn eventually_within<T>(patience: Duration, what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+    let deadline = std::time::Instant::now() + patience;
     loop {
         if let Some(found) = probe() {
             return found;

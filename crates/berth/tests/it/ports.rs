@@ -124,33 +124,42 @@ with_both_clients! {
     }
 
     fn datagrams_go_both_ways_and_follow_their_port(daemon: &Daemon, client: Client) {
-        let ask = |socket: &UdpSocket, address: &str, word: &str| eventually(&format!("{address} says {word}"), || {
-            socket.send_to(b"?", address).ok()?;
-            let mut buffer = [0; 64];
-            let (length, from) = socket.recv_from(&mut buffer).ok()?;
-            assert_eq!(from.to_string(), address);
-            (buffer[..length].trim_ascii() == word.as_bytes()).then_some(())
-        });
-        let four = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let six = UdpSocket::bind("[::1]:0").unwrap();
-        for socket in [&four, &six] {
-            socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
-        }
+        let [four, six] = datagram_clients();
         // Asked before there is anyone: that must not be remembered.
         four.send_to(b"?", "127.0.0.1:5353").unwrap();
         for word in ["one", "two"] {
             start(daemon, client, &["--name", word, "-p", "5353:53/udp"], &["busybox", "sleep", "1000"]);
             let server = datagram_server(daemon, word);
-            ask(&four, "127.0.0.1:5353", word);
-            ask(&six, "[::1]:5353", word);
+            says(&four, "127.0.0.1:5353", word);
+            says(&six, "[::1]:5353", word);
             server.join().unwrap();
             daemon.with(client, &["rm", "-f", word]).ok();
         }
     }
 }
 
-/// Answers datagrams at port 53 of a container with its name, until one has come by each family.
-fn datagram_server(daemon: &Daemon, name: &str) -> std::thread::JoinHandle<()> {
+/// One of each family.
+pub fn datagram_clients() -> [UdpSocket; 2] {
+    ["127.0.0.1:0", "[::1]:0"].map(|address| {
+        let socket = UdpSocket::bind(address).unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+        socket
+    })
+}
+
+/// Asks by datagrams until the answer is a word, which comes from the address that was asked.
+pub fn says(socket: &UdpSocket, address: &str, word: &str) {
+    eventually(&format!("{address} says {word}"), || {
+        socket.send_to(b"?", address).ok()?;
+        let mut buffer = [0; 64];
+        let (length, from) = socket.recv_from(&mut buffer).ok()?;
+        assert_eq!(from.to_string(), address);
+        (buffer[..length].trim_ascii() == word.as_bytes()).then_some(())
+    });
+}
+
+/// Answers datagrams at port 53 of a container with its name, until two clients have asked.
+pub fn datagram_server(daemon: &Daemon, name: &str) -> std::thread::JoinHandle<()> {
     let namespace = std::fs::File::open(format!("/proc/{}/ns/net", daemon.init_pid(name))).unwrap();
     let bound = berth_sys::netns::within(namespace.as_fd(), || UdpSocket::bind("0.0.0.0:53"));
     let (socket, name) = (bound.unwrap(), name.to_owned());

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::IpNet;
 
+use crate::firewall::linked::NEIGHBOURS;
 use crate::firewall::{FirewallOptions, FirewallState, Mark};
 use crate::{Protocol, Reach, Rules};
 
@@ -252,14 +253,20 @@ impl List<'_> {
     }
 
     fn add_links(&mut self) {
-        let links = if self.v6 { &[][..] } else { &self.state.links };
-        for link in links {
-            let (from, to) = (lone(link.from.into()), lone(link.to.into()));
+        let (state, v6) = (self.state, self.v6);
+        for link in state.links.iter().filter(|link| link.to.is_ipv6() == v6) {
+            let (from, to) = (lone(link.from), lone(link.to));
             let (bridge, protocol, port) = (&link.bridge, link.protocol, link.port);
             for (from, to, which) in [(&from, &to, "dport"), (&to, &from, "sport")] {
                 let words = format!(
                     "-s {from} -d {to} -i {bridge} -o {bridge} -p {protocol} -m {protocol} --{which} {port} -j ACCEPT"
                 );
+                self.end("filter", "DOCKER", words);
+            }
+            // Where bridges filter, those that look for their neighbours are seen too.
+            for kind in NEIGHBOURS.into_iter().filter(|_| v6) {
+                let words =
+                    format!("-i {bridge} -o {bridge} -p ipv6-icmp -m icmp6 --icmpv6-type {kind} -j ACCEPT");
                 self.end("filter", "DOCKER", words);
             }
         }

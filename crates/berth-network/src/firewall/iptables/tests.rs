@@ -121,15 +121,16 @@ fn internal_and_silent_networks_read_as_docker_writes_them() {
 
 #[test]
 fn links_read_as_docker_writes_them() {
-    let link = crate::firewall::Linked {
+    let link = |from: &str, to: &str| crate::firewall::Linked {
         bridge: "bridge1".into(),
-        from: "192.0.2.3".parse().unwrap(),
-        to: "192.0.2.2".parse().unwrap(),
+        from: from.parse().unwrap(),
+        to: to.parse().unwrap(),
         protocol: Protocol::Tcp,
         port: 80,
     };
     let mut state = state(Rules { within: false, ..Rules::default() });
-    (state.ports, state.links) = (Vec::new(), vec![link]);
+    state.ports = Vec::new();
+    state.links = vec![link("192.0.2.3", "192.0.2.2"), link("2001:db8::3", "2001:db8::2")];
     assert_eq!(
         chain(&listed(&state, false, false), "filter", "DOCKER")[2..],
         [
@@ -138,7 +139,15 @@ fn links_read_as_docker_writes_them() {
         ]
     );
     state.subnets.push(("bridge1".into(), "2001:db8::/64".parse().unwrap()));
-    assert!(chain(&listed(&state, true, false), "filter", "DOCKER").len() < 3);
+    assert_eq!(
+        chain(&listed(&state, true, false), "filter", "DOCKER")[1..],
+        [
+            "-s 2001:db8::3/128 -d 2001:db8::2/128 -i bridge1 -o bridge1 -p tcp -m tcp --dport 80 -j ACCEPT",
+            "-s 2001:db8::2/128 -d 2001:db8::3/128 -i bridge1 -o bridge1 -p tcp -m tcp --sport 80 -j ACCEPT",
+            "-i bridge1 -o bridge1 -p ipv6-icmp -m icmp6 --icmpv6-type 135 -j ACCEPT",
+            "-i bridge1 -o bridge1 -p ipv6-icmp -m icmp6 --icmpv6-type 136 -j ACCEPT",
+        ]
+    );
 }
 
 #[test]
