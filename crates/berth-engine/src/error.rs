@@ -144,6 +144,9 @@ pub enum Error {
     /// The engine is ending, or a part of it is being started again.
     #[error("{0}")]
     Unavailable(String),
+    /// A plugin that keeps networks or addresses refused, or is away.
+    #[error(transparent)]
+    NetworkPlugin(crate::plugin::PluginError),
     /// A system call failed.
     #[error("{operation}: {source}")]
     Io {
@@ -269,6 +272,7 @@ impl Error {
             | Error::Files(_)
             | Error::Volume(_)
             | Error::Network(_)
+            | Error::NetworkPlugin(_)
             | Error::NotConnected { .. }
             | Error::JoinPid(_)
             | Error::Link(_)

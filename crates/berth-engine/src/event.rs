@@ -264,7 +264,7 @@ pub enum Event {
         /// Its name.
         name: String,
         /// Its driver.
-        driver: &'static str,
+        driver: String,
         /// The container, of an endpoint's event.
         container: Option<String>,
         /// What happened.
@@ -385,7 +385,7 @@ impl Event {
                     NetworkEvent::Connect => "connect",
                     NetworkEvent::Disconnect => "disconnect",
                 };
-                let mut attributes = StringMap::from([("name".into(), name), ("type".into(), driver.into())]);
+                let mut attributes = StringMap::from([("name".into(), name), ("type".into(), driver)]);
                 attributes.extend(container.map(|id| ("container".to_owned(), id)));
                 ("network", id, action.to_owned(), attributes, String::new())
             }
@@ -460,7 +460,7 @@ pub mod tests {
         let joined = Event::Network {
             id,
             name,
-            driver: "host",
+            driver: "host".into(),
             container: Some(container),
             event: NetworkEvent::Connect,
         };

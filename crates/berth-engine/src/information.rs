@@ -109,7 +109,7 @@ fn info(parts: &Parts) -> Result<system::Info, Error> {
         images: i64::try_from(parts.storage.images().list()?.len()).unwrap_or(i64::MAX),
         driver: parts.storage.driver().name().into(),
         driver_status: host::storage_status(parts.storage.driver(), &settings.data_root),
-        plugins: plugins(&settings.authorization_plugins, parts.volumes.drivers.names()),
+        plugins: plugins(parts, &settings.authorization_plugins),
         ipv4_forwarding: host::forwards_ipv4(),
         debug: settings.debug,
         nfd: host::open_descriptors(),
@@ -185,11 +185,13 @@ fn count(parts: &Parts, info: &mut system::Info) {
     }
 }
 
-fn plugins(authorization: &[String], volume: Vec<String>) -> Plugins {
-    let list = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+fn plugins(parts: &Parts, authorization: &[String]) -> Plugins {
+    let list = |names: &[&str]| -> Vec<String> { names.iter().map(|name| (*name).to_owned()).collect() };
+    let mut network = list(&["bridge", "host", "ipvlan", "macvlan", "null"]);
+    network.extend(parts.networks.plugins.names());
     Plugins {
-        volume,
-        network: list(&["bridge", "host", "ipvlan", "macvlan", "null"]),
+        volume: parts.volumes.drivers.names(),
+        network,
         authorization: (!authorization.is_empty()).then(|| authorization.to_vec()),
         log: list(&logging::DRIVERS),
     }

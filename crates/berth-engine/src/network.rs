@@ -10,6 +10,7 @@ mod make;
 pub mod names;
 pub mod object;
 mod openings;
+pub mod plugin;
 mod ports;
 mod publish;
 pub mod request;
@@ -41,7 +42,9 @@ use forward::Forwarding;
 use linked::{Links, Party};
 use names::Names;
 use object::{Driver, Object};
+use plugin::Plugins;
 use segment::Segment;
+pub use segment::endpoint_mac;
 use setup::{SetUp, refill};
 
 /// Default bridges that are tried, of engines in one network namespace.
@@ -75,6 +78,8 @@ pub struct Networks {
     namespaces: Mutex<BTreeMap<String, Arc<OwnedFd>>>,
     /// Where subnets come from.
     pools: Vec<AddressPool>,
+    /// Plugins that make links, or give out addresses.
+    pub plugins: Plugins,
     /// Held while a network is made or removed: subnets are chosen past those of others.
     pub(crate) changes: tokio::sync::Mutex<()>,
 }
@@ -131,6 +136,7 @@ impl Networks {
             endpoints: Mutex::default(),
             namespaces: Mutex::default(),
             pools: subnets::completed(&settings.networks.pools, seed),
+            plugins: Plugins::default(),
             changes: tokio::sync::Mutex::default(),
         };
         for object in objects {
@@ -248,6 +254,8 @@ impl Networks {
     pub fn leads_out(&self, endpoints: &[Endpoint]) -> bool {
         let leads = |object: &Object| match &object.driver {
             Driver::Sublinks(options) => options.parent.is_some() && !object.internal,
+            // Only the plugin knows.
+            Driver::Plugin(_) => !object.internal,
             Driver::Bridge(_) | Driver::Host | Driver::Null => false,
         };
         let known = endpoints.iter().filter_map(|endpoint| self.segment_of(endpoint));
@@ -309,6 +317,7 @@ impl Networks {
         let mut endpoints: Vec<Endpoint> = Vec::with_capacity(joining.len());
         let outcome = self.join_all(container, joining, &mut endpoints, ports).await;
         if let Err(error) = outcome {
+            self.withdraw(container, &endpoints).await;
             joining.iter().for_each(|joining| joining.segment.leave(container));
             return Err(error);
         }
@@ -323,13 +332,16 @@ impl Networks {
         endpoints: &mut Vec<Endpoint>,
         ports: Vec<Publication>,
     ) -> Result<(), Error> {
-        for (index, Joining { segment, asked }) in joining.iter().enumerate() {
+        for (index, one) in joining.iter().enumerate() {
+            let Joining { segment, asked } = one;
             let mut names: Vec<String> = endpoints.iter().map(|endpoint| endpoint.name.clone()).collect();
             if asked.link_name.is_none() {
                 // A name that another link is to get is none that is free.
                 names.extend(joining[index..].iter().filter_map(|joining| joining.asked.link_name.clone()));
             }
-            endpoints.push(segment.join(&self.host, container, asked, &names)?);
+            let mut endpoint = segment.join(&self.host, container, asked, &names)?;
+            self.complete(container, one, &names, &ports, &mut endpoint).await?;
+            endpoints.push(endpoint);
         }
         self.place_ports(container, endpoints, &ports).await
     }
@@ -366,6 +378,7 @@ impl Networks {
             // They go with the namespace all the same.
             tracing::debug!(container, %error, "links were left to the kernel");
         }
+        self.withdraw(container, &endpoints).await;
         self.close_links(container).await?;
         let openings = self.openings(&endpoints);
         for endpoint in &endpoints {
@@ -406,6 +419,10 @@ impl Networks {
             .map(|endpoints| endpoints.iter().map(|endpoint| endpoint.name.clone()).collect())
             .unwrap_or_default();
         let mut endpoint = joining.segment.join(&self.host, container, &joining.asked, &names)?;
+        if let Err(error) = self.complete(container, joining, &names, &[], &mut endpoint).await {
+            joining.segment.leave(container);
+            return Err(error);
+        }
         endpoint.pending = true;
         Ok(endpoint)
     }
@@ -426,6 +443,9 @@ impl Networks {
             segment.link.connect(&self.host, netns, endpoint).map_err(|_| first)?;
         }
         self.make_room(&segment).await;
+        if endpoint.name.is_empty() {
+            return Ok(());
+        }
         let link = endpoint.link_config(default_routes(all, &endpoint.name));
         let netns = netns.try_clone_to_owned().map_err(|source| Error::Io {
             operation: "keep the container's network namespace".into(),
@@ -441,17 +461,19 @@ impl Networks {
     pub async fn unplug(&self, container: &str, endpoint: &Endpoint) -> Result<(), Error> {
         let host = Arc::clone(&self.host);
         let netns = lock(&self.namespaces).get(container).cloned();
-        let (segment, endpoint) = (self.segment_of(endpoint), endpoint.clone());
-        blocking(move || {
+        let (segment, gone) = (self.segment_of(endpoint), endpoint.clone());
+        let unplugged = blocking(move || {
             match segment {
                 Some(segment) => {
-                    segment.link.disconnect(&host, netns.as_ref().map(|netns| netns.as_fd()), &endpoint)?
+                    segment.link.disconnect(&host, netns.as_ref().map(|netns| netns.as_fd()), &gone)?
                 }
-                None => host.remove_link(&endpoint.host_link)?,
+                None => host.remove_link(&gone.host_link)?,
             }
             Ok(())
-        })
-        .await
+        });
+        let unplugged = unplugged.await;
+        self.withdraw(container, std::slice::from_ref(endpoint)).await;
+        unplugged
     }
 
     /// Makes the default routes of a container that runs go by its endpoints as they are now, after they were `before`.

@@ -25,7 +25,7 @@ pub(crate) fn network_id(name: &str) -> String {
 }
 
 /// The ID of a container's endpoint in a network.
-fn endpoint_id(network: &str, container: &str) -> String {
+pub(crate) fn endpoint_id(network: &str, container: &str) -> String {
     Digest::of(format!("berth endpoint {network} {container}").as_bytes()).hex().to_owned()
 }
 

@@ -8,6 +8,14 @@ use crate::port::Protocol;
 /// An operation on the host's network that failed, with its object.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// What a plugin answered cannot be.
+    #[error("plugin {name}: {what}")]
+    Plugin {
+        /// The plugin's name.
+        name: String,
+        /// What it said.
+        what: String,
+    },
     /// rtnetlink refused.
     #[error(transparent)]
     Route(#[from] berth_sys::rtnetlink::Error),

@@ -11,7 +11,7 @@ use berth_sys::rtnetlink::netlink_packet_route::link::{
     InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, LinkAttribute, LinkFlags,
     LinkInfo, LinkMessage,
 };
-use berth_sys::rtnetlink::{self, LinkConfig, Request, Socket};
+use berth_sys::rtnetlink::{self, LinkConfig, Request, Route, Socket};
 use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
 
@@ -135,6 +135,9 @@ pub struct Endpoint {
     pub addresses: Vec<IpNet>,
     /// Next hops of the default routes, if this endpoint has them.
     pub gateways: Vec<IpAddr>,
+    /// Further routes by way of this endpoint.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub routes: Vec<Route>,
     /// Published ports, with the host's ports settled.
     pub ports: Vec<PortMapping>,
 }
@@ -167,6 +170,7 @@ impl Endpoint {
             mac: None,
             addresses: self.addresses.clone(),
             gateways,
+            routes: self.routes.clone(),
             mtu: None,
             sysctls,
         }

@@ -82,7 +82,10 @@ pub fn remove_link(namespace: BorrowedFd<'_>, name: &str) -> Result<(), Error> {
     })
 }
 
-fn within(namespace: BorrowedFd<'_>, work: impl FnOnce() -> Result<(), Error> + Send) -> Result<(), Error> {
+pub(crate) fn within(
+    namespace: BorrowedFd<'_>,
+    work: impl FnOnce() -> Result<(), Error> + Send,
+) -> Result<(), Error> {
     let entered = netns::within(namespace, || Ok(work()));
     entered.unwrap_or_else(|source: io::Error| Err(Error::Namespace { source }))
 }

@@ -165,6 +165,15 @@ pub fn mac_for(address: impl Into<IpAddr>) -> [u8; 6] {
     [0x02, 0x42, a, b, c, d]
 }
 
+/// A hardware address of a link that has no address to make it from.
+pub fn any_mac() -> [u8; 6] {
+    let mut mac = [0; 6];
+    // Without entropy (never after boot) two links may have the same.
+    let _ = rustix::rand::getrandom(&mut mac[2..], rustix::rand::GetRandomFlags::NONBLOCK);
+    mac[..2].copy_from_slice(&[0x02, 0x42]);
+    mac
+}
+
 /// The gateway of a subnet as Docker chooses it: the first address that is given out.
 pub fn first_address(subnet: IpNet) -> IpAddr {
     let pool = Pool::new(subnet, None);

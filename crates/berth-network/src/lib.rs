@@ -8,6 +8,7 @@
 
 mod error;
 pub mod firewall;
+mod handed;
 pub mod host;
 pub mod inside;
 pub mod ipam;
@@ -21,6 +22,7 @@ pub mod subnets;
 mod sysctl;
 pub mod trunk;
 
+pub use berth_sys::rtnetlink::Route;
 pub use error::Error;
 pub use host::{Bridge, Endpoint, Host, Reach, Rules, forwards};
 pub use link::Link;

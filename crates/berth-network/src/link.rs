@@ -3,7 +3,7 @@
 use std::os::fd::BorrowedFd;
 
 use crate::sublink::Sublinks;
-use crate::{Bridge, Endpoint, Error, Host, Rules, inside};
+use crate::{Bridge, Endpoint, Error, Host, Rules, handed, inside};
 
 /// The host's side of a network.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,6 +12,8 @@ pub enum Link {
     Bridge(Bridge),
     /// A parent, and a link of it for each endpoint.
     Sublinks(Sublinks),
+    /// Links that somebody else makes on the host, one for each endpoint.
+    Handed,
 }
 
 impl Link {
@@ -20,6 +22,7 @@ impl Link {
         match self {
             Link::Bridge(bridge) => host.ensure_bridge(bridge),
             Link::Sublinks(sublinks) => sublinks.ensure(host),
+            Link::Handed => Ok(()),
         }
     }
 
@@ -32,6 +35,7 @@ impl Link {
                 host.remove_link(&bridge.name)
             }
             Link::Sublinks(sublinks) => sublinks.remove(host),
+            Link::Handed => Ok(()),
         }
     }
 
@@ -41,6 +45,7 @@ impl Link {
         match self {
             Link::Bridge(bridge) => host.connect(bridge, netns, endpoint),
             Link::Sublinks(sublinks) => sublinks.connect(host, netns, endpoint),
+            Link::Handed => handed::take(host, netns, endpoint),
         }
     }
 
@@ -49,7 +54,7 @@ impl Link {
     pub fn make_room(&self, host: &Host, endpoints: usize) -> Result<Option<String>, Error> {
         match self {
             Link::Bridge(bridge) => host.continue_bridge(bridge, endpoints),
-            Link::Sublinks(_) => Ok(None),
+            Link::Sublinks(_) | Link::Handed => Ok(None),
         }
     }
 
@@ -63,13 +68,14 @@ impl Link {
         match (self, netns) {
             (Link::Bridge(_), _) => host.remove_link(&endpoint.host_link),
             (Link::Sublinks(_), Some(netns)) => inside::remove_link(netns, &endpoint.name),
-            (Link::Sublinks(_), None) => Ok(()),
+            (Link::Handed, Some(netns)) => handed::give_back(netns, endpoint),
+            (Link::Sublinks(_) | Link::Handed, None) => Ok(()),
         }
     }
 
     /// Whether an endpoint's link does not go by itself soon enough, but has to be removed when its container ends.
     pub fn has_to_be_removed(&self) -> bool {
-        matches!(self, Link::Sublinks(_))
+        matches!(self, Link::Sublinks(_) | Link::Handed)
     }
 
     /// Whether what one needs on the host is the other's too.
@@ -86,7 +92,7 @@ impl Link {
     pub fn firewall(&self) -> Option<(String, Rules)> {
         match self {
             Link::Bridge(bridge) => Some((bridge.name.clone(), bridge.rules)),
-            Link::Sublinks(_) => None,
+            Link::Sublinks(_) | Link::Handed => None,
         }
     }
 }

@@ -139,6 +139,7 @@ fn neighbour(host: &Namespace) -> Namespace {
             mac: None,
             addresses: vec!["198.51.100.2/24".parse().unwrap()],
             gateways: vec!["198.51.100.1".parse().unwrap()],
+            routes: vec![],
             mtu: None,
             sysctls: vec![],
         };

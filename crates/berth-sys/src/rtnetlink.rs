@@ -4,7 +4,7 @@
 //! beyond the socket, so that a container's init can use it between `clone3` and `execve`.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 use netlink_packet_core::{
@@ -34,11 +34,23 @@ pub struct LinkConfig {
     pub addresses: Vec<IpNet>,
     /// Next hops of the default routes, at most one for each family.
     pub gateways: Vec<IpAddr>,
+    /// Further routes by way of this link.
+    #[serde(default)]
+    pub routes: Vec<Route>,
     /// Largest packet in bytes; `None` leaves what the link has.
     pub mtu: Option<u32>,
     /// Kernel parameters to set before anything else: paths below `/proc/sys/net`, and values.
     #[serde(default)]
     pub sysctls: Vec<(String, String)>,
+}
+
+/// A route by way of a link.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Route {
+    /// Where it leads.
+    pub destination: IpNet,
+    /// The next hop; none if the link itself leads there.
+    pub gateway: Option<IpAddr>,
 }
 
 /// What went wrong, and with which request.
@@ -273,6 +285,22 @@ pub fn add_default_route(index: u32, gateway: IpAddr) -> Request {
     Request { message: RouteNetlinkMessage::NewRoute(message), flags: NLM_F_CREATE | NLM_F_EXCL, describe }
 }
 
+/// Adds a route by way of a link.
+pub fn add_route(index: u32, route: &Route) -> Request {
+    let nowhere: IpAddr = match route.destination {
+        IpNet::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpNet::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let mut request = add_default_route(index, route.gateway.unwrap_or(nowhere));
+    request.describe = format!("add a route to {}", route.destination);
+    if let RouteNetlinkMessage::NewRoute(message) = &mut request.message {
+        message.header.destination_prefix_length = route.destination.prefix_len();
+        let network = route::RouteAddress::from(route.destination.network());
+        message.attributes.push(RouteAttribute::Destination(network));
+    }
+    request
+}
+
 /// Makes `gateway` the next hop of the default route, whatever it was.
 pub fn replace_default_route(index: u32, gateway: IpAddr) -> Request {
     let mut request = add_default_route(index, gateway);
@@ -411,6 +439,9 @@ fn link_requests(config: &LinkConfig) -> Result<Vec<Request>, Error> {
     let mut requests: Vec<_> =
         config.addresses.iter().map(|a| add_address(index, *a, &config.name)).collect();
     requests.push(set_link(index, true, attributes, format!("set {} up", config.name)));
+    // Next hops may lie where another route leads.
+    let (direct, by_hops): (Vec<_>, Vec<_>) = config.routes.iter().partition(|route| route.gateway.is_none());
+    requests.extend(direct.into_iter().chain(by_hops).map(|route| add_route(index, route)));
     requests.extend(config.gateways.iter().map(|g| add_default_route(index, *g)));
     Ok(requests)
 }

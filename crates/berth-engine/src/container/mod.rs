@@ -218,7 +218,14 @@ impl Container {
 
     /// Changes what is shown; the caller writes it to the disk first.
     pub(crate) fn set(&self, kept: Kept) {
-        *self.lock() = kept;
+        self.set_and(kept, || ());
+    }
+
+    /// The same, and `tell` before anybody can look: whoever finds the one finds the other. `tell` may not look itself.
+    pub(crate) fn set_and(&self, kept: Kept, tell: impl FnOnce()) {
+        let mut shown = self.lock();
+        *shown = kept;
+        tell();
     }
 
     /// What waiting clients look at.

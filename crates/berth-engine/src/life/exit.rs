@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::owner::Owner;
 use super::policy;
 use super::stop::{After, Ending};
+use crate::container::Kept;
 use crate::container::state::{Exited, Running, State};
 use crate::event::{ContainerEvent, NetworkEvent};
 use crate::op;
@@ -51,13 +52,15 @@ impl End {
 }
 
 impl Owner {
-    /// The run has ended: records it, tells it, gives back what it held, and does what is due then.
+    /// The run has ended: records it, gives back what it held, shows and tells it, and does what is due then.
     pub(super) async fn on_exit(&mut self, end: End) {
         let State::Running(running) = self.container.state() else { return };
         self.monitor = None;
         let ending = self.ending.take();
         let delay = self.restart_delay(&running, &end, ending.as_ref());
-        self.record(&running, &end, ending.as_ref(), delay.is_some());
+        let kept = self.ended(&running, &end, ending.as_ref(), delay.is_some());
+        // What it held may be another's before anybody learns of the end, but not before that is written.
+        self.write_regardless(&kept);
         self.container.set_shim(None);
         let shim = self.shim.take();
         for exec in self.parts.execs.end_all(self.container.id(), KILLED) {
@@ -65,6 +68,7 @@ impl Owner {
         }
         // Before anybody learns of the end: the ports are free by then.
         self.give_back_network().await;
+        self.tell_end(kept, &running, &end, delay.is_some());
         // The streams of attached clients end with this, and they may look at once.
         if let Some(shim) = shim
             // One that has gone has nothing more to remove.
@@ -72,7 +76,6 @@ impl Owner {
         {
             tracing::debug!(container = self.container.id(), %error, "the shim was not told");
         }
-        self.tell_end(&running, &end, delay.is_some());
         self.clear_run().await;
         self.restart_at = delay.map(|delay| Instant::now() + delay);
         let survivor = ending.as_ref().is_some_and(|ending| ending.survivor && ending.after.is_empty());
@@ -94,7 +97,8 @@ impl Owner {
         again.then(|| self.back_off.next(ran(running, end)))
     }
 
-    fn record(&self, running: &Running, end: &End, ending: Option<&Ending>, again: bool) {
+    /// What is kept of it from now on.
+    fn ended(&self, running: &Running, end: &End, ending: Option<&Ending>, again: bool) -> Kept {
         let exited = Exited {
             code: end.code,
             oom_killed: end.oom_killed || running.oom_killed,
@@ -102,29 +106,28 @@ impl Owner {
             started_at: Some(running.started_at),
             finished_at: end.at,
         };
-        self.change_regardless(|kept| {
-            kept.unchecked();
-            kept.restarts = kept.restarts.saturating_add(u32::from(again));
-            kept.stopped_by_client |= ending.is_some_and(|ending| ending.by_client);
-            kept.state =
-                if again { State::Restarting(exited.clone()) } else { State::Exited(exited.clone()) };
-        });
+        let mut kept = self.container.kept();
+        kept.unchecked();
+        kept.restarts = kept.restarts.saturating_add(u32::from(again));
+        kept.stopped_by_client |= ending.is_some_and(|ending| ending.by_client);
+        kept.state = if again { State::Restarting(exited) } else { State::Exited(exited) };
+        kept
     }
 
-    fn tell_end(&self, running: &Running, end: &End, again: bool) {
-        self.container.live(|life| {
-            life.up = again;
-            life.exits += 1;
-            life.code = end.code;
-            life.error.clone_from(&end.error);
-        });
+    fn tell_end(&self, kept: Kept, running: &Running, end: &End, again: bool) {
         // Where the kernel did not announce it: of the whole system's memory, or just before the end.
         if end.oom_killed && !self.lack_told {
             self.tell(ContainerEvent::Oom);
         }
         self.tell_networks(NetworkEvent::Disconnect);
         self.tell_unmounts();
-        self.tell(ContainerEvent::Die { code: end.code, ran: ran(running, end) });
+        self.show(kept, ContainerEvent::Die { code: end.code, ran: ran(running, end) });
+        self.container.live(|life| {
+            life.up = again;
+            life.exits += 1;
+            life.code = end.code;
+            life.error.clone_from(&end.error);
+        });
     }
 
     /// Answers those who wanted the end, and goes on as they wished.

@@ -133,20 +133,22 @@ impl Owner {
                     "none" => "null",
                     _ => return None,
                 };
-                Some((crate::networks::network_id(&attachment.name), driver))
+                Some((crate::networks::network_id(&attachment.name), driver.to_owned()))
             };
-            let made = || self.parts.network_of(&attachment).map(|object| (object.id, object.driver.name()));
+            let made = || {
+                self.parts.network_of(&attachment).map(|object| (object.id, object.driver.name().to_owned()))
+            };
             if let Some((id, driver)) = predefined().or_else(made) {
-                self.tell_network(id, &attachment.name, driver, event);
+                self.tell_network(id, &attachment.name, &driver, event);
             }
         }
     }
 
-    fn tell_network(&self, id: String, name: &str, driver: &'static str, event: NetworkEvent) {
+    fn tell_network(&self, id: String, name: &str, driver: &str, event: NetworkEvent) {
         self.parts.events.publish(Event::Network {
             id,
             name: name.to_owned(),
-            driver,
+            driver: driver.to_owned(),
             container: Some(self.container.id().to_owned()),
             event,
         });

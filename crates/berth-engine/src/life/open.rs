@@ -146,6 +146,7 @@ fn remembered(storage: &Storage) -> Result<Remembered, Error> {
         range: None,
         gateway: Some(gateway.addr().into()),
         auxiliary: BTreeMap::new(),
+        pool: String::new(),
     };
     Ok(Remembered { subnets: gateway.map(subnet).into_iter().collect(), ..Remembered::default() })
 }

@@ -286,13 +286,27 @@ impl Owner {
 
     /// Changes what is kept even if it cannot be written: what has happened has happened. A later write or the
     /// next engine's adoption makes up for it.
-    pub(super) fn change_regardless(&self, change: impl Fn(&mut Kept)) {
-        if let Err(error) = self.change(&change) {
+    pub(super) fn change_regardless(&self, change: impl FnOnce(&mut Kept)) {
+        let mut kept = self.container.kept();
+        change(&mut kept);
+        self.write_regardless(&kept);
+        self.container.set(kept);
+    }
+
+    /// Writes what is to be kept, and to be shown later; if it cannot be written, that is told to the log alone.
+    pub(super) fn write_regardless(&self, kept: &Kept) {
+        let record = self.container.record(kept);
+        let written = record.and_then(|record| Ok(self.parts.storage.containers().put(&record)?));
+        if let Err(error) = written {
             tracing::error!(container = self.container.id(), %error, "the state could not be written");
-            let mut kept = self.container.kept();
-            change(&mut kept);
-            self.container.set(kept);
         }
+    }
+
+    /// Shows what was written, and tells an event of the container in the same moment: whoever finds the one finds the
+    /// other, as in Docker.
+    pub(super) fn show(&self, kept: Kept, event: ContainerEvent) {
+        let event = self.container.event(event);
+        self.container.set_and(kept, || self.parts.events.publish(event));
     }
 
     /// Publishes an event of the container.

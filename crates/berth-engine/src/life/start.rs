@@ -105,16 +105,15 @@ impl Owner {
         let mut kept = self.container.kept();
         kept.health = self.fresh_health();
         kept.state = State::Running(running.clone());
-        self.container.set(kept);
+        self.tell_mounts();
+        self.tell_networks(NetworkEvent::Connect);
+        self.show(kept, ContainerEvent::Start);
         self.monitor(&running);
         self.container.live(|life| {
             life.up = true;
             life.code = 0;
             life.error.clear();
         });
-        self.tell_mounts();
-        self.tell_networks(NetworkEvent::Connect);
-        self.tell(ContainerEvent::Start);
         // The row of intent is enough to find the container again; this one says since when it runs.
         self.change_regardless(|kept| kept.stopped_by_client = false);
     }
@@ -129,17 +128,16 @@ impl Owner {
         self.clear_run().await;
         let code = if let Error::Start(error) = error { error.exit_code() } else { 125 };
         let text = error.to_string();
-        self.change_regardless(|kept| {
-            let failure = Failure { code, error: text.clone() };
-            kept.state = State::failed(before.clone(), failure);
-        });
+        let mut kept = self.container.kept();
+        kept.state = State::failed(before, Failure { code, error: text.clone() });
+        self.write_regardless(&kept);
+        self.show(kept, ContainerEvent::Die { code, ran: Duration::ZERO });
         self.container.live(|life| {
             life.up = false;
             life.exits += 1;
             life.code = code;
-            life.error.clone_from(&text);
+            life.error = text;
         });
-        self.tell(ContainerEvent::Die { code, ran: Duration::ZERO });
     }
 
     /// Makes a run: from the row of intent to the program that executes.
@@ -269,8 +267,10 @@ impl Owner {
                     let (connected, served) = tokio::join!(connected, served);
                     connected.and(served).map_err(|error| self.network_error(error))?;
                     self.open_links(endpoints).await.map_err(|error| self.network_error(error))?;
+                    // A plugin may have other ways than a link.
                     let links = endpoints
                         .iter()
+                        .filter(|endpoint| !endpoint.name.is_empty())
                         .map(|endpoint| endpoint.link_config(default_routes(endpoints, &endpoint.name)));
                     control.release(Release { links: links.collect() }).await?;
                 }

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use berth_api::StringMap;
 use berth_api::network::EndpointSettings;
 use serde::{Deserialize, Serialize};
 
@@ -90,6 +91,8 @@ pub struct Asked {
     pub sysctls: Vec<(String, String)>,
     /// A certain name of the link inside.
     pub link_name: Option<String>,
+    /// All options for the network's driver.
+    pub driver_opts: StringMap,
     /// Who has the default route.
     pub priority: i64,
     /// The container is to have no IPv6 on any link.
@@ -101,7 +104,8 @@ impl Asked {
     /// at once.
     pub fn parse(name: &str, object: Option<&Object>, settings: &EndpointSettings) -> Result<Asked, Error> {
         let mut wrong = Vec::new();
-        let mut asked = Asked { priority: settings.gw_priority, ..Asked::default() };
+        let driver_opts = settings.driver_opts.clone().unwrap_or_default();
+        let mut asked = Asked { priority: settings.gw_priority, driver_opts, ..Asked::default() };
         if PREDEFINED.contains(&name) || name == "default" {
             check_predefined(settings, &mut wrong);
         }

@@ -30,7 +30,7 @@ impl Remembered {
     pub fn of(object: &Object) -> Remembered {
         let (link, foreign) = match &object.driver {
             Driver::Bridge(options) => (options.name.clone().unwrap_or_default(), options.foreign),
-            Driver::Sublinks(_) | Driver::Host | Driver::Null => Default::default(),
+            Driver::Sublinks(_) | Driver::Plugin(_) | Driver::Host | Driver::Null => Default::default(),
         };
         Remembered { link, foreign, subnets: object.subnets.clone() }
     }
@@ -116,7 +116,8 @@ fn subnet(
         (None, Some(remembered)) => (remembered.net, remembered.gateway),
         (None, None) => (subnets::choose(pools, v6, &known.others)?, None),
     };
-    let mut subnet = Subnet { net, range: part.range, gateway, auxiliary: BTreeMap::new() };
+    let mut subnet =
+        Subnet { net, range: part.range, gateway, auxiliary: BTreeMap::new(), pool: String::new() };
     if let Some(next_hop) = family.gateway {
         subnet.auxiliary.insert(NEXT_HOPS[usize::from(v6)].to_owned(), next_hop);
     }
@@ -319,6 +320,7 @@ mod tests {
             range: None,
             gateway: Some("192.168.177.1".parse().unwrap()),
             auxiliary: BTreeMap::new(),
+            pool: String::new(),
         };
         let pools = |base: &str| [AddressPool { base: base.parse().unwrap(), size: 24 }];
         let remembered = Remembered { link: "old0".into(), foreign: false, subnets: vec![remembered] };

@@ -12,7 +12,7 @@ use crate::blocking::blocking;
 impl Networks {
     /// Remembers the network namespace of a container, if one of its links has to be removed from there when it ends.
     pub fn hold(&self, container: &str, netns: BorrowedFd<'_>, endpoints: &[Endpoint]) -> Result<(), Error> {
-        let removes = |endpoint| self.segment_of(endpoint).is_some_and(|one| one.link.has_to_be_removed());
+        let removes = |endpoint| self.segment_of(endpoint).is_some_and(|one| one.has_to_be_removed());
         if endpoints.iter().any(removes) && !lock(&self.namespaces).contains_key(container) {
             let netns = netns.try_clone_to_owned().map_err(|source| Error::Io {
                 operation: "keep the container's network namespace".into(),
@@ -28,7 +28,7 @@ impl Networks {
         let Some(netns) = lock(&self.namespaces).remove(container) else { return Ok(()) };
         let mut links = Vec::new();
         for endpoint in endpoints {
-            let segment = self.segment_of(endpoint).filter(|segment| segment.link.has_to_be_removed());
+            let segment = self.segment_of(endpoint).filter(|segment| segment.has_to_be_removed());
             links.extend(segment.map(|segment| (segment, endpoint.clone())));
         }
         let host = Arc::clone(&self.host);

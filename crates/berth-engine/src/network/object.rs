@@ -59,7 +59,10 @@ pub struct Object {
     /// The driver's options as the user gave them.
     #[serde(default)]
     pub options: StringMap,
-    /// Options of the address management, of no effect.
+    /// Who gives out its addresses.
+    #[serde(default)]
+    pub addresses: AddressDriver,
+    /// Options for whoever gives out its addresses; of no effect where Berth itself does.
     #[serde(default)]
     pub ipam_options: Option<StringMap>,
     /// Its subnets, at most one of each family for a bridge.
@@ -82,13 +85,15 @@ impl Object {
             config_from: None,
             labels: StringMap::new(),
             options: StringMap::new(),
+            addresses: AddressDriver::Own,
             ipam_options: None,
             subnets: Vec::new(),
         }
     }
 }
 
-/// The drivers of networks. A driver is added here, in [`Object::link`] and in [`berth_network::Link`].
+/// The drivers of networks. A driver is added here, in [`Object::link`] and in [`berth_network::Link`]; one that is a plugin
+/// is a program of the host ([`super::plugin`]).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Driver {
@@ -100,16 +105,80 @@ pub enum Driver {
     Host,
     /// A namespace with nothing but loopback, or a configuration for other networks.
     Null,
+    /// Links that a plugin makes.
+    Plugin(PluginDriver),
+}
+
+/// A plugin that makes links.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PluginDriver {
+    /// Its name.
+    pub name: String,
+    /// Whether it needs no address for a gateway: of IPv4, and of IPv6.
+    #[serde(default)]
+    pub without_gateways: [bool; 2],
+}
+
+/// Who gives out subnets and addresses.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AddressDriver {
+    /// Berth itself.
+    #[default]
+    Own,
+    /// Nobody: there are none.
+    Null,
+    /// A plugin of this name.
+    Plugin(String),
+}
+
+impl AddressDriver {
+    /// The driver of Docker's name.
+    pub fn named(name: &str) -> AddressDriver {
+        match name {
+            "" | "default" => AddressDriver::Own,
+            "null" => AddressDriver::Null,
+            name => AddressDriver::Plugin(name.to_owned()),
+        }
+    }
+
+    /// Docker's name.
+    pub fn name(&self) -> &str {
+        match self {
+            AddressDriver::Own => "default",
+            AddressDriver::Null => "null",
+            AddressDriver::Plugin(name) => name,
+        }
+    }
 }
 
 impl Driver {
     /// Docker's name.
-    pub fn name(&self) -> &'static str {
+    pub fn name(&self) -> &str {
         match self {
+            Driver::Plugin(plugin) => &plugin.name,
             Driver::Bridge(_) => "bridge",
             Driver::Sublinks(options) => options.driver(),
             Driver::Host => "host",
             Driver::Null => "null",
+        }
+    }
+
+    /// Whether a subnet of one family has a gateway where nobody chose one.
+    pub fn wants_gateway(&self, v6: bool) -> bool {
+        match self {
+            Driver::Bridge(options) => !options.is_isolated(v6),
+            Driver::Plugin(plugin) => !plugin.without_gateways[usize::from(v6)],
+            Driver::Sublinks(_) | Driver::Host | Driver::Null => false,
+        }
+    }
+
+    /// Whether a link's hardware address is Berth's to choose, if the user did not.
+    pub fn has_own_hardware_address(&self) -> bool {
+        match self {
+            Driver::Sublinks(options) => options.kind.has_own_address(),
+            Driver::Plugin(_) => false,
+            Driver::Bridge(_) | Driver::Host | Driver::Null => true,
         }
     }
 }
@@ -127,6 +196,9 @@ pub struct Subnet {
     /// Addresses that are never given out, by name.
     #[serde(default)]
     pub auxiliary: BTreeMap<String, IpAddr>,
+    /// What the plugin that gave it calls it; empty if none did.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub pool: String,
 }
 
 impl Subnet {
@@ -160,15 +232,26 @@ impl Object {
                 rules: options.rules(self.internal),
             })),
             Driver::Sublinks(options) => Some(Link::Sublinks(options.sublinks(&self.id))),
+            Driver::Plugin(_) => Some(Link::Handed),
             Driver::Host | Driver::Null => None,
         }
+    }
+
+    /// Whether plugins have a part in its endpoints, or it is one without addresses: these are completed after the rest.
+    pub fn is_kept_by_plugins(&self) -> bool {
+        matches!(self.driver, Driver::Plugin(_)) || matches!(self.addresses, AddressDriver::Plugin(_))
+    }
+
+    /// Whether an address is of one of its subnets.
+    pub fn has_subnet_of(&self, address: &IpNet) -> bool {
+        self.subnets.iter().any(|subnet| subnet.net.contains(&address.addr()))
     }
 
     /// The name of its bridge, if it is one.
     pub fn bridge_link(&self) -> Option<String> {
         match &self.driver {
             Driver::Bridge(options) => Some(options.link_name(&self.id)),
-            Driver::Sublinks(_) | Driver::Host | Driver::Null => None,
+            Driver::Sublinks(_) | Driver::Plugin(_) | Driver::Host | Driver::Null => None,
         }
     }
 
@@ -191,6 +274,8 @@ impl Object {
                 IpNet::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
                 IpNet::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
             }),
+            // It says so when a container joins.
+            Driver::Plugin(_) => None,
             Driver::Sublinks(_) | Driver::Host | Driver::Null => subnet.gateway,
         };
         own.filter(|_| !self.internal)
@@ -207,14 +292,9 @@ impl Object {
             enable_ipv4: self.ipv4,
             enable_ipv6: self.ipv6,
             ipam: Ipam {
-                driver: "default".into(),
+                driver: self.addresses.name().into(),
                 options: self.ipam_options.clone(),
-                config: match self.driver {
-                    Driver::Bridge(_) | Driver::Sublinks(_) => {
-                        Some(self.subnets.iter().map(Subnet::to_api).collect())
-                    }
-                    Driver::Host | Driver::Null => None,
-                },
+                config: self.shown_subnets(),
             },
             internal: self.internal,
             attachable: self.attachable,
@@ -223,6 +303,21 @@ impl Object {
             options: self.options.clone(),
             labels: self.labels.clone(),
             ..Network::default()
+        }
+    }
+
+    fn shown_subnets(&self) -> Option<Vec<IpamConfig>> {
+        let null = |net: &str| IpamConfig { subnet: net.into(), ..IpamConfig::default() };
+        match (&self.driver, &self.addresses) {
+            (Driver::Host | Driver::Null, _) => None,
+            // As in Docker.
+            (_, AddressDriver::Null) => {
+                let families = [(self.ipv4, "0.0.0.0/0"), (self.ipv6, "::/0")];
+                Some(families.into_iter().filter(|(enabled, _)| *enabled).map(|(_, net)| null(net)).collect())
+            }
+            (Driver::Bridge(_) | Driver::Sublinks(_) | Driver::Plugin(_), _) => {
+                Some(self.subnets.iter().map(Subnet::to_api).collect())
+            }
         }
     }
 

@@ -31,7 +31,7 @@ impl Networks {
         let segment = self.known(&endpoints[publisher])?;
         let default = match &segment.object.driver {
             Driver::Bridge(options) => options.publish_address,
-            Driver::Sublinks(_) | Driver::Host | Driver::Null => None,
+            Driver::Sublinks(_) | Driver::Plugin(_) | Driver::Host | Driver::Null => None,
         };
         let default = default.unwrap_or(self.settings.publish_address);
         let rules = segment.link.firewall().map(|(_, rules)| rules).unwrap_or_default();

@@ -11,25 +11,28 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 
 use super::bridge::{BridgeOptions, boolean};
-use super::object::{Driver, Object, Subnet, is_predefined};
+use super::object::{AddressDriver, Driver, Object, PluginDriver, Subnet, is_predefined};
+use super::plugin::Plugins;
 use super::sublink::SublinkOptions;
 use crate::{Error, name};
 
 /// A network to make, checked as far as it can be without looking at others.
 #[derive(Debug, Clone)]
 pub struct Wanted {
-    object: Object,
-    subnets: Vec<WantedSubnet>,
+    /// The network without its subnets.
+    pub(super) object: Object,
+    /// Its subnets.
+    pub(super) subnets: Vec<WantedSubnet>,
 }
 
 /// A subnet of a request; what is missing is chosen.
 #[derive(Debug, Clone)]
-struct WantedSubnet {
-    v6: bool,
-    net: Option<IpNet>,
-    range: Option<IpNet>,
-    gateway: Option<IpAddr>,
-    auxiliary: BTreeMap<String, IpAddr>,
+pub(super) struct WantedSubnet {
+    pub(super) v6: bool,
+    pub(super) net: Option<IpNet>,
+    pub(super) range: Option<IpNet>,
+    pub(super) gateway: Option<IpAddr>,
+    pub(super) auxiliary: BTreeMap<String, IpAddr>,
 }
 
 impl Wanted {
@@ -65,12 +68,6 @@ impl Wanted {
         } else {
             driver(&request.driver, &options, request.internal)?
         };
-        if !matches!(asked.driver.as_str(), "" | "default" | "null") {
-            return Err(Error::InvalidParameter(format!(
-                "could not find plugin {} in v1 plugin registry: plugin not found",
-                asked.driver
-            )));
-        }
         let object = Object {
             id: name::new_id()
                 .map_err(|source| Error::Io { operation: "read random bytes".into(), source })?,
@@ -85,6 +82,7 @@ impl Wanted {
             config_from: None,
             labels: request.labels.unwrap_or_default(),
             options,
+            addresses: AddressDriver::named(&asked.driver),
             ipam_options: asked.options,
             subnets: Vec::new(),
         };
@@ -94,6 +92,22 @@ impl Wanted {
     /// The name of the network.
     pub fn name(&self) -> &str {
         &self.object.name
+    }
+
+    /// The plugin that gives out its addresses, if one does.
+    pub fn addresses_by(&self) -> Option<&str> {
+        match &self.object.addresses {
+            AddressDriver::Plugin(name) if !self.object.config_only => Some(name),
+            _ => None,
+        }
+    }
+
+    /// Asks the plugin that is to make its links, if there is one, what it can do.
+    pub async fn look_at_plugin(&mut self, plugins: &Plugins) -> Result<(), Error> {
+        let Driver::Plugin(mut driver) = self.object.driver.clone() else { return Ok(()) };
+        plugins.look_at(&mut driver, &self.object).await?;
+        self.object.driver = Driver::Plugin(driver);
+        Ok(())
     }
 
     /// Settles what is open: subnets and gateways that overlap none of `others`, nor what the host routes.
@@ -117,7 +131,7 @@ impl Wanted {
             };
             taken.push(net);
             let gateway = match (&object.driver, wanted.gateway) {
-                (Driver::Bridge(options), None) if !options.is_isolated(wanted.v6) => {
+                (driver, None) if driver.wants_gateway(wanted.v6) => {
                     Some(first_gateway(net, wanted.range, &wanted.auxiliary)?)
                 }
                 (_, given) => given,
@@ -125,7 +139,8 @@ impl Wanted {
             if gateway.is_some_and(|gateway| wanted.auxiliary.values().any(|taken| *taken == gateway)) {
                 return Err(Error::Forbidden("Address already in use".into()));
             }
-            object.subnets.push(Subnet { net, range: wanted.range, gateway, auxiliary: wanted.auxiliary });
+            let (range, auxiliary) = (wanted.range, wanted.auxiliary);
+            object.subnets.push(Subnet { net, range, gateway, auxiliary, pool: String::new() });
         }
         Ok(object)
     }
@@ -199,6 +214,7 @@ fn copied(request: NetworkCreate, found: Object, from: String) -> Result<Wanted,
         config_from: Some(from),
         labels: found.labels,
         options: found.options,
+        addresses: found.addresses,
         ipam_options: found.ipam_options,
         subnets: Vec::new(),
     };
@@ -208,7 +224,13 @@ fn copied(request: NetworkCreate, found: Object, from: String) -> Result<Wanted,
 /// Sees to it that each family that is enabled has a subnet, and none that is not.
 fn families(object: Object, mut subnets: Vec<WantedSubnet>) -> Result<Wanted, Error> {
     let bridge = matches!(object.driver, Driver::Bridge(_));
-    if bridge || matches!(object.driver, Driver::Sublinks(_)) {
+    if object.addresses == AddressDriver::Null && !object.config_only {
+        if subnets.iter().any(|subnet| subnet.net.is_some()) {
+            let text = "null ipam driver does not handle specific address pool requests";
+            return Err(Error::InvalidParameter(text.into()));
+        }
+        subnets.clear();
+    } else if bridge || matches!(object.driver, Driver::Sublinks(_) | Driver::Plugin(_)) {
         if bridge && !object.ipv4 && !object.ipv6 {
             return Err(Error::InvalidParameter("IPv4 or IPv6 must be enabled".into()));
         }
@@ -246,9 +268,7 @@ fn driver(name: &str, options: &StringMap, internal: bool) -> Result<Driver, Err
              to swarm and try again."
                 .into(),
         )),
-        other => Err(Error::NotFound(format!(
-            "could not find plugin {other} in v1 plugin registry: plugin not found"
-        ))),
+        other => Ok(Driver::Plugin(PluginDriver { name: other.to_owned(), without_gateways: [false; 2] })),
     }
 }
 
@@ -357,7 +377,7 @@ fn check_subnet(wanted: &WantedSubnet, wrong: &mut Vec<String>) {
 }
 
 /// A subnet that a user chose; it may lie over what the host routes, but not over another network.
-fn free(net: IpNet, taken: &[IpNet]) -> Result<IpNet, Error> {
+pub fn free(net: IpNet, taken: &[IpNet]) -> Result<IpNet, Error> {
     if taken.iter().any(|other| subnets::overlap(other, &net)) {
         return Err(Error::Forbidden(
             "invalid pool request: Pool overlaps with other one on this address space".into(),
@@ -471,7 +491,6 @@ mod tests {
             ("host", "", "operation is not permitted on predefined host network "),
             (" ", "", "invalid name: name is empty"),
             ("a", "host", "only one instance of \"host\" network is allowed"),
-            ("a", "nothing", "could not find plugin nothing in v1 plugin registry: plugin not found"),
         ] {
             let error = made(|request| (request.name, request.driver) = (name.into(), driver.into()));
             assert_eq!(error.unwrap_err(), expected);

@@ -10,7 +10,7 @@ use berth_network::{Endpoint, Host, Link};
 use ipnet::IpNet;
 
 use super::attachment::Asked;
-use super::object::{Driver, Object, Subnet};
+use super::object::{AddressDriver, Driver, Object, Subnet};
 use crate::Error;
 
 /// Containers that a network remembers after they left it.
@@ -42,7 +42,9 @@ impl Segment {
     /// A network without endpoints; `None` for a driver that has none.
     pub fn new(object: Object, direct: bool) -> Option<Arc<Segment>> {
         let link = object.link()?;
-        let pools = object.subnets.iter().map(|subnet| {
+        // A plugin's subnets are its own to give addresses of.
+        let own = object.subnets.iter().filter(|_| object.addresses == AddressDriver::Own);
+        let pools = own.map(|subnet| {
             let mut pool = Pool::new(subnet.net, subnet.range);
             for address in subnet.gateway.iter().chain(subnet.auxiliary.values()) {
                 pool.reserve(*address);
@@ -112,11 +114,14 @@ impl Segment {
                 }
             }
         }
-        if endpoint.mac == [0; 6] && self.has_own_hardware_address() {
+        if endpoint.mac == [0; 6]
+            && self.object.driver.has_own_hardware_address()
+            && !self.object.is_kept_by_plugins()
+        {
             // It follows from an address that the endpoint has again next time, if any: neighbours remember it.
             let lasting = asked.link_local.first().filter(|_| asked.ipv4.is_none() && asked.ipv6.is_none());
             let address = lasting.copied().or(endpoint.addresses.first().map(IpNet::addr));
-            endpoint.mac = address.map(ipam::mac_for).unwrap_or_default();
+            endpoint.mac = endpoint_mac(address);
         }
         // Beside, and no subnet's: nobody else could get them. Others that have one are on the same link.
         let lone = |address: &IpAddr| IpNet::new(*address, if address.is_ipv4() { 16 } else { 64 }).ok();
@@ -154,18 +159,11 @@ impl Segment {
         outcome
     }
 
-    fn has_own_hardware_address(&self) -> bool {
-        match &self.object.driver {
-            Driver::Sublinks(options) => options.kind.has_own_address(),
-            Driver::Bridge(_) | Driver::Host | Driver::Null => true,
-        }
-    }
-
     /// An endpoint without addresses. Its link gets the first free name.
     fn blank(&self, asked: &Asked, names: &[String]) -> Endpoint {
         let prefix = match &self.object.driver {
             Driver::Bridge(options) => options.prefix.as_str(),
-            Driver::Sublinks(_) | Driver::Host | Driver::Null => "eth",
+            Driver::Sublinks(_) | Driver::Plugin(_) | Driver::Host | Driver::Null => "eth",
         };
         let free = (0..).map(|number: u32| format!("{prefix}{number}"));
         let name = asked.link_name.clone().or_else(|| free.into_iter().find(|name| !names.contains(name)));
@@ -196,7 +194,11 @@ impl Segment {
     /// Gives a container's addresses back.
     pub fn leave(&self, container: &str) {
         let mut members = self.lock();
-        if let Some(endpoint) = members.endpoints.remove(container) {
+        if let Some(mut endpoint) = members.endpoints.remove(container) {
+            if self.link == Link::Handed {
+                // Its link is another's, and may stay for ever.
+                endpoint.host_link.clear();
+            }
             members.give_back(&endpoint);
         }
     }
@@ -225,6 +227,12 @@ impl Segment {
     /// Whether a container that runs is on it.
     pub fn is_used(&self) -> bool {
         !self.lock().endpoints.is_empty()
+    }
+
+    /// Whether the link of an endpoint has to be removed when its container ends: the kernel would keep it for a moment,
+    /// and nobody here knows when its addresses are given to others.
+    pub fn has_to_be_removed(&self) -> bool {
+        self.link.has_to_be_removed() || matches!(self.object.addresses, AddressDriver::Plugin(_))
     }
 
     /// Lets nobody join any more, unless someone is there: then their containers' IDs come back.
@@ -270,6 +278,11 @@ impl Members {
             }
         }
     }
+}
+
+/// The hardware address of a link: it follows from its address, or is any if it has none.
+pub fn endpoint_mac(address: Option<IpAddr>) -> [u8; 6] {
+    address.map_or_else(ipam::any_mac, ipam::mac_for)
 }
 
 fn taken(pool: &mut Pool, wanted: Option<IpAddr>, exists: impl Fn(&str) -> bool) -> Result<IpAddr, Error> {

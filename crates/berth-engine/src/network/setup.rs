@@ -170,7 +170,7 @@ pub fn reached(segment: &Segment, endpoint: &Endpoint) -> Vec<Reached> {
 fn trusted(segment: &Segment) -> &[String] {
     match &segment.object.driver {
         Driver::Bridge(options) => &options.trusted,
-        Driver::Sublinks(_) | Driver::Host | Driver::Null => &[],
+        Driver::Sublinks(_) | Driver::Plugin(_) | Driver::Host | Driver::Null => &[],
     }
 }
 

@@ -2,6 +2,8 @@
 
 use berth_api::filter::Filters;
 use berth_api::network::{NetworkCreate, NetworkCreated, NetworksPruned};
+use berth_network::subnets::AddressPool;
+use ipnet::IpNet;
 use jiff::Timestamp;
 
 use super::list::is_used;
@@ -9,26 +11,76 @@ use crate::event::{Event, NetworkEvent};
 use crate::life::prune::{Turn, is_labelled, until};
 use crate::list::filter::check_known;
 use crate::network::object::{Driver, Object, PREDEFINED, is_predefined};
-use crate::network::request::Wanted;
+use crate::network::request::{Wanted, free};
 use crate::{Engine, Error};
 
 const KNOWN_PRUNE_FILTERS: [&str; 3] = ["label", "label!", "until"];
 
+fn check_free(name: &str, named: impl Fn(&str) -> Option<Object>) -> Result<(), Error> {
+    match named(name) {
+        Some(_) => Err(Error::Conflict(format!("network with name {name} already exists"))),
+        None => Ok(()),
+    }
+}
+
 impl Engine {
-    /// Makes a network: its row first, so that a crash leaves nothing that no row tells of.
+    /// Makes a network.
     pub async fn network_create(&self, mut request: NetworkCreate) -> Result<NetworkCreated, Error> {
         let parts = &self.parts;
         self.add_default_options(&mut request);
         let named = |name: &str| parts.all_networks().into_iter().find(|object| object.name == name);
-        let wanted = Wanted::parse(request, named)?;
-        let _alone = parts.networks.changes.lock().await;
-        if named(wanted.name()).is_some() {
-            return Err(Error::Conflict(format!("network with name {} already exists", wanted.name())));
-        }
+        let mut wanted = Wanted::parse(request, named)?;
+        check_free(wanted.name(), named)?;
+        wanted.look_at_plugin(&parts.networks.plugins).await?;
         // The default bridge's subnet is settled first: it must not be given away.
         parts.networks.settle_default().await?;
+        let object = match wanted.addresses_by().map(str::to_owned) {
+            None => self.make(wanted.name().to_owned(), |pools, taken| wanted.settle(pools, taken)).await?,
+            Some(plugin) => self.make_by_plugin(wanted, &plugin).await?,
+        };
+        if let Driver::Plugin(driver) = &object.driver
+            && let Err(error) = parts.networks.plugins.create_network(&driver.name, &object).await
+        {
+            let undone = self.forget(&object).await;
+            return Err(match undone {
+                Ok(()) => error,
+                Err(undo) => Error::Unwound { first: Box::new(error), undo: vec![undo.to_string()] },
+            });
+        }
+        self.tell(&object, NetworkEvent::Create);
+        Ok(NetworkCreated { id: object.id, warning: String::new() })
+    }
+
+    /// Makes a network of subnets that a plugin gives: it is asked while others may make theirs.
+    async fn make_by_plugin(&self, wanted: Wanted, plugin: &str) -> Result<Object, Error> {
+        let networks = &self.parts.networks;
+        let object = wanted.settle_by_plugin(&networks.plugins, plugin, &networks.subnets().1).await?;
+        let made = self.make(object.name.clone(), |_, taken| {
+            // What its links lead to, whoever makes them knows.
+            if !matches!(object.driver, Driver::Plugin(_)) {
+                object.subnets.iter().try_for_each(|subnet| free(subnet.net, taken).map(drop))?;
+            }
+            Ok(object.clone())
+        });
+        let made = made.await;
+        if made.is_err() {
+            networks.plugins.release_pools(&object).await;
+        }
+        made
+    }
+
+    /// Makes a network on the host: its row first, so that a crash leaves nothing that no row tells of. `settle` gets the
+    /// pools, and the subnets that are taken.
+    async fn make(
+        &self,
+        name: String,
+        settle: impl FnOnce(&[AddressPool], &[IpNet]) -> Result<Object, Error>,
+    ) -> Result<Object, Error> {
+        let parts = &self.parts;
+        let _alone = parts.networks.changes.lock().await;
+        check_free(&name, |name| parts.all_networks().into_iter().find(|object| object.name == name))?;
         let (pools, taken) = parts.networks.subnets();
-        let mut object = wanted.settle(pools, &taken)?;
+        let mut object = settle(pools, &taken)?;
         if let Driver::Sublinks(options) = &mut object.driver {
             let exists = |name: &str| parts.networks.link_exists(name);
             options.settle(&object.id, &parts.networks.objects(), exists)?;
@@ -41,8 +93,7 @@ impl Engine {
                 Err(undo) => Error::Unwound { first: Box::new(error), undo: vec![undo.to_string()] },
             });
         }
-        self.tell(&object, NetworkEvent::Create);
-        Ok(NetworkCreated { id: object.id, warning: String::new() })
+        Ok(object)
     }
 
     /// Options that an administrator wants for all networks of the driver that do not give them themselves.
@@ -125,15 +176,29 @@ impl Engine {
                 shown.join(", ")
             )));
         }
-        if let Err(error) = parts.networks.remove(&object.id).await {
-            if let Some(segment) = segment {
-                segment.reopen();
-            }
-            return Err(error);
+        let mut gone = Ok(());
+        if let Driver::Plugin(driver) = &object.driver {
+            gone = parts.networks.plugins.delete_network(&driver.name, object).await;
         }
-        parts.storage.networks().remove(&object.id)?;
+        if gone.is_ok() {
+            gone = self.forget(object).await;
+        }
+        if gone.is_err()
+            && let Some(segment) = segment
+        {
+            segment.reopen();
+        }
+        gone?;
         self.tell(object, NetworkEvent::Destroy);
         Ok(())
+    }
+
+    /// Takes a network away from the host, and its row.
+    async fn forget(&self, object: &Object) -> Result<(), Error> {
+        let parts = &self.parts;
+        parts.networks.remove(&object.id).await?;
+        parts.networks.plugins.release_pools(object).await;
+        Ok(parts.storage.networks().remove(&object.id)?)
     }
 
     /// Removes the networks that users made, nobody is on, and the filters let go.
@@ -164,7 +229,7 @@ impl Engine {
         self.parts.events.publish(Event::Network {
             id: object.id.clone(),
             name: object.name.clone(),
-            driver: object.driver.name(),
+            driver: object.driver.name().to_owned(),
             container: None,
             event,
         });

@@ -9,6 +9,7 @@ mod transport;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::StatusCode;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep, timeout_at};
@@ -73,6 +74,14 @@ pub enum PluginError {
         /// What it said.
         reason: String,
     },
+    /// It does not know the call.
+    #[error("{method}: {reason}")]
+    NoMethod {
+        /// What was called.
+        method: String,
+        /// What it said.
+        reason: String,
+    },
 }
 
 /// What a plugin says it can do.
@@ -83,10 +92,23 @@ struct Manifest {
 }
 
 /// What a plugin says when it fails.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
 struct Refusal {
-    #[serde(rename = "Err", default)]
+    #[serde(rename = "Err")]
     error: String,
+    /// The same, of those that keep addresses.
+    #[serde(rename = "Error")]
+    of_addresses: String,
+}
+
+impl Refusal {
+    /// What the answer to a call says is wrong, if anything is.
+    fn of(method: &str, answer: &[u8]) -> Option<String> {
+        let refusal: Refusal = serde_json::from_slice(answer).ok()?;
+        let text = if method.starts_with("IpamDriver.") { refusal.of_addresses } else { refusal.error };
+        Some(text).filter(|text| !text.is_empty())
+    }
 }
 
 impl Plugin {
@@ -110,12 +132,18 @@ impl Plugin {
             pause = (pause * 2).min(LONGEST_PAUSE);
         };
         let plugin = Plugin { name: name.to_owned(), address };
+        // One that is there may take a moment.
         let until = until.max(Instant::now() + ACTIVATION);
         let manifest: Manifest = plugin.call_until("Plugin.Activate", Bytes::new(), until).await?;
         if !manifest.implements.unwrap_or_default().iter().any(|other| other == interface) {
             return Err(PluginError::NotImplemented { name: plugin.name, interface });
         }
         Ok(plugin)
+    }
+
+    /// The plugin called `name` wherever it is now, without asking it anything. Reads files.
+    pub fn locate(directories: &Directories, name: &str) -> Result<Plugin, PluginError> {
+        Ok(Plugin { name: name.to_owned(), address: directories.find(name)? })
     }
 
     /// Its name.
@@ -134,6 +162,21 @@ impl Plugin {
         self.call_until(method, body.into(), Instant::now() + CALL).await
     }
 
+    /// Calls `method` as [`Plugin::call`] does, but waits no longer than `limit`, and for nobody who is not there.
+    pub async fn call_once<A: Serialize, R: DeserializeOwned>(
+        &self,
+        method: &str,
+        arguments: &A,
+        limit: Duration,
+    ) -> Result<R, PluginError> {
+        let body = serde_json::to_vec(arguments).map_err(|error| failed(method, error.to_string()))?;
+        let attempt = timeout_at(Instant::now() + limit, self.address.post(method, body.into())).await;
+        match attempt.unwrap_or_else(|_| Err(Failed::silent())) {
+            Ok((status, answer)) => read(method, status, &answer),
+            Err(failure) => Err(failure.about(method)),
+        }
+    }
+
     async fn call_until<R: DeserializeOwned>(
         &self,
         method: &str,
@@ -143,26 +186,41 @@ impl Plugin {
         let mut pause = FIRST_PAUSE;
         let (status, answer) = loop {
             let attempt = timeout_at(until, self.address.post(method, body.clone())).await;
-            match attempt.unwrap_or_else(|_| Err(Failed::Broken("timed out waiting for the plugin".into()))) {
+            match attempt.unwrap_or_else(|_| Err(Failed::silent())) {
                 Ok(answer) => break answer,
                 Err(Failed::Unreachable(error)) if Instant::now() + pause < until => {
                     tracing::warn!(plugin = self.name, method, error, "cannot reach a plugin, trying again");
                     sleep(pause).await;
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }
-                Err(Failed::Unreachable(reason) | Failed::Broken(reason)) => {
-                    return Err(PluginError::Unreachable { method: method.to_owned(), reason });
-                }
+                Err(failure) => return Err(failure.about(method)),
             }
         };
-        let refusal = serde_json::from_slice::<Refusal>(&answer).ok().filter(|said| !said.error.is_empty());
-        match (status.is_success(), refusal) {
-            (_, Some(refusal)) => Err(failed(method, refusal.error)),
-            (false, None) => Err(failed(method, String::from_utf8_lossy(&answer).into_owned())),
-            (true, None) => {
-                serde_json::from_slice(&answer).map_err(|error| failed(method, error.to_string()))
-            }
+        read(method, status, &answer)
+    }
+}
+
+impl Failed {
+    fn silent() -> Failed {
+        Failed::Broken("timed out waiting for the plugin".into())
+    }
+
+    fn about(self, method: &str) -> PluginError {
+        let (Failed::Unreachable(reason) | Failed::Broken(reason)) = self;
+        PluginError::Unreachable { method: method.to_owned(), reason }
+    }
+}
+
+/// Reads what a plugin answered to a call.
+fn read<R: DeserializeOwned>(method: &str, status: StatusCode, answer: &[u8]) -> Result<R, PluginError> {
+    let said = || String::from_utf8_lossy(answer).trim_end().to_owned();
+    match (status.is_success(), Refusal::of(method, answer)) {
+        (_, Some(reason)) => Err(failed(method, reason)),
+        (false, None) if status == StatusCode::NOT_FOUND => {
+            Err(PluginError::NoMethod { method: method.to_owned(), reason: said() })
         }
+        (false, None) => Err(failed(method, said())),
+        (true, None) => serde_json::from_slice(answer).map_err(|error| failed(method, error.to_string())),
     }
 }
 
@@ -223,6 +281,7 @@ mod tests {
             (200, r#"{"Err": "no"}"#),
             (500, r#"{"Err": "broken"}"#),
             (404, "no such page"),
+            (200, r#"{"Allow": false, "Error": "of those that keep addresses"}"#),
             (200, "nonsense"),
         ])
         .await;
@@ -232,7 +291,27 @@ mod tests {
         for text in ["A.B: no", "A.B: broken", "A.B: no such page"] {
             assert_eq!(call().await.unwrap_err(), text);
         }
+        assert_eq!(call().await.unwrap()["Allow"], false);
         assert!(call().await.unwrap_err().starts_with("A.B: expected"));
+    }
+
+    #[tokio::test]
+    async fn who_is_only_told_is_not_waited_for() {
+        let (folder, plugin) = activated(vec![ACTIVE, (200, "null"), (200, r#"{"Error": "no"}"#)]).await;
+        let tell = |method, limit| {
+            let plugin = plugin.clone();
+            async move { plugin.call_once::<_, Value>(method, &json!({}), limit).await }
+        };
+        let long = Duration::from_secs(60);
+        assert_eq!(tell("A.B", long).await.unwrap(), Value::Null);
+        assert_eq!(tell("IpamDriver.B", long).await.unwrap_err().to_string(), "IpamDriver.B: no");
+        std::fs::remove_file(folder.path().join("p.sock")).unwrap();
+        let silent = UnixListener::bind(folder.path().join("p.sock")).unwrap();
+        let error = tell("A.B", Duration::from_millis(1)).await.unwrap_err().to_string();
+        assert_eq!(error, "A.B: timed out waiting for the plugin");
+        drop(silent);
+        let error = tell("A.B", long).await.unwrap_err().to_string();
+        assert!(error.starts_with("A.B: dial unix "), "{error}");
     }
 
     #[tokio::test]

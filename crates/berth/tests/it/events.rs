@@ -187,3 +187,33 @@ fn the_past_survives_the_daemon() {
         past(&daemon, Client::Docker, &[]).iter().map(|event| event["timeNano"].as_i64().unwrap()).collect();
     assert!(times.is_sorted_by(|a, b| a < b), "{times:?}");
 }
+
+/// Whether a container's event has been told so many times by now.
+fn is_told(daemon: &Daemon, id: &str, action: &str, times: usize) -> bool {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let path = format!("/events?since=1&until={}.{:09}", now.as_secs(), now.subsec_nanos());
+    let answer = raw::exchange(daemon, &raw::request("GET", &path, "", b""));
+    assert_eq!(raw::status(&answer), 200, "{answer}");
+    let action = format!("\"Action\":\"{action}\"");
+    answer.lines().filter(|line| line.contains(id) && line.contains(&action)).count() == times
+}
+
+#[test]
+fn whoever_sees_a_state_finds_its_event() {
+    let daemon = Daemon::start();
+    // Each holds a port, which takes a moment to be given back.
+    let made = |_| daemon.berth(&["create", "-p", "80", "busybox", "true"]).ok();
+    let ids: Vec<String> = (0..16).map(made).collect();
+    let ask = |method: &str, path: &str| raw::exchange(&daemon, &raw::request(method, path, "", b""));
+    let lives = |id: &String| {
+        for round in 1..=3 {
+            let started = ask("POST", &format!("/containers/{id}/start"));
+            assert_eq!(raw::status(&started), 204, "{started}");
+            while !ask("GET", &format!("/containers/{id}/json")).contains("\"Status\":\"exited\"") {
+                assert!(is_told(&daemon, id, "start", round), "round {round} of {id}");
+            }
+            assert!(is_told(&daemon, id, "die", round), "round {round} of {id}");
+        }
+    };
+    std::thread::scope(|scope| ids.iter().for_each(|id| drop(scope.spawn(|| lives(id)))));
+}

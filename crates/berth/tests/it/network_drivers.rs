@@ -10,12 +10,12 @@ use crate::vm::{Extras, boot};
 
 const NETWORK: [&str; 4] = ["--subnet", "10.66.0.0/24", "--ip-range", "10.66.0.128/25"];
 
-fn links() -> BTreeSet<String> {
+pub fn links() -> BTreeSet<String> {
     let listing = run(Command::new("ip").args(["-o", "link"])).ok();
     listing.lines().filter_map(|line| Some(line.split(": ").nth(1)?.split('@').next()?.to_owned())).collect()
 }
 
-fn ip(arguments: &[&str]) {
+pub fn ip(arguments: &[&str]) {
     run(Command::new("ip").args(arguments)).ok();
 }
 
@@ -42,7 +42,7 @@ fn sleeper(daemon: &Daemon, client: Client, name: &str, flags: &[&str]) {
 }
 
 /// What every driver does. `create` are the flags by which the network is made.
-fn suite(daemon: &mut Daemon, client: Client, create: &[&str]) {
+pub fn suite(daemon: &mut Daemon, client: Client, create: &[&str]) {
     let made = [&["network", "create"], create, &NETWORK, &["net"]].concat();
     let before = links();
     daemon.with(client, &made).ok();

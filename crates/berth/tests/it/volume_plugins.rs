@@ -2,24 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{Read, Write};
-use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
 use crate::daemon::{Client, Daemon};
 use crate::output::eventually;
+use crate::plugin_server::{Calls, PluginServer};
 
 /// A driver whose volumes are directories, and what it was asked.
 struct Driver {
+    server: PluginServer,
     name: String,
-    folder: TempDir,
-    specification: PathBuf,
     state: Arc<Mutex<State>>,
+    calls: Calls,
 }
 
 #[derive(Default)]
@@ -28,43 +25,38 @@ struct State {
     volumes: BTreeMap<String, Value>,
     /// Who has mounted what: `volume user`.
     mounts: Vec<String>,
-    calls: Vec<String>,
 }
 
 impl Driver {
     fn start() -> Driver {
-        static COUNT: AtomicUsize = AtomicUsize::new(0);
-        let folder = tempfile::tempdir().unwrap();
-        let name = format!("berth-vol-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::SeqCst));
-        fs::create_dir_all("/etc/docker/plugins").unwrap();
-        let specification = PathBuf::from(format!("/etc/docker/plugins/{name}.json"));
-        let driver = Driver { name, folder, specification, state: Arc::default() };
+        let (state, calls) = (Arc::<Mutex<State>>::default(), Calls::default());
+        let server = PluginServer::start(|_, _| Value::Null);
+        fs::remove_file(server.socket()).unwrap();
+        let driver = Driver { name: server.name.clone(), server, state, calls };
         driver.serve();
-        let document = json!({"Name": driver.name, "Addr": format!("unix://{}", driver.socket().display())});
-        fs::write(&driver.specification, document.to_string()).unwrap();
         driver
     }
 
     fn socket(&self) -> PathBuf {
-        self.folder.path().join("driver.sock")
+        self.server.socket()
     }
 
     fn place(&self, volume: &str) -> PathBuf {
-        self.folder.path().join(volume)
+        self.server.folder.path().join(volume)
     }
 
     fn serve(&self) {
-        let listener = UnixListener::bind(self.socket()).unwrap();
-        let (state, folder) = (Arc::clone(&self.state), self.folder.path().to_owned());
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                answer(stream, &state, &folder);
-            }
+        let (state, calls) = (Arc::clone(&self.state), self.calls.clone());
+        let folder = self.server.folder.path().to_owned();
+        self.server.serve(move |method, question| {
+            let method = method.strip_prefix("VolumeDriver.").unwrap_or(method);
+            calls.note(method, question);
+            reply(method, question, &mut state.lock().unwrap(), &folder)
         });
     }
 
     fn count(&self, method: &str) -> usize {
-        self.state.lock().unwrap().calls.iter().filter(|call| *call == method).count()
+        self.calls.count(method)
     }
 
     fn mounts(&self) -> Vec<String> {
@@ -72,36 +64,7 @@ impl Driver {
     }
 }
 
-impl Drop for Driver {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.specification);
-    }
-}
-
-/// Answers one call.
-fn answer(mut stream: UnixStream, state: &Mutex<State>, folder: &Path) {
-    let mut head = Vec::new();
-    let mut byte = [0];
-    while !head.ends_with(b"\r\n\r\n") {
-        if stream.read(&mut byte).unwrap_or(0) == 0 {
-            return;
-        }
-        head.push(byte[0]);
-    }
-    let head = String::from_utf8(head).unwrap();
-    let method = head.split(' ').nth(1).unwrap().trim_start_matches('/').to_owned();
-    let length =
-        head.to_lowercase().split("content-length: ").nth(1).unwrap().lines().next().unwrap().parse();
-    let mut body = vec![0; length.unwrap()];
-    stream.read_exact(&mut body).unwrap();
-    let question = serde_json::from_slice(&body).unwrap_or(Value::Null);
-    let text = reply(&method, &question, &mut state.lock().unwrap(), folder).to_string();
-    let _ = write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{text}", text.len());
-}
-
 fn reply(method: &str, question: &Value, state: &mut State, folder: &Path) -> Value {
-    let method = method.strip_prefix("VolumeDriver.").unwrap_or(method);
-    state.calls.push(method.to_owned());
     let name = question["Name"].as_str().unwrap_or_default().to_owned();
     let user = format!("{name} {}", question["ID"].as_str().unwrap_or_default());
     let place = folder.join(&name);
