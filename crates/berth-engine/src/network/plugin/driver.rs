@@ -367,3 +367,119 @@ fn route(told: &StaticRoute) -> Result<Route, String> {
     };
     Ok(Route { destination: destination.trunc(), gateway })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::network::object::Driver;
+
+    fn endpoint() -> Endpoint {
+        Endpoint {
+            addresses: vec!["10.1.0.2/24".parse().unwrap()],
+            name: "eth0".into(),
+            ..Endpoint::default()
+        }
+    }
+
+    fn given(text: &str) -> Result<Endpoint, String> {
+        let created: Created = serde_json::from_str(text).unwrap();
+        let mut endpoint = endpoint();
+        created.interface.unwrap_or_default().add_to(&mut endpoint)?;
+        Ok(endpoint)
+    }
+
+    fn joined(text: &str) -> Result<Endpoint, String> {
+        let joined: Joined = serde_json::from_str(text).unwrap();
+        let mut endpoint = endpoint();
+        joined.add_to(&Asked::default(), &["eth0".to_owned()], &mut endpoint)?;
+        Ok(endpoint)
+    }
+
+    #[test]
+    fn a_plugin_adds_what_an_endpoint_has_not() {
+        assert_eq!(given("{}").unwrap(), endpoint());
+        assert_eq!(given(r#"{"Interface": null}"#).unwrap(), endpoint());
+        let more =
+            given(r#"{"Interface": {"AddressIPv6": "fd00::2/64", "MacAddress": "a0:b1:c2:d3:e4:f4"}}"#)
+                .unwrap();
+        assert_eq!((more.addresses[1].to_string().as_str(), more.mac[5]), ("fd00::2/64", 0xf4));
+        for (text, expected) in [
+            (
+                r#"{"Interface": {"Address": "10.1.0.3/24"}}"#,
+                "10.1.0.2/24 is to be the address, not 10.1.0.3/24",
+            ),
+            (r#"{"Interface": {"AddressIPv6": "10.1.0.3/24"}}"#, "is no address with the length of a prefix"),
+            (r#"{"Interface": {"AddressIPv6": "fd00::2"}}"#, "is no address with the length of a prefix"),
+            (r#"{"Interface": {"MacAddress": "01:00:5e:00:00:01"}}"#, "is no hardware address of a link"),
+        ] {
+            let error = given(text).unwrap_err();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_plugin_names_the_link_and_its_routes() {
+        let all = r#"{"InterfaceName": {"SrcName": "tap7", "DstPrefix": "eth"}, "Gateway": "10.1.0.1", "GatewayIPv6": "fe80::1",
+            "StaticRoutes": [{"Destination": "10.9.1.0/16", "NextHop": "10.1.0.9"}, {"Destination": "::/1", "RouteType": 1}]}"#;
+        let endpoint = joined(all).unwrap();
+        assert_eq!((endpoint.host_link.as_str(), endpoint.name.as_str()), ("tap7", "eth1"));
+        assert_eq!(endpoint.gateways.len(), 2);
+        assert_eq!(endpoint.routes[0].destination.to_string(), "10.9.0.0/16");
+        assert_eq!(endpoint.routes[1].gateway, None);
+        let none = joined(r#"{"StaticRoutes": null}"#).unwrap();
+        assert_eq!((none.name.as_str(), none.gateways.len()), ("", 0));
+        for (text, expected) in [
+            (r#"{"InterfaceName": {"SrcName": "a/b", "DstPrefix": "eth"}}"#, "is no name of a link"),
+            (r#"{"InterfaceName": {"SrcName": "a", "DstPrefix": "e th"}}"#, "cannot begin a name of a link"),
+            (
+                r#"{"InterfaceName": {"SrcName": "a", "DstPrefix": "e"}, "Gateway": "0.0.0.0"}"#,
+                "is no next hop",
+            ),
+            (
+                r#"{"InterfaceName": {"SrcName": "a", "DstPrefix": "e"}, "StaticRoutes": [{"Destination": "x"}]}"#,
+                "is no destination of a route",
+            ),
+            (
+                r#"{"InterfaceName": {"SrcName": "a", "DstPrefix": "e"},
+                    "StaticRoutes": [{"Destination": "10.0.0.0/8", "RouteType": 7}]}"#,
+                "7 is no type of a route",
+            ),
+        ] {
+            let error = joined(text).unwrap_err();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn subnets_are_told_with_what_is_taken_of_them() {
+        let driver = Driver::Plugin(PluginDriver { name: "p".into(), without_gateways: [false; 2] });
+        let mut object = crate::networks::example("net", driver);
+        assert_eq!(pools(&object, false), Vec::<Value>::new());
+        object.subnets.push(Subnet {
+            net: "10.1.0.0/24".parse().unwrap(),
+            range: None,
+            gateway: Some("10.1.0.1".parse().unwrap()),
+            auxiliary: [("printer".to_owned(), "10.1.0.9".parse().unwrap())].into(),
+            pool: String::new(),
+        });
+        let expected = json!({
+            "AddressSpace": "LocalDefault", "Pool": "10.1.0.0/24", "Gateway": "10.1.0.1/24",
+            "AuxAddresses": {"printer": "10.1.0.9/24"},
+        });
+        assert_eq!(pools(&object, false), [expected]);
+        object.addresses = AddressDriver::Null;
+        assert_eq!(pools(&object, false), [json!({"AddressSpace": "null", "Pool": "0.0.0.0/0"})]);
+        assert_eq!(pools(&object, true), Vec::<Value>::new());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_answer_is_read_without_harm(text in ".{0,20}", other in "[0-9a-f:./]{0,20}") {
+            let interface = Interface { ipv4: other.clone(), ipv6: text.clone(), mac: other.clone() };
+            let _ = interface.add_to(&mut endpoint());
+            let link = LinkNames { src_name: text.clone(), dst_prefix: text };
+            let joined = Joined { link: Some(link), gateway4: other, ..Joined::default() };
+            let _ = joined.add_to(&Asked::default(), &[], &mut endpoint());
+        }
+    }
+}
