@@ -198,6 +198,9 @@ with_both_clients! {
         assert_eq!(driver.calls.count("NetworkDriver.ProgramExternalConnectivity"), 1);
         with(&["rm", "-f", "one"]).ok();
         assert_eq!(driver.calls.count("NetworkDriver.RevokeExternalConnectivity"), 1);
+        // One that has other ways names no link.
+        driver.says("NetworkDriver.Join", json!({}));
+        assert_eq!(with(&["run", "--rm", "--network", "net", "busybox", "ls", "/sys/class/net"]).ok(), "lo");
         with(&["network", "rm", "net"]).ok();
     }
 

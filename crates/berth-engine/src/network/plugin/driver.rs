@@ -324,7 +324,8 @@ impl Joined {
         let link = self.link.unwrap_or_default();
         if link.src_name.is_empty() {
             // The plugin has other ways; what there is inside, is its own.
-            endpoint.name = String::new();
+            endpoint.name.clear();
+            endpoint.host_link.clear();
             return Ok(());
         }
         if !is_link_name(&link.src_name) {
@@ -377,6 +378,7 @@ mod tests {
         Endpoint {
             addresses: vec!["10.1.0.2/24".parse().unwrap()],
             name: "eth0".into(),
+            host_link: "veth0".into(),
             ..Endpoint::default()
         }
     }
@@ -427,7 +429,7 @@ mod tests {
         assert_eq!(endpoint.routes[0].destination.to_string(), "10.9.0.0/16");
         assert_eq!(endpoint.routes[1].gateway, None);
         let none = joined(r#"{"StaticRoutes": null}"#).unwrap();
-        assert_eq!((none.name.as_str(), none.gateways.len()), ("", 0));
+        assert_eq!((none.name.as_str(), none.host_link.as_str(), none.gateways.len()), ("", "", 0));
         for (text, expected) in [
             (r#"{"InterfaceName": {"SrcName": "a/b", "DstPrefix": "eth"}}"#, "is no name of a link"),
             (r#"{"InterfaceName": {"SrcName": "a", "DstPrefix": "e th"}}"#, "cannot begin a name of a link"),
