@@ -21,6 +21,7 @@ pub mod ignore;
 pub mod marks;
 pub mod meta;
 pub mod overlay;
+mod owned;
 pub mod pack;
 pub mod pieces;
 pub mod replica;

@@ -9,12 +9,15 @@ use std::ffi::{CStr, CString, OsStr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::Arc;
 
+use berth_sys::ids::Mappings;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
 use crate::marks::Marks;
-use crate::{Error, Result};
+use crate::pack::{Attributes, attributes};
+use crate::{Error, Result, owned};
 
 /// Links followed at most by [`Overlay::resolve`], as in the kernel.
 const LINKS_MAX: usize = 40;
@@ -22,7 +25,16 @@ const LINKS_MAX: usize = 40;
 /// Layers, the top one first.
 #[derive(Debug)]
 pub struct Overlay {
-    layers: Vec<(OwnedFd, Marks)>,
+    layers: Vec<Layer>,
+}
+
+/// A layer, or a directory of one.
+#[derive(Debug)]
+struct Layer {
+    directory: OwnedFd,
+    marks: Marks,
+    /// Set where the owners on the disk are those outside of a user namespace; they are shown as inside.
+    owners: Option<Arc<Mappings>>,
 }
 
 /// A directory of the merged view: its path without a leading slash, and the layers that are seen there.
@@ -36,7 +48,8 @@ pub struct Place {
 /// A directory of the merged view, open.
 #[derive(Debug)]
 pub struct Opened {
-    directories: Vec<(usize, OwnedFd, Marks)>,
+    /// Each with the number of its layer.
+    directories: Vec<(usize, Layer)>,
 }
 
 /// A name in a directory of the merged view.
@@ -73,16 +86,25 @@ impl Overlay {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let open = |(path, marks): (P, Marks)| {
             rustix::fs::open(path.as_ref(), flags, Mode::empty())
-                .map(|layer| (layer, marks))
+                .map(|directory| Layer { directory, marks, owners: None })
                 .map_err(|error| Error::file("opening", path.as_ref().as_os_str().as_bytes(), error))
         };
         Ok(Self { layers: layers.into_iter().map(open).collect::<Result<_>>()? })
     }
 
+    /// Says that the owners in the top layer are those outside of a user namespace. They are shown as inside.
+    #[must_use]
+    pub fn with_owners(mut self, owners: Option<&Arc<Mappings>>) -> Self {
+        if let Some(top) = self.layers.first_mut() {
+            top.owners = owners.cloned();
+        }
+        self
+    }
+
     /// The root of the merged view.
     #[must_use]
     pub fn root(&self) -> Place {
-        let whole = self.layers.iter().position(|(_, marks)| matches!(marks, Marks::Whole { .. }));
+        let whole = self.layers.iter().position(|layer| matches!(layer.marks, Marks::Whole { .. }));
         Place { path: Vec::new(), layers: (0..whole.map_or(self.layers.len(), |index| index + 1)).collect() }
     }
 
@@ -92,10 +114,13 @@ impl Overlay {
     /// File errors.
     pub fn enter(&self, place: &Place) -> Result<Opened> {
         let mut directories = Vec::with_capacity(place.layers.len());
-        for &layer in &place.layers {
-            let (root, marks) = &self.layers[layer];
-            match open_beneath(root.as_fd(), &place.path) {
-                Ok(directory) => directories.push((layer, directory, *marks)),
+        for &number in &place.layers {
+            let layer = &self.layers[number];
+            match open_beneath(layer.directory.as_fd(), &place.path) {
+                Ok(directory) => {
+                    let owners = layer.owners.clone();
+                    directories.push((number, Layer { directory, marks: layer.marks, owners }));
+                }
                 Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
                 Err(error) => return Err(Error::file("opening", &place.path, error)),
             }
@@ -106,13 +131,12 @@ impl Overlay {
     /// The marks of the top layer.
     #[must_use]
     pub fn marks(&self) -> Marks {
-        self.layers.first().map_or_else(Marks::default, |(_, marks)| *marks)
+        self.layers.first().map_or_else(Marks::default, |layer| layer.marks)
     }
 
     /// Opens a directory of the top layer, if it has it.
     pub(crate) fn open_top(&self, path: &[u8]) -> Option<OwnedFd> {
-        let (top, _) = self.layers.first()?;
-        open_beneath(top.as_fd(), path).ok()
+        open_beneath(self.layers.first()?.directory.as_fd(), path).ok()
     }
 
     /// Where `path` leads in the merged view: symbolic links followed inside it, `..` never above it. What is missing
@@ -158,13 +182,13 @@ impl Overlay {
 impl Opened {
     /// One directory that is no layer: what its names are, they are.
     pub(crate) fn plain(directory: OwnedFd) -> Self {
-        Self { directories: vec![(0, directory, Marks::Whole { made: None })] }
+        Self { directories: vec![(0, Layer { directory, marks: Marks::Whole { made: None }, owners: None })] }
     }
 
     /// What a name of the top layer is, if it is there; the mark of a removed one too.
     pub(crate) fn examine(&self, name: &CStr) -> Result<Option<Found>> {
-        let Some((_, directory, _)) = self.directories.first() else { return Ok(None) };
-        Ok(examine(directory, name)?.map(|stat| Found { stat, index: 0 }))
+        let Some((_, layer)) = self.directories.first() else { return Ok(None) };
+        Ok(layer.examine(name)?.map(|stat| Found { stat, index: 0 }))
     }
 
     /// All names with what they are, in the order of their bytes.
@@ -173,15 +197,16 @@ impl Opened {
     /// File errors.
     pub fn entries(&self) -> Result<Vec<(CString, Found)>> {
         let mut names: BTreeMap<CString, Option<Found>> = BTreeMap::new();
-        for (index, (_, directory, marks)) in self.directories.iter().enumerate() {
+        for (index, (_, layer)) in self.directories.iter().enumerate() {
+            let marks = layer.marks;
             let failed = |error| Error::file("listing", b"a directory", error);
-            for entry in Dir::read_from(directory).map_err(failed)? {
+            for entry in Dir::read_from(&layer.directory).map_err(failed)? {
                 let entry = entry.map_err(failed)?;
                 let name = entry.file_name();
                 if name == c"." || name == c".." || marks.is_mark(name) || names.contains_key(name) {
                     continue;
                 }
-                if let Some(stat) = examine(directory, name)? {
+                if let Some(stat) = layer.examine(name)? {
                     let found = (!marks.is_whiteout(&stat)).then_some(Found { stat, index });
                     names.insert(name.to_owned(), found);
                 }
@@ -192,15 +217,23 @@ impl Opened {
 
     /// All names of the top layer, marks of removed names among them.
     pub(crate) fn raw_entries(&self) -> Result<Vec<(CString, Found)>> {
-        let Some((_, directory, marks)) = self.directories.first() else { return Ok(Vec::new()) };
-        let entries = directory_entries(directory)?.into_iter();
-        let entries = entries.filter(|(name, _)| !marks.is_mark(name));
-        Ok(entries.map(|(name, stat)| (name, Found { stat, index: 0 })).collect())
+        let Some((_, layer)) = self.directories.first() else { return Ok(Vec::new()) };
+        let entries = directory_entries(&layer.directory)?.into_iter();
+        let entries = entries.filter(|(name, _)| !layer.marks.is_mark(name));
+        Ok(entries.map(|(name, stat)| (name, Found { stat: layer.shown(stat), index: 0 })).collect())
     }
 
     /// The directory in the top layer, if there is one.
     pub(crate) fn top(&self) -> Option<BorrowedFd<'_>> {
-        self.directories.first().map(|(_, directory, _)| directory.as_fd())
+        self.directories.first().map(|(_, layer)| layer.directory.as_fd())
+    }
+
+    /// What the directory itself is in the top layer, with its extended attributes, if there is one.
+    pub(crate) fn itself(&self) -> Result<Option<(Stat, Attributes)>> {
+        let Some((_, layer)) = self.directories.first() else { return Ok(None) };
+        let stat = rustix::fs::fstat(&layer.directory)
+            .map_err(|error| Error::file("examining", b"a directory", error))?;
+        Ok(Some((layer.shown(stat), layer.attributes(c".")?)))
     }
 
     /// What a name is, if it is there.
@@ -208,9 +241,9 @@ impl Opened {
     /// # Errors
     /// File errors.
     pub fn find(&self, name: &CStr) -> Result<Option<Found>> {
-        for (index, (_, directory, marks)) in self.directories.iter().enumerate() {
-            if let Some(stat) = examine(directory, name)? {
-                return Ok((!marks.is_whiteout(&stat)).then_some(Found { stat, index }));
+        for (index, (_, layer)) in self.directories.iter().enumerate() {
+            if let Some(stat) = layer.examine(name)? {
+                return Ok((!layer.marks.is_whiteout(&stat)).then_some(Found { stat, index }));
             }
         }
         Ok(None)
@@ -225,11 +258,11 @@ impl Opened {
             return Ok(None);
         }
         let mut layers = Vec::new();
-        for (layer, directory, marks) in &self.directories[found.index..] {
-            match crate::tree::open_directory(directory.as_fd(), name) {
+        for (number, layer) in &self.directories[found.index..] {
+            match crate::tree::open_directory(layer.directory.as_fd(), name) {
                 Ok(child) => {
-                    layers.push(*layer);
-                    if marks.is_opaque(child.as_fd())? {
+                    layers.push(*number);
+                    if layer.marks.is_opaque(child.as_fd())? {
                         break;
                     }
                 }
@@ -247,7 +280,17 @@ impl Opened {
     /// The directory of the layer that has what was found.
     #[must_use]
     pub fn directory(&self, found: &Found) -> BorrowedFd<'_> {
-        self.directories[found.index].1.as_fd()
+        self.directories[found.index].1.directory.as_fd()
+    }
+
+    /// What the kernel says of a file that was found, with the owner as it is shown.
+    pub(crate) fn shown(&self, found: &Found, stat: Stat) -> Stat {
+        self.directories[found.index].1.shown(stat)
+    }
+
+    /// All extended attributes of what was found that mean something elsewhere.
+    pub(crate) fn attributes(&self, found: &Found, name: &CStr) -> Result<Attributes> {
+        self.directories[found.index].1.attributes(name)
     }
 
     /// The target of a symbolic link.
@@ -272,12 +315,36 @@ impl Opened {
         loop {
             let read = rustix::fs::lgetxattr(&*path, attribute, rustix::buffer::spare_capacity(&mut value));
             match read {
-                Ok(_) => return Ok(Some(value)),
+                Ok(_) => {
+                    let owners = self.directories[found.index].1.owners.as_ref();
+                    return Ok(Some(match owners {
+                        Some(ids) => owned::value_inside(ids, attribute.to_bytes(), value),
+                        None => value,
+                    }));
+                }
                 Err(Errno::RANGE) if value.capacity() < 1 << 16 => value.reserve_exact(1 << 16),
                 Err(Errno::NODATA | Errno::NOTSUP | Errno::NOENT) => return Ok(None),
                 Err(error) => return Err(Error::file("reading an attribute of", name.to_bytes(), error)),
             }
         }
+    }
+}
+
+impl Layer {
+    fn shown(&self, stat: Stat) -> Stat {
+        self.owners.as_ref().map_or(stat, |ids| owned::stat_inside(ids, stat))
+    }
+
+    fn examine(&self, name: &CStr) -> Result<Option<Stat>> {
+        Ok(examine(&self.directory, name)?.map(|stat| self.shown(stat)))
+    }
+
+    fn attributes(&self, name: &CStr) -> Result<Attributes> {
+        let kept = attributes::all(self.directory.as_fd(), name)?;
+        Ok(match &self.owners {
+            Some(ids) => owned::inside(ids, kept),
+            None => kept,
+        })
     }
 }
 

@@ -19,15 +19,13 @@ use tar::EntryType;
 
 use crate::format::header::BLOCK;
 use crate::overlay::{Found, Opened, Overlay, Place, join};
-use crate::{Error, Result};
+use crate::{Error, Result, owned};
 
 /// Bytes read from a file at a time.
 const BUFFER: usize = 64 * 1024;
 /// The largest numbers that a header's octal fields hold.
 const SIZE_MAX: u64 = (1 << 33) - 1;
 const ID_MAX: u32 = (1 << 21) - 1;
-/// Whoever has no ID in a user namespace, as the kernel shows it there.
-const NOBODY: u32 = 65534;
 /// The attribute with a file's capabilities; others do not leave their host.
 const CAPABILITY: &CStr = c"security.capability";
 
@@ -94,7 +92,7 @@ pub(crate) struct Packer<W> {
 }
 
 /// Extended attributes: names and values.
-type Attributes = Vec<(Vec<u8>, Vec<u8>)>;
+pub(crate) type Attributes = Vec<(Vec<u8>, Vec<u8>)>;
 
 /// What one entry's header says beside its name.
 struct Head {
@@ -182,14 +180,18 @@ impl<W: Write> Packer<W> {
 
     /// What is kept of a file's extended attributes.
     fn attributes(&self, here: &Opened, name: &CStr, found: &Found) -> Result<Attributes> {
-        if self.attributes {
-            return attributes::all(here.directory(found), name);
-        }
-        if found.kind() != FileType::RegularFile {
-            return Ok(Attributes::new());
-        }
-        let value = here.attribute(found, name, CAPABILITY)?;
-        Ok(value.into_iter().map(|value| (CAPABILITY.to_bytes().to_vec(), value)).collect())
+        let kept = if self.attributes {
+            here.attributes(found, name)?
+        } else if found.kind() == FileType::RegularFile {
+            let value = here.attribute(found, name, CAPABILITY)?;
+            value.into_iter().map(|value| (CAPABILITY.to_bytes().to_vec(), value)).collect()
+        } else {
+            Attributes::new()
+        };
+        Ok(match &self.ids {
+            Some(ids) => owned::inside(ids, kept),
+            None => kept,
+        })
     }
 
     fn file(&mut self, here: &Opened, name: &CStr, found: &Found, path: &[u8]) -> Result<()> {
@@ -206,6 +208,7 @@ impl<W: Write> Packer<W> {
         let Some((file, stat)) = opened.map_err(|error| Error::file("opening", path, error))? else {
             return Ok(());
         };
+        let stat = here.shown(found, stat);
         let size = u64::try_from(stat.st_size).unwrap_or(0);
         let attributes = self.attributes(here, name, found)?;
         if self.whole
@@ -269,8 +272,7 @@ impl<W: Write> Packer<W> {
             (stat.st_uid, stat.st_gid) = (0, 0);
         }
         if let Some(ids) = &self.ids {
-            stat.st_uid = ids.user_inside(stat.st_uid).unwrap_or(NOBODY);
-            stat.st_gid = ids.group_inside(stat.st_gid).unwrap_or(NOBODY);
+            stat = owned::stat_inside(ids, stat);
         }
         if let Some(latest) = self.latest {
             stat.st_mtime = stat.st_mtime.min(latest);

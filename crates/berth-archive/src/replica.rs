@@ -8,15 +8,16 @@ use std::ffi::{CStr, OsStr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
+use berth_sys::ids::Mappings;
 use rustix::fs::{
     AtFlags, FileType, Gid, Mode, OFlags, SeekFrom, Stat, Timespec, Timestamps, Uid, XattrFlags,
 };
 use rustix::io::Errno;
 
 use crate::overlay::{Found, Opened, Overlay, join, open_beneath};
-use crate::pack::attributes;
+use crate::pack::{Attributes, attributes};
 use crate::tree::proc_path;
-use crate::{Error, Result};
+use crate::{Error, Result, owned};
 
 /// Bytes copied between two looks at the free space.
 const CHECK_EVERY: u64 = 16 << 20;
@@ -26,18 +27,19 @@ const ENTRY_COST: u64 = 4096;
 const BUFFER: usize = 128 * 1024;
 
 /// Copies all that `view` shows into the empty directory `to`, the root's own attributes included, and stops before less
-/// than `keep_free` bytes are free. Blocks. Nothing is synced; what was copied before an error stays.
+/// than `keep_free` bytes are free. With `owners`, the copy belongs to those who are outside of a user namespace who the
+/// owners are inside. Blocks. Nothing is synced; what was copied before an error stays.
 ///
 /// # Errors
-/// [`Error::DiskFull`]; file errors.
-pub fn copy(view: &Overlay, to: BorrowedFd<'_>, keep_free: u64) -> Result<()> {
+/// [`Error::DiskFull`]; an owner who is not in the user namespace; file errors.
+pub fn copy(view: &Overlay, to: BorrowedFd<'_>, keep_free: u64, owners: Option<&Mappings>) -> Result<()> {
     let mut copier = Copier::new(to, keep_free)?;
+    copier.owners = owners.cloned();
     let mut links: HashMap<(u64, u64), Vec<u8>> = HashMap::new();
     let mut directories: Vec<(Vec<u8>, Stat)> = Vec::new();
     let root = view.root();
-    if let Some(top) = view.enter(&root)?.top() {
-        let stat = rustix::fs::fstat(top).map_err(|error| Error::file("examining", b"/", error))?;
-        let kept = attributes::all(top, c".")?;
+    if let Some((stat, kept)) = view.enter(&root)?.itself()? {
+        let (stat, kept) = copier.owned(stat, kept, b"/")?;
         set_open(to, &stat, &kept).map_err(|error| Error::file("preparing", b"/", error))?;
         directories.push((Vec::new(), stat));
     }
@@ -49,7 +51,11 @@ pub fn copy(view: &Overlay, to: BorrowedFd<'_>, keep_free: u64) -> Result<()> {
             let path = join(&place.path, name.to_bytes());
             copier.account(ENTRY_COST)?;
             if found.kind() == FileType::Directory {
-                make_directory(&here, &found, &name, &target, &path)?;
+                copier.directory(
+                    &here,
+                    &found,
+                    &Spot { directory: target.as_fd(), name: &name, path: &path },
+                )?;
                 directories.push((path, found.stat));
                 pending.extend(here.below(&place, &name, &found)?);
                 continue;
@@ -76,6 +82,34 @@ pub fn copy(view: &Overlay, to: BorrowedFd<'_>, keep_free: u64) -> Result<()> {
     Ok(())
 }
 
+/// Whether files of the file system of `directory` can share their contents (reflinks), by trying it with two files that
+/// never have names. Blocks.
+///
+/// # Errors
+/// File errors.
+pub fn shares(directory: BorrowedFd<'_>) -> Result<bool> {
+    let failed = |error: Errno| Error::file("trying to share the contents of", b"a file", error);
+    let nameless = || {
+        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+        rustix::fs::openat(directory, c".", flags, Mode::RUSR | Mode::WUSR)
+    };
+    let files = nameless().and_then(|from| Ok((from, nameless()?)));
+    let (from, to) = match files {
+        Ok(files) => files,
+        // A file system that cannot even do that is none of those.
+        Err(Errno::OPNOTSUPP | Errno::ISDIR) => return Ok(false),
+        Err(error) => return Err(failed(error)),
+    };
+    rustix::io::retry_on_intr(|| rustix::io::pwrite(&from, b"x", 0)).map_err(failed)?;
+    match rustix::fs::ioctl_ficlone(&to, &from) {
+        Ok(()) => Ok(true),
+        Err(Errno::OPNOTSUPP | Errno::NOTTY | Errno::NOSYS | Errno::PERM | Errno::INVAL | Errno::XDEV) => {
+            Ok(false)
+        }
+        Err(error) => Err(failed(error)),
+    }
+}
+
 /// Where a copy is made: a name that is free in an open directory. The path is for errors.
 pub(crate) struct Spot<'a> {
     pub directory: BorrowedFd<'a>,
@@ -91,12 +125,14 @@ pub(crate) struct Copier {
     unchecked: u64,
     /// Whether contents can be shared, as far as is known.
     shares: bool,
+    /// To whom copies belong instead of the owners inside of a user namespace.
+    owners: Option<Mappings>,
 }
 
 impl Copier {
     pub fn new(place: BorrowedFd<'_>, keep_free: u64) -> Result<Self> {
         let place = place.try_clone_to_owned().map_err(|source| Error::file("opening", b"/", source))?;
-        let mut copier = Self { place, keep_free, unchecked: 0, shares: true };
+        let mut copier = Self { place, keep_free, unchecked: 0, shares: true, owners: None };
         copier.check_space()?;
         Ok(copier)
     }
@@ -117,8 +153,26 @@ impl Copier {
                 rustix::fs::mknodat(to.directory, to.name, kind, Mode::empty(), device).map_err(failed)?;
             }
         }
-        let kept = attributes::all(from, name)?;
-        set_named(to, stat, &kept).map_err(failed)
+        let (stat, kept) = self.owned(*stat, attributes::all(from, name)?, to.path)?;
+        set_named(to, &stat, &kept).map_err(failed)
+    }
+
+    /// Makes a directory as the one that was found; what is in it is not copied.
+    fn directory(&self, here: &Opened, found: &Found, to: &Spot<'_>) -> Result<()> {
+        let failed = |error: Errno| Error::file("copying", to.path, error);
+        rustix::fs::mkdirat(to.directory, to.name, Mode::RWXU).map_err(failed)?;
+        let made = crate::tree::open_directory(to.directory, to.name)
+            .map_err(|source| Error::file("opening", to.path, source))?;
+        let (stat, kept) = self.owned(found.stat, here.attributes(found, to.name)?, to.path)?;
+        set_open(made.as_fd(), &stat, &kept).map_err(failed)
+    }
+
+    /// What a copy gets for what its original has.
+    fn owned(&self, stat: Stat, kept: Attributes, path: &[u8]) -> Result<(Stat, Attributes)> {
+        match &self.owners {
+            None => Ok((stat, kept)),
+            Some(ids) => Ok((owned::stat_outside(ids, stat, path)?, owned::outside(ids, kept))),
+        }
     }
 
     fn regular(&mut self, from: BorrowedFd<'_>, name: &CStr, to: &Spot<'_>) -> Result<()> {
@@ -130,7 +184,7 @@ impl Copier {
         let target = rustix::fs::openat(to.directory, to.name, flags, Mode::RUSR | Mode::WUSR);
         let target = target.map_err(failed)?;
         self.contents(&source, &target, u64::try_from(stat.st_size).unwrap_or(0), to.path)?;
-        let kept = attributes::all(from, name)?;
+        let (stat, kept) = self.owned(stat, attributes::all(from, name)?, to.path)?;
         set_open(target.as_fd(), &stat, &kept).map_err(failed)?;
         rustix::fs::futimens(&target, &times(&stat)).map_err(failed)
     }
@@ -212,15 +266,6 @@ fn transfer(from: &OwnedFd, to: &OwnedFd, at: u64, bytes: u64) -> Result<u64, Er
         written += rustix::io::retry_on_intr(|| rustix::io::pwrite(to, rest, at + written as u64))?;
     }
     Ok(read as u64)
-}
-
-fn make_directory(here: &Opened, found: &Found, name: &CStr, target: &OwnedFd, path: &[u8]) -> Result<()> {
-    let failed = |error: Errno| Error::file("copying", path, error);
-    rustix::fs::mkdirat(target, name, Mode::RWXU).map_err(failed)?;
-    let made = crate::tree::open_directory(target.as_fd(), name)
-        .map_err(|source| Error::file("opening", path, source))?;
-    let kept = attributes::all(here.directory(found), name)?;
-    set_open(made.as_fd(), &found.stat, &kept).map_err(failed)
 }
 
 fn link(root: BorrowedFd<'_>, first: &[u8], target: &OwnedFd, name: &CStr, path: &[u8]) -> Result<()> {

@@ -32,7 +32,7 @@ use crate::event::{Event, ImageEvent};
 use crate::{Engine, Error, op};
 
 pub use caller::Caller;
-pub(crate) use commit::{is_left_frozen, pack};
+pub(crate) use commit::{freeze, is_left_frozen, pack, thaw};
 pub(crate) use list::truth;
 
 /// Progress of layers that waits for a slow client.

@@ -152,7 +152,11 @@ fn info(parts: &Parts) -> Result<system::Info, Error> {
     limits.describe(&mut info);
     let storage = parts.storage.overlay_problem().map(|problem| {
         let root = settings.data_root.display();
-        format!("WARNING: overlayfs cannot work in {root} ({problem}): each container is a whole copy of its image")
+        let why = match parts.storage.owners() {
+            Some(_) => format!("userns-remap has no idmapped mounts in {root}"),
+            None => format!("overlayfs cannot work in {root} ({problem})"),
+        };
+        format!("WARNING: {why}: each container is a whole copy of its image")
     });
     let cgroups = host::cgroup_problem().map(|problem| format!("WARNING: {problem}"));
     let host = info.warnings.take().unwrap_or_default();

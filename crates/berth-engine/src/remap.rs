@@ -3,6 +3,10 @@
 //! On the disk everything belongs to whom it belongs inside of containers, so that images, commits and volumes are the same
 //! with and without. What a container sees of it, it sees through idmapped mounts; binds of the user's keep the owners
 //! that they have on the host, as in Docker.
+//!
+//! Where the file system or the kernel has no idmapped mounts, each container has a whole copy of its image, and it, new
+//! volumes and the engine's files belong on the disk to whom they belong outside. Images still are the same: what reads such
+//! files turns the owners back ([`berth_storage::Options::owners`]).
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -11,13 +15,15 @@ use std::sync::{Arc, OnceLock};
 
 use berth_api::container::HostConfig;
 use berth_runtime::ids::{Mappings, configured};
+use berth_storage::Storage;
 use berth_sys::mount::{Attributes, attr, clone_at, set_attributes};
 use berth_sys::user_namespace::user_namespace;
 use oci_spec::runtime::{LinuxNamespaceBuilder, LinuxNamespaceType, Spec};
 
-use crate::Error;
 use crate::engine::Parts;
 use crate::spec::Joined;
+use crate::spec::profile::at_least;
+use crate::{Error, Settings};
 
 /// The users and groups of containers.
 #[derive(Debug, Clone)]
@@ -44,29 +50,60 @@ impl Remap {
     /// # Errors
     /// `InvalidInput` where the file system, or one that is mounted below, has no idmapped mounts.
     pub fn map(&self, tree: impl AsFd) -> io::Result<()> {
-        let namespace = match self.namespace.get() {
-            Some(namespace) => namespace,
-            None => {
-                let made = made(&self.mappings)?;
-                self.namespace.get_or_init(|| made)
-            }
-        };
-        map(tree, namespace)
+        map(tree, self.namespace()?)
     }
 
-    /// Fails if containers cannot have their users in this data root. Blocks.
+    fn namespace(&self) -> io::Result<&OwnedFd> {
+        if let Some(namespace) = self.namespace.get() {
+            return Ok(namespace);
+        }
+        let made = made(&self.mappings)?;
+        Ok(self.namespace.get_or_init(|| made))
+    }
+
+    /// Why mounts cannot show the files of this data root in containers as they belong on the disk; none if they can. The
+    /// data root need not be there yet. Blocks.
     ///
     /// # Errors
-    /// What to do about it.
-    pub fn check(&self, data_root: &Path) -> Result<(), Error> {
-        let tried = clone_at(rustix::fs::CWD, data_root, false).and_then(|tree| self.map(tree));
-        tried.map_err(|error| {
-            let (root, why) = (data_root.display(), berth_runtime::launch::describe(&error));
+    /// There can be no user namespaces.
+    pub fn problem(&self, data_root: &Path) -> Result<Option<String>, Error> {
+        self.namespace().map_err(|error| {
+            let why = berth_runtime::launch::describe(&error);
             Error::InvalidParameter(format!(
-                "userns-remap needs idmapped mounts, which the file system of {root} does not have: {why}"
+                "userns-remap needs user namespaces, and none can be made: {why}"
             ))
-        })
+        })?;
+        let release = rustix::system::uname().release().to_string_lossy().into_owned();
+        if !at_least(&release, OVERLAYS_OF_MAPPED_LAYERS) {
+            return Ok(Some(format!("Linux {release} makes no overlays of idmapped mounts")));
+        }
+        let there = data_root.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+        let tried = clone_at(rustix::fs::CWD, there, false).and_then(|tree| self.map(tree));
+        Ok(tried.err().map(|error| {
+            let why = berth_runtime::launch::describe(&error);
+            format!("the file system of {} has no idmapped mounts: {why}", data_root.display())
+        }))
     }
+}
+
+/// The first Linux whose overlays take idmapped mounts as layers.
+const OVERLAYS_OF_MAPPED_LAYERS: &str = "5.19";
+
+/// To whom containers' files belong on the disk, where mounts cannot show them as they belong inside, or could not when the
+/// data root was begun. Says so in the log. Blocks.
+///
+/// # Errors
+/// There can be no user namespaces.
+pub(crate) fn owners_on_disk(settings: &Settings) -> Result<Option<Mappings>, Error> {
+    let Some(remap) = &settings.remap else { return Ok(None) };
+    let root = &settings.data_root;
+    let begun = || Storage::has_owners(root).then(|| "the data root was begun so".to_owned());
+    let Some(problem) = remap.problem(root)?.or_else(begun) else { return Ok(None) };
+    tracing::warn!(
+        root = %root.display(), problem,
+        "userns-remap without idmapped mounts: each container copies its image, with the owners outside"
+    );
+    Ok(Some(remap.mappings.clone()))
 }
 
 /// Shows the files of a detached mount to the host as containers see them, if the topmost is one of theirs: in what is
@@ -93,6 +130,12 @@ impl Parts {
     /// The users and groups of a container that has a user namespace.
     pub(crate) fn remap(&self, host: &HostConfig) -> Option<&Remap> {
         self.settings.remap.as_ref().filter(|_| host.userns_mode != "host")
+    }
+
+    /// User and group on the disk of the files that the engine makes for a container's root, if not root themselves.
+    pub(crate) fn owner_on_disk(&self, host: &HostConfig) -> Option<(u32, u32)> {
+        self.remap(host)?;
+        self.storage.owners()?.outside(0, 0)
     }
 
     /// Refuses what a container in a user namespace cannot have, in Docker's words.

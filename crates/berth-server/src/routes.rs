@@ -173,6 +173,7 @@ async fn volume_route(call: Call, segments: &[&str]) -> Outcome {
         (&Method::DELETE, [name]) => volumes::remove(call, name).await,
         // Beyond Docker.
         (&Method::POST, [name, "rename"]) => volumes::rename(call, name).await,
+        (&Method::POST, [name, "snapshot"]) => volumes::snapshot(call, name).await,
         (&Method::GET, [name, "archive"]) => volumes::export(call, name).await,
         (&Method::PUT, [name, "archive"]) => volumes::import(call, name).await,
         _ => Err(Failure::page_not_found()),

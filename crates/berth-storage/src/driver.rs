@@ -67,9 +67,17 @@ pub(crate) struct Choice {
     pub problem: Option<String>,
 }
 
-/// Takes the driver that is asked for; otherwise overlayfs where it works. A data root that has layers for overlayfs is
-/// never silently opened as another one: its images would seem to be gone.
-pub(crate) fn choose(root: &Path, wanted: Option<Driver>) -> Result<Choice> {
+/// Takes the driver that is asked for; otherwise overlayfs where it works. Where containers' files belong to others than in
+/// the image (`owned`), they are whole copies. A data root that has layers for overlayfs is never silently opened as another
+/// one: its images would seem to be gone.
+pub(crate) fn choose(root: &Path, wanted: Option<Driver>, owned: bool) -> Result<Choice> {
+    if owned && wanted != Some(Driver::Copy) {
+        let problem = "without idmapped mounts, users of containers need a copy of all files".to_owned();
+        if wanted.is_some() || has_layers(root) {
+            return Err(Error::Driver { name: Driver::Overlay.name().to_owned(), problem });
+        }
+        return Ok(Choice { driver: Driver::Copy, problem: Some(problem) });
+    }
     if wanted == Some(Driver::Copy) {
         return Ok(Choice { driver: Driver::Copy, problem: None });
     }

@@ -153,6 +153,11 @@ pub enum Error {
     /// The file system keeps no limits of directories.
     #[error("the data root's file system has no project quotas, or does not enforce them")]
     NoQuotas,
+    /// The file system has no reflinks.
+    #[error(
+        "the file system of {0:?} has no reflinks, by which files share their contents (as btrfs has, and xfs)"
+    )]
+    NoSharing(PathBuf),
     /// An identifier that cannot be a directory's name.
     #[error("identifier {0:?} is not allowed")]
     BadIdentifier(String),

@@ -34,6 +34,7 @@ mod leases;
 mod lineage;
 mod networks;
 mod once;
+mod owners;
 mod projects;
 mod root;
 mod scratch;
@@ -43,8 +44,11 @@ mod unsynced;
 mod usage;
 mod volumes;
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use berth_sys::ids::Mappings;
 
 pub use blobs::{BlobInfo, BlobKind, BlobWriter, Blobs, CachedLayer, Expected};
 pub use boot::boot_id;
@@ -64,7 +68,7 @@ pub use lineage::Listed;
 pub use networks::{NetworkRecord, Networks};
 pub use once::read_once;
 pub use scratch::Scratch;
-pub use snapshots::{Snapshot, Snapshots};
+pub use snapshots::{Snapshot, Snapshots, Wish};
 pub use usage::DiskUsage;
 pub use volumes::{Pairs, VolumeRecord, VolumeRemoval, Volumes};
 
@@ -78,7 +82,7 @@ const KEPT_SHARE: u64 = 20;
 const KEPT_MOST: u64 = 256 << 20;
 
 /// Settings of a data root.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Options {
     /// Bytes that stay free on the file system: writers stop before they go below. `None` is a twentieth of the file
     /// system, 256 MiB at most.
@@ -87,6 +91,9 @@ pub struct Options {
     pub blob_cache_bytes: Option<u64>,
     /// How writable layers are kept; `None` is overlayfs wherever it works.
     pub driver: Option<Driver>,
+    /// To whom files of containers and volumes belong on the disk that ask for it, instead of those whom they belong to
+    /// inside: where mounts cannot show them so. Containers have whole copies then.
+    pub owners: Option<Mappings>,
 }
 
 /// An open data root. Dropping the last reference ends the background thread and lets the lock go.
@@ -120,6 +127,8 @@ pub(crate) struct Shared {
     pub(crate) boot: String,
     pub(crate) sync_wanted: unsynced::Wanted,
     pub(crate) caches: build_caches::InUse,
+    /// Names of volumes that are being made from others.
+    pub(crate) copied_volumes: Mutex<HashSet<String>>,
 }
 
 impl Shared {
@@ -144,11 +153,14 @@ impl Storage {
     /// [`Error::RootInUse`] with the holder's process number; [`Error::RootRefused`]; a newer schema; file errors.
     pub fn open(root: impl AsRef<Path>, options: Options) -> Result<Arc<Self>> {
         let root = Root::open(root.as_ref())?;
-        let driver = driver::choose(root.path(), options.driver)?;
+        let driver = driver::choose(root.path(), options.driver, options.owners.is_some())?;
         let (root, outer) = match driver.driver {
             Driver::Overlay => (root, None),
             other => (Root::open(&other.directory(root.path()))?, Some(root)),
         };
+        if let Some(owners) = &options.owners {
+            owners::write(root.path(), owners)?;
+        }
         let database = Database::open(&root)?;
         let (waker, wake) = housekeeper::channel();
         let keep_free_bytes = match options.keep_free_bytes {
@@ -172,11 +184,18 @@ impl Storage {
             boot: unsynced::boot(),
             sync_wanted: unsynced::Wanted::default(),
             caches: build_caches::InUse::default(),
+            copied_volumes: Mutex::default(),
         });
         sweep::sweep(&shared)?;
         let housekeeper = Housekeeper::start(&shared, wake)?;
         shared.waker.wake();
         Ok(Arc::new(Self { shared, housekeeper }))
+    }
+
+    /// Whether a data root has been opened with [`Options::owners`].
+    #[must_use]
+    pub fn has_owners(root: &Path) -> bool {
+        owners::are_noted(&Driver::Copy.directory(root))
     }
 
     /// Where the driver's part of the data root is, as an absolute path.
@@ -189,6 +208,12 @@ impl Storage {
     #[must_use]
     pub fn driver(&self) -> Driver {
         self.shared.driver.driver
+    }
+
+    /// To whom files of containers belong on the disk, if that is not told by mounts.
+    #[must_use]
+    pub fn owners(&self) -> Option<&Mappings> {
+        self.shared.options.owners.as_ref()
     }
 
     /// Why overlayfs cannot work in the data root, if it was not for the asking that another driver is used.

@@ -178,7 +178,8 @@ mod tests {
         if storage.enforces_quotas() {
             return;
         }
-        let refused = storage.snapshots().create_limited("one", None, Some(1 << 20));
+        let refused =
+            storage.snapshots().create_with("one", None, crate::Wish { limit: Some(1 << 20), owned: false });
         assert!(matches!(refused, Err(Error::NoQuotas)), "{refused:?}");
         assert!(rows(&storage).is_empty() && storage.snapshots().list().unwrap().is_empty());
     }

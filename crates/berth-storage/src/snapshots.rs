@@ -14,6 +14,7 @@ use std::sync::Arc;
 use berth_archive::marks::Marks;
 use berth_archive::overlay::Overlay as View;
 use berth_oci::Digest;
+use berth_sys::ids::Mappings;
 use rusqlite::{OptionalExtension, params};
 use rustix::fs::Mode;
 
@@ -31,11 +32,21 @@ pub(crate) trait Way: std::fmt::Debug + Sync {
     fn directories(&self) -> &'static [(&'static str, u32)];
 
     /// Completes the directory of a container over `lower`, the top one first. What it leaves when it fails is removed by
-    /// the caller, also after a crash. Stops before less than `keep_free` bytes are free.
-    fn fill(&self, directory: &Path, lower: &[PathBuf], keep_free: u64) -> Result<()>;
+    /// the caller, also after a crash. Stops before less than `keep_free` bytes are free. With `owners`, which is for whole
+    /// copies alone, files belong on the disk to those who are outside who their owners are inside.
+    fn fill(
+        &self,
+        directory: &Path,
+        lower: &[PathBuf],
+        keep_free: u64,
+        owners: Option<&Mappings>,
+    ) -> Result<()>;
 
     /// What a filled directory is to its users.
-    fn snapshot(&self, directory: &Path, lower: Vec<PathBuf>) -> Snapshot;
+    ///
+    /// # Errors
+    /// File errors.
+    fn snapshot(&self, directory: &Path, lower: Vec<PathBuf>) -> Result<Snapshot>;
 
     /// Bytes of the files that the container has written.
     fn written(&self, snapshot: &Snapshot) -> Result<u64>;
@@ -58,6 +69,8 @@ pub struct Snapshot {
     pub upper: PathBuf,
     /// The work directory of an overlay, on the file system of `upper`. Where there is none, `upper` is the root itself.
     pub work: Option<PathBuf>,
+    /// Set where the owners in `upper` are those outside of a user namespace. Views show them as inside.
+    pub owners: Option<Arc<Mappings>>,
     /// Marks in `upper`, and in the layers.
     marks: (Marks, Marks),
 }
@@ -68,7 +81,7 @@ impl Snapshot {
     /// # Errors
     /// A directory that cannot be opened.
     pub fn written(&self) -> berth_archive::Result<View> {
-        View::open_marked([(&self.upper, self.marks.0)])
+        Ok(View::open_marked([(&self.upper, self.marks.0)])?.with_owners(self.owners.as_ref()))
     }
 
     /// What the image has.
@@ -101,8 +114,18 @@ impl Snapshot {
     /// A directory that cannot be opened.
     pub fn merged(&self) -> berth_archive::Result<View> {
         let lower = self.lower.iter().map(|path| (path, self.marks.1));
-        View::open_marked([(&self.upper, self.marks.0)].into_iter().chain(lower))
+        let view = View::open_marked([(&self.upper, self.marks.0)].into_iter().chain(lower))?;
+        Ok(view.with_owners(self.owners.as_ref()))
     }
+}
+
+/// What is asked of a new snapshot.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wish {
+    /// Bytes that the container can write at most.
+    pub limit: Option<u64>,
+    /// Whether its files belong to [`crate::Options::owners`], if there are such.
+    pub owned: bool,
 }
 
 /// Access to snapshots.
@@ -121,14 +144,14 @@ impl<'a> Snapshots<'a> {
     /// # Errors
     /// [`Error::Exists`]; [`Error::NotFound`] for the layer; file and database errors.
     pub fn create(&self, id: &str, chain: Option<&Digest>) -> Result<()> {
-        self.create_limited(id, chain, None)
+        self.create_with(id, chain, Wish::default())
     }
 
-    /// As [`Snapshots::create`]; the container can write so many bytes at most, if a limit is given.
+    /// As [`Snapshots::create`], with what is asked of it.
     ///
     /// # Errors
     /// As [`Snapshots::create`]; [`Error::NoQuotas`] for a limit on a file system that cannot keep it.
-    pub fn create_limited(&self, id: &str, chain: Option<&Digest>, limit: Option<u64>) -> Result<()> {
+    pub fn create_with(&self, id: &str, chain: Option<&Digest>, wish: Wish) -> Result<()> {
         check(id)?;
         let path = relative(id);
         let root = self.shared.root.fd();
@@ -138,7 +161,7 @@ impl<'a> Snapshots<'a> {
             }
             other => other.map_err(|error| Error::file("creating", &path, error))?,
         }
-        let result = self.fill(id, chain, limit);
+        let result = self.fill(id, chain, wish);
         if result.is_err() {
             let abandoned = self.shared.write(|transaction| projects::abandon(transaction, id));
             if let Err(error) = abandoned.and_then(|()| self.shared.root.trash(&path)) {
@@ -149,7 +172,7 @@ impl<'a> Snapshots<'a> {
         result
     }
 
-    fn fill(&self, id: &str, chain: Option<&Digest>, limit: Option<u64>) -> Result<()> {
+    fn fill(&self, id: &str, chain: Option<&Digest>, wish: Wish) -> Result<()> {
         let path = relative(id);
         let make = |name: &str, mode: u32| {
             let path = format!("{path}/{name}");
@@ -160,12 +183,13 @@ impl<'a> Snapshots<'a> {
         make("log", 0o700)?;
         let counted = self.shared.way.directories().iter().map(|(name, mode)| make(name, *mode));
         let counted = counted.collect::<Result<Vec<String>>>()?;
-        if let Some(bytes) = limit {
+        if let Some(bytes) = wish.limit {
             projects::limit(self.shared, id, &counted, bytes)?;
         }
         let mut held = Lease::new(Arc::clone(&self.shared.leases));
         let lower = self.hold(chain, &mut held)?;
-        self.shared.way.fill(&self.directory(id), &lower, self.shared.keep_free_bytes)?;
+        let owners = self.shared.options.owners.as_ref().filter(|_| wish.owned);
+        self.shared.way.fill(&self.directory(id), &lower, self.shared.keep_free_bytes, owners)?;
         let _structure = self.shared.structure();
         self.shared.write(|transaction| {
             transaction
@@ -222,7 +246,7 @@ impl<'a> Snapshots<'a> {
                 Some(Some(chain)) => layers::ancestry(connection, &chain),
             }
         })?;
-        Ok(self.shared.way.snapshot(&self.directory(id), self.lower(&stack)?))
+        self.shared.way.snapshot(&self.directory(id), self.lower(&stack)?)
     }
 
     /// Bytes of the files that the container has written. Blocks: the directory is walked.

@@ -3,16 +3,20 @@
 //! A volume's directory is `volumes/<name>`, and what containers see of it is `_data` inside, as in Docker. What holds
 //! somebody's data is never swept: a directory without a row becomes a volume again, unless it is empty.
 
+mod copies;
+
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use berth_sys::ids::Mappings;
 use jiff::Timestamp;
 use rusqlite::{OptionalExtension, Row, Transaction, params};
 use rustix::fs::{AtFlags, Mode};
 
 use crate::database::{failed, now};
+use crate::snapshots::Wish;
 use crate::{Error, Result, Shared, garbage, projects};
 
 /// Labels or options of a volume.
@@ -64,40 +68,23 @@ impl<'a> Volumes<'a> {
         Self { shared }
     }
 
-    /// Makes a volume with an empty directory, unless there is one of that name; whether it was made. With a limit, its
-    /// files take so many bytes at most.
+    /// Makes a volume with an empty directory, unless there is one of that name; whether it was made.
     ///
     /// # Errors
     /// [`Error::BadIdentifier`] for a name that cannot be a directory's; [`Error::NoQuotas`] for a limit that the file
     /// system cannot keep; file and database errors.
-    pub fn create(&self, record: &VolumeRecord, limit: Option<u64>) -> Result<bool> {
+    pub fn create(&self, record: &VolumeRecord, wish: Wish) -> Result<bool> {
         check(&record.name)?;
         let _structure = self.shared.structure();
         if self.get(&record.name)?.is_some() {
             return Ok(false);
         }
+        copies::check_free(self.shared, &record.name)?;
         let path = relative(&record.name);
         // What a crash left between directory and row is empty.
         self.shared.root.trash(&path)?;
-        let made = self.directories(&record.name, limit).and_then(|()| {
-            let json =
-                |pairs: &Option<Pairs>| pairs.as_ref().map(|pairs| serde_json::json!(pairs).to_string());
-            self.shared.write(|transaction| {
-                transaction
-                    .execute(
-                        "INSERT INTO volumes (name, driver, created, labels, options) VALUES (?, ?, ?, ?, ?)",
-                        params![
-                            record.name,
-                            record.driver,
-                            record.created.as_millisecond(),
-                            json(&record.labels),
-                            json(&record.options)
-                        ],
-                    )
-                    .map(drop)
-                    .map_err(failed("recording a volume"))
-            })
-        });
+        let inserted = || self.shared.write(|transaction| insert(transaction, record));
+        let made = self.directories(&record.name, wish).and_then(|()| inserted());
         if made.is_err() {
             let abandoned =
                 self.shared.write(|transaction| projects::abandon(transaction, &owner(&record.name)));
@@ -109,14 +96,40 @@ impl<'a> Volumes<'a> {
     }
 
     /// The directories of a volume. Whatever the umask, what containers see is open to all, and what is above it is not.
-    fn directories(&self, name: &str, limit: Option<u64>) -> Result<()> {
+    fn directories(&self, name: &str, wish: Wish) -> Result<()> {
         let path = relative(name);
+        let owned = self.shared.options.owners.as_ref().filter(|_| wish.owned);
         self.make(&path, 0o701)?;
-        if let Some(bytes) = limit {
+        if let Some(bytes) = wish.limit {
             // What is made inside belongs to the same project.
             projects::limit(self.shared, &owner(name), std::slice::from_ref(&path), bytes)?;
         }
-        self.make(&format!("{path}/{DATA}"), 0o755)
+        self.make(&format!("{path}/{DATA}"), 0o755)?;
+        match owned {
+            Some(owners) => self.give(name, owners),
+            None => Ok(()),
+        }
+    }
+
+    /// Notes whose the files of a new volume are on the disk, and gives it to their root.
+    fn give(&self, name: &str, owners: &Mappings) -> Result<()> {
+        crate::owners::write(&self.shared.root.path().join(relative(name)), owners)?;
+        let Some((uid, gid)) = owners.outside(0, 0) else { return Ok(()) };
+        let data = self.directory(name);
+        std::os::unix::fs::chown(&data, Some(uid), Some(gid))
+            .map_err(|error| Error::file("changing the owner of", data, error))
+    }
+
+    /// Whose the files of a volume are on the disk, if not those whom they belong to inside of containers.
+    ///
+    /// # Errors
+    /// File errors.
+    pub fn owners(&self, name: &str) -> Result<Option<Mappings>> {
+        check(name)?;
+        if self.shared.options.owners.is_none() {
+            return Ok(None);
+        }
+        crate::owners::read(&self.shared.root.path().join(relative(name)))
     }
 
     fn make(&self, path: &str, mode: u32) -> Result<()> {
@@ -210,6 +223,7 @@ impl<'a> Volumes<'a> {
     pub fn rename(&self, old: &str, new: &str) -> Result<bool> {
         check(new)?;
         let _structure = self.shared.structure();
+        copies::check_free(self.shared, new)?;
         self.shared.write(|transaction| {
             let has = |name: &str| {
                 transaction
@@ -284,6 +298,21 @@ impl<'a> Volumes<'a> {
     pub fn discard(&self, name: &str) -> Result<()> {
         self.shared.root.trash(&format!("{}/{STAGED}", relative(name))).map(|_| self.shared.waker.wake())
     }
+}
+
+fn insert(transaction: &Transaction<'_>, record: &VolumeRecord) -> Result<()> {
+    let json = |pairs: &Option<Pairs>| pairs.as_ref().map(|pairs| serde_json::json!(pairs).to_string());
+    let row = params![
+        record.name,
+        record.driver,
+        record.created.as_millisecond(),
+        json(&record.labels),
+        json(&record.options)
+    ];
+    transaction
+        .execute("INSERT INTO volumes (name, driver, created, labels, options) VALUES (?, ?, ?, ?, ?)", row)
+        .map(drop)
+        .map_err(failed("recording a volume"))
 }
 
 /// Notes which volumes a container has.
@@ -446,8 +475,8 @@ mod tests {
         use std::os::unix::fs::PermissionsExt;
         let temp = tempfile::tempdir().unwrap();
         let storage = open(&temp);
-        assert!(storage.volumes().create(&volume("one"), None).unwrap());
-        assert!(!storage.volumes().create(&volume("one"), None).unwrap());
+        assert!(storage.volumes().create(&volume("one"), Wish::default()).unwrap());
+        assert!(!storage.volumes().create(&volume("one"), Wish::default()).unwrap());
         let directory = storage.volumes().directory("one");
         let mode = |path: &std::path::Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
         assert_eq!((mode(&directory), mode(directory.parent().unwrap())), (0o755, 0o701));
@@ -460,8 +489,8 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let storage = open(&temp);
         let volumes = storage.volumes();
-        volumes.create(&volume("one"), None).unwrap();
-        volumes.create(&volume("two"), None).unwrap();
+        volumes.create(&volume("one"), Wish::default()).unwrap();
+        volumes.create(&volume("two"), Wish::default()).unwrap();
         storage.containers().put_with(&container("c"), &["one".into()]).unwrap();
         assert_eq!(volumes.remove("one").unwrap(), VolumeRemoval::InUse(vec!["c".into()]));
         assert!(matches!(volumes.rename("one", "three"), Err(Error::Held { .. })));
@@ -481,8 +510,8 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let storage = open(&temp);
         let volumes = storage.volumes();
-        volumes.create(&volume("one"), None).unwrap();
-        volumes.create(&volume("two"), None).unwrap();
+        volumes.create(&volume("one"), Wish::default()).unwrap();
+        volumes.create(&volume("two"), Wish::default()).unwrap();
         fs::write(volumes.directory("one").join("file"), "x").unwrap();
         assert!(matches!(volumes.rename("one", "two"), Err(Error::Exists { .. })));
         assert!(matches!(volumes.rename("one", "../x"), Err(Error::BadIdentifier(_))));
@@ -496,7 +525,7 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let storage = open(&temp);
         let volumes = storage.volumes();
-        volumes.create(&volume("one"), None).unwrap();
+        volumes.create(&volume("one"), Wish::default()).unwrap();
         fs::write(volumes.stage("one").unwrap().join("left"), "x").unwrap();
         fs::write(volumes.stage("one").unwrap().join("file"), "x").unwrap();
         volumes.publish("one").unwrap();
@@ -513,8 +542,8 @@ mod tests {
     fn a_crash_loses_no_data_and_leaves_no_rest() {
         let temp = tempfile::tempdir().unwrap();
         let storage = open(&temp);
-        storage.volumes().create(&volume("kept"), None).unwrap();
-        storage.volumes().create(&volume("gone"), None).unwrap();
+        storage.volumes().create(&volume("kept"), Wish::default()).unwrap();
+        storage.volumes().create(&volume("gone"), Wish::default()).unwrap();
         storage.volumes().stage("kept").unwrap();
         drop(storage);
         let root = temp.path().join("root/volumes");

@@ -14,7 +14,8 @@ use berth_archive::changes::{self, Kind};
 use berth_archive::extract::{Extractor, Options as Extraction, fixup};
 use berth_archive::pack;
 use berth_oci::{Digest, chain_ids};
-use berth_storage::{Driver, Error, Layer, Options, Snapshot, Storage};
+use berth_storage::{Driver, Error, Layer, Options, Snapshot, Storage, Wish};
+use berth_sys::ids::{Mappings, Range};
 use formatted::{Formatted, SHARING};
 use rustix::fs::{CWD, FileType, Mode, XattrFlags};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
@@ -462,6 +463,82 @@ fn a_full_disk_leaves_nothing_half_made() {
     assert!(error.is_disk_full(), "{error}");
     assert_eq!(storage.snapshots().list().unwrap(), ["kept"]);
     assert_eq!(fs::read_dir(temp.path().join("root/vfs/containers")).unwrap().count(), 1);
+}
+
+#[test]
+fn owned_copies_are_others_on_the_disk_and_the_same_to_their_readers() {
+    let temp = tempfile::tempdir().unwrap();
+    let range = |outside| vec![Range { inside: 0, outside, count: 1 << 31 }];
+    let owners = Mappings { users: range(100_000), groups: range(300_000) };
+    let open = |owners: Option<Mappings>| {
+        let options = Options { driver: Some(Driver::Copy), owners, ..Options::default() };
+        Storage::open(temp.path().join("root"), options).unwrap()
+    };
+    assert!(!Storage::has_owners(&temp.path().join("root")));
+    let storage = open(Some(owners.clone()));
+    assert!(Storage::has_owners(&temp.path().join("root")));
+    let diffs = unpack(&storage, &[], &layers());
+    let plain = container(&storage, "plain", &diffs);
+    let owned = Wish { owned: true, ..Wish::default() };
+    storage.snapshots().create_with("owned", chain_ids(&diffs).last(), owned).unwrap();
+    drop(storage);
+    // Whoever opens it, and how.
+    let storage = open(None);
+    let owned = storage.snapshots().mounts("owned").unwrap();
+    assert_eq!((owned.owners.as_deref(), plain.owners.as_deref()), (Some(&owners), None));
+    let tar = |snapshot: &Snapshot| {
+        let mut tar = Vec::new();
+        pack::pack(&snapshot.merged().unwrap(), &mut tar).unwrap();
+        tar
+    };
+    assert!(tar(&owned) == tar(&plain), "the same files");
+    for entry in ["", "a", "a/one", "a/null", "a/gone"] {
+        let of = |snapshot: &Snapshot| fs::symlink_metadata(snapshot.upper.join(entry)).unwrap();
+        let (on_disk, inside) = (of(&owned), of(&plain));
+        assert_eq!(
+            (on_disk.uid(), on_disk.gid()),
+            (inside.uid() + 100_000, inside.gid() + 300_000),
+            "{entry}"
+        );
+    }
+    let differs = |snapshot: &Snapshot| {
+        changes::changes(&snapshot.written().unwrap(), &snapshot.image().unwrap(), &HashSet::new()).unwrap()
+    };
+    assert_eq!(differs(&owned), []);
+    // What a container makes belongs on the disk to whom its users are there.
+    for (snapshot, uid, gid) in [(&owned, 100_007, 300_008), (&plain, 7, 8)] {
+        let path = snapshot.upper.join("a/made");
+        fs::write(&path, "x").unwrap();
+        fs::File::open(&path)
+            .unwrap()
+            .set_times(FileTimes::new().set_modified(SystemTime::UNIX_EPOCH))
+            .unwrap();
+        std::os::unix::fs::chown(&path, Some(uid), Some(gid)).unwrap();
+        let folder = fs::File::open(snapshot.upper.join("a")).unwrap();
+        folder.set_times(FileTimes::new().set_modified(SystemTime::UNIX_EPOCH)).unwrap();
+    }
+    let expected = [(b"a".to_vec(), Kind::Modified), (b"a/made".to_vec(), Kind::Added)];
+    assert_eq!(differs(&owned), expected);
+    let layer = |snapshot: &Snapshot| {
+        let (upper, lower) = (snapshot.written().unwrap(), snapshot.image().unwrap());
+        let mut tar = Vec::new();
+        pack::layer::pack(&upper, &lower, &HashSet::new(), &mut tar).unwrap();
+        tar
+    };
+    assert!(layer(&owned) == layer(&plain), "the same layer");
+    assert_eq!(storage.snapshots().size("owned").unwrap(), storage.snapshots().size("plain").unwrap());
+}
+
+#[test]
+fn overlays_of_layers_have_no_other_owners() {
+    let temp = tempfile::tempdir().unwrap();
+    let owners = Some(Mappings::default());
+    let asked = Options { driver: Some(Driver::Overlay), owners: owners.clone(), ..Options::default() };
+    let error = Storage::open(temp.path().join("root"), asked).unwrap_err().to_string();
+    assert!(error.contains("users of containers need a copy of all files"), "{error}");
+    // Nor does a data root with layers become another one.
+    fs::create_dir_all(temp.path().join("root/layers/0123")).unwrap();
+    Storage::open(temp.path().join("root"), Options { owners, ..Options::default() }).unwrap_err();
 }
 
 #[test]

@@ -65,6 +65,22 @@ impl Mappings {
         Self { users: self.users.iter().map(turn).collect(), groups: self.groups.iter().map(turn).collect() }
     }
 
+    /// All of it as a text, which [`Mappings::from_text`] reads.
+    pub fn to_text(&self) -> String {
+        let (users, groups) = self.lines();
+        format!("{users}\n{groups}")
+    }
+
+    /// Reads what [`Mappings::to_text`] has written.
+    ///
+    /// # Errors
+    /// `InvalidData` for anything else.
+    pub fn from_text(text: &str) -> io::Result<Self> {
+        let bad = || io::Error::new(io::ErrorKind::InvalidData, "not two mappings of IDs");
+        let (users, groups) = text.split_once("\n\n").ok_or_else(bad)?;
+        Ok(Self { users: parse(users)?, groups: parse(groups)? })
+    }
+
     /// What goes into `uid_map` and `gid_map`.
     pub fn lines(&self) -> (String, String) {
         (lines(&self.users), lines(&self.groups))
@@ -110,6 +126,14 @@ mod tests {
             Range { inside: 1000, outside: 7000, count: 10 },
         ];
         Mappings { users: ranges, groups: vec![Range { inside: 0, outside: 5, count: 1 }] }
+    }
+
+    #[test]
+    fn a_text_holds_all() {
+        assert_eq!(Mappings::from_text(&mappings().to_text()).unwrap(), mappings());
+        for text in ["", "0 1 2\n", "0 1\n\n0 1 2\n", "a b c\n\n0 1 2\n"] {
+            Mappings::from_text(text).unwrap_err();
+        }
     }
 
     #[test]

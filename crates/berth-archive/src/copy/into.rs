@@ -22,7 +22,7 @@ use crate::format::input::Input;
 use crate::format::pax::Time;
 use crate::meta::Recorder;
 use crate::tree::{self, proc_path};
-use crate::{Error, Result};
+use crate::{Error, Result, owned};
 
 /// How often a name is freed that somebody else takes again and again.
 const ATTEMPTS: usize = 8;
@@ -153,6 +153,7 @@ impl Target<'_> {
             let outside = ids.outside(entry.uid, entry.gid);
             (entry.uid, entry.gid) = outside
                 .ok_or_else(|| Error::refused(&entry.name, "its owner is not in the user namespace"))?;
+            entry.xattrs = owned::outside(ids, entry.xattrs);
         }
         if let Some(change) = &self.options.mode {
             entry.mode = change.apply(entry.mode, entry.kind == Kind::Directory);

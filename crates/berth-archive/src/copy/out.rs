@@ -29,12 +29,18 @@ pub fn pack(root: BorrowedFd<'_>, path: &[u8], name: &[u8], out: impl Write) -> 
     write(root, path, name, Packer::new(out, false), &|_| false)
 }
 
-/// As [`pack`], with all extended attributes of the files that mean something elsewhere.
+/// As [`pack_inside`], with all extended attributes of the files that mean something elsewhere.
 ///
 /// # Errors
 /// As [`pack`].
-pub fn pack_with_attributes(root: BorrowedFd<'_>, path: &[u8], name: &[u8], out: impl Write) -> Result<()> {
-    pack_selected(root, path, name, &|_| false, out)
+pub fn pack_with_attributes(
+    root: BorrowedFd<'_>,
+    path: &[u8],
+    name: &[u8],
+    out: impl Write,
+    ids: Option<&Mappings>,
+) -> Result<()> {
+    write(root, path, name, Packer::new(out, false).with_attributes().with_ids(ids.cloned()), &|_| false)
 }
 
 /// As [`pack`], from a tree whose owners are seen from outside of a user namespace, as they are inside.
@@ -51,8 +57,8 @@ pub fn pack_inside(
     write(root, path, name, Packer::new(out, false).with_ids(ids.cloned()), &|_| false)
 }
 
-/// As [`pack_with_attributes`], without what `skip` names, which is asked for paths below a directory, and without what lies
-/// below a directory that it names.
+/// As [`pack`], with all extended attributes, without what `skip` names, which is asked for paths below a directory, and
+/// without what lies below a directory that it names.
 ///
 /// # Errors
 /// As [`pack`].

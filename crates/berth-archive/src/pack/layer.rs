@@ -9,7 +9,7 @@ use std::os::fd::AsFd as _;
 use rustix::fs::{FileType, Stat};
 use tar::EntryType;
 
-use super::{Attributes, Entries, Head, Packer, attributes};
+use super::{Attributes, Entries, Head, Packer};
 use crate::changes::same;
 use crate::marks::Marks;
 use crate::overlay::{Found, Opened, Overlay, Place, join};
@@ -91,12 +91,10 @@ impl<W: Write> Walk<'_, W> {
     /// The root is written if its mode, owner or attributes are others.
     fn root(&mut self, here: &Opened) -> Result<()> {
         let below = self.lower.enter(&self.lower.root())?;
-        let (Some(top), Some(old)) = (here.top(), below.top()) else { return Ok(()) };
-        let examine =
-            |directory| rustix::fs::fstat(directory).map_err(|error| Error::file("examining", b"/", error));
-        let (new, before) = (examine(top)?, examine(old)?);
-        let kept = attributes::all(top, c".")?;
-        if !alike(&new, &before) || kept != attributes::all(old, c".")? {
+        let (Some((new, kept)), Some((before, old))) = (here.itself()?, below.itself()?) else {
+            return Ok(());
+        };
+        if !alike(&new, &before) || kept != old {
             let head = Head { kind: EntryType::Directory, link: Vec::new(), size: 0 };
             self.packer.head(&new, b".", &head, &kept)?;
         }
@@ -166,12 +164,12 @@ impl<W: Write> Walk<'_, W> {
         };
         let whole = matches!(self.marks, Marks::Whole { .. });
         let opaque = !whole && self.marks.is_opaque(directory.as_fd())?;
-        let kept = attributes::all(here.directory(found), name)?;
+        let kept = here.attributes(found, name)?;
         let unchanged = match before {
             Some((old, before)) if !opaque => {
                 alike(&found.stat, &before.stat)
                     && (found.stat.st_mtime == before.stat.st_mtime || self.spoilt.contains(&path))
-                    && kept == attributes::all(old.directory(&before), name)?
+                    && kept == old.attributes(&before, name)?
             }
             _ => false,
         };
@@ -195,8 +193,7 @@ impl<W: Write> Walk<'_, W> {
         entries: &[(CString, Found)],
         directory: &[u8],
     ) -> Result<()> {
-        let Some(top) = here.top() else { return Ok(()) };
-        let stat = rustix::fs::fstat(top).map_err(|error| Error::file("examining", directory, error))?;
+        let Some((stat, _)) = here.itself()? else { return Ok(()) };
         for (name, _) in old.entries()? {
             let there = entries.binary_search_by(|(entry, _)| entry.cmp(&name)).is_ok();
             if !there && !self.hidden.contains(&join(directory, name.to_bytes())) {
@@ -226,8 +223,7 @@ impl<W: Write> Walk<'_, W> {
             _ => Ok(Vec::new()),
         };
         Ok(link(here, found)? == link(old, &before)?
-            && attributes::all(here.directory(found), name)?
-                == attributes::all(old.directory(&before), name)?)
+            && here.attributes(found, name)? == old.attributes(&before, name)?)
     }
 
     /// Writes the directories above `path` that were held back, the topmost first.

@@ -290,7 +290,7 @@ fn operand(found: &Found, seen: &[String]) -> Wanted {
         ("", "help", 0) => Wanted::Words(commands(&crate::command_line())),
         ("", "inspect", _) => names(&[Containers, Images, Networks, Volumes]),
         ("volume", "inspect" | "rm" | "remove", _)
-        | ("volume", "export" | "import" | "rename" | "update", 0) => names(&[Volumes]),
+        | ("volume", "export" | "import" | "rename" | "snapshot" | "update", 0) => names(&[Volumes]),
         ("image", "inspect" | "rm" | "remove" | "rmi", _) | ("", "rmi", _) => names(&[Images]),
         ("network", "inspect" | "rm" | "remove", _) | ("network", "connect" | "disconnect", 0) => {
             names(&[Networks])
@@ -380,6 +380,7 @@ mod tests {
             ("inspect ", Wanted::Names(vec![Kind::Containers, Kind::Images, Kind::Networks, Kind::Volumes])),
             ("volume rm a ", Wanted::Names(vec![Kind::Volumes])),
             ("volume rename a ", Wanted::Nothing),
+            ("volume snapshot a ", Wanted::Nothing),
             ("rename a ", Wanted::Nothing),
             ("flarp ", Wanted::Nothing),
         ] {

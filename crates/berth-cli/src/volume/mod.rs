@@ -7,6 +7,7 @@ mod list;
 mod prune;
 mod remove;
 mod rename;
+mod snapshot;
 mod update;
 
 use clap::{ArgMatches, Command};
@@ -26,6 +27,7 @@ pub fn group_commands() -> Vec<Command> {
         prune::command(),
         remove::command(),
         rename::command(),
+        snapshot::command(),
         update::command(),
     ]
 }
@@ -40,6 +42,7 @@ pub async fn run(context: &Context, name: &str, matches: &ArgMatches) -> Outcome
         "prune" => prune::run(context, matches).await,
         "rm" => remove::run(context, matches).await,
         "rename" => rename::run(context, matches).await,
+        "snapshot" => snapshot::run(context, matches).await,
         "update" => update::run(context, matches).await,
         _ => container::inspect_volume(context, matches).await,
     }

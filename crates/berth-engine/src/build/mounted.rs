@@ -44,6 +44,7 @@ impl Mounted {
             working_directory: None,
             files: &[],
             read_only: false,
+            owner: None,
         };
         let view = assemble(&mounts).map_err(|error| Error::Io {
             operation: "mount the image's files".into(),

@@ -82,11 +82,11 @@ fn endpoints<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Endpoint>, D::Err
     #[serde(untagged)]
     enum Kept {
         Many(Vec<Endpoint>),
-        One(Option<Endpoint>),
+        One(Option<Box<Endpoint>>),
     }
     Ok(match Kept::deserialize(from)? {
         Kept::Many(endpoints) => endpoints,
-        Kept::One(endpoint) => endpoint.into_iter().collect(),
+        Kept::One(endpoint) => endpoint.into_iter().map(|endpoint| *endpoint).collect(),
     })
 }
 

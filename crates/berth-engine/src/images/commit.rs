@@ -59,8 +59,9 @@ impl Engine {
     }
 }
 
-/// Pauses the container; whether it was this that did so. As in Docker, one that does not run needs no pause.
-async fn freeze(parts: &Parts, container: &Arc<Container>) -> bool {
+/// Pauses a container while its files are read; whether it was this that did so. As in Docker, one that does not run needs no
+/// pause. An engine that dies meanwhile lets it go on when it starts again.
+pub(crate) async fn freeze(parts: &Parts, container: &Arc<Container>) -> bool {
     let idle = container.state().running().is_none_or(|running| running.paused);
     if idle || parts.storage.kv().put(FROZEN, container.id(), "").is_err() {
         return false;
@@ -72,10 +73,11 @@ async fn freeze(parts: &Parts, container: &Arc<Container>) -> bool {
     frozen
 }
 
-async fn thaw(parts: &Parts, container: &Arc<Container>) {
+/// Lets a container go on that was frozen.
+pub(crate) async fn thaw(parts: &Parts, container: &Arc<Container>) {
     // Somebody else may have let it go on, or ended it.
     if let Err(error) = ask(container, Request::Unpause).await {
-        tracing::debug!(container = container.id(), %error, "it was not to be let go on after a commit");
+        tracing::debug!(container = container.id(), %error, "it was not to be let go on");
     }
     forget_frozen(parts, container.id());
 }

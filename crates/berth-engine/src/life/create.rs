@@ -8,7 +8,7 @@ use berth_api::descriptor::Descriptor;
 use berth_api::network::EndpointSettings;
 use berth_image::ResolvedImage;
 use berth_oci::Platform;
-use berth_storage::ContainerRecord;
+use berth_storage::{ContainerRecord, Wish};
 
 use super::owner::Owner;
 use super::{links, mounted_images, sources};
@@ -247,7 +247,8 @@ fn make(
     let id = definition.id.clone();
     let (container, mailbox) = Container::new(definition, kept.clone());
     let record = container.record(&kept)?;
-    parts.storage.snapshots().create_limited(&id, chain, limit).map_err(|error| match error {
+    let wish = Wish { limit, owned: parts.remap(&container.definition.host).is_some() };
+    parts.storage.snapshots().create_with(&id, chain, wish).map_err(|error| match error {
         // The image was removed meanwhile.
         berth_storage::Error::NotFound { .. } => {
             berth_image::Error::NotFound(container.definition.config.image.clone()).into()

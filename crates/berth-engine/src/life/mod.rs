@@ -21,6 +21,7 @@ pub mod owner;
 mod pause;
 mod policy;
 mod processes;
+mod propagation;
 pub(crate) mod prune;
 mod publish;
 mod remove;

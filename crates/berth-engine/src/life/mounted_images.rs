@@ -3,6 +3,8 @@
 
 use std::collections::BTreeSet;
 
+use berth_storage::Wish;
+
 use crate::Error;
 use crate::create::Definition;
 use crate::create::mounts::MountSource;
@@ -31,10 +33,11 @@ fn all(definition: &Definition) -> BTreeSet<&str> {
 
 /// Makes the snapshots of a container's mounted images. What a crash leaves of them is swept, as the container's own is.
 pub(super) fn hold(parts: &Parts, definition: &Definition) -> Result<(), Error> {
+    let wish = Wish { limit: None, owned: parts.remap(&definition.host).is_some() };
     for image in all(definition) {
         let chain = parts.images.resolve(image)?.record.chain;
         let snapshot = snapshot_id(&definition.id, image);
-        parts.storage.snapshots().create(&snapshot, chain.as_ref())?;
+        parts.storage.snapshots().create_with(&snapshot, chain.as_ref(), wish)?;
     }
     Ok(())
 }

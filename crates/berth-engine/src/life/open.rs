@@ -233,15 +233,13 @@ fn open_roots(settings: &Settings) -> Result<Arc<Storage>, Error> {
         keep_free_bytes: settings.keep_free_bytes,
         blob_cache_bytes: settings.blob_cache_bytes,
         driver: settings.storage_driver.as_deref().map(Driver::named).transpose()?,
+        owners: crate::remap::owners_on_disk(settings)?,
     };
     let storage = Storage::open(&settings.data_root, options)?;
-    if let Some(remap) = &settings.remap {
-        remap.check(&settings.data_root)?;
-    }
     if let Some(problem) = crate::information::cgroup_problem() {
         tracing::warn!("{problem}");
     }
-    if let Some(problem) = storage.overlay_problem() {
+    if let Some(problem) = storage.overlay_problem().filter(|_| storage.owners().is_none()) {
         let root = settings.data_root.display();
         tracing::warn!(%root, problem, "overlayfs cannot work in the data root: each container copies its image");
     }

@@ -39,9 +39,23 @@ pub enum Seen {
 
 /// What is to be cloned for one mount.
 enum Source {
-    Bind { path: PathBuf, create: bool, recursive: bool, idmap: Option<IdMap> },
-    Volume { path: PathBuf, record: Option<VolumeRecord>, subpath: String },
-    Image { snapshot: Snapshot, subpath: String },
+    Bind {
+        path: PathBuf,
+        create: bool,
+        recursive: bool,
+        idmap: Option<IdMap>,
+    },
+    Volume {
+        path: PathBuf,
+        record: Option<VolumeRecord>,
+        subpath: String,
+        /// Root's on the disk, where the owners there are those outside of a user namespace.
+        root: Option<(u32, u32)>,
+    },
+    Image {
+        snapshot: Snapshot,
+        subpath: String,
+    },
     Lent(OwnedFd),
 }
 
@@ -94,7 +108,9 @@ fn resolved(parts: &Parts, container: &str, source: MountSource) -> Result<Optio
         }
         MountSource::Volume { name, subpath, .. } => {
             let record = parts.storage.volumes().get(&name)?;
-            Source::Volume { path: parts.volume_dir(&name), record, subpath }
+            let owners = parts.storage.volumes().owners(&name)?;
+            let root = owners.and_then(|owners| owners.outside(0, 0));
+            Source::Volume { path: parts.volume_dir(&name), record, subpath, root }
         }
         MountSource::Image { id, subpath, .. } => {
             let snapshot = parts.storage.snapshots().mounts(&mounted_images::snapshot_id(container, &id))?;
@@ -129,19 +145,24 @@ fn clone(parts: &Parts, user: &str, source: Source, seen: Option<&Seen>) -> Resu
             }
             Ok(tree)
         }
-        Source::Volume { path, record, subpath } => {
+        Source::Volume { path, record, subpath, root } => {
             let path = match &record {
                 Some(record) => parts.volumes.acquire(record, user)?,
                 None => path,
             };
-            let tree = volume(&path, &subpath)?;
-            if let Some(remap) = inside {
+            let tree = volume(&path, &subpath, root)?;
+            if let Some(remap) = inside.filter(|_| root.is_none()) {
                 // One of a file system that has no idmapped mounts is as a bind would be.
                 tolerated(remap.map(&tree), &path)?;
             }
             Ok(tree)
         }
-        Source::Lent(tree) => Ok(tree),
+        Source::Lent(tree) => {
+            if let Some(remap) = inside {
+                tolerated(remap.map(&tree), Path::new("what a build lends"))?;
+            }
+            Ok(tree)
+        }
         Source::Image { snapshot, subpath } => {
             let image = image_for(&snapshot, inside)?;
             if subpath.is_empty() { Ok(image) } else { beneath(&image, &subpath, "the image") }
@@ -207,7 +228,7 @@ fn map_owners(tree: &OwnedFd, idmap: &IdMap, path: &Path, remap: Option<&Remap>)
     })
 }
 
-fn volume(path: &Path, subpath: &str) -> Result<OwnedFd, Error> {
+fn volume(path: &Path, subpath: &str, root: Option<(u32, u32)>) -> Result<OwnedFd, Error> {
     if !subpath.is_empty() {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let top = rustix::fs::open(path, flags, Mode::empty());
@@ -216,7 +237,7 @@ fn volume(path: &Path, subpath: &str) -> Result<OwnedFd, Error> {
     }
     match mount::clone_at(rustix::fs::CWD, path, true) {
         Err(error) if is_missing(&error) => {
-            make_volume(path).map_err(failed("make", path))?;
+            make_volume(path, root).map_err(failed("make", path))?;
             mount::clone_at(rustix::fs::CWD, path, true).map_err(failed("mount", path))
         }
         other => other.map_err(failed("mount", path)),
@@ -247,6 +268,7 @@ pub(crate) fn image(snapshot: &Snapshot) -> Result<OwnedFd, Error> {
 }
 
 fn image_for(snapshot: &Snapshot, remap: Option<&Remap>) -> Result<OwnedFd, Error> {
+    let remap = remap.filter(|_| snapshot.owners.is_none());
     let layer = |directory: &PathBuf| -> std::io::Result<OwnedFd> {
         let tree = mount::clone_at(rustix::fs::CWD, directory, false)?;
         remap.map_or(Ok(()), |remap| remap.map(&tree))?;
@@ -330,12 +352,15 @@ fn failed(operation: &str, path: &Path) -> impl FnOnce(std::io::Error) -> Error 
 }
 
 /// A volume's directory belongs to root and is open to all; what is above it is closed.
-fn make_volume(path: &Path) -> std::io::Result<()> {
+fn make_volume(path: &Path, root: Option<(u32, u32)>) -> std::io::Result<()> {
     use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
     if let Some(parent) = path.parent() {
         std::fs::DirBuilder::new().recursive(true).mode(0o701).create(parent)?;
     }
     std::fs::create_dir_all(path)?;
+    if let Some((uid, gid)) = root {
+        std::os::unix::fs::chown(path, Some(uid), Some(gid))?;
+    }
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755))
 }
 

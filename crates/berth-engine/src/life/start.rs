@@ -18,13 +18,14 @@ use berth_shim::client::{ShimControl, ShimEvent};
 use berth_shim::log::Plan;
 use berth_shim::protocol::Target;
 use berth_shim::spawner::LaunchRequest;
+use berth_sys::ids::Mappings;
 use ipnet::IpNet;
 
 use super::links::Linked;
 use super::names::Resolution;
 use super::owner::Owner;
 use super::sources::Seen;
-use super::{shm, sources};
+use super::{propagation, shm, sources};
 use crate::container::Container;
 use crate::container::state::{Exited, Failure, Running, State};
 use crate::create::NetworkPlan;
@@ -185,6 +186,7 @@ impl Owner {
         }
         let (mut mount_fds, mut fds) =
             sources::open(&parts, id, id, &composed.sources, remap.cloned().map(Seen::Inside)).await?;
+        propagation::check(definition, &parts.settings.data_root)?;
         for (index, path, recursive) in &composed.paths {
             mount_fds.insert(*index, fds.len());
             fds.push(sources::host_path(path, *recursive)?);
@@ -195,14 +197,14 @@ impl Owner {
             fds.push(crate::blocking::blocking(move || sources::shared_memory(shm, remap.as_ref())).await?);
         }
         let spec = composed.spec;
-        let rootfs = rootfs(&self.parts, &self.container)?;
+        let (rootfs, owners) = rootfs(&self.parts, &self.container)?;
         let [rows, columns] = definition.host.console_size.map(|n| u16::try_from(n).unwrap_or(0));
         let network = if endpoints.is_empty() { NetworkMode::FromSpec } else { NetworkMode::Await };
         let launch = Launch {
             id: id.to_owned(),
             spec,
             rootfs,
-            idmap_root: remap.is_some(),
+            idmap_root: remap.is_some() && owners.is_none(),
             network,
             mount_fds,
             init: definition.host.init.unwrap_or(false),
@@ -355,9 +357,10 @@ impl Owner {
         let resolv_conf = self.resolv_conf(endpoints, served);
         let resolution = Resolution::new(&resolv_conf, served);
         let contents = [files::hostname(definition), files::hosts(definition, &around), resolv_conf.text];
+        let owner = self.parts.owner_on_disk(&definition.host);
         for ((name, _), content) in GENERATED.iter().zip(contents) {
             let path = directory.join(name);
-            write_readable(&path, &content)
+            write_readable(&path, &content, owner)
                 .map_err(|source| Error::Io { operation: format!("write {}", path.display()), source })?;
         }
         Ok(resolution)
@@ -415,9 +418,12 @@ impl Owner {
 }
 
 /// Replaces a file's content. It is read by the container's users, whatever the daemon's umask.
-fn write_readable(path: &Path, content: &str) -> std::io::Result<()> {
+fn write_readable(path: &Path, content: &str, owner: Option<(u32, u32)>) -> std::io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
     std::fs::write(path, content)?;
+    if let Some((uid, gid)) = owner {
+        std::os::unix::fs::chown(path, Some(uid), Some(gid))?;
+    }
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o644))
 }
 
@@ -434,11 +440,12 @@ pub(super) fn remove_tree(path: &Path) -> Result<(), Error> {
 /// Index into the mounts → index into the descriptors, and the descriptors.
 pub(super) type Opened = (BTreeMap<usize, usize>, Vec<OwnedFd>);
 
-/// What a container's root is made of.
-pub(super) fn rootfs(parts: &Parts, container: &Container) -> Result<Rootfs, Error> {
+/// What a container's root is made of, and whose the files of a whole copy are on the disk, if not those whom they belong
+/// to inside.
+pub(super) fn rootfs(parts: &Parts, container: &Container) -> Result<(Rootfs, Option<Arc<Mappings>>), Error> {
     let snapshot = parts.storage.snapshots().mounts(container.id())?;
-    let Some(work) = snapshot.work else { return Ok(Rootfs::Path(snapshot.upper)) };
+    let Some(work) = snapshot.work else { return Ok((Rootfs::Path(snapshot.upper), snapshot.owners)) };
     // What goes with its end needs no care for a crash of the host.
     let volatile = container.definition.host.auto_remove;
-    Ok(Rootfs::Overlay { lower: snapshot.lower, upper: snapshot.upper, work, volatile })
+    Ok((Rootfs::Overlay { lower: snapshot.lower, upper: snapshot.upper, work, volatile }, None))
 }

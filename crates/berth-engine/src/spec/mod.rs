@@ -5,7 +5,7 @@ pub mod files;
 mod inject;
 mod mounts;
 pub mod process;
-mod profile;
+pub(crate) mod profile;
 pub mod resources;
 
 use std::collections::HashMap;

@@ -151,7 +151,7 @@ fn native_architecture(go: &str) -> &'static str {
 }
 
 /// Whether a kernel release is at least `major.minor`.
-fn at_least(release: &str, minimum: &str) -> bool {
+pub(crate) fn at_least(release: &str, minimum: &str) -> bool {
     version(release).zip(version(minimum)).is_some_and(|(have, need)| have >= need)
 }
 

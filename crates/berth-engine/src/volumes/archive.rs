@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use berth_archive::copy::{self, Options as Unpacking};
 use berth_archive::decompress;
+use berth_sys::ids::Mappings;
 use bytes::Bytes;
 use futures_util::{Stream, TryStreamExt as _};
 use rustix::fs::{Mode, OFlags};
@@ -20,6 +21,8 @@ use crate::{Engine, Error, name};
 struct Access {
     parts: Arc<Parts>,
     content: OwnedFd,
+    /// Set where the owners on the disk are those outside of a user namespace.
+    owners: Option<Mappings>,
     user: String,
 }
 
@@ -30,11 +33,12 @@ impl Access {
             parts.storage.volumes().get(volume)?.ok_or_else(|| Error::NoSuchVolume(volume.to_owned()))?;
         let random = |source| Error::Io { operation: "read random bytes".into(), source };
         let user = format!("copy-{}", name::new_id().map_err(random)?);
+        let owners = parts.storage.volumes().owners(volume)?;
         let place = parts.volumes.acquire(&record, &user)?;
         parts.volumes.keep(volume, &user);
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         match rustix::fs::open(&place, flags, Mode::empty()) {
-            Ok(content) => Ok(Self { content, user, parts: Arc::clone(&parts) }),
+            Ok(content) => Ok(Self { content, owners, user, parts: Arc::clone(&parts) }),
             Err(error) => {
                 parts.volumes.release(&user);
                 Err(Error::Io { operation: format!("open {}", place.display()), source: error.into() })
@@ -57,7 +61,8 @@ impl Engine {
             let access = Access::open(parts, &volume)?;
             let (mut out, stream) = pieces::channel();
             tokio::task::spawn_blocking(move || {
-                let packed = copy::pack_with_attributes(access.content.as_fd(), b"/", b".", &mut out);
+                let (content, owners) = (access.content.as_fd(), access.owners.as_ref());
+                let packed = copy::pack_with_attributes(content, b"/", b".", &mut out, owners);
                 if let Err(error) = packed.map_err(io::Error::other).and_then(|()| out.send()) {
                     tracing::debug!(volume, %error, "a volume's export ended early");
                     out.carrier().fail(error);
@@ -81,12 +86,8 @@ impl Engine {
         blocking(move || {
             let access = Access::open(parts, &volume)?;
             let reader = decompress::reader(reader)?;
-            Ok(copy::unpack(
-                access.content.as_fd(),
-                b"/",
-                &Unpacking { replace: true, ..Default::default() },
-                reader,
-            )?)
+            let options = Unpacking { replace: true, ids: access.owners.clone(), ..Unpacking::default() };
+            Ok(copy::unpack(access.content.as_fd(), b"/", &options, reader)?)
         })
         .await
     }

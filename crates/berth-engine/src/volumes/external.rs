@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::PoisonError;
 
-use berth_storage::{VolumeRecord, VolumeRemoval};
+use berth_storage::{VolumeRecord, VolumeRemoval, Wish};
 use jiff::Timestamp;
 
 use super::driver::{Described, Drivers, not_found};
@@ -94,7 +94,7 @@ impl Volumes {
             options: wish.options.clone(),
         };
         // Its directory stays empty: what it holds is the plugin's affair.
-        let made = self.storage.volumes().create(&new, None)?;
+        let made = self.storage.volumes().create(&new, Wish::default())?;
         let record = self.storage.volumes().get(name)?;
         let record = record.ok_or_else(|| Error::NoSuchVolume(name.to_owned()))?;
         self.drivers.note(name, driver, |known| known.scope.clone_from(&found.scope));

@@ -10,6 +10,7 @@ mod mounted;
 mod options;
 mod populate;
 mod prune;
+mod snapshot;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use berth_api::StringMap;
 use berth_api::filter::Filters;
 use berth_api::volume::{CreateRequest, ListResponse, Volume};
-use berth_storage::{Storage, VolumeRecord, VolumeRemoval};
+use berth_storage::{Storage, VolumeRecord, VolumeRemoval, Wish};
 use jiff::Timestamp;
 
 use crate::blocking::blocking;
@@ -112,7 +113,9 @@ impl Volumes {
             labels: wish.labels.clone(),
             options: wish.options.clone(),
         };
-        let made = self.storage.volumes().create(&new, options.size)?;
+        // What is mounted there has owners of its own.
+        let wish = Wish { limit: options.size, owned: !options.needs_mount() };
+        let made = self.storage.volumes().create(&new, wish)?;
         let found = self.storage.volumes().get(name)?.ok_or_else(|| Error::NoSuchVolume(name.to_owned()))?;
         Ok((found, made))
     }

@@ -8,7 +8,8 @@ use std::sync::PoisonError;
 
 use berth_archive::copy::{self, Options as Unpacking};
 use berth_storage::{Snapshot, VolumeRecord};
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
+use berth_sys::ids::Mappings;
+use rustix::fs::{FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Uid};
 
 use super::{Held, LOCAL, Options};
 use crate::Error;
@@ -67,8 +68,8 @@ impl<'a> Preparation<'a> {
         if filled.is_empty() {
             return Ok(());
         }
-        let image = sources::image(snapshot)?;
-        filled.into_iter().try_for_each(|plan| self.fill(plan, definition, image.as_fd()))
+        let image = Image { tree: sources::image(snapshot)?, owners: snapshot.owners.as_deref() };
+        filled.into_iter().try_for_each(|plan| self.fill(plan, definition, &image))
     }
 
     fn make_one(&mut self, plan: &MountPlan) -> Result<(), Error> {
@@ -94,12 +95,12 @@ impl<'a> Preparation<'a> {
     }
 
     /// Copies what the image has at a volume's place, if the volume is empty.
-    fn fill(&self, plan: &MountPlan, definition: &Definition, image: BorrowedFd<'_>) -> Result<(), Error> {
+    fn fill(&self, plan: &MountPlan, definition: &Definition, image: &Image<'_>) -> Result<(), Error> {
         let MountSource::Volume { name, subpath, .. } = &plan.source else { return Ok(()) };
         let Some((record, held)) = self.volumes.get(name) else { return Ok(()) };
-        let path = copy::follow(image, plan.destination.as_bytes());
+        let path = copy::follow(image.tree.as_fd(), plan.destination.as_bytes());
         let path = path.map_err(|error| failed("find", &plan.destination, error))?;
-        let found = match copy::look(image, &path) {
+        let found = match copy::look(image.tree.as_fd(), &path) {
             Ok(found) if found.kind() == FileType::Directory => found,
             Ok(_) if plan.wish.over_file => return Ok(()),
             Ok(_) => {
@@ -127,10 +128,11 @@ impl<'a> Preparation<'a> {
             && subpath.is_empty()
             && held.is_alone()
             && !self.parts.storage.volumes().users()?.contains_key(name);
+        let copy = TreeCopy { image, path: &path, owners: self.parts.storage.volumes().owners(name)? };
         let filled = if is_new {
-            self.fill_new(name, image, &path)
+            self.fill_new(name, &copy)
         } else {
-            fill_in_place(&place, subpath, image, &path, &found.stat)
+            copy.fill_in_place(&place, subpath, &found.stat)
         };
         drop(users);
         if is_mount {
@@ -139,14 +141,14 @@ impl<'a> Preparation<'a> {
         filled
     }
 
-    fn fill_new(&self, name: &str, image: BorrowedFd<'_>, path: &[u8]) -> Result<(), Error> {
+    fn fill_new(&self, name: &str, copy: &TreeCopy<'_>) -> Result<(), Error> {
         let volumes = self.parts.storage.volumes();
         if !is_empty(&open(&volumes.directory(name))?)? {
             return Ok(());
         }
         let staged = volumes.stage(name)?;
         let above = open(staged.parent().unwrap_or(&staged))?;
-        let copied = copy_tree(image, path, STAGED.as_bytes(), above.as_fd());
+        let copied = copy.run(STAGED.as_bytes(), above.as_fd());
         if copied.is_err() {
             volumes.discard(name)?;
         }
@@ -155,52 +157,98 @@ impl<'a> Preparation<'a> {
     }
 }
 
-/// Fills a volume that others may see, if it is empty: an interrupted copy leaves a part of it.
-fn fill_in_place(
-    directory: &Path,
-    subpath: &str,
-    image: BorrowedFd<'_>,
-    path: &[u8],
-    like: &rustix::fs::Stat,
-) -> Result<(), Error> {
-    let volume = open(directory)?;
-    let place = if subpath.is_empty() {
-        volume
-    } else {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        match rustix::fs::openat2(volume, subpath, flags, Mode::empty(), ResolveFlags::BENEATH) {
-            Ok(place) => place,
-            // What is missing there is told by the start.
-            Err(_) => return Ok(()),
-        }
-    };
-    if !is_empty(&place)? {
-        return Ok(());
-    }
-    copy_tree(image, path, b".", place.as_fd())?;
-    let (uid, gid) = (rustix::fs::Uid::from_raw(like.st_uid), rustix::fs::Gid::from_raw(like.st_gid));
-    rustix::fs::fchown(&place, Some(uid), Some(gid))
-        .and_then(|()| rustix::fs::fchmod(&place, Mode::from_raw_mode(like.st_mode & 0o7777)))
-        .map_err(|error| {
-            failed("change the owner and mode of", &directory.display().to_string(), error.into())
-        })
+/// What a container has of its image.
+struct Image<'a> {
+    tree: OwnedFd,
+    /// Set where the owners in it are those outside of a user namespace.
+    owners: Option<&'a Mappings>,
 }
 
-/// Copies a directory of `image` with all that a tar can hold into `into`, under a name.
-fn copy_tree(image: BorrowedFd<'_>, path: &[u8], name: &[u8], into: BorrowedFd<'_>) -> Result<(), Error> {
-    let pipe = io::pipe().map_err(|source| Error::Io { operation: "make a pipe".into(), source })?;
-    let (reader, writer) = pipe;
-    std::thread::scope(|scope| {
-        let out = io::BufWriter::new(writer);
-        let packing = scope.spawn(move || copy::pack_with_attributes(image, path, name, out));
-        let unpacked = copy::unpack(into, b"/", &Unpacking::default(), reader);
-        let packed = packing.join().unwrap_or(Ok(()));
-        // Whoever failed first made the other fail.
-        match (packed, unpacked) {
-            (_, Err(error)) | (Err(error), Ok(())) => Err(error.into()),
-            (Ok(()), Ok(())) => Ok(()),
+/// A directory of an image that goes into a volume.
+struct TreeCopy<'a> {
+    image: &'a Image<'a>,
+    path: &'a [u8],
+    /// Set where the owners in the volume are those outside of a user namespace.
+    owners: Option<Mappings>,
+}
+
+impl TreeCopy<'_> {
+    /// Fills a volume that others may see, if it is empty. What a copy has left that fails is removed; that of one which a
+    /// crash ends stays.
+    fn fill_in_place(&self, directory: &Path, subpath: &str, like: &Stat) -> Result<(), Error> {
+        let volume = open(directory)?;
+        let place = if subpath.is_empty() {
+            volume
+        } else {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            match rustix::fs::openat2(volume, subpath, flags, Mode::empty(), ResolveFlags::BENEATH) {
+                Ok(place) => place,
+                // What is missing there is told by the start.
+                Err(_) => return Ok(()),
+            }
+        };
+        if !is_empty(&place)? {
+            return Ok(());
         }
-    })
+        if let Err(error) = self.run(b".", place.as_fd()) {
+            // A part is no content: the next container would take it for the whole.
+            return Err(match self.remove_from(&place) {
+                Ok(()) => error,
+                Err(undo) => Error::Unwound { first: Box::new(error), undo: vec![undo.to_string()] },
+            });
+        }
+        let (uid, gid) = self.owner(like);
+        rustix::fs::fchown(&place, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
+            .and_then(|()| rustix::fs::fchmod(&place, Mode::from_raw_mode(like.st_mode & 0o7777)))
+            .map_err(|error| {
+                failed("change the owner and mode of", &directory.display().to_string(), error.into())
+            })
+    }
+
+    /// Removes what a copy has left that failed. What others have put there meanwhile stays.
+    fn remove_from(&self, place: &OwnedFd) -> Result<(), Error> {
+        let failed = |error| failed("clean", "the volume", error);
+        let directory = copy::opened(self.image.tree.as_fd(), self.path, OFlags::RDONLY | OFlags::DIRECTORY);
+        for entry in rustix::fs::Dir::read_from(directory.map_err(failed)?).map_err(|e| failed(e.into()))? {
+            let entry = entry.map_err(|error| failed(error.into()))?;
+            if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
+                berth_archive::tree::remove(place.as_fd(), entry.file_name()).map_err(failed)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// To whom a file of the image belongs in the volume.
+    fn owner(&self, like: &Stat) -> (u32, u32) {
+        let (mut uid, mut gid) = (like.st_uid, like.st_gid);
+        if let Some(ids) = self.image.owners {
+            (uid, gid) = (ids.user_inside(uid).unwrap_or(uid), ids.group_inside(gid).unwrap_or(gid));
+        }
+        let outside = self.owners.as_ref().and_then(|ids| ids.outside(uid, gid));
+        outside.unwrap_or((uid, gid))
+    }
+
+    /// Copies the directory with all that a tar can hold into `into`, under a name.
+    fn run(&self, name: &[u8], into: BorrowedFd<'_>) -> Result<(), Error> {
+        let pipe = io::pipe().map_err(|source| Error::Io { operation: "make a pipe".into(), source })?;
+        let (reader, writer) = pipe;
+        let (tree, path, owners) = (self.image.tree.as_fd(), self.path, self.image.owners);
+        let options = Unpacking { ids: self.owners.clone(), ..Unpacking::default() };
+        std::thread::scope(|scope| {
+            let out = io::BufWriter::new(writer);
+            let packing = scope.spawn(move || copy::pack_with_attributes(tree, path, name, out, owners));
+            let unpacked = copy::unpack(into, b"/", &options, reader);
+            let packed = packing.join().unwrap_or(Ok(()));
+            // Whoever failed first made the other fail.
+            match (packed, unpacked) {
+                (_, Err(error)) | (Err(error), Ok(())) => {
+                    let source = io::Error::other(Error::from(error));
+                    Err(Error::Io { operation: "failed to populate volume".into(), source })
+                }
+                (Ok(()), Ok(())) => Ok(()),
+            }
+        })
+    }
 }
 
 fn open(path: &Path) -> Result<OwnedFd, Error> {

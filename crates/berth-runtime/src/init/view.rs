@@ -43,6 +43,8 @@ pub struct Parts<'a> {
     pub files: &'a [GeneratedFile],
     /// Whether the root itself cannot be written.
     pub read_only: bool,
+    /// User and group to whom mount points belong that are made, if not root.
+    pub owner: Option<(u32, u32)>,
 }
 
 /// Mounts a container's files. Missing mount points are made in its root. Blocks.
@@ -52,11 +54,18 @@ pub struct Parts<'a> {
 pub fn assemble(parts: &Parts<'_>) -> Result<View, StartError> {
     std::thread::scope(|scope| {
         // A thread of its own: it never comes back to the host's mounts.
-        let thread = std::thread::Builder::new().name("view".into()).spawn_scoped(scope, || mount(parts));
+        let thread =
+            std::thread::Builder::new().name("view".into()).spawn_scoped(scope, || mount_as_owner(parts));
         let thread = thread.context(Stage::Namespaces, || "start a thread")?;
         let panicked = |_| Err(StartError::new(Stage::Namespaces, "the thread that mounts panicked"));
         thread.join().unwrap_or_else(panicked)
     })
+}
+
+fn mount_as_owner(parts: &Parts<'_>) -> Result<View, StartError> {
+    let Some((uid, gid)) = parts.owner else { return mount(parts) };
+    let mounted = process::with_file_ids(uid, gid, || Ok(mount(parts)));
+    mounted.context(Stage::Mount, || format!("make files as user {uid}"))?
 }
 
 fn mount(parts: &Parts<'_>) -> Result<View, StartError> {

@@ -51,7 +51,7 @@ impl Remapped {
         let (devices, nodes) = devices(extra, &mappings)?;
         Ok(Some(Self {
             root: make_root(launch, namespace.as_fd(), root)?,
-            generated: generated(&launch.generated, namespace.as_fd())?,
+            generated: generated(launch, namespace.as_fd())?,
             devices,
             nodes,
             joined,
@@ -232,14 +232,16 @@ fn overlay_elsewhere(overlay: &init::MappedOverlay<'_>, root: (u32, u32)) -> Res
     fds.into_iter().next().ok_or_else(lost)
 }
 
-fn generated(files: &[GeneratedFile], namespace: BorrowedFd<'_>) -> Result<Vec<OwnedFd>, StartError> {
+fn generated(launch: &Launch, namespace: BorrowedFd<'_>) -> Result<Vec<OwnedFd>, StartError> {
     let open = |file: &GeneratedFile| {
         let what = || format!("mount {} at {}", file.source.display(), file.target.display());
         let tree = init::clone_generated(file)?;
-        map(&tree, namespace, false).context(Stage::Mount, what)?;
+        if launch.idmap_root {
+            map(&tree, namespace, false).context(Stage::Mount, what)?;
+        }
         Ok(tree)
     };
-    files.iter().map(open).collect()
+    launch.generated.iter().map(open).collect()
 }
 
 /// Makes all device nodes in a file system of their own: in the namespace nobody can.

@@ -27,8 +27,8 @@ pub struct Launch {
     pub spec: Spec,
     /// What becomes `/`.
     pub rootfs: Rootfs,
-    /// With a user namespace: the root's files belong on the disk to whom they belong inside (an idmapped mount), instead
-    /// of to whom those are outside.
+    /// With a user namespace: the root's files and those of the engine belong on the disk to whom they belong inside
+    /// (idmapped mounts), instead of to whom those are outside.
     #[serde(default)]
     pub idmap_root: bool,
     /// Whether init waits for its links.

@@ -52,6 +52,12 @@ pub async fn rename(call: Call, name: &str) -> Outcome {
     Ok(answer::ok(&call.engine.volume_rename(name, call.query.get("name")).await?))
 }
 
+pub async fn snapshot(call: Call, name: &str) -> Outcome {
+    let pause = call.query.flag_or("pause", true);
+    let made = call.engine.volume_snapshot(name, call.query.get("name"), pause).await?;
+    Ok(answer::json(StatusCode::CREATED, &made))
+}
+
 pub async fn export(call: Call, name: &str) -> Outcome {
     Ok(streams::archive("application/x-tar", call.engine.volume_export(name).await?))
 }

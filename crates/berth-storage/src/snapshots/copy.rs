@@ -3,10 +3,12 @@
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use berth_archive::marks::Marks;
 use berth_archive::overlay::Overlay as View;
+use berth_sys::ids::Mappings;
 use rustix::fs::{Mode, Timespec, Timestamps};
 
 use super::{Snapshot, Way};
@@ -34,26 +36,37 @@ impl Way for Copy {
         &[(ROOT, 0o755)]
     }
 
-    fn fill(&self, directory: &Path, lower: &[PathBuf], keep_free: u64) -> Result<()> {
+    fn fill(
+        &self,
+        directory: &Path,
+        lower: &[PathBuf],
+        keep_free: u64,
+        owners: Option<&Mappings>,
+    ) -> Result<()> {
         let root = directory.join(ROOT);
         let failed = |error| Error::archive("copying the image to", &root, error);
         let view = View::open_marked(lower.iter().map(|path| (path, Marks::Plain))).map_err(failed)?;
         let target = File::open(&root).map_err(|error| Error::file("opening", &root, error))?;
-        berth_archive::replica::copy(&view, std::os::fd::AsFd::as_fd(&target), keep_free).map_err(failed)?;
+        berth_archive::replica::copy(&view, std::os::fd::AsFd::as_fd(&target), keep_free, owners)
+            .map_err(failed)?;
+        if let Some(owners) = owners {
+            crate::owners::write(directory, owners)?;
+        }
         stamp(&directory.join(MADE))?;
         // The row that comes next may outlive a crash of the host, and then its files must be there.
         rustix::fs::syncfs(&target).map_err(|error| Error::file("syncing", &root, error))
     }
 
-    fn snapshot(&self, directory: &Path, lower: Vec<PathBuf>) -> Snapshot {
+    fn snapshot(&self, directory: &Path, lower: Vec<PathBuf>) -> Result<Snapshot> {
         let made = std::fs::metadata(directory.join(MADE)).ok();
         let made = made.map(|metadata| (metadata.mtime(), metadata.mtime_nsec()));
-        Snapshot {
+        Ok(Snapshot {
             lower,
             upper: directory.join(ROOT),
             work: None,
+            owners: crate::owners::read(directory)?.map(Arc::new),
             marks: (Marks::Whole { made }, Marks::Plain),
-        }
+        })
     }
 
     fn written(&self, snapshot: &Snapshot) -> Result<u64> {

@@ -4,10 +4,11 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use berth_archive::marks::Marks;
+use berth_sys::ids::Mappings;
 use rustix::fs::{Mode, OFlags};
 
 use super::{Snapshot, Way};
-use crate::{Error, Result};
+use crate::{Driver, Error, Result};
 
 /// Overlayfs, mounted by whoever starts the container.
 #[derive(Debug)]
@@ -24,7 +25,18 @@ impl Way for Overlay {
     }
 
     /// The root directory of a container is its upper: it has the mode and owner of the image's.
-    fn fill(&self, directory: &Path, lower: &[PathBuf], _keep_free: u64) -> Result<()> {
+    fn fill(
+        &self,
+        directory: &Path,
+        lower: &[PathBuf],
+        _keep_free: u64,
+        owners: Option<&Mappings>,
+    ) -> Result<()> {
+        if owners.is_some() {
+            // The layers below have but one owner for each file.
+            let problem = "files cannot belong to others than in the image".to_owned();
+            return Err(Error::Driver { name: Driver::Overlay.name().to_owned(), problem });
+        }
         let upper = directory.join("upper");
         let failed = |error| Error::file("preparing", &upper, error);
         let Some(top) = lower.first() else { return Ok(()) };
@@ -37,13 +49,14 @@ impl Way for Overlay {
         std::fs::set_permissions(&upper, mode).map_err(failed)
     }
 
-    fn snapshot(&self, directory: &Path, lower: Vec<PathBuf>) -> Snapshot {
-        Snapshot {
+    fn snapshot(&self, directory: &Path, lower: Vec<PathBuf>) -> Result<Snapshot> {
+        Ok(Snapshot {
             lower,
             upper: directory.join("upper"),
             work: Some(directory.join("work")),
+            owners: None,
             marks: (Marks::Overlay, Marks::Overlay),
-        }
+        })
     }
 
     fn written(&self, snapshot: &Snapshot) -> Result<u64> {

@@ -100,19 +100,23 @@ with_both_clients! {
         let here = daemon.root.path().join("here");
         fs::create_dir(&here).unwrap();
         fs::write(here.join("f"), "line\n").unwrap();
+        let volume = daemon.data_root().join("volumes/data/_data");
         for turn in 0..8 {
             std::thread::scope(|scope| {
+                let kept = scope.spawn(|| run(daemon.client(client, &["cp", "f", &format!("{id}:/data/g{turn}")]).current_dir(&here)));
                 let copy = scope.spawn(|| run(daemon.client(client, &["cp", "f", &format!("{id}:/f{turn}")]).current_dir(&here)));
                 let back = scope.spawn(|| run(daemon.client(client, &["cp", &format!("{id}:/etc"), "-"]).stdout(Stdio::null())));
                 daemon.with(client, &["start", &id]).ok();
                 copy.join().unwrap().ok();
+                kept.join().unwrap().ok();
                 assert_eq!(back.join().unwrap().code, 0);
             });
             daemon.wait(&id);
+            assert_eq!(fs::read_to_string(volume.join(format!("g{turn}"))).unwrap(), "line\n", "in the volume");
         }
         daemon.berth(&["start", "-a", &id]).ok();
         assert_eq!(daemon.berth(&["logs", "-n", "1", &id]).ok(), "8", "all copies are there");
-        assert_eq!(fs::read_to_string(daemon.data_root().join("volumes/data/_data/ran")).unwrap().lines().count(), 9);
+        assert_eq!(fs::read_to_string(volume.join("ran")).unwrap().lines().count(), 9);
     }
 }
 

@@ -12,6 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::files;
+use crate::filesystems::{Disk, Kind};
 use crate::output::{Output, eventually, run};
 
 /// The binary under test.
@@ -31,6 +32,8 @@ pub enum Client {
 /// A daemon with its own roots, in a network namespace of the test's own. Dropping it ends everything in that
 /// namespace and removes its cgroups.
 pub struct Daemon {
+    /// What the data root is on, if not the file system of all else. It goes before the folder.
+    disk: Option<Disk>,
     /// Data root, exec root and socket are below this folder.
     pub root: TempDir,
     netns: OwnedFd,
@@ -62,21 +65,37 @@ impl Daemon {
     fn begin(arguments: &[&str], environment: &[(&str, &str)]) -> Daemon {
         let netns = berth_sys::netns::unshare().expect("a network namespace: tests need root");
         berth_sys::rtnetlink::loopback_up().unwrap();
-        Daemon::within(netns, arguments, environment)
+        Daemon::within(netns, None, arguments, environment)
     }
 
-    /// Starts another daemon in this one's network namespace, and loads the `busybox` image.
-    pub fn beside(&self) -> Daemon {
-        let daemon = Daemon::within(self.netns.try_clone().unwrap(), &[], &[]);
+    /// Starts a daemon with its data root on a file system of its own, and loads the `busybox` image.
+    pub fn on(kind: Kind, arguments: &[&str]) -> Daemon {
+        let netns = berth_sys::netns::unshare().expect("a network namespace: tests need root");
+        berth_sys::rtnetlink::loopback_up().unwrap();
+        let daemon = Daemon::within(netns, Some(kind), arguments, &[]);
         daemon.berth(&["load", "-q", "-i", files::busybox_archive().to_str().unwrap()]).ok();
         daemon
     }
 
-    fn within(netns: OwnedFd, arguments: &[&str], environment: &[(&str, &str)]) -> Daemon {
+    /// Starts another daemon in this one's network namespace, and loads the `busybox` image.
+    pub fn beside(&self) -> Daemon {
+        let daemon = Daemon::within(self.netns.try_clone().unwrap(), None, &[], &[]);
+        daemon.berth(&["load", "-q", "-i", files::busybox_archive().to_str().unwrap()]).ok();
+        daemon
+    }
+
+    fn within(
+        netns: OwnedFd,
+        kind: Option<Kind>,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Daemon {
         let root = tempfile::Builder::new().prefix("berth-it-").tempdir().unwrap();
         let arguments = arguments.iter().map(|a| a.to_string()).collect();
         let environment = environment.iter().map(|(name, value)| (name.to_string(), value.to_string()));
-        let mut daemon = Daemon { root, netns, child: None, arguments, environment: environment.collect() };
+        let environment = environment.collect();
+        let mut daemon = Daemon { disk: None, root, netns, child: None, arguments, environment };
+        daemon.disk = kind.map(|kind| Disk::new(kind, daemon.root.path(), &daemon.data_root()));
         daemon.launch();
         daemon
     }

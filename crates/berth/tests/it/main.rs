@@ -60,6 +60,7 @@ mod faulty;
 mod fidelity;
 mod figures;
 mod files;
+mod filesystems;
 mod firewall;
 mod firewalld;
 mod flags;
@@ -146,6 +147,7 @@ mod volume_faults;
 mod volume_mounts;
 mod volume_owners;
 mod volume_plugins;
+mod volume_snapshots;
 mod volumes;
 mod websocket;
 

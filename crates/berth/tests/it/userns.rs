@@ -6,10 +6,12 @@ use std::path::Path;
 
 use crate::daemon::{Client, Daemon};
 use crate::files;
+use crate::filesystems::Kind;
 use crate::flags::inside;
 use crate::output::{eventually, run};
 
-/// Makes one test for each of the two command lines, with a daemon that maps users.
+/// Makes one test for each of the two command lines, with a daemon that maps users, and one where the file system has no
+/// idmapped mounts.
 macro_rules! remapped_with_both_clients {
     ($(fn $name:ident($daemon:ident: &Daemon, $client:ident: Client) $body:block)*) => {$(
         mod $name {
@@ -19,6 +21,8 @@ macro_rules! remapped_with_both_clients {
             fn berth() { check(&remapped(), Client::Berth); }
             #[test]
             fn docker() { check(&remapped(), Client::Docker); }
+            #[test]
+            fn copies() { check(&copied(), Client::Berth); }
         }
     )*};
 }
@@ -27,6 +31,22 @@ fn remapped() -> Daemon {
     let daemon = Daemon::empty(&["--userns-remap", "default"]);
     daemon.berth(&["load", "-q", "-i", files::busybox_archive().to_str().unwrap()]).ok();
     daemon
+}
+
+/// The same where mounts cannot map owners.
+fn copied() -> Daemon {
+    Daemon::on(Kind::Overlay, &["--userns-remap", "default"])
+}
+
+/// Whether the daemon has copied instead of mapping.
+fn has_copies(daemon: &Daemon) -> bool {
+    daemon.berth(&["info", "-f", "{{.Driver}}"]).ok() == "vfs"
+}
+
+/// To whom something belongs on the disk that belongs inside to these.
+fn on_disk(daemon: &Daemon, (uid, gid): (u32, u32)) -> (u32, u32) {
+    let first = if has_copies(daemon) { root(daemon) } else { (0, 0) };
+    (first.0 + uid, first.1 + gid)
 }
 
 /// User and group outside of containers' root, by the name of the data root.
@@ -98,10 +118,12 @@ remapped_with_both_clients! {
         assert_eq!(inside(daemon, client, &flags, script), "7:8\n0:0\n65534:65534\n0:0");
         assert_eq!(owner(theirs.join("f")), (uid, gid));
         assert_eq!((owner(&made), owner(made.join("f"))), ((uid, gid), (uid, gid)));
-        // On the disk a volume is as containers see it, and so it is for those without a user namespace.
-        assert_eq!(owner(Path::new(&volume(daemon, "kept")).join("f")), (7, 8));
+        // On the disk a volume is as containers see it, where mounts can map, and so it is for those without a user namespace.
+        let (uid, gid) = on_disk(daemon, (7, 8));
+        assert_eq!(owner(Path::new(&volume(daemon, "kept")).join("f")), (uid, gid));
         let host = ["--userns", "host", "-v", "kept:/v"];
-        assert_eq!(inside(daemon, client, &host, "stat -c '%u:%g' /v/f; cat /proc/self/uid_map | wc -l"), "7:8\n1");
+        let seen = inside(daemon, client, &host, "stat -c '%u:%g' /v/f; cat /proc/self/uid_map | wc -l");
+        assert_eq!(seen, format!("{uid}:{gid}\n1"));
         let map = inside(daemon, client, &["--userns", "host"], "cat /proc/self/uid_map");
         assert_eq!(map.split_whitespace().collect::<Vec<_>>(), ["0", "0", "4294967295"]);
     }
@@ -128,7 +150,7 @@ remapped_with_both_clients! {
             let list = tar(daemon);
             assert!(list.lines().any(|line| line.contains(" 7/8 ") && line.ends_with("d/f")), "{list}");
             assert_eq!(list.lines().filter(|line| line.contains(" 0/0 ")).count(), 2 + usize::from(!running), "{list}");
-            assert_eq!(owner(Path::new(&volume(daemon, "kept")).join(running.to_string())), (0, 0));
+            assert_eq!(owner(Path::new(&volume(daemon, "kept")).join(running.to_string())), on_disk(daemon, (0, 0)));
             if running {
                 assert_eq!(daemon.with(client, &["exec", "one", "stat", "-c", "%u:%g", "/d/true", "/v/true"]).ok(), "0:0\n0:0");
                 daemon.with(client, &["kill", "one"]).ok();
@@ -156,6 +178,13 @@ remapped_with_both_clients! {
         let script = "cat /who /seen; stat -c '%u:%g' /r /file /who";
         let found = daemon.with(client, &["run", "--rm", "built", "sh", "-c", script]).ok();
         assert_eq!(found, "0\n5:6\n3:4\n5:6\n3:4\n0:0");
+        // What a build lends belongs to root inside, where mounts can map.
+        if !has_copies(daemon) {
+            let look = "RUN --mount=type=cache,target=/c,mode=700 --mount=type=bind,source=file,target=/b echo >> /c/f && stat -c '%u %a' /c /b && cat /b";
+            fs::write(context.join("Dockerfile"), format!("FROM busybox\n{look}\n")).unwrap();
+            let mut build = daemon.client(client, &["build", "-q", "-t", "lent", context.to_str().unwrap()]);
+            run(build.env("DOCKER_BUILDKIT", "0")).ok();
+        }
         let image = ["--mount", "type=image,src=built,dst=/i"];
         // The mount's own type is newer than some clients.
         if client == Client::Berth {
@@ -246,6 +275,43 @@ fn containers_outlive_the_daemon() {
     daemon.set_arguments(&["--userns-remap", "dockremap"]);
     daemon.launch();
     assert_ne!(daemon.berth(&["images", "-q"]).ok(), "");
+}
+
+#[test]
+fn without_idmapped_mounts_it_is_said_and_kept_to() {
+    let mut daemon = copied();
+    let words = "userns-remap without idmapped mounts: each container copies its image";
+    assert!(daemon.log().contains(words), "{}", daemon.log());
+    let warnings = daemon.berth(&["info", "-f", "{{.Warnings}}"]).ok();
+    assert!(warnings.contains("each container is a whole copy of its image"), "{warnings}");
+    // A volume gets what the image has, with its owners.
+    let lines = "mkdir /data; touch /data/f; chown 7:8 /data /data/f; ln /data/f /data/g; chmod 4755 /data/f";
+    daemon.berth(&["run", "--name", "one", "busybox", "sh", "-c", lines]).ok();
+    daemon.berth(&["commit", "one", "furnished"]).ok();
+    let look = "stat -c '%n %u:%g %a %h' /v /v/f";
+    let run = |daemon: &Daemon, flags: &[&str], image: &str, script: &str| {
+        daemon.berth(&[&["run", "--rm"], flags, &[image, "sh", "-c", script]].concat()).ok()
+    };
+    let seen = run(&daemon, &["-v", "kept:/data"], "furnished", &look.replace("/v", "/data"));
+    assert_eq!(seen, "/data 7:8 755 2\n/data/f 7:8 4755 2");
+    // Its archive is as without: root of the host reads and writes it by the owners inside.
+    let archive = daemon.root.path().join("kept.tar");
+    daemon.berth(&["volume", "export", "-o", archive.to_str().unwrap(), "kept"]).ok();
+    daemon.berth(&["volume", "create", "again"]).ok();
+    daemon.berth(&["volume", "import", "again", archive.to_str().unwrap()]).ok();
+    assert!(run(&daemon, &["-v", "again:/v"], "busybox", look).ends_with("/v/f 7:8 4755 2"));
+    // A daemon that finds such a data root goes on so; containers are the same.
+    daemon.background(&["--name", "two", "-v", "kept:/v", "busybox", "sleep", "1000"]);
+    for _ in 0..2 {
+        daemon.kill();
+        daemon.launch();
+        assert!(daemon.berth(&["exec", "two", "sh", "-c", look]).ok().ends_with("/v/f 7:8 4755 2"));
+    }
+    // Overlays, asked for by name, would need idmapped mounts.
+    daemon.berth(&["rm", "-f", "two"]).ok();
+    daemon.stop();
+    daemon.set_arguments(&["--userns-remap", "default", "--storage-driver", "overlay2"]);
+    crate::output::run(&mut daemon.command()).fails(1, "users of containers need a copy of all files");
 }
 
 #[test]

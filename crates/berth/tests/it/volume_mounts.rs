@@ -286,6 +286,42 @@ fn a_volume_of_memory_outlives_the_daemon() {
 }
 
 #[test]
+fn a_volume_with_mount_options_is_shared_across_a_killed_daemon() {
+    let mut daemon = Daemon::start();
+    let from = daemon.root.path().join("from");
+    fs::create_dir(&from).unwrap();
+    let device = format!("device={}", from.display());
+    daemon
+        .berth(&["volume", "create", "-o", "type=none", "-o", "o=bind,noexec", "-o", &device, "bound"])
+        .ok();
+    let first = daemon.background(&["-v", "bound:/m", "busybox", "sleep", "1000"]);
+    let second = daemon.background(&["-v", "bound:/m", "busybox", "sleep", "1000"]);
+    let place = daemon.data_root().join("volumes/bound/_data");
+    let mounts = |daemon: &Daemon| {
+        let table = fs::read_to_string(format!("/proc/{}/mountinfo", daemon.pid())).unwrap();
+        table.lines().filter(|line| line.contains(&format!(" {} ", place.display()))).count()
+    };
+    for turn in 0..3 {
+        let text = format!("turn {turn}");
+        daemon.berth(&["exec", &first, "sh", "-c", &format!("echo {text} > /m/f")]).ok();
+        assert_eq!(daemon.berth(&["exec", &second, "cat", "/m/f"]).ok(), text);
+        assert_eq!(fs::read_to_string(from.join("f")).unwrap().trim_end(), text);
+        let flags = daemon.berth(&["exec", &second, "grep", " /m ", "/proc/self/mountinfo"]).ok();
+        assert!(flags.contains("noexec"), "{flags}");
+        assert_eq!(mounts(&daemon), 1, "once for both");
+        daemon.kill();
+        daemon.launch();
+    }
+    daemon.berth(&["volume", "rm", "bound"]).fails(1, "volume is in use");
+    daemon.berth(&["rm", "-f", &first]).ok();
+    assert_eq!(mounts(&daemon), 1, "the second needs it");
+    daemon.berth(&["rm", "-f", &second]).ok();
+    eventually("it is unmounted", || (mounts(&daemon) == 0).then_some(()));
+    daemon.berth(&["volume", "rm", "bound"]).ok();
+    assert!(from.join("f").exists(), "what was bound is not the volume's");
+}
+
+#[test]
 fn volumes_of_an_older_data_root_are_taken_up() {
     let mut daemon = Daemon::start();
     let id = daemon.berth(&["create", "-v", "data:/data", "busybox"]).ok();

@@ -227,6 +227,9 @@ fn a_plugins_volume_outlives_the_daemon() {
     daemon.launch();
     assert_eq!(daemon.inspect("data", "{{.Scope}} {{.Driver}}"), format!("global {}", driver.name));
     assert_eq!(driver.mounts(), [format!("data {id}")], "the container goes on");
+    let place = driver.place("data").display().to_string();
+    assert_eq!(daemon.inspect("data", "{{.Mountpoint}}"), place);
+    assert_eq!(daemon.inspect(&id, "{{(index .Mounts 0).Source}}"), place);
     daemon.berth(&["rm", "-f", &id]).ok();
     assert_eq!(driver.mounts(), Vec::<String>::new(), "by the name under which it was mounted");
     daemon.berth(&["volume", "rm", "data"]).ok();

@@ -94,14 +94,16 @@ async fn at_rest(parts: &Arc<Parts>, container: &Arc<Container>) -> Result<View,
     // What is mounted elsewhere stays in use by the view's own copies. Each view is a user of its own: they end in any order.
     let random = |source| Error::Io { operation: "read random bytes".into(), source };
     let user = format!("view-{}", name::new_id().map_err(random)?);
-    let seen = parts.remap(&definition.host).cloned().map(Seen::Outside);
+    let (rootfs, owners) = start::rootfs(parts, container)?;
+    // A copy with owners of its own is looked at from outside, as that of a running container.
+    let place = if owners.is_some() { Seen::Inside } else { Seen::Outside };
+    let seen = parts.remap(&definition.host).cloned().map(place);
     // What a build lends is there for the run alone.
     let kept = all.sources.iter().filter(|(_, plan)| !matches!(plan.source, MountSource::Lent { .. }));
     let planned: Vec<_> = kept.copied().collect();
     let opened = sources::open(parts, container.id(), &user, &planned, seen).await;
     sources::release(parts, &user).await;
     let (indices, fds) = opened?;
-    let rootfs = start::rootfs(parts, container)?;
     let directory = parts.storage.container_dir(container.id())?;
     let taken = |target: &str| mounts.iter().any(|mount| mount.destination() == Path::new(target));
     // Those that its last run had.
@@ -123,11 +125,13 @@ async fn at_rest(parts: &Arc<Parts>, container: &Arc<Container>) -> Result<View,
             indices.iter().filter_map(|(mount, fd)| Some((mounts.get(*mount)?, fds.get_mut(*fd)?.take()?)));
         let binds = binds.collect();
         let working_directory = working_directory.as_deref().filter(|path| path.is_absolute());
-        let mounts = Mounts { rootfs: &rootfs, binds, working_directory, files: &files, read_only };
-        assemble(&mounts).map_err(|error| Error::Io {
+        let owner = owners.as_ref().and_then(|owners| owners.outside(0, 0));
+        let mounts = Mounts { rootfs: &rootfs, binds, working_directory, files: &files, read_only, owner };
+        let view = assemble(&mounts).map_err(|error| Error::Io {
             operation: "mount the container's files".into(),
             source: std::io::Error::other(error.message),
-        })
+        })?;
+        Ok(View { mappings: owners.as_deref().cloned(), ..view })
     })
     .await
 }
