@@ -125,7 +125,7 @@ fn a_killed_snapshot_leaves_all_of_it_or_nothing() {
 fn filled_only_as_a_whole(daemon: &Daemon, volume: &str) {
     let filler = daemon.data_root().join("filler");
     let free = || {
-        let stat = rustix::fs::statvfs(&daemon.data_root()).unwrap();
+        let stat = rustix::fs::statvfs(daemon.data_root()).unwrap();
         stat.f_bavail * stat.f_frsize
     };
     eventually("what was removed is gone", || {
