@@ -26,6 +26,7 @@ mod session;
 mod squash;
 mod stubs;
 mod tree;
+pub(crate) mod under_way;
 
 use std::io::Read;
 use std::sync::Arc;

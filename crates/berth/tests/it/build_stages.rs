@@ -61,6 +61,34 @@ fn stages_go_on_at_once() {
     assert_eq!(daemon.berth(&["ps", "-aq"]).ok(), "");
 }
 
+/// Equal steps of stages, and of builds, that go on at once are carried out once.
+#[test]
+fn equal_steps_are_made_once() {
+    let daemon = Daemon::start();
+    let step = "RUN --mount=type=cache,target=/c echo x >> /c/count && sleep 1 && wc -l < /c/count > /made\n";
+    let stages = format!("FROM busybox AS one\n{step}FROM busybox AS two\n{step}");
+    let end = "FROM busybox\nCOPY --from=one /made /one\nCOPY --from=two /made /two\n";
+    let children: Vec<_> = (0..3)
+        .map(|number| {
+            let root = context(&daemon, &format!("equal{number}"), &(stages.clone() + end));
+            let name = format!("equal:{number}");
+            let mut command =
+                building::command(&daemon, BOTH[number % 2], root.to_str().unwrap(), &["-q", "-t", &name]);
+            command.stdout(std::process::Stdio::null()).spawn().unwrap()
+        })
+        .collect();
+    for (number, mut child) in children.into_iter().enumerate() {
+        assert!(child.wait().unwrap().success());
+        let name = format!("equal:{number}");
+        assert_eq!(daemon.berth(&["run", "--rm", &name, "cat", "/one", "/two"]).ok(), "1\n1");
+    }
+    // One that fails is made by whoever waited for it.
+    let text = "FROM busybox AS one\nRUN --mount=type=cache,target=/f echo x >> /f/tries; test $(wc -l < /f/tries) = 2\n";
+    let root = context(&daemon, "tried", text);
+    build(&daemon, Client::Berth, &root, &[]).fails(1, "non-zero code: 1");
+    build(&daemon, Client::Docker, &root, &[]).ok();
+}
+
 #[test]
 fn a_stage_that_fails_ends_the_others() {
     let daemon = Daemon::start();

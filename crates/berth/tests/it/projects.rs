@@ -88,14 +88,24 @@ fn patiently(command: &mut Command) {
     assert!(output.status.success(), "{command:?}: {output:#?}");
 }
 
+/// The files of Debian, as a layer.
+fn debian_layer() -> Vec<u8> {
+    let archive = fs::File::open(files::debian_archive()).unwrap();
+    for entry in tar::Archive::new(archive).entries().unwrap() {
+        let mut entry = entry.unwrap();
+        if entry.path().unwrap().ends_with("layer.tar") {
+            let mut layer = Vec::new();
+            entry.read_to_end(&mut layer).unwrap();
+            return layer;
+        }
+    }
+    panic!("an archive without a layer");
+}
+
 /// Debian, as `debian:bookworm-slim`.
 fn debian_image() -> PathBuf {
     files::once("debian-slim.tar", |path| {
-        let layer = path.with_extension("layer");
-        let _ = fs::remove_file(&layer);
-        files::debian(&layer, &["--dpkgopt=path-exclude=/usr/share/doc/*"]);
-        image(path, "debian:bookworm-slim", vec![fs::read(&layer).unwrap()], json!({}));
-        fs::remove_file(layer).unwrap();
+        image(path, "debian:bookworm-slim", vec![debian_layer()], json!([]))
     })
 }
 
@@ -114,7 +124,7 @@ fn python_image() -> PathBuf {
                 "--customize-hook=copy-in /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs",
             ],
         );
-        image(path, "python:3-slim", vec![fs::read(&layer).unwrap()], json!({}));
+        image(path, "python:3-slim", vec![fs::read(&layer).unwrap()], json!([]));
         fs::remove_file(layer).unwrap();
     })
 }
@@ -122,9 +132,6 @@ fn python_image() -> PathBuf {
 /// Rust, as `rust:1-slim`: this machine's, which makes static programs.
 fn rust_image() -> PathBuf {
     files::once("rust-slim.tar", |path| {
-        let debian = path.with_extension("layer");
-        let _ = fs::remove_file(&debian);
-        files::debian(&debian, &["--dpkgopt=path-exclude=/usr/share/doc/*"]);
         let found = Command::new("rustc").args(["--print", "sysroot"]).output().unwrap();
         let root = PathBuf::from(String::from_utf8(found.stdout).unwrap().trim());
         let mut tar = tar::Builder::new(Vec::new());
@@ -143,25 +150,25 @@ fn rust_image() -> PathBuf {
         }
         let certificates = "etc/ssl/certs/ca-certificates.crt";
         tar.append_path_with_name(Path::new("/").join(certificates), certificates).unwrap();
-        let layers = vec![fs::read(&debian).unwrap(), tar.into_inner().unwrap()];
+        let layers = vec![debian_layer(), tar.into_inner().unwrap()];
         let flags = "-C linker=rust-lld -C linker-flavor=ld.lld -C link-self-contained=yes";
         let environment = json!([
-            "PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
             "CARGO_HOME=/usr/local/cargo",
             format!("CARGO_BUILD_TARGET={TARGET}"),
             format!("CARGO_BUILD_RUSTFLAGS={flags}"),
         ]);
-        image(path, "rust:1-slim", layers, json!({ "Env": environment }));
-        fs::remove_file(debian).unwrap();
+        image(path, "rust:1-slim", layers, environment);
     })
 }
 
 /// What programs are made for: nothing but the compiler is needed for it.
 const TARGET: &str = "x86_64-unknown-linux-musl";
 
-fn image(path: &Path, name: &str, layers: Vec<Vec<u8>>, more: serde_json::Value) {
-    let mut config = json!({"Env": ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"], "Cmd": ["bash"]});
-    config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+/// Writes an archive of an image with further variables.
+fn image(path: &Path, name: &str, layers: Vec<Vec<u8>>, variables: serde_json::Value) {
+    let mut environment = vec![json!("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")];
+    environment.extend(variables.as_array().unwrap().clone());
+    let config = json!({"Env": environment, "Cmd": ["bash"]});
     fs::write(path, Image { layers, config }.docker_archive(name)).unwrap();
 }
 
@@ -252,7 +259,7 @@ fn node() {
     assert_eq!(site.exec(&id, &["node", "-e", ask]), "node, day of 86400000 ms");
     assert_eq!(
         site.exec(&id, &["stat", "-c", "%U:%G", ".", "node_modules", "server.js"]),
-        "root:root\nnode:node\nnode:node"
+        "node:node\nnode:node\nnode:node"
     );
     assert_eq!(site.exec(&id, &["ls"]), "node_modules\npackage-lock.json\npackage.json\nserver.js");
 }
