@@ -12,7 +12,7 @@ const FILES: [(&str, &str); 8] = [
     (
         "app/Dockerfile",
         "FROM busybox AS base\nARG WORD\nARG FROM_HOST\nRUN echo $WORD $FROM_HOST > /word\nCOPY --chown=user src /src\n\
-        FROM base AS unwanted\nRUN false\nFROM base AS wanted\nRUN grep -c other.example /etc/hosts > /hosts; df -k /dev/shm | tail -1 | grep -c 4096 >> /hosts\n\
+        FROM base AS wanted\nRUN grep -c other.example /etc/hosts > /hosts; df -k /dev/shm | tail -1 | grep -c 4096 >> /hosts\n\
         CMD [\"sleep\", \"1000\"]\n",
     ),
     ("app/src/file", "first\n"),
