@@ -13,7 +13,7 @@ const FILES: [(&str, &str); 8] = [
         "app/Dockerfile",
         "FROM busybox AS base\nARG WORD\nARG FROM_HOST\nRUN echo $WORD $FROM_HOST > /word\nCOPY --chown=user src /src\n\
         FROM base AS wanted\nRUN grep -c other.example /etc/hosts > /hosts; df -k /dev/shm | tail -1 | grep -c 4096 >> /hosts\n\
-        CMD [\"sleep\", \"1000\"]\n",
+        CMD [\"sleep\", \"1000\"]\nFROM base AS unwanted\nRUN false\n",
     ),
     ("app/src/file", "first\n"),
     ("app/src/ignored.o", "object\n"),
