@@ -293,7 +293,10 @@ impl Executor for Worker {
         let claim = loop {
             match self.parts().steps.begin(probe.key) {
                 Ok(claim) => break claim,
-                Err(over) => self.wait(async { Ok(over.cancelled().await) })?,
+                Err(over) => self.wait(async {
+                    over.cancelled().await;
+                    Ok(())
+                })?,
             }
         };
         let known = self.known(probe.key)?;

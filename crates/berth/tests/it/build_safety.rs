@@ -136,8 +136,7 @@ fn histories_of_images_are_not_believed() {
     layers.push(Layer::new().file("made", 0o644, "evil\n").file("file", 0o644, "evil\n").bytes());
     let base = daemon.inspect("busybox", "{{.Id}}");
     let (copied, ran) = (steps[0].clone(), steps[1].clone());
-    let config = files::busybox().config;
-    let evil = Image { layers, config: config.clone() };
+    let evil = Image { layers, config: files::busybox().config };
     let mut archive = evil.config_value();
     archive["history"] =
         json!([{"created_by": "test"}, {"created_by": ran}, {"created_by": copied, "empty_layer": true}]);

@@ -56,7 +56,7 @@ fn builds_work(version: Compose, client: Client) {
 
     // A step that fails fails the command, and says where.
     compose(&["build", "broken"]).fails(1, "returned a non-zero code: 7");
-    compose(&["down", "--rmi", "local", "-t", "0"]).ok();
+    compose(&["down", "--rmi", "all", "-t", "0"]).ok();
     daemon.berth(&["image", "inspect", "stack-app"]).fails(1, "no such image");
 }
 

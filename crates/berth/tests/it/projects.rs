@@ -6,6 +6,7 @@ use std::fs;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
@@ -65,9 +66,11 @@ impl Site {
     /// Starts a container of the project's image, and waits until its health is well.
     fn healthy(&self, arguments: &[&str]) -> String {
         let id = self.daemon.background(arguments);
-        eventually("the container is healthy", || {
-            (self.daemon.inspect(&id, "{{.State.Health.Status}}") == "healthy").then_some(())
-        });
+        let deadline = Instant::now() + Duration::from_secs(120);
+        while self.daemon.inspect(&id, "{{.State.Health.Status}}") != "healthy" {
+            assert!(Instant::now() < deadline, "{}", self.daemon.berth(&["logs", &id]).ok());
+            std::thread::sleep(Duration::from_millis(50));
+        }
         id
     }
 
@@ -245,7 +248,7 @@ fn rust() {
     let site = Site::new(&[rust_image()]);
     let epoch = format!("SOURCE_DATE_EPOCH={EPOCH}");
     let id = site.build(Client::Docker, "rust", &["--build-arg", &epoch]);
-    assert_eq!(site.run(&["rust"]), "rust 12 listen = \"\"");
+    assert_eq!(site.run(&["rust"]), "rust 20 listen = \"$ADDRESS\"");
     assert_eq!(site.build(Client::Berth, "rust", &["--build-arg", &epoch, "--no-cache"]), id);
 }
 
@@ -302,6 +305,8 @@ fn same_files(site: &Site, project: &str) {
     let podman = |arguments: &[&str]| {
         let mut command = Command::new("podman");
         let of = |name: &str| site.daemon.root.path().join(name);
+        // Its caches are not to stay either.
+        command.env("TMPDIR", site.daemon.root.path());
         command.arg("--root").arg(of("podman")).arg("--runroot").arg(of("podman-run"));
         command.args(["--cgroup-manager", "cgroupfs", "--runtime", "runc", "--storage-driver", "overlay"]);
         command.args(arguments);
