@@ -211,7 +211,7 @@ fn postgres() {
     let site = Site::new(&[debian_image()]);
     site.build(Client::Docker, "postgres", &[]);
     assert_eq!(
-        site.run(&["postgres", "postgres", "--version"]).split('.').next(),
+        site.run(&["--entrypoint", "postgres", "postgres", "--version"]).split('.').next(),
         Some("postgres (PostgreSQL) 15")
     );
     let lacking = site.daemon.berth(&["run", "--rm", "postgres"]);
