@@ -156,12 +156,14 @@ pub struct Build {
     pub labels: BTreeMap<String, String>,
     /// Stages, by their names in lower case or their numbers, whose steps are all done again.
     pub no_cache: BTreeSet<String>,
+    /// Whether all stages up to the target are built, as by Docker's classic builder, and not only those that it needs.
+    pub all: bool,
     /// How many stages are carried out at once, at most; at least one is.
     pub jobs: usize,
 }
 
 impl Build {
-    /// Builds the stages that the target needs, those at once that do not need each other. Gives the target's image, and how
+    /// Builds the stages that are wanted, those at once that do not need each other. Gives the target's image, and how
     /// many of its layers are those of its base; none if it has nothing in it.
     ///
     /// # Errors

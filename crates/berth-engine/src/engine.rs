@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::apparmor::AppArmor;
 use crate::build::lent::Lent;
+use crate::build::under_way::UnderWay;
 use crate::container::Index;
 use crate::event::Bus;
 use crate::life::exec::Execs;
@@ -49,6 +50,8 @@ pub(crate) struct Parts {
     pub containers: Index,
     /// What containers of builds get for their runs.
     pub lent: Lent,
+    /// Steps of builds that are being made.
+    pub steps: UnderWay,
     /// All exec instances.
     pub execs: Execs,
     /// What happens.
@@ -100,6 +103,7 @@ impl Parts {
             spawner,
             containers: Index::default(),
             lent: Lent::default(),
+            steps: UnderWay::default(),
             execs: Execs::default(),
             events: Bus::restore(&storage)?,
             ending: CancellationToken::new(),

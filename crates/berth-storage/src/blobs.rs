@@ -141,7 +141,8 @@ impl<'a> Blobs<'a> {
         std::fs::metadata(path).map_or(0, |metadata| metadata.len())
     }
 
-    /// Stores a document that is in memory.
+    /// Stores a document that is in memory. If that does not come to its end, nothing is left of it: nobody goes on with
+    /// what can be had again as a whole.
     ///
     /// # Errors
     /// [`Error::DigestMismatch`] if it is not what `expected` says; file errors.
@@ -149,24 +150,26 @@ impl<'a> Blobs<'a> {
         if self.hold(expected, lease)? {
             return Ok(());
         }
-        let size = Some(content.len() as u64);
-        let mut writer = match self.writer(BlobKind::Document, Expected { digest: expected.clone(), size }) {
-            // Somebody else stores the same document at this moment: wait is not worth it, its bytes are the same.
-            Err(Error::Held { .. }) => return self.put_beside(expected, content, lease),
-            other => other?,
-        };
-        writer.restart()?;
-        writer.write(content)?;
-        writer.commit(lease)
-    }
-
-    fn put_beside(&self, expected: &Digest, content: &[u8], lease: &mut Lease) -> Result<()> {
+        let mut hasher = Hasher::new(expected.algorithm());
+        hasher.update(content);
+        check_digest(expected, hasher.finish())?;
+        self.shared.root.check_space(self.shared.keep_free_bytes)?;
         let path = self.shared.root.path().join("staging").join(self.shared.root.unique());
-        let failed = |error: io::Error| Error::file("writing", path.clone(), error);
-        let mut file = File::create_new(&path).map_err(failed)?;
-        file.write_all(content).map_err(failed)?;
-        check_digest(expected, Digest::of(content))?;
-        adopt(self.shared, &path, BlobKind::Document, expected, content.len() as u64, lease)
+        let written = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)
+            .and_then(|mut file| file.write_all(content))
+            .map_err(|error| Error::file("writing", &path, error));
+        let stored = written.and_then(|()| {
+            adopt(self.shared, &path, BlobKind::Document, expected, content.len() as u64, lease)
+        });
+        if stored.is_err() {
+            // The failure is told; the next start removes what cannot be removed now.
+            let _ = std::fs::remove_file(&path);
+        }
+        stored
     }
 
     /// Opens a blob.

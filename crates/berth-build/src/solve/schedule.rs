@@ -1,4 +1,4 @@
-//! Which stage is built when: those that the target needs, each as soon as all that it needs is there.
+//! Which stage is built when: those that are wanted, each as soon as all that it needs is there.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -19,7 +19,7 @@ pub(super) struct Plan<'a> {
     pub words: Words,
     /// How many steps there are.
     pub total: usize,
-    /// The stages that the target needs, each after all that it needs.
+    /// The stages to build, each after all that it needs.
     order: Vec<usize>,
     done: Mutex<BTreeMap<usize, Done>>,
     declared: Mutex<BTreeSet<String>>,
@@ -45,7 +45,7 @@ impl<'a> Plan<'a> {
         globals: &'a Globals,
         words: Words,
     ) -> Self {
-        let order = graph.order();
+        let order = if build.all { (0..=graph.target).collect() } else { graph.order() };
         let steps = |index: &usize| stages.stages.get(*index).map_or(0, |stage| stage.statements.len() + 1);
         let total = stages.preamble.len() + order.iter().map(steps).sum::<usize>() + build.labels.len();
         let mut declared: BTreeSet<String> =
@@ -118,7 +118,7 @@ impl<'a> Plan<'a> {
         Ok(())
     }
 
-    /// Builds all that is needed. Gives the target's image, and how many layers its base has.
+    /// Builds all that is wanted. Gives the target's image, and how many layers its base has.
     pub fn carry_out<E: Executor>(&self, executor: &mut E) -> Result<Option<(Image, usize)>, E::Error> {
         if self.is_parallel() {
             self.all_at_once(executor)?;

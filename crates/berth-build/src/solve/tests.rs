@@ -124,6 +124,17 @@ fn steps_are_done_once() {
 }
 
 #[test]
+fn stages_before_the_target_are_built_if_all_are_asked_for() {
+    let text = "FROM base AS unused\nRUN a\nFROM base AS target\nRUN b\nFROM base\nRUN c\n";
+    let mut asked = Build { all: true, ..Build::default() };
+    asked.given.target = Some("target".into());
+    let ran = |told: Vec<String>| told.iter().filter(|line| line.starts_with("run")).count();
+    assert_eq!(ran(build(&mut Fake::default(), &asked, text)), 2);
+    asked.all = false;
+    assert_eq!(ran(build(&mut Fake::default(), &asked, text)), 1);
+}
+
+#[test]
 fn destinations_are_clean() {
     for (directory, path, expected) in [
         ("", "a", "/a"),

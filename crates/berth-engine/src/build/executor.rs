@@ -26,6 +26,7 @@ use super::mounts::{self, Mounts};
 use super::output::Output;
 use super::request::BuildRequest;
 use super::run::{self, Does, Temporary};
+use super::under_way::Claim;
 use super::{stubs, tree};
 use crate::engine::Parts;
 use crate::{Engine, Error};
@@ -51,6 +52,8 @@ pub(super) struct Worker {
     pub held: Arc<Mutex<Vec<berth_image::Held>>>,
     /// What stages have in common that are built at once: one that fails ends them all.
     group: CancellationToken,
+    /// The step that is being made, so that nobody else makes it.
+    claim: Option<Claim>,
 }
 
 impl Worker {
@@ -63,7 +66,17 @@ impl Worker {
         let output = Output::new(messages, request.quiet, request.aux);
         let handle = Handle::current();
         let group = cancelled.child_token();
-        Ok(Worker { engine, request, output, cancelled, handle, context: None, held: Arc::default(), group })
+        Ok(Worker {
+            engine,
+            request,
+            output,
+            cancelled,
+            handle,
+            context: None,
+            held: Arc::default(),
+            group,
+            claim: None,
+        })
     }
 
     pub fn parts(&self) -> &Arc<Parts> {
@@ -248,6 +261,7 @@ impl Executor for Worker {
             context: self.context.clone(),
             held: Arc::clone(&self.held),
             group: self.group.clone(),
+            claim: None,
         }
     }
 
@@ -276,11 +290,18 @@ impl Executor for Worker {
         if !self.request.cache_from.is_empty() {
             return self.cached_from(probe);
         }
-        let Some(id) = self.parts().storage.build_steps().get(probe.key)? else { return Ok(None) };
-        // What somebody removes meanwhile is made again.
-        let Ok(config) = self.parts().images.config(&id) else { return Ok(None) };
-        let image = Image { id, config };
-        Ok(self.hold(&image).is_ok().then_some(image))
+        let claim = loop {
+            match self.parts().steps.begin(probe.key) {
+                Ok(claim) => break claim,
+                Err(over) => self.wait(async {
+                    over.cancelled().await;
+                    Ok(())
+                })?,
+            }
+        };
+        let known = self.known(probe.key)?;
+        self.claim = Some(claim).filter(|_| known.is_none());
+        Ok(known)
     }
 
     fn gather(&mut self, copying: &Copying) -> Result<(Files, String), Error> {
@@ -292,6 +313,7 @@ impl Executor for Worker {
     }
 
     fn make(&mut self, step: Step<'_, Files>) -> Result<Image, Error> {
+        let _claim = self.claim.take();
         self.check()?;
         let Step { parent, config, history, change, key } = step;
         let layer = match change {
@@ -337,6 +359,15 @@ impl Worker {
         };
         self.hold(&image)?;
         Ok(image)
+    }
+
+    /// What a step made that is remembered, held until the build is over.
+    fn known(&self, key: &Digest) -> Result<Option<Image>, Error> {
+        let Some(id) = self.parts().storage.build_steps().get(key)? else { return Ok(None) };
+        // What somebody removes meanwhile is made again.
+        let Ok(config) = self.parts().images.config(&id) else { return Ok(None) };
+        let image = Image { id, config };
+        Ok(self.hold(&image).is_ok().then_some(image))
     }
 
     /// A volume cannot be where the image has a file.

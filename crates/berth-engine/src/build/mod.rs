@@ -26,6 +26,7 @@ mod session;
 mod squash;
 mod stubs;
 mod tree;
+pub(crate) mod under_way;
 
 use std::io::Read;
 use std::sync::Arc;
@@ -105,6 +106,8 @@ fn work(worker: &mut Worker, archive: Box<dyn Read + Send>, names: &[Reference])
         given,
         named: request.named_arguments(),
         labels: request.labels.clone(),
+        // Clients without sessions know the classic builder alone, and may count on what it does.
+        all: request.session.is_none(),
         // A step may wait for a network, or for another stage, also where there is one processor.
         jobs: worker.parts().cpus.max(2),
         no_cache: request.no_cache_filter.iter().cloned().collect(),

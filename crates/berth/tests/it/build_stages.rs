@@ -22,13 +22,20 @@ fn stages_that_nobody_needs_are_left_out() {
     let text = "FROM busybox AS unused\nARG SEEN\nRUN exit 1\nFROM busybox AS used\nRUN echo u > /u\n\
         FROM busybox\nCOPY --from=used /u /u\nFROM used AS later\nRUN echo l > /l\n";
     let root = context(&daemon, "unused", text);
+    let arguments = ["--no-cache", "--build-arg", "SEEN=1"];
+    let told = build(&daemon, Client::Berth, &root, &arguments).ok();
+    assert!(told.contains("Step 1/4 : FROM busybox AS used") && !told.contains("exit 1"), "{told}");
+    assert!(!told.contains("not consumed"), "{told}");
+    assert_eq!(daemon.berth(&["run", "--rm", "made", "cat", "/l", "/u"]).ok(), "l\nu");
+    // A client that knows the classic builder alone gets all that comes before the target, as from Docker.
+    build(&daemon, Client::Docker, &root, &arguments).fails(1, "non-zero code: 1");
     for client in BOTH {
-        let told = build(&daemon, client, &root, &["--no-cache", "--build-arg", "SEEN=1"]).ok();
-        assert!(told.contains("Step 1/4 : FROM busybox AS used") && !told.contains("exit 1"), "{told}");
-        assert!(!told.contains("not consumed"), "{told}");
-        assert_eq!(daemon.berth(&["run", "--rm", "made", "cat", "/l", "/u"]).ok(), "l\nu");
         build(&daemon, client, &root, &["--target", "unused"]).fails(1, "non-zero code: 1");
     }
+    let text = "FROM busybox AS unused\nRUN echo e > /e\nFROM busybox AS target\nRUN echo e > /e\nFROM busybox\nRUN exit 1\n";
+    let root = context(&daemon, "equal", text);
+    let told = build(&daemon, Client::Docker, &root, &["--target", "target"]).ok();
+    assert_eq!(told.matches("Using cache").count(), 1, "{told}");
     // A stage that only a trigger of the base asks for.
     let base = context(&daemon, "base", "FROM busybox\nONBUILD COPY --from=hidden /h /\n");
     build(&daemon, Client::Berth, &base, &["-t", "base"]).ok();
@@ -59,6 +66,34 @@ fn stages_go_on_at_once() {
     let again = build(&daemon, Client::Berth, &root, &[]).ok();
     assert_eq!(again.matches("Using cache").count(), 5, "{again}");
     assert_eq!(daemon.berth(&["ps", "-aq"]).ok(), "");
+}
+
+/// Equal steps of stages, and of builds, that go on at once are carried out once.
+#[test]
+fn equal_steps_are_made_once() {
+    let daemon = Daemon::start();
+    let step = "RUN --mount=type=cache,target=/c echo x >> /c/count && sleep 1 && wc -l < /c/count > /made\n";
+    let stages = format!("FROM busybox AS one\n{step}FROM busybox AS two\n{step}");
+    let end = "FROM busybox\nCOPY --from=one /made /one\nCOPY --from=two /made /two\n";
+    let children: Vec<_> = (0..3)
+        .map(|number| {
+            let root = context(&daemon, &format!("equal{number}"), &(stages.clone() + end));
+            let name = format!("equal:{number}");
+            let mut command =
+                building::command(&daemon, BOTH[number % 2], root.to_str().unwrap(), &["-q", "-t", &name]);
+            command.stdout(std::process::Stdio::null()).spawn().unwrap()
+        })
+        .collect();
+    for (number, mut child) in children.into_iter().enumerate() {
+        assert!(child.wait().unwrap().success());
+        let name = format!("equal:{number}");
+        assert_eq!(daemon.berth(&["run", "--rm", &name, "cat", "/one", "/two"]).ok(), "1\n1");
+    }
+    // One that failed is made again.
+    let text = "FROM busybox AS one\nRUN --mount=type=cache,target=/f echo x >> /f/tries; test $(wc -l < /f/tries) = 2\n";
+    let root = context(&daemon, "tried", text);
+    build(&daemon, Client::Berth, &root, &[]).fails(1, "non-zero code: 1");
+    build(&daemon, Client::Docker, &root, &[]).ok();
 }
 
 #[test]

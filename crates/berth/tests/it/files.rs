@@ -104,15 +104,19 @@ impl Image {
     }
 
     pub fn config_bytes(&self) -> Vec<u8> {
+        serde_json::to_vec(&self.config_value()).unwrap()
+    }
+
+    /// The image's configuration as a whole.
+    pub fn config_value(&self) -> Value {
         let diff_ids: Vec<String> = self.layers.iter().map(|l| digest(l)).collect();
         let history: Vec<Value> = diff_ids.iter().map(|_| json!({"created_by": "test"})).collect();
         // A label says if it is to be older.
         let created = self.config["Labels"]["created"].as_str().unwrap_or("2026-01-02T03:04:05Z");
-        let config = json!({
+        json!({
             "architecture": "amd64", "os": "linux", "created": created,
             "config": self.config, "rootfs": {"type": "layers", "diff_ids": diff_ids}, "history": history,
-        });
-        serde_json::to_vec(&config).unwrap()
+        })
     }
 
     /// A `docker save` archive of this image under a name.
@@ -120,17 +124,14 @@ impl Image {
         self.docker_archive_of(name, &self.layers)
     }
 
+    /// As [`Image::docker_archive`], with another configuration.
+    pub fn docker_archive_with(&self, name: &str, config: &Value) -> Vec<u8> {
+        archive(name, &serde_json::to_vec(config).unwrap(), &self.layers)
+    }
+
     /// As [`Image::docker_archive`], with other bytes in place of the layers.
     pub fn docker_archive_of(&self, name: &str, layers: &[Vec<u8>]) -> Vec<u8> {
-        let config = self.config_bytes();
-        let config_name = format!("{}.json", &digest(&config)[7..]);
-        let names: Vec<String> = (0..layers.len()).map(|i| format!("layer{i}/layer.tar")).collect();
-        let manifest = json!([{"Config": config_name, "RepoTags": [name], "Layers": names}]);
-        let mut archive = Layer::new().file(&config_name, 0o644, config);
-        for (name, layer) in names.iter().zip(layers) {
-            archive = archive.file(name, 0o644, layer);
-        }
-        archive.file("manifest.json", 0o644, manifest.to_string()).bytes()
+        archive(name, &self.config_bytes(), layers)
     }
 
     /// Blobs of this image with layers compressed by gzip; the manifest comes last.
@@ -161,6 +162,18 @@ impl Image {
         }
         archive.file("index.json", 0o644, index.to_string()).bytes()
     }
+}
+
+/// A `docker save` archive of one image.
+fn archive(name: &str, config: &[u8], layers: &[Vec<u8>]) -> Vec<u8> {
+    let config_name = format!("{}.json", &digest(config)[7..]);
+    let names: Vec<String> = (0..layers.len()).map(|i| format!("layer{i}/layer.tar")).collect();
+    let manifest = json!([{"Config": config_name, "RepoTags": [name], "Layers": names}]);
+    let mut archive = Layer::new().file(&config_name, 0o644, config);
+    for (name, layer) in names.iter().zip(layers) {
+        archive = archive.file(name, 0o644, layer);
+    }
+    archive.file("manifest.json", 0o644, manifest.to_string()).bytes()
 }
 
 /// The busybox image: every applet as a link, users, and a few directories.

@@ -1,0 +1,2 @@
+create table visits (number int);
+insert into visits values (42);

@@ -1,0 +1,6 @@
+"""Tells what it was made of."""
+import os
+
+import bottle
+
+print("python with bottle", bottle.__version__, "as", os.getuid())
