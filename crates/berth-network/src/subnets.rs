@@ -71,6 +71,14 @@ fn first_free(pool: &AddressPool, avoid: &[IpNet]) -> Option<IpNet> {
     None
 }
 
+/// Whether the host routes an address of the subnet some way already.
+///
+/// # Errors
+/// The kernel refuses to tell.
+pub fn is_routed(net: &IpNet) -> Result<bool, Error> {
+    Ok(host_routes(matches!(net, IpNet::V6(_)))?.iter().any(|route| overlap(route, net)))
+}
+
 /// The destinations that the host routes, the default route left out.
 fn host_routes(v6: bool) -> Result<Vec<IpNet>, Error> {
     let mut message = RouteMessage::default();

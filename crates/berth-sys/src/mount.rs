@@ -184,18 +184,17 @@ pub const BIND: u64 = libc::MS_BIND;
 /// `MS_REC` of mount(2), for [`by_name`].
 pub const RECURSIVE: u64 = libc::MS_REC;
 
-/// Mounts `device` at `place` by mount(2), whose options every file system knows. A bind that is to be read-only becomes
-/// so by a second call. Only for paths that the host chose.
+/// Mounts `device` at `place` by mount(2), whose options every file system knows. What a bind is to be besides, such as
+/// read-only, it becomes by a second call: the first one heeds nothing else. Only for paths that the host chose.
 pub fn by_name(device: &str, place: &Path, kind: &str, flags: u64, data: &str) -> io::Result<()> {
     let data = CString::new(data)?;
     let bits = |flags: u64| MountFlags::from_bits_retain(flags as _);
     let data = Some(data.as_c_str()).filter(|data| !data.is_empty());
     rustix::mount::mount(device, place, kind, bits(flags), data)?;
-    let read_only = u64::from(MountFlags::RDONLY.bits());
-    if flags & BIND != 0 && flags & read_only != 0 {
+    if flags & BIND != 0 && flags & !(BIND | RECURSIVE) != 0 {
         let again = rustix::mount::mount("", place, "", bits(flags | libc::MS_REMOUNT), None);
         if let Err(error) = again {
-            // Better nothing than a mount that can be written.
+            // Better nothing than a mount that may do more.
             detach(place)?;
             return Err(error.into());
         }

@@ -109,8 +109,12 @@ fn subnet(
     let addresses = known.addresses.iter().filter(of_family).filter(|net| !stale(net));
     let addresses: Vec<IpNet> = addresses.copied().collect();
     let part = part(family, settings.foreign, &addresses, v6)?;
-    let remembered =
+    let mut remembered =
         known.remembered.subnets.iter().find(|subnet| subnet.is_v6() == v6 && pooled(&subnet.net));
+    // It has no link of this engine, so that what leads there is another's.
+    if part.net.is_none() && remembered.map_or(Ok(false), |subnet| subnets::is_routed(&subnet.net))? {
+        remembered = None;
+    }
     let (net, gateway) = match (part.net, remembered) {
         (Some(net), _) => (net, part.gateway),
         (None, Some(remembered)) => (remembered.net, remembered.gateway),

@@ -1,7 +1,7 @@
 //! A host with firewalld, on a message bus of the test's own.
 
-use std::io::Read;
-use std::net::TcpStream;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -72,6 +72,19 @@ impl Drop for Firewalld {
     }
 }
 
+/// What a server of the host says.
+const GREETING: &str = "the host\n";
+
+/// Serves as long as the test goes on.
+fn greet(address: &str) {
+    let listener = TcpListener::bind(address).unwrap();
+    std::thread::spawn(move || {
+        for connection in listener.incoming() {
+            let _ = connection.and_then(|mut connection| connection.write_all(GREETING.as_bytes()));
+        }
+    });
+}
+
 fn ask(address: &str) -> Option<String> {
     let mut text = String::new();
     let mut connection = TcpStream::connect(address).ok()?;
@@ -94,7 +107,7 @@ fn try_reloads(backend: &str) {
     let firewalld = Firewalld::start(folder.path());
     daemon.launch();
     daemon.berth(&["run", "-d", "--name", "cc", "-p", "8080:80", "busybox", "sh", "-c", SERVE]).ok();
-    let host = std::net::TcpListener::bind("0.0.0.0:7070").unwrap();
+    greet("0.0.0.0:7070");
     let gateway = daemon.inspect("cc", "{{.NetworkSettings.Networks.bridge.Gateway}}");
     let check = || {
         eventually("a neighbour is served", || {
@@ -108,12 +121,12 @@ fn try_reloads(backend: &str) {
         });
         // What of the host's listens for containers, such as a proxy.
         eventually("the host", || {
-            let connect = format!("nc -z -w 2 {gateway} 7070");
-            (daemon.berth(&["exec", "cc", "sh", "-c", &connect]).code == 0).then_some(())
+            let connect = format!("timeout 3 nc -w 2 {gateway} 7070 < /dev/null");
+            (daemon.berth(&["exec", "cc", "sh", "-c", &connect]).stdout == GREETING).then_some(())
         });
         eventually("a zone", || (zone(&firewalld, "berth0") == "trusted").then_some(()));
         let other = neighbours.run(0, "timeout 3 busybox nc -w 2 10.201.0.1 7070 < /dev/null");
-        assert_ne!(other.code, 0, "firewalld judges the rest");
+        assert_ne!(other.stdout, GREETING, "firewalld judges the rest");
     };
     check();
     for _ in 0..2 {
@@ -129,7 +142,6 @@ fn try_reloads(backend: &str) {
     assert_eq!(zone(&firewalld, "mine0"), "internal");
     daemon.berth(&["network", "rm", "mine", "other"]).ok();
     eventually("no zone", || (zone(&firewalld, "other0") != "trusted").then_some(()));
-    drop(host);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
@@ -68,6 +69,14 @@ fn short(question: &Value, field: &str) -> String {
     question[field].as_str().unwrap()[..8].to_owned()
 }
 
+/// A hardware address that follows from the endpoint's own.
+fn hardware(question: &Value) -> String {
+    let address = question["Interface"]["Address"].as_str().unwrap_or_default();
+    let address = address.split('/').next().unwrap_or_default().parse().unwrap_or(Ipv4Addr::UNSPECIFIED);
+    let [a, b, c, d] = address.octets();
+    format!("02:42:{a:02x}:{b:02x}:{c:02x}:{d:02x}")
+}
+
 fn network(method: &str, question: &Value) -> Value {
     let bridge = || format!("pb{}", short(question, "NetworkID"));
     let (outer, inner) = (
@@ -90,6 +99,10 @@ fn network(method: &str, question: &Value) -> Value {
         }
         // What it was not told the end of, it still has.
         "CreateEndpoint" if links().contains(&inner()) => return json!({"Err": "endpoint exists"}),
+        // So that neighbours need not learn who has an address that comes back.
+        "CreateEndpoint" if question["Interface"]["MacAddress"] == "" => {
+            return json!({"Interface": {"MacAddress": hardware(question)}});
+        }
         // It has come back from the container, to whom it belongs.
         "DeleteEndpoint" if links().contains(&inner()) => ip(&["link", "del", &inner()]),
         _ => {}

@@ -40,12 +40,12 @@ fn snapshots_share_and_part(kind: Kind) {
     assert_eq!(seen("then"), first);
     daemon.berth(&["volume", "rm", "data"]).ok();
     assert_eq!(seen("then"), first);
-    daemon.berth(&["volume", "snapshot", "none", "x"]).fails(1, "no such volume");
+    daemon.berth(&["volume", "snapshot", "none", "other"]).fails(1, "no such volume");
     daemon.berth(&["volume", "snapshot", "then", "then"]).fails(1, "volume name then is already in use");
     daemon.berth(&["volume", "snapshot", "then", "a b"]).fails(1, "invalid characters");
     let mounted = ["volume", "create", "-o", "type=tmpfs", "-o", "device=tmpfs", "mem"];
     daemon.berth(&mounted).ok();
-    daemon.berth(&["volume", "snapshot", "mem", "x"]).fails(1, "its files are not in the data root");
+    daemon.berth(&["volume", "snapshot", "mem", "other"]).fails(1, "its files are not in the data root");
     let names = daemon.berth(&["volume", "ls", "-q"]).ok();
     assert_eq!(names, "mem\nthen");
 }
