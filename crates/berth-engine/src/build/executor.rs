@@ -26,7 +26,7 @@ use super::mounts::{self, Mounts};
 use super::output::Output;
 use super::request::BuildRequest;
 use super::run::{self, Does, Temporary};
-use super::{stubs, tree};
+use super::{cache, contexts, stubs, tree};
 use crate::engine::Parts;
 use crate::{Engine, Error};
 
@@ -49,6 +49,10 @@ pub(super) struct Worker {
     pub context: Option<Arc<Context>>,
     /// Keeps the layers of its images, whoever removes them meanwhile.
     pub held: Arc<Mutex<Vec<berth_image::Held>>>,
+    /// Images that named contexts became.
+    pub made: contexts::Made,
+    /// Caches that steps are taken from, and the steps that are to go to some.
+    pub caches: Arc<cache::Caches>,
     /// What stages have in common that are built at once: one that fails ends them all.
     group: CancellationToken,
 }
@@ -63,7 +67,18 @@ impl Worker {
         let output = Output::new(messages, request.quiet, request.aux);
         let handle = Handle::current();
         let group = cancelled.child_token();
-        Ok(Worker { engine, request, output, cancelled, handle, context: None, held: Arc::default(), group })
+        Ok(Worker {
+            engine,
+            request,
+            output,
+            cancelled,
+            handle,
+            context: None,
+            held: Arc::default(),
+            made: Arc::default(),
+            caches: Arc::default(),
+            group,
+        })
     }
 
     pub fn parts(&self) -> &Arc<Parts> {
@@ -219,6 +234,7 @@ impl Worker {
         let id = parts.images.compose(config, layer, None, step.parent)?;
         let image = Image { config: parts.images.config(&id)?, id };
         self.hold(&image)?;
+        self.caches.took(step.key, &image.id, step.parent);
         if let Err(error) = parts.storage.build_steps().put(step.key, &image.id) {
             tracing::warn!(%error, "a build step is not remembered");
         }
@@ -247,6 +263,8 @@ impl Executor for Worker {
             handle: self.handle.clone(),
             context: self.context.clone(),
             held: Arc::clone(&self.held),
+            made: Arc::clone(&self.made),
+            caches: Arc::clone(&self.caches),
             group: self.group.clone(),
         }
     }
@@ -261,7 +279,12 @@ impl Executor for Worker {
     }
 
     fn image(&mut self, name: &str, platform: Option<&Platform>, copied: bool) -> Result<Image, Error> {
-        match self.find_image(name, platform) {
+        let found = match self.context_image(name, platform) {
+            Ok(None) => self.find_image(name, platform),
+            Ok(Some(image)) => Ok(image),
+            Err(error) => Err(error),
+        };
+        match found {
             Err(error) if copied && !self.cancelled.is_cancelled() => {
                 Err(Error::Files(format!("invalid from flag value {name}: {error}")))
             }
@@ -273,14 +296,18 @@ impl Executor for Worker {
         if self.request.no_cache {
             return Ok(None);
         }
-        if !self.request.cache_from.is_empty() {
-            return self.cached_from(probe);
+        let found = if self.request.cache_from.is_empty() {
+            match self.done_here(probe.key)? {
+                Some(image) => Some(image),
+                None => cache::find(self, probe)?,
+            }
+        } else {
+            self.cached_from(&self.request.cache_from, probe)?
+        };
+        if let Some(image) = &found {
+            self.caches.took(probe.key, &image.id, probe.parent.map(|image| &image.id));
         }
-        let Some(id) = self.parts().storage.build_steps().get(probe.key)? else { return Ok(None) };
-        // What somebody removes meanwhile is made again.
-        let Ok(config) = self.parts().images.config(&id) else { return Ok(None) };
-        let image = Image { id, config };
-        Ok(self.hold(&image).is_ok().then_some(image))
+        Ok(found)
     }
 
     fn gather(&mut self, copying: &Copying) -> Result<(Files, String), Error> {
@@ -323,7 +350,16 @@ impl Executor for Worker {
 }
 
 impl Worker {
-    fn find_image(&mut self, name: &str, platform: Option<&Platform>) -> Result<Image, Error> {
+    /// What a step made that was done on this machine.
+    fn done_here(&self, key: &Digest) -> Result<Option<Image>, Error> {
+        let Some(id) = self.parts().storage.build_steps().get(key)? else { return Ok(None) };
+        // What somebody removes meanwhile is made again.
+        let Ok(config) = self.parts().images.config(&id) else { return Ok(None) };
+        let image = Image { id, config };
+        Ok(self.hold(&image).is_ok().then_some(image))
+    }
+
+    pub(super) fn find_image(&mut self, name: &str, platform: Option<&Platform>) -> Result<Image, Error> {
         let own = self.request.platform.clone();
         let platform = platform.or(own.as_ref());
         let is_id = |image: &Image| image.id.to_string() == name || image.id.hex().starts_with(name);
