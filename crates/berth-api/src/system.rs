@@ -79,6 +79,8 @@ pub struct Ping {
     pub builder_version: String,
     /// `Berth-Client-Session`: whether builds take their context from the client's session.
     pub client_session: bool,
+    /// `Berth-Build`: what builds take beyond Docker's API ([`crate::build::EXTENSIONS`]).
+    pub build_extensions: String,
     /// `Swarm`.
     pub swarm: String,
 }

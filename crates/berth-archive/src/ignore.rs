@@ -41,6 +41,12 @@ struct Pattern {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Inherited(Vec<bool>);
 
+/// The pattern that matches a path and what lies below it, and nothing else.
+pub fn literal(path: &str) -> String {
+    let special = |letter: char| "*?[]\\^-!".contains(letter).then_some('\\');
+    path.chars().flat_map(|letter| special(letter).into_iter().chain([letter])).collect()
+}
+
 impl Ignore {
     /// Reads a `.dockerignore`: a pattern on each line, `#` for comments. Bytes that are no UTF-8 match nothing.
     ///
@@ -82,9 +88,7 @@ impl Ignore {
     /// Takes one file back in, whatever the patterns before say. `path` is relative and clean; nothing in it is a wildcard.
     #[must_use]
     pub fn except(mut self, path: &str) -> Ignore {
-        let special = |letter: char| if "*?[]\\^-".contains(letter) { Some('\\') } else { None };
-        let text: String =
-            path.chars().flat_map(|letter| special(letter).into_iter().chain([letter])).collect();
+        let text = literal(path);
         if let Some(glob) = Glob::parse(&text) {
             self.patterns.push(Pattern { text, exception: true, glob });
         }

@@ -128,7 +128,7 @@ pub trait Executor: Sized + Send {
     /// Passes on what happens. Fails when nobody wants the build any more.
     fn tell(&mut self, event: Event<'_>) -> Result<(), Self::Error>;
 
-    /// Finds an image, and fetches it if need be. Without a platform, the build's own is meant. `copied` says that it is
+    /// Finds an image, or what a context of this name holds as one, and fetches it if need be. Without a platform, the build's own is meant. `copied` says that it is
     /// for `--from`.
     fn image(&mut self, name: &str, platform: Option<&Platform>, copied: bool) -> Result<Image, Self::Error>;
 
@@ -158,6 +158,8 @@ pub struct Build {
     pub no_cache: BTreeSet<String>,
     /// Whether all stages up to the target are built, as by Docker's classic builder, and not only those that it needs.
     pub all: bool,
+    /// Names that mean a context of the build, before they mean a stage or an image.
+    pub contexts: BTreeSet<String>,
     /// How many stages are carried out at once, at most; at least one is.
     pub jobs: usize,
 }
@@ -176,7 +178,8 @@ impl Build {
         let stages = Stages::new(file)?;
         let words = Words::new(file.directives.escape);
         let globals = Globals::new(&self.given, &stages.arguments, words)?;
-        let graph = Graph::new(&stages, self.given.target.as_deref(), &globals, &Outside::default(), words)?;
+        let outside = Outside::new(&self.contexts);
+        let graph = Graph::new(&stages, self.given.target.as_deref(), &globals, &outside, words)?;
         let plan = Plan::new(self, &stages, graph, &globals, words);
         for (number, statement) in (1..).zip(&stages.preamble) {
             executor.tell(Event::Step { number, total: plan.total, text: &statement.text })?;

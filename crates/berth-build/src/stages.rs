@@ -2,7 +2,7 @@
 
 mod graph;
 
-pub use graph::{Graph, Input, Origin, Outside, Use};
+pub use graph::{Graph, Input, Origin, Outside, Use, normal};
 
 use crate::dockerfile::{Argument, Dockerfile, From, Instruction, Statement};
 use crate::error::{Error, Fault, Lines, Result};

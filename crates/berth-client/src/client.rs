@@ -131,6 +131,7 @@ impl Client {
             builder_version: text("builder-version"),
             swarm: text("swarm"),
             client_session: text("berth-client-session") == "1",
+            build_extensions: text("berth-build"),
         })
     }
 

@@ -32,6 +32,11 @@ impl Sending {
     pub(crate) fn fail(&self, error: io::Error) {
         let _ = self.0.blocking_send(Err(error));
     }
+
+    /// Whether nobody reads any more.
+    pub(crate) fn is_over(&self) -> bool {
+        self.0.is_closed()
+    }
 }
 
 impl Carry for Sending {

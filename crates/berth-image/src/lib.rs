@@ -41,6 +41,7 @@ pub use load::Loaded;
 pub use names::ResolvedImage;
 pub use progress::Progress;
 pub use pull::{PullLimits, Pulled, Pulling};
+pub use push::steps::{Kept, MOUNT, STEP};
 pub use push::{Instead, PushLimits, Pushed, Pushing};
 pub use remote::Distribution;
 pub use removal::{InUse, Removal, Removed};

@@ -40,6 +40,8 @@ pub struct Pulling {
     pub caller: berth_registry::Caller,
     /// Whether it is told what will be downloaded, before it is.
     pub estimate: bool,
+    /// Whether it gets no name, not even by its digest.
+    pub unnamed: bool,
 }
 
 /// What a pull brought.
@@ -82,7 +84,7 @@ impl Images {
         let storage = self.storage();
         let id = documents.config.0.clone();
         let target = documents.index.as_ref().unwrap_or(&documents.manifest).0.clone();
-        let names = names(&reference, &target)?;
+        let names = if how.unnamed { Vec::new() } else { names(&reference, &target)? };
         // Who wants the same image waits until it is there, and finds all its layers.
         let turn = self.inner.turn(&Digest::of(format!("image {id}").as_bytes()));
         let _turn = match turn.try_lock() {

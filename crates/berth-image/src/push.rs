@@ -8,6 +8,7 @@ mod content;
 mod documents;
 mod index;
 mod layer;
+pub(crate) mod steps;
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -27,6 +27,8 @@ pub struct Saving {
     images: Vec<Image>,
     /// The blobs of all images, each once.
     blobs: Vec<Blob>,
+    /// What `index.json` lists instead of the images by their names.
+    pub(crate) entries: Option<Vec<Descriptor>>,
     _lease: Lease,
 }
 
@@ -81,7 +83,7 @@ impl Images {
             images.push(self.plan_save(&mut plan, selected, platforms)?);
         }
         let blobs = plan.blobs;
-        Ok(Saving { storage: Arc::clone(storage), images, blobs, _lease: lease })
+        Ok(Saving { storage: Arc::clone(storage), images, blobs, entries: None, _lease: lease })
     }
 }
 
@@ -89,6 +91,20 @@ impl Saving {
     /// The IDs of the images, in the order of their names.
     pub fn ids(&self) -> impl Iterator<Item = &Digest> {
         self.images.iter().map(|image| &image.id)
+    }
+
+    /// The same, with other names in the archive.
+    #[must_use]
+    pub fn named(mut self, names: Vec<Reference>) -> Self {
+        for image in &mut self.images {
+            image.names.clone_from(&names);
+        }
+        self
+    }
+
+    /// What stands for an image in the archive.
+    pub(crate) fn stands(&self, id: &Digest) -> Option<&Descriptor> {
+        self.images.iter().find(|image| image.id == *id).map(|image| &image.manifest)
     }
 }
 

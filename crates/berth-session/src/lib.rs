@@ -10,6 +10,7 @@
 mod agent;
 mod entry;
 mod error;
+mod filter;
 mod order;
 mod packet;
 #[doc(hidden)]

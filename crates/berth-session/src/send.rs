@@ -18,6 +18,7 @@ use tokio::sync::Semaphore;
 use tokio::sync::mpsc::Sender;
 use tonic::Status;
 
+use crate::filter::Filter;
 use crate::protocol::fsutil::types::Packet;
 use crate::{Entry, Error, Kind, Message};
 
@@ -66,10 +67,10 @@ struct Sending {
     packets: Packets,
 }
 
-/// Sends what is asked for by `incoming`; `filter` leaves out more files.
+/// Sends what is asked for by `incoming`; `filter` says which files are told.
 pub(crate) async fn send<S>(
     directory: Arc<Directory>,
-    filter: Option<Ignore>,
+    filter: Filter,
     incoming: S,
     packets: Packets,
 ) -> Result<(), Error>
@@ -82,7 +83,7 @@ where
     let sending = Arc::new(Sending { directory, root: root.into(), sources, packets });
     let telling = {
         let sending = Arc::clone(&sending);
-        tokio::task::spawn_blocking(move || sending.tell(filter.as_ref()))
+        tokio::task::spawn_blocking(move || sending.tell(filter))
     };
     let answered = answer(&sending, incoming);
     tokio::pin!(answered);
@@ -134,13 +135,9 @@ where
 
 impl Sending {
     /// Tells of all files. Blocks.
-    fn tell(&self, filter: Option<&Ignore>) -> Result<(), Error> {
+    fn tell(&self, filter: Filter) -> Result<(), Error> {
         let mut number = 0;
-        let mut take = |listed: Listed| {
-            let is_out = filter.is_some_and(|filter| filter.matches(&String::from_utf8_lossy(&listed.path)));
-            if is_out {
-                return Ok(());
-            }
+        let mut tell = |listed: Listed| {
             let entry = entry(&listed);
             if entry.has_content() {
                 let source = match listed.content {
@@ -154,6 +151,8 @@ impl Sending {
             told.map_err(|_| berth_archive::Error::Read(io::ErrorKind::BrokenPipe.into()))
         };
         let inserts = self.directory.inserts.clone();
+        let mut chosen = filter.beneath(self.root.as_fd());
+        let mut take = |listed: Listed| chosen.take(listed).into_iter().try_for_each(&mut tell);
         let told = context::list(self.root.as_fd(), &self.directory.ignore, inserts, &mut take);
         if let Err(error) = told {
             let text = chain(&error);
@@ -243,7 +242,11 @@ fn entry(listed: &Listed) -> Entry {
         } else {
             (0, 0)
         },
-        capability: listed.capability.clone(),
+        // Those of a further name are those of the first.
+        capability: match kind {
+            Kind::File if !listed.link.is_empty() => Vec::new(),
+            _ => listed.capability.clone(),
+        },
     }
 }
 

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use berth_archive::ignore::Ignore;
 use futures_util::{Stream, StreamExt as _};
 use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -16,6 +15,7 @@ use tonic::service::Routes;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::agent::{self, AHEAD, DEFAULT};
+use crate::filter::Filter;
 use crate::protocol::fsutil::types::Packet;
 use crate::protocol::grpc::health::v1::health_check_response::ServingStatus;
 use crate::protocol::grpc::health::v1::health_server::{Health, HealthServer};
@@ -150,12 +150,10 @@ impl FileSync for Offered {
         let directory = self.0.directories.get(&name).cloned();
         let directory =
             directory.ok_or_else(|| Status::not_found(format!("no access allowed to dir {name:?}")))?;
-        let excluded = words::get(request.metadata(), header::EXCLUDE);
-        let invalid = |error: berth_archive::ignore::IgnoreError| Status::invalid_argument(error.to_string());
-        let filter = match excluded.as_slice() {
-            [] => None,
-            patterns => Some(Ignore::new(patterns).map_err(invalid)?),
-        };
+        let all = |name| words::get(request.metadata(), name);
+        let (include, exclude, follow) = (all(header::INCLUDE), all(header::EXCLUDE), all(header::FOLLOW));
+        let filter = Filter::new(&include, &exclude, follow);
+        let filter = filter.map_err(|error| Status::invalid_argument(error.to_string()))?;
         let (packets, sent) = mpsc::channel(crate::send::AHEAD);
         tokio::spawn(async move {
             if let Err(error) = send(directory, filter, request.into_inner(), packets.clone()).await {

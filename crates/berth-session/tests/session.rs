@@ -76,6 +76,46 @@ async fn sync(session: &Session, to: &Path, known: Vec<Entry>, exclude: &[&str])
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn only_what_is_wanted_travels() {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    for name in ["deep/er/file", "deep/other", "large"] {
+        fs::create_dir_all(from.path().join(name).parent().unwrap()).unwrap();
+        fs::write(from.path().join(name), name).unwrap();
+    }
+    fs::hard_link(from.path().join("deep/other"), from.path().join("further")).unwrap();
+    std::os::unix::fs::symlink("deep/er", from.path().join("way")).unwrap();
+    let (services, _) = offered(from.path(), &[]);
+    let ends = connect(services).await;
+    let strings = |texts: &[&str]| texts.iter().map(|&text| text.to_owned()).collect::<Vec<_>>();
+    for (include, exclude, follow, expected) in [
+        (&["deep/er", "further"][..], &[][..], &[][..], &["deep", "deep/er", "deep/er/file", "further"][..]),
+        (&[], &["deep", "large"], &[], &["further", "way"]),
+        (&[], &[], &["way/file"], &["deep", "deep/er", "deep/er/file", "way"]),
+    ] {
+        let wanted = Wanted {
+            directory: "context".into(),
+            include: strings(include),
+            exclude: strings(exclude),
+            follow: strings(follow),
+        };
+        let target = to.path().join(format!("{}", expected.len() * 10 + include.len()));
+        fs::create_dir(&target).unwrap();
+        let received =
+            ends.session.files(&wanted, open(&target), Vec::new(), Bounds::new(&mut || Ok(()))).await;
+        let names = received.unwrap().entries.into_iter().map(|entry| String::from_utf8(entry.path).unwrap());
+        assert_eq!(names.collect::<Vec<_>>(), expected);
+        if expected.contains(&"further") {
+            assert_eq!(fs::read_to_string(target.join("further")).unwrap(), "deep/other");
+        }
+    }
+    let invalid = Wanted { directory: "context".into(), include: strings(&["["]), ..Wanted::default() };
+    let refused =
+        ends.session.files(&invalid, open(to.path()), Vec::new(), Bounds::new(&mut || Ok(()))).await;
+    assert!(refused.unwrap_err().to_string().contains("syntax error in pattern"));
+    ends.client.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_directory_travels_and_only_what_changed_travels_again() {
     let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let large = vec![7; 5 << 20];

@@ -132,9 +132,7 @@ impl Sink for Lister<'_> {
                         first.clone_into(&mut link);
                     }
                 }
-                if link.is_empty() {
-                    capability = here.attribute(found, name, CAPABILITY)?.unwrap_or_default();
-                }
+                capability = here.attribute(found, name, CAPABILITY)?.unwrap_or_default();
             }
             FileType::Socket | FileType::Unknown => return Ok(()),
             _ => {}

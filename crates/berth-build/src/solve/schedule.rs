@@ -37,6 +37,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// How many steps a stage has.
+fn steps(stages: &Stages, graph: &Graph, index: usize) -> usize {
+    let replaced = graph.inputs.get(index).is_some_and(|input| input.replaced);
+    let own = stages.stages.get(index).filter(|_| !replaced).map_or(0, |stage| stage.statements.len());
+    own + 1
+}
+
 impl<'a> Plan<'a> {
     pub fn new(
         build: &'a Build,
@@ -46,8 +53,8 @@ impl<'a> Plan<'a> {
         words: Words,
     ) -> Self {
         let order = if build.all { (0..=graph.target).collect() } else { graph.order() };
-        let steps = |index: &usize| stages.stages.get(*index).map_or(0, |stage| stage.statements.len() + 1);
-        let total = stages.preamble.len() + order.iter().map(steps).sum::<usize>() + build.labels.len();
+        let steps = order.iter().map(|index| steps(stages, &graph, *index));
+        let total = stages.preamble.len() + steps.sum::<usize>() + build.labels.len();
         let mut declared: BTreeSet<String> =
             stages.arguments.iter().map(|argument| argument.name.clone()).collect();
         // Those of stages that nobody needs count, too: no value is given in vain that some stage asks for.
@@ -99,8 +106,7 @@ impl<'a> Plan<'a> {
     /// The number of the step before a stage's first one.
     fn number(&self, index: usize) -> usize {
         let before = self.order.iter().take_while(|own| **own < index);
-        let steps =
-            before.filter_map(|own| self.stages.stages.get(*own)).map(|stage| stage.statements.len() + 1);
+        let steps = before.map(|own| steps(self.stages, &self.graph, *own));
         self.stages.preamble.len() + steps.sum::<usize>()
     }
 

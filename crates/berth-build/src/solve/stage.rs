@@ -61,7 +61,7 @@ impl<E: Executor> Builder<'_, E> {
             self.executor.tell(Event::Triggers(triggers.len()))?;
             for text in &triggers {
                 let statement = Dockerfile::read_trigger(text, stage.lines)?;
-                let outside = Outside::default();
+                let outside = Outside::new(&self.plan.build.contexts);
                 self.graph.add_trigger(stages, index, &statement, &outside, self.plan.words)?;
                 // Nobody knew before that they are needed.
                 for needed in self.graph.needs(index) {
@@ -71,7 +71,9 @@ impl<E: Executor> Builder<'_, E> {
             }
         }
         self.executor.tell(Event::Made(current.image.as_ref().map(|image| &image.id)))?;
-        for statement in &stage.statements {
+        let replaced = self.graph.inputs.get(index).is_some_and(|input| input.replaced);
+        let statements: &[Statement] = if replaced { &[] } else { stage.statements.as_slice() };
+        for statement in statements {
             self.step(&statement.text)?;
             self.statement(&mut current, statement)?;
             self.executor.tell(Event::Made(current.image.as_ref().map(|image| &image.id)))?;

@@ -29,6 +29,8 @@ pub struct Input {
     pub platform: Option<Platform>,
     /// What its instructions take files from, beside the build's context.
     pub uses: Vec<Use>,
+    /// Whether a context takes the place of the whole stage.
+    pub replaced: bool,
 }
 
 /// One place where a stage takes files from elsewhere.
@@ -77,8 +79,8 @@ impl Outside {
     }
 }
 
-/// Names in lower case; those of images with everything that is implied.
-fn normal(name: &str) -> String {
+/// The name of a context as it is compared with others: in lower case, and that of an image with everything that is implied.
+pub fn normal(name: &str) -> String {
     match name.parse::<Reference>() {
         Ok(reference) => reference.with_default_tag().canonical(),
         Err(_) => name.to_lowercase(),
@@ -118,7 +120,8 @@ impl Graph {
     ) -> Result<Input> {
         // A context with the stage's name takes the whole stage's place.
         if let Some(name) = stage.from.name.as_ref().filter(|name| outside.contexts.contains(&normal(name))) {
-            return Ok(Input { base: Origin::Context(name.clone()), platform: None, uses: Vec::new() });
+            let base = Origin::Context(name.clone());
+            return Ok(Input { base, platform: None, uses: Vec::new(), replaced: true });
         }
         let image = words.expand(&stage.from.image, globals)?.text;
         if image.is_empty() {
@@ -138,7 +141,7 @@ impl Graph {
         for statement in &stage.statements {
             uses.extend(uses_of(stages, index, statement, outside, words)?);
         }
-        Ok(Input { base, platform, uses })
+        Ok(Input { base, platform, uses, replaced: false })
     }
 
     /// What the instructions `ONBUILD` of a base stage leave to stages upon it.

@@ -25,16 +25,22 @@ pub enum To {
 
 /// Shows a stream of messages to its end. A failure that the stream tells is this function's.
 pub async fn show(body: ResponseBody, to: To) -> Outcome {
-    let mut screen = Screen::new(to);
-    let mut lines = body.lines();
-    while let Some(line) = lines.next().await? {
-        take(&mut screen, &line)?;
-    }
-    screen.end();
-    Ok(())
+    show_result(body, to).await.map(drop)
 }
 
-fn take(screen: &mut Screen, line: &[u8]) -> Outcome {
+/// As [`show`]; gives the last result for programs.
+pub async fn show_result(body: ResponseBody, to: To) -> Outcome<Option<Value>> {
+    let mut screen = Screen::new(to);
+    let mut lines = body.lines();
+    let mut result = None;
+    while let Some(line) = lines.next().await? {
+        result = take(&mut screen, &line)?.or(result);
+    }
+    screen.end();
+    Ok(result)
+}
+
+fn take(screen: &mut Screen, line: &[u8]) -> Outcome<Option<Value>> {
     let message: JsonMessage = serde_json::from_slice(line)
         .map_err(|error| Failure::new(format!("the daemon's progress makes no sense: {error}")))?;
     if !message.error.is_empty() {
@@ -45,7 +51,7 @@ fn take(screen: &mut Screen, line: &[u8]) -> Outcome {
     if let Some(aux) = &message.aux {
         screen.result(aux);
     }
-    Ok(())
+    Ok(message.aux)
 }
 
 /// Lines, and on a terminal bars below them.

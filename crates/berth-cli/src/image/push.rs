@@ -45,20 +45,41 @@ pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
     if !all && is_bare && !quiet {
         outln!("Using default tag: latest");
     }
-    let auth = credentials::header(&context.config, &reference).await?;
-    let client = context.client().await?;
-    let path = Query::new()
-        .set_some("tag", reference.tag())
-        .set_some("platform", platform.as_deref())
-        .on(&format!("/images/{}/push", reference.familiar_repository()));
-    // There is always one, as Docker's daemons want it.
-    let auth = auth.unwrap_or_else(|| NOTHING.to_owned());
-    let body = client.post_for_stream_with(&path, "x-registry-auth", &auth).await?;
-    progress::show(body, if quiet { To::Nowhere } else { To::Stdout }).await?;
+    send(context, &reference, platform.as_deref(), if quiet { To::Nowhere } else { To::Stdout }).await?;
     if quiet {
         outln!("{}", reference.canonical());
     }
     Ok(())
+}
+
+/// Pushes what a name stands for. Gives the digest by which the registry knows it, if the daemon tells.
+///
+/// # Errors
+/// What the daemon says.
+pub async fn by_name(context: &Context, name: &str, to: To) -> Outcome<Option<String>> {
+    let reference: Reference = name
+        .parse()
+        .map_err(|error: berth_oci::reference::ReferenceError| Failure::new(error.to_string()))?;
+    let result = send(context, &reference.with_default_tag(), None, to).await?;
+    Ok(result.and_then(|aux| aux["Digest"].as_str().map(str::to_owned)))
+}
+
+async fn send(
+    context: &Context,
+    reference: &Reference,
+    platform: Option<&str>,
+    to: To,
+) -> Outcome<Option<serde_json::Value>> {
+    let auth = credentials::header(&context.config, reference).await?;
+    let client = context.client().await?;
+    let path = Query::new()
+        .set_some("tag", reference.tag())
+        .set_some("platform", platform)
+        .on(&format!("/images/{}/push", reference.familiar_repository()));
+    // There is always one, as Docker's daemons want it.
+    let auth = auth.unwrap_or_else(|| NOTHING.to_owned());
+    let body = client.post_for_stream_with(&path, "x-registry-auth", &auth).await?;
+    progress::show_result(body, to).await
 }
 
 /// `{}` as the header has it.

@@ -8,10 +8,10 @@ use crate::Error;
 
 impl Worker {
     /// What a step made, as an image says that the build may take from: its own history goes on with the step.
-    pub(super) fn cached_from(&mut self, probe: &Probe<'_>) -> Result<Option<Image>, Error> {
-        for name in self.request.cache_from.clone() {
+    pub(super) fn cached_from(&self, names: &[String], probe: &Probe<'_>) -> Result<Option<Image>, Error> {
+        for name in names {
             // One that is not here is none.
-            let Ok(found) = self.parts().images.resolve(&name) else { continue };
+            let Ok(found) = self.parts().images.resolve(name) else { continue };
             let Some(taken) = taken(probe, &found.config) else { continue };
             let image = if taken == found.config {
                 Image { id: found.record.id, config: found.config }

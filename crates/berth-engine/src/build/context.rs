@@ -3,9 +3,10 @@
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use berth_api::build::Lint;
 use berth_archive::copy::{self, Options};
 use berth_archive::decompress::{self, Compression};
-use berth_archive::ignore::Ignore;
+use berth_archive::ignore::{self, Ignore};
 use berth_build::dockerfile::FILE_LIMIT;
 use berth_storage::Scratch;
 use tokio_util::io::{StreamReader, SyncIoBridge};
@@ -51,10 +52,28 @@ impl Context {
         Ok(Context { root, _scratch: Some(scratch), received: None, alone: None })
     }
 
-    /// Brings the files that the build's client offers by its session. Blocks.
-    pub fn from_client(worker: &Worker) -> Result<Context, Error> {
-        let (root, received) = session::receive(worker)?;
+    /// Brings the build's context by its client's session; where it is only looked at the Dockerfile, no other files. Blocks.
+    pub fn of_client(worker: &Worker) -> Result<Context, Error> {
+        if worker.request.lint != Lint::Only {
+            return Self::from_client(worker, session::CONTEXT);
+        }
+        let name =
+            String::from_utf8_lossy(&copy::path::clean(worker.request.dockerfile.as_bytes())).into_owned();
+        let (lower, own) = (name.to_lowercase(), format!("{name}.dockerignore"));
+        let include = [name, lower, own, ".dockerignore".to_owned()].map(|name| ignore::literal(&name));
+        let (root, scratch) = session::bring(worker, session::CONTEXT, include.into())?;
+        Ok(Context { root, _scratch: Some(scratch), received: None, alone: None })
+    }
+
+    /// Brings the files that the build's client offers by its session under a name. Blocks.
+    pub fn from_client(worker: &Worker, name: &str) -> Result<Context, Error> {
+        let (root, received) = session::receive(worker, name)?;
         Ok(Context { root, _scratch: None, received: Some(received), alone: None })
+    }
+
+    /// Whether there are files, and not a Dockerfile alone.
+    pub fn has_files(&self) -> bool {
+        self.alone.is_none()
     }
 
     /// The root of the files.
@@ -62,10 +81,11 @@ impl Context {
         self.root.as_fd()
     }
 
-    /// The Dockerfile's text. What `.dockerignore` leaves out of it and of itself is removed: clients send both always.
-    pub fn dockerfile(&self, name: &str) -> Result<Vec<u8>, Error> {
+    /// The Dockerfile's text, and what stays out of the context. What `.dockerignore` leaves out of it and of itself is removed:
+    /// clients send both always.
+    pub fn dockerfile(&self, name: &str) -> Result<(Vec<u8>, Ignore), Error> {
         if let Some(text) = &self.alone {
-            return Ok(text.clone());
+            return Ok((text.clone(), Ignore::default()));
         }
         let outside =
             || Error::InvalidParameter(format!("forbidden path outside the build context: {name} ()"));
@@ -81,8 +101,18 @@ impl Context {
         }
         let missing = || Error::Files(format!("Cannot locate specified Dockerfile: {name}"));
         let text = text.ok_or_else(missing)?;
-        self.leave_out(&found)?;
-        Ok(text)
+        let own = self.ignore(&format!("{found}.dockerignore"))?;
+        let shared = self.ignore(".dockerignore")?;
+        if let Some(ignore) = &shared {
+            self.leave_out(ignore, &found);
+        }
+        Ok((text, own.or(shared).unwrap_or_default()))
+    }
+
+    fn ignore(&self, name: &str) -> Result<Option<Ignore>, Error> {
+        let Some(patterns) = self.text(name)? else { return Ok(None) };
+        let ignore = Ignore::read(&patterns);
+        ignore.map(Some).map_err(|error| Error::InvalidParameter(format!("error reading {name}: {error}")))
     }
 
     fn text(&self, name: &str) -> Result<Option<Vec<u8>>, Error> {
@@ -94,10 +124,7 @@ impl Context {
         })
     }
 
-    fn leave_out(&self, dockerfile: &str) -> Result<(), Error> {
-        let Some(patterns) = self.text(".dockerignore")? else { return Ok(()) };
-        let ignore = Ignore::read(&patterns)
-            .map_err(|error| Error::InvalidParameter(format!("error reading .dockerignore: {error}")))?;
+    fn leave_out(&self, ignore: &Ignore, dockerfile: &str) {
         for name in [".dockerignore", dockerfile] {
             let relative = berth_archive::ignore::clean(name);
             match &self.received {
@@ -106,7 +133,6 @@ impl Context {
                 None => tree::remove(self.root(), name.as_bytes()),
             }
         }
-        Ok(())
     }
 }
 

@@ -27,7 +27,7 @@ use super::output::Output;
 use super::request::BuildRequest;
 use super::run::{self, Does, Temporary};
 use super::under_way::Claim;
-use super::{stubs, tree};
+use super::{cache, contexts, stubs, tree};
 use crate::engine::Parts;
 use crate::{Engine, Error};
 
@@ -50,6 +50,10 @@ pub(super) struct Worker {
     pub context: Option<Arc<Context>>,
     /// Keeps the layers of its images, whoever removes them meanwhile.
     pub held: Arc<Mutex<Vec<berth_image::Held>>>,
+    /// Images that named contexts became.
+    pub made: contexts::Made,
+    /// Caches that steps are taken from, and the steps that are to go to some.
+    pub caches: Arc<cache::Caches>,
     /// What stages have in common that are built at once: one that fails ends them all.
     group: CancellationToken,
     /// The step that is being made, so that nobody else makes it.
@@ -74,6 +78,8 @@ impl Worker {
             handle,
             context: None,
             held: Arc::default(),
+            made: Arc::default(),
+            caches: Arc::default(),
             group,
             claim: None,
         })
@@ -232,6 +238,7 @@ impl Worker {
         let id = parts.images.compose(config, layer, None, step.parent)?;
         let image = Image { config: parts.images.config(&id)?, id };
         self.hold(&image)?;
+        self.caches.took(step.key, &image.id, step.parent);
         if let Err(error) = parts.storage.build_steps().put(step.key, &image.id) {
             tracing::warn!(%error, "a build step is not remembered");
         }
@@ -260,6 +267,8 @@ impl Executor for Worker {
             handle: self.handle.clone(),
             context: self.context.clone(),
             held: Arc::clone(&self.held),
+            made: Arc::clone(&self.made),
+            caches: Arc::clone(&self.caches),
             group: self.group.clone(),
             claim: None,
         }
@@ -275,7 +284,12 @@ impl Executor for Worker {
     }
 
     fn image(&mut self, name: &str, platform: Option<&Platform>, copied: bool) -> Result<Image, Error> {
-        match self.find_image(name, platform) {
+        let found = match self.context_image(name, platform) {
+            Ok(None) => self.find_image(name, platform),
+            Ok(Some(image)) => Ok(image),
+            Err(error) => Err(error),
+        };
+        match found {
             Err(error) if copied && !self.cancelled.is_cancelled() => {
                 Err(Error::Files(format!("invalid from flag value {name}: {error}")))
             }
@@ -287,21 +301,15 @@ impl Executor for Worker {
         if self.request.no_cache {
             return Ok(None);
         }
-        if !self.request.cache_from.is_empty() {
-            return self.cached_from(probe);
-        }
-        let claim = loop {
-            match self.parts().steps.begin(probe.key) {
-                Ok(claim) => break claim,
-                Err(over) => self.wait(async {
-                    over.cancelled().await;
-                    Ok(())
-                })?,
-            }
+        let found = if self.request.cache_from.is_empty() {
+            self.done_by_anyone(probe)?
+        } else {
+            self.cached_from(&self.request.cache_from, probe)?
         };
-        let known = self.known(probe.key)?;
-        self.claim = Some(claim).filter(|_| known.is_none());
-        Ok(known)
+        if let Some(image) = &found {
+            self.caches.took(probe.key, &image.id, probe.parent.map(|image| &image.id));
+        }
+        Ok(found)
     }
 
     fn gather(&mut self, copying: &Copying) -> Result<(Files, String), Error> {
@@ -345,7 +353,35 @@ impl Executor for Worker {
 }
 
 impl Worker {
-    fn find_image(&mut self, name: &str, platform: Option<&Platform>) -> Result<Image, Error> {
+    /// What a step made that was done on this machine.
+    /// The result of a step, here or in a cache; waits for whoever makes it now. If nobody did, it is for this one to make.
+    fn done_by_anyone(&mut self, probe: &Probe<'_>) -> Result<Option<Image>, Error> {
+        let claim = loop {
+            match self.parts().steps.begin(probe.key) {
+                Ok(claim) => break claim,
+                Err(over) => self.wait(async {
+                    over.cancelled().await;
+                    Ok(())
+                })?,
+            }
+        };
+        let found = match self.done_here(probe.key)? {
+            Some(image) => Some(image),
+            None => cache::find(self, probe)?,
+        };
+        self.claim = Some(claim).filter(|_| found.is_none());
+        Ok(found)
+    }
+
+    fn done_here(&self, key: &Digest) -> Result<Option<Image>, Error> {
+        let Some(id) = self.parts().storage.build_steps().get(key)? else { return Ok(None) };
+        // What somebody removes meanwhile is made again.
+        let Ok(config) = self.parts().images.config(&id) else { return Ok(None) };
+        let image = Image { id, config };
+        Ok(self.hold(&image).is_ok().then_some(image))
+    }
+
+    pub(super) fn find_image(&mut self, name: &str, platform: Option<&Platform>) -> Result<Image, Error> {
         let own = self.request.platform.clone();
         let platform = platform.or(own.as_ref());
         let is_id = |image: &Image| image.id.to_string() == name || image.id.hex().starts_with(name);
@@ -362,14 +398,6 @@ impl Worker {
     }
 
     /// What a step made that is remembered, held until the build is over.
-    fn known(&self, key: &Digest) -> Result<Option<Image>, Error> {
-        let Some(id) = self.parts().storage.build_steps().get(key)? else { return Ok(None) };
-        // What somebody removes meanwhile is made again.
-        let Ok(config) = self.parts().images.config(&id) else { return Ok(None) };
-        let image = Image { id, config };
-        Ok(self.hold(&image).is_ok().then_some(image))
-    }
-
     /// A volume cannot be where the image has a file.
     fn check_volumes(&self, image: &Image, config: &ImageConfig) -> Result<(), Error> {
         let known = &image.config.config.volumes;

@@ -7,8 +7,11 @@
 
 mod allow;
 mod borrowed;
+mod cache;
 mod cache_from;
+mod check;
 mod context;
+mod contexts;
 mod copy;
 mod exclude;
 mod executor;
@@ -21,6 +24,7 @@ mod mounted;
 mod mounts;
 mod output;
 mod request;
+mod results;
 mod run;
 mod session;
 mod squash;
@@ -42,6 +46,7 @@ use crate::blocking::blocking;
 use crate::event::ImageEvent;
 use crate::{Engine, Error};
 
+use check::Checker;
 use context::Context;
 use executor::Worker;
 pub use keys::{Keys, SharedKeys};
@@ -79,12 +84,12 @@ impl Engine {
 /// Reads context and Dockerfile, builds, and gives the image its names.
 fn work(worker: &mut Worker, archive: Box<dyn Read + Send>, names: &[Reference]) -> Result<(), Error> {
     let context = match worker.request.remote.clone() {
-        Some(remote) if remote == session::CLIENT_SESSION => Context::from_client(worker)?,
+        Some(remote) if remote == session::CLIENT_SESSION => Context::of_client(worker)?,
         Some(address) => context::fetch(worker, &address)?,
         None => Context::read(worker.parts(), archive)?,
     };
     let name = worker.request.dockerfile.clone();
-    let text = context.dockerfile(&name)?;
+    let (text, ignore) = context.dockerfile(&name)?;
     if text.is_empty() {
         return Err(Error::InvalidParameter(format!("the Dockerfile ({name}) cannot be empty")));
     }
@@ -102,21 +107,30 @@ fn work(worker: &mut Worker, archive: Box<dyn Read + Send>, names: &[Reference])
         target_platform: request.platform.clone().unwrap_or_else(Platform::host),
         target: Some(request.target.clone()).filter(|target| !target.is_empty()),
     };
+    let checker = Checker { file: &file, text: &text, given: &given, ignore: &ignore };
+    if !checker.run(worker)? {
+        return Ok(());
+    }
+    cache::open(worker)?;
     let build = Build {
-        given,
-        named: request.named_arguments(),
-        labels: request.labels.clone(),
+        given: given.clone(),
+        named: worker.request.named_arguments(),
+        labels: worker.request.labels.clone(),
         // Clients without sessions know the classic builder alone, and may count on what it does.
-        all: request.session.is_none(),
+        all: worker.request.session.is_none(),
         // A step may wait for a network, or for another stage, also where there is one processor.
         jobs: worker.parts().cpus.max(2),
-        no_cache: request.no_cache_filter.iter().cloned().collect(),
+        no_cache: worker.request.no_cache_filter.iter().cloned().collect(),
+        contexts: worker.request.contexts.keys().cloned().collect(),
     };
     let Some((image, base)) = build.run(&file, worker)? else {
         return Err(Error::InvalidParameter("No image was generated. Is your Dockerfile empty?".into()));
     };
     let image = if worker.request.squash { squash::squash(worker, image, base)? } else { image };
-    name_it(worker, &image, names)
+    results::send(worker, &image)?;
+    cache::export(worker, &image)?;
+    name_it(worker, &image, names)?;
+    checker.tell(worker)
 }
 
 /// A frontend that is not the one for Dockerfiles has a language of its own.

@@ -19,7 +19,7 @@ use rustix::fs::{Gid, Mode, OFlags, ResolveFlags, Uid};
 use super::borrowed::Borrowed;
 use super::executor::Worker;
 use super::lent::{LentMount, Loan};
-use super::tree;
+use super::{cache, tree};
 use crate::engine::Parts;
 use crate::life::sources;
 use crate::{Error, name};
@@ -148,7 +148,7 @@ impl Mounts {
 
     fn cache(
         &mut self,
-        worker: &Worker,
+        worker: &mut Worker,
         mount: &Mount,
         from: Option<&Image>,
         target: &str,
@@ -166,8 +166,11 @@ impl Mounts {
         let lease = caches.acquire(&key, way, || worker.check().is_ok())?;
         let mut lease = lease.ok_or_else(super::executor::cancelled)?;
         let directory = lease.open()?;
+        worker.caches.mounted(&key);
         if lease.is_new() {
-            self.fill(worker, mount, from, directory.as_fd())?;
+            if !cache::fill(worker, &key, directory.as_fd())? {
+                self.fill(worker, mount, from, directory.as_fd())?;
+            }
             lease.keep(&format!("cached mount {target} from exec with id {id:?}"))?;
         }
         self._caches.push(lease);
@@ -360,7 +363,7 @@ fn writable_copy(worker: &Worker, root: BorrowedFd<'_>, scratch: &Scratch) -> Re
 }
 
 /// Copies all that a directory holds.
-fn copy_all(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), Error> {
+pub(super) fn copy_all(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), Error> {
     let options = copy::Options { replace: true, ..Default::default() };
     super::copy::pour(from, b"/", b".", (to, b"/"), &options, &|_| false)
 }

@@ -116,6 +116,12 @@ impl Output {
         }
     }
 
+    /// Tells something for programs, of a quiet build too.
+    pub fn aside(&self, aux: serde_json::Value) -> Result<(), Error> {
+        let message = JsonMessage { aux: Some(aux), ..JsonMessage::default() };
+        self.messages.blocking_send(message).map_err(|_| gone())
+    }
+
     /// The build is done.
     pub fn built(&mut self, id: &Digest) -> Result<(), Error> {
         self.say(&format!("Successfully built {}\n", id.short()))

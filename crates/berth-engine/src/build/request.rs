@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use berth_api::auth::AuthConfig;
+use berth_api::build::{self, Lint};
 use berth_api::container::HostConfig;
 use berth_oci::{Platform, Reference};
 
@@ -50,6 +51,17 @@ pub struct BuildRequest {
     pub squash: bool,
     /// What its steps may do beyond what containers do, by BuildKit's names of entitlements.
     pub allow: Vec<String>,
+    /// What names mean in the Dockerfile, as BuildKit writes it: `docker-image://NAME`, `local:NAME` and `oci-layout:NAME` of
+    /// the client's session, or an address.
+    pub contexts: BTreeMap<String, String>,
+    /// Whether warnings about the Dockerfile are told.
+    pub lint: Lint,
+    /// What the client gets of the image, over its session.
+    pub outputs: Vec<build::Output>,
+    /// Where steps are kept that were done before.
+    pub cache_sources: Vec<build::Cache>,
+    /// Where the steps of this build are to be kept.
+    pub cache_targets: Vec<build::Cache>,
     /// Secrets and agents that the client lends.
     pub keys: SharedKeys,
     /// The session over which the client offers files, secrets and agents.

@@ -32,7 +32,8 @@ impl Engine {
     ) -> Result<(), Error> {
         let reference: Reference = reference.parse().map_err(|error| invalid(&error))?;
         let reference = reference.with_default_tag();
-        let how = Pulling { platform: platform_of(platform)?, caller: caller.into(), estimate };
+        let how =
+            Pulling { platform: platform_of(platform)?, caller: caller.into(), estimate, unnamed: false };
         let pulled = self.pull_one(&reference, how, &progress).await?;
         messages::pulled(&reference.familiar(), pulled.up_to_date, &progress).await;
         self.tell_pull(&reference, pulled.id).await
@@ -48,7 +49,12 @@ impl Engine {
         progress: mpsc::Sender<JsonMessage>,
     ) -> Result<(), Error> {
         let repository: Reference = repository.parse().map_err(|error| invalid(&error))?;
-        let how = Pulling { platform: platform_of(platform)?, caller: caller.into(), estimate: false };
+        let how = Pulling {
+            platform: platform_of(platform)?,
+            caller: caller.into(),
+            estimate: false,
+            unnamed: false,
+        };
         let tags = self.parts.images.tags(&repository, how.caller.clone()).await?;
         let mut last = None;
         let mut up_to_date = true;

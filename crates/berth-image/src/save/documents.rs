@@ -2,8 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use berth_oci::media_type::OCI_INDEX;
-use berth_oci::{Descriptor, Digest, Index};
+use berth_oci::{Descriptor, Digest};
 use serde::Serialize;
 
 use super::{Image, Saving};
@@ -31,12 +30,11 @@ struct SavedImage {
 impl Saving {
     /// `index.json`: one entry for each name.
     pub(super) fn index(&self) -> Result<Vec<u8>> {
-        json(&Index {
-            schema_version: 2,
-            media_type: OCI_INDEX.to_owned(),
-            manifests: self.images.iter().flat_map(entries).collect(),
-            annotations: BTreeMap::new(),
-        })
+        let listed = match &self.entries {
+            Some(entries) => entries.clone(),
+            None => self.images.iter().flat_map(entries).collect(),
+        };
+        json(&crate::push::steps::index(listed))
     }
 
     /// `manifest.json`: one entry for each image.

@@ -20,13 +20,30 @@ impl Saving {
     /// A failed write; [`Error::WrongDigest`] for a blob that is not what its digest says. What was written is then no
     /// whole archive: it lacks its end.
     pub fn write(&self, out: impl Write) -> Result<()> {
-        let mut archive = Writer::new(out);
-        archive.file("oci-layout", LAYOUT).map_err(write_failed)?;
-        archive.file("index.json", &self.index()?).map_err(write_failed)?;
+        let mut archive = self.begin(out)?;
         archive.file("manifest.json", &self.manifest()?).map_err(write_failed)?;
         if let Some(repositories) = self.repositories()? {
             archive.file("repositories", &repositories).map_err(write_failed)?;
         }
+        self.blobs(archive)
+    }
+
+    /// As [`Saving::write`], without the documents of `docker save`. Blocks.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn write_layout(&self, out: impl Write) -> Result<()> {
+        self.blobs(self.begin(out)?)
+    }
+
+    fn begin<W: Write>(&self, out: W) -> Result<Writer<W>> {
+        let mut archive = Writer::new(out);
+        archive.file("oci-layout", LAYOUT).map_err(write_failed)?;
+        archive.file("index.json", &self.index()?).map_err(write_failed)?;
+        Ok(archive)
+    }
+
+    fn blobs<W: Write>(&self, mut archive: Writer<W>) -> Result<()> {
         archive.directory("blobs/").map_err(write_failed)?;
         let folders: BTreeSet<String> = self.blobs.iter().map(|blob| folder(&blob.digest)).collect();
         for folder in folders {

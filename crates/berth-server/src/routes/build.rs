@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use berth_api::auth::AuthConfig;
+use berth_api::build::Lint;
 use berth_api::container::{HostConfig, Ulimit};
 use berth_api::json;
 use berth_api::version::ApiVersion;
@@ -60,6 +61,16 @@ fn request(version: ApiVersion, query: &Query, headers: &HeaderMap) -> Result<Bu
         squash: query.flag("squash"),
         no_cache_filter: query.all("nocachefilter").map(str::to_lowercase).collect(),
         allow: query.all("allow").filter(|name| !name.is_empty()).map(str::to_owned).collect(),
+        contexts: document(query, "contexts", "error reading build contexts")?,
+        lint: match query.get("lint") {
+            "" => Lint::No,
+            "warn" => Lint::Also,
+            "only" => Lint::Only,
+            other => return Err(Failure::invalid(format!("invalid value of lint: {other:?}"))),
+        },
+        outputs: document(query, "outputs", "error reading outputs")?,
+        cache_sources: document(query, "cachesources", "error reading cachesources")?,
+        cache_targets: document(query, "cacheto", "error reading cacheto")?,
         keys: Default::default(),
         session: query.given("session").map(str::to_owned),
         aux: version >= ApiVersion::new(1, 30),
@@ -136,6 +147,10 @@ mod tests {
             ("version=3", "invalid version \"3\""),
             ("shmsize=x", "strconv.ParseInt: parsing \"x\": invalid syntax"),
             ("labels=[", "error reading labels"),
+            ("lint=x", "invalid value of lint: \"x\""),
+            ("outputs=[{\"Type\":\"zip\"}]", "error reading outputs"),
+            ("cacheto=[{\"Type\":\"local\"}]", "error reading cacheto"),
+            ("contexts=[]", "error reading build contexts"),
         ] {
             assert!(read(text).unwrap_err().message.starts_with(expected), "{text}");
         }

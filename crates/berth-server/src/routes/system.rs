@@ -14,6 +14,9 @@ const BUILDER: HeaderValue = HeaderValue::from_static("1");
 /// The header that says that `/build` takes `remote=client-session`, as daemons did that had sessions without BuildKit.
 const CLIENT_SESSION: &str = "berth-client-session";
 
+/// The header that says what `/build` takes beyond Docker's API.
+const BUILD: &str = "berth-build";
+
 /// Says that the daemon lives, and in headers what it speaks.
 pub fn ping(call: &Call) -> Response<Body> {
     let body = if call.method == Method::HEAD { Body::empty() } else { Body::from("OK") };
@@ -24,6 +27,7 @@ pub fn ping(call: &Call) -> Response<Body> {
     headers.insert(PRAGMA, HeaderValue::from_static("no-cache"));
     headers.insert(HeaderName::from_static("builder-version"), BUILDER);
     headers.insert(HeaderName::from_static(CLIENT_SESSION), HeaderValue::from_static("1"));
+    headers.insert(HeaderName::from_static(BUILD), HeaderValue::from_static(berth_api::build::EXTENSIONS));
     headers.insert(HeaderName::from_static("swarm"), HeaderValue::from_static("inactive"));
     response
 }

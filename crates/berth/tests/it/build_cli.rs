@@ -314,6 +314,27 @@ fn messages_can_be_had_as_they_are() {
 }
 
 #[test]
+fn the_environment_says_how_a_build_is_shown() {
+    let recorder = Recorder::start();
+    recorder.write("context/Dockerfile", "FROM x\n");
+    let red = "{\"stream\":\"\\u001b[91mred\\u001b[0m\\n\"}\r\n{\"aux\":{\"ID\":\"sha256:0123\"}}\r\n";
+    recorder.answers(200, red);
+    let shown = |variables: &[(&str, &str)], arguments: &[&str]| {
+        let mut command = recorder.command(Client::Berth, &[&["build"], arguments, &["context"]].concat());
+        feed(command.envs(variables.iter().copied()), b"")
+    };
+    assert!(shown(&[], &[]).ok().contains("\u{1b}[91mred\u{1b}[0m"));
+    let plain = shown(&[("NO_COLOR", "1")], &[]).ok();
+    assert!(plain.contains("\nred") && !plain.contains('\u{1b}'), "{plain:?}");
+    let raw = [("BUILDKIT_PROGRESS", "rawjson")];
+    assert!(shown(&raw, &[]).ok().starts_with("{\"stream\""));
+    assert!(shown(&raw, &["--progress", "plain"]).ok().starts_with("Sending"));
+    assert!(!shown(&[("BUILDKIT_PROGRESS", "quiet")], &[]).ok().contains("Sending"));
+    shown(&[("BUILDKIT_PROGRESS", "fancy")], &[]).fails(1, "invalid progress mode \"fancy\"");
+    shown(&[], &["--progress", "tty"]).fails(1, "--progress=tty needs a terminal");
+}
+
+#[test]
 fn a_file_that_cannot_be_read_ends_the_build() {
     let recorder = Recorder::start();
     recorder.write("context/Dockerfile", "FROM x\n");

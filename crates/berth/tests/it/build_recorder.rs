@@ -139,7 +139,10 @@ impl Recorder {
             Client::Berth => Command::new(binary()),
             Client::Docker => Command::new("docker"),
         };
-        command.env_remove("DOCKER_HOST").env_remove("BERTH_HOST").env("DOCKER_CONFIG", self.path("home"));
+        for name in ["DOCKER_HOST", "BERTH_HOST", "BUILDKIT_PROGRESS", "NO_COLOR"] {
+            command.env_remove(name);
+        }
+        command.env("DOCKER_CONFIG", self.path("home"));
         command.env("DOCKER_BUILDKIT", "0").env("FROM_OUTSIDE", "a value").current_dir(self.folder.path());
         command.arg("-H").arg(format!("unix://{}", self.path("daemon.sock").display())).args(arguments);
         command

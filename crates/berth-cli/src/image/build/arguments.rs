@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use berth_api::build;
 use berth_client::Query;
 use berth_oci::Reference;
 use clap::{Arg, ArgMatches};
 
+use super::caches::{self, Caches};
+use super::{named, outputs};
 use crate::container::{environment, ulimit};
 use crate::failure::{Failure, Outcome};
 use crate::flags::{self, list, many, number, on, one, or_empty, switch};
@@ -21,21 +24,36 @@ fn image() -> Vec<Arg> {
         many("build-arg", "NAME[=VALUE]")
             .value_parser(variable)
             .help("Value of an ARG of the Dockerfile (the environment's)"),
-        many("cache-from", "IMAGE").value_parser(fields).help("Images whose layers may be taken as they are"),
+        many("build-context", "NAME=PLACE")
+            .value_parser(named::check)
+            .help("What a name means in the Dockerfile: a directory, docker-image://, oci-layout:// or an address"),
+        many("cache-from", "IMAGE|type=TYPE[,KEY=VALUE]").value_parser(caches::check).help(
+            "Where steps may be taken from: images, type=registry,ref=NAME or type=local,src=DIRECTORY",
+        ),
+        many("cache-to", "type=TYPE[,KEY=VALUE]").value_parser(caches::check).help(
+            "Where steps are kept: type=inline, type=registry,ref=NAME or type=local,dest=DIRECTORY; mode=max for all stages",
+        ),
+        switch("check").help("Look at the Dockerfile for what had better be otherwise, and build nothing"),
         switch("compress").help("Compress what is sent"),
         switch("disable-content-trust").hide(true),
         one("file", "FILE").short('f').help("The Dockerfile, or - for standard input (PATH/Dockerfile)"),
         one("iidfile", "FILE").help("Write the image's ID to a file"),
         many("label", "NAME=VALUE").value_parser(label).help("Label of the image"),
+        switch("load").help("Keep the image at the daemon, beside other outputs: --output=type=docker"),
+        one("metadata-file", "FILE").help("Write what was built to a file, as JSON"),
         switch("no-cache").help("Run all instructions again"),
         many("no-cache-filter", "STAGE").value_parser(fields).help("Run all instructions of a stage again"),
+        many("output", "DIRECTORY|-|type=TYPE[,KEY=VALUE]").short('o').value_parser(outputs::check).help(
+            "What becomes of the image: type=image, registry, docker, oci, tar, local or cacheonly; dest=PATH, name=NAMES",
+        ),
         one("platform", "OS/ARCH").help("What to build for (the daemon's own)"),
         one("progress", "HOW")
             .default_value("auto")
-            .value_parser(["auto", "plain", "rawjson"])
+            .value_parser(["auto", "plain", "quiet", "rawjson", "tty"])
             .hide_possible_values(true)
-            .help("How to show the build: auto, plain or rawjson"),
+            .help("How to show the build: auto, plain, quiet, rawjson or tty (that of BUILDKIT_PROGRESS)"),
         switch("pull").help("Look for newer versions of the images built upon"),
+        switch("push").help("Push the image: --output=type=registry"),
         switch("quiet").short('q').help("Show nothing but the image's ID"),
         many("secret", "id=NAME[,src=FILE|,env=NAME]")
             .value_parser(fields)
@@ -82,10 +100,26 @@ fn limits() -> Vec<Arg> {
     ]
 }
 
+/// What is asked for beyond flags as they are.
+#[derive(Debug, Default)]
+pub struct Extras {
+    /// Names of the image.
+    pub names: Vec<String>,
+    /// `warn` or `only`; empty for a daemon that does not know of it.
+    pub lint: &'static str,
+    /// What names mean in the Dockerfile.
+    pub contexts: BTreeMap<String, String>,
+    /// What is sent here.
+    pub outputs: Vec<build::Output>,
+    /// Caches.
+    pub caches: Caches,
+}
+
 /// The request's parameters, but for the context. `proxies` are build arguments unless flags say otherwise.
-pub fn query(matches: &ArgMatches, proxies: Vec<(String, String)>) -> Outcome<Query> {
+pub fn query(matches: &ArgMatches, proxies: Vec<(String, String)>, extras: &Extras) -> Outcome<Query> {
     let mut query = Query::new();
-    for (name, flag) in [("t", "tag"), ("extrahosts", "add-host"), ("allow", "allow")] {
+    query = extras.names.iter().fold(query, |query, name| query.set("t", name));
+    for (name, flag) in [("extrahosts", "add-host"), ("allow", "allow")] {
         query = list(matches, flag).iter().fold(query, |query, value| query.set(name, value));
     }
     query =
@@ -129,16 +163,26 @@ pub fn query(matches: &ArgMatches, proxies: Vec<(String, String)>) -> Outcome<Qu
         query = if value == 0 { query } else { query.set(name, &value.to_string()) };
     }
     let platform = flags::platform(matches).map(|platform| platform.to_lowercase());
-    documents(matches, proxies, query.set_some("platform", platform.as_deref()))
+    query = query.set_some("platform", platform.as_deref());
+    query = query.set_some("lint", Some(extras.lint).filter(|lint| !lint.is_empty()));
+    documents(matches, proxies, extras, query)
+}
+
+fn json<T: serde::Serialize>(value: &T) -> Outcome<String> {
+    serde_json::to_string(value).map_err(|error| Failure::new(error.to_string()))
 }
 
 /// Adds what is sent as JSON.
-fn documents(matches: &ArgMatches, proxies: Vec<(String, String)>, query: Query) -> Outcome<Query> {
-    let json = |value: serde_json::Result<String>| value.map_err(|error| Failure::new(error.to_string()));
+fn documents(
+    matches: &ArgMatches,
+    proxies: Vec<(String, String)>,
+    extras: &Extras,
+    query: Query,
+) -> Outcome<Query> {
     let mut query = query;
     let limits = list(matches, "ulimit").iter().map(|text| ulimit(text)).collect::<Outcome<Vec<_>>>()?;
     if !limits.is_empty() {
-        query = query.set("ulimits", &json(serde_json::to_string(&limits))?);
+        query = query.set("ulimits", &json(&limits)?);
     }
     let mut arguments: BTreeMap<String, Option<String>> = BTreeMap::new();
     for text in list(matches, "build-arg") {
@@ -153,15 +197,24 @@ fn documents(matches: &ArgMatches, proxies: Vec<(String, String)>, query: Query)
         arguments.entry(name).or_insert(Some(value));
     }
     if !arguments.is_empty() {
-        query = query.set("buildargs", &json(serde_json::to_string(&arguments))?);
+        query = query.set("buildargs", &json(&arguments)?);
     }
     let labels = environment::pairs(&list(matches, "label"));
     if !labels.is_empty() {
-        query = query.set("labels", &json(serde_json::to_string(&labels))?);
+        query = query.set("labels", &json(&labels)?);
     }
-    let images = separated(matches, "cache-from");
+    let Caches { images, sources, targets } = &extras.caches;
     if !images.is_empty() {
-        query = query.set("cachefrom", &json(serde_json::to_string(&images))?);
+        query = query.set("cachefrom", &json(images)?);
+    }
+    for (name, caches) in [("cachesources", sources), ("cacheto", targets)] {
+        query = if caches.is_empty() { query } else { query.set(name, &json(caches)?) };
+    }
+    if !extras.outputs.is_empty() {
+        query = query.set("outputs", &json(&extras.outputs)?);
+    }
+    if !extras.contexts.is_empty() {
+        query = query.set("contexts", &json(&extras.contexts)?);
     }
     Ok(query)
 }
@@ -241,6 +294,13 @@ mod tests {
         command.try_get_matches_from(line.split(' ')).unwrap_err().to_string()
     }
 
+    fn query(matches: &ArgMatches, proxies: Vec<(String, String)>) -> Outcome<Query> {
+        let mut offered = super::super::offer::Offered::default();
+        let caches = Caches::of(&list(matches, "cache-from"), &[], &mut offered)?;
+        let extras = Extras { names: list(matches, "tag"), caches, ..Extras::default() };
+        super::query(matches, proxies, &extras)
+    }
+
     #[test]
     fn flags_become_parameters_and_what_is_usual_is_not_sent() {
         assert_eq!(query(&matches("build ."), vec![]).unwrap().on(""), "");
@@ -290,7 +350,10 @@ mod tests {
                 "ulimit soft limit must be less than or equal to hard limit: 5 > 1",
             ),
             ("build --cache-from \"a .", "quoted-field"),
-            ("build --progress tty .", "tty"),
+            ("build --progress fancy .", "fancy"),
+            ("build --output type=zip .", "unknown output type \"zip\""),
+            ("build --cache-to type=gha .", "unknown cache type \"gha\""),
+            ("build --build-context x .", "expected key=value"),
             ("build --allow all .", "unknown entitlement all"),
         ] {
             let told = refused(line);

@@ -14,7 +14,7 @@ use crate::failure::{Failure, Outcome};
 /// The Dockerfile where none is named.
 const DOCKERFILE: &str = "Dockerfile";
 /// What says which files are left out.
-const IGNORE: &str = ".dockerignore";
+pub const IGNORE: &str = ".dockerignore";
 /// The longest Dockerfile that is read, in bytes.
 const LONGEST: u64 = 16 << 20;
 /// Bytes that tell a tar from a Dockerfile.
@@ -86,7 +86,7 @@ pub fn find(given: &str, file: &str) -> Outcome<Source> {
 }
 
 /// Whether a context is what daemons fetch: a Git repository or an address.
-fn is_remote(given: &str) -> bool {
+pub fn is_remote(given: &str) -> bool {
     ["http://", "https://", "git://", "github.com/", "git@"].iter().any(|start| given.starts_with(start))
 }
 
@@ -234,7 +234,11 @@ fn absolute(path: &Path) -> Outcome<PathBuf> {
     Ok(clean)
 }
 
-fn read_patterns(path: &Path) -> Outcome<Option<Vec<u8>>> {
+/// The patterns of a file; none if it is not there.
+///
+/// # Errors
+/// It cannot be read.
+pub fn read_patterns(path: &Path) -> Outcome<Option<Vec<u8>>> {
     match fs::read(path) {
         Ok(content) => Ok(Some(content)),
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
@@ -244,7 +248,11 @@ fn read_patterns(path: &Path) -> Outcome<Option<Vec<u8>>> {
     }
 }
 
-fn read(patterns: Option<&[u8]>) -> Outcome<Ignore> {
+/// What patterns leave out.
+///
+/// # Errors
+/// They cannot be used.
+pub fn read(patterns: Option<&[u8]>) -> Outcome<Ignore> {
     Ignore::read(patterns.unwrap_or_default())
         .map_err(|error| Failure::new(format!("error checking context: {error}")))
 }

@@ -1,27 +1,37 @@
 //! `build`: an image from a Dockerfile, made by the daemon.
 
 mod arguments;
+mod caches;
 mod context;
+mod metadata;
+mod named;
 mod offer;
 mod output;
+mod outputs;
 mod send;
+mod sinks;
+mod warnings;
 
 use std::fs;
-use std::io;
+use std::io::{self, Write as _};
 use std::path::Path;
 
-use berth_client::Client;
+use berth_api::system::Ping;
 use clap::{ArgMatches, Command};
 
 use crate::container::proxies;
 use crate::context::Context;
 use crate::credentials;
 use crate::failure::{Failure, Outcome};
-use crate::flags::{self, on};
+use crate::flags::{self, list, on};
+use crate::image::progress::To;
 
+use arguments::Extras;
+use caches::Caches;
 use context::Source;
-use offer::Keys;
+use offer::{Keys, Offered};
 use output::Style;
+use outputs::Outputs;
 use send::Manner;
 
 /// The command.
@@ -35,9 +45,9 @@ pub fn command() -> Command {
 
 /// Runs it.
 pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
-    let id_file = flags::text(matches, "iidfile").filter(|path| !path.is_empty()).map(Path::new);
-    if let Some(path) = id_file {
-        // A build that fails leaves no old ID behind.
+    let files = ["iidfile", "metadata-file"].map(|flag| path(matches, flag));
+    for path in files.iter().flatten() {
+        // A build that fails leaves nothing of an old one behind.
         match fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(Failure::io("Removing image ID file", &error));
@@ -48,9 +58,25 @@ pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
     let given = flags::text(matches, "context").unwrap_or_default();
     let file = flags::text(matches, "file").unwrap_or_default();
     let source = context::find(given, file)?;
+    let wanted = Outputs::of(matches)?;
+    let to = if wanted.takes_output() { To::Stderr } else { To::Stdout };
+    // What is only looked at is not told of while it is sent.
+    let style = match Style::of(matches)? {
+        Style::Live | Style::Plain if on(matches, "check") => Style::Quiet,
+        style => style,
+    };
+    let manner = Manner { compress: on(matches, "compress"), style, to };
     let client = context.client().await?;
+    let ping = client.ping().await.unwrap_or_default();
+    let (mut extras, offered) = extras(matches, wanted.names.clone(), &wanted)?;
+    is_able(&ping, matches, &extras, &offered)?;
+    extras.lint = match (ping.build_extensions.contains("check"), on(matches, "check")) {
+        (false, _) => "",
+        (true, true) => "only",
+        (true, false) => "warn",
+    };
     let variables = proxies::variables(&context.config.settings, client.host());
-    let mut query = arguments::query(matches, variables)?;
+    let mut query = arguments::query(matches, variables, &extras)?;
     query = match source.dockerfile() {
         "" => query,
         name => query.set("dockerfile", name),
@@ -60,38 +86,88 @@ pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
     }
     let query = query.set("version", "1");
     let accounts = credentials::all(&context.config).await?;
-    let style = Style::of(matches)?;
-    let manner = Manner { compress: on(matches, "compress"), style };
-    let keys = Keys::of(matches)?;
-    let build = if by_session(&client, &source, &keys, manner).await? {
-        send::by_session(&client, query, source, keys, &accounts, manner).await?
+    // What is sent compressed is an archive; a daemon that says nothing of sessions has none.
+    let is_directory = matches!(source, Source::Directory(_)) && !manner.compress;
+    let build = if ping.client_session && (is_directory || !offered.is_empty()) {
+        send::by_session(&client, query, source, offered, &accounts, manner).await?
     } else {
         send::send(&client, &query.on("/build"), source, &accounts, manner).await?
     };
-    let id = output::show(build, style).await?;
+    let built = output::show(build, manner).await?;
+    if on(matches, "check") {
+        return checked(&built.checked.unwrap_or_default(), file);
+    }
+    let mut digest = None;
+    for name in &wanted.pushed {
+        let quiet = manner.style == Style::Quiet;
+        digest = super::push::by_name(context, name, if quiet { To::Nowhere } else { to }).await?.or(digest);
+    }
+    let [id_file, metadata_file] = files;
     if let Some(path) = id_file {
-        if id.is_empty() {
+        if built.id.is_empty() {
             return Err(Failure::new(format!(
                 "Server did not provide an image ID. Cannot write {}",
                 path.display()
             )));
         }
-        fs::write(path, &id).map_err(|error| Failure::io(format!("open {}", path.display()), &error))?;
+        write(path, &built.id)?;
+    }
+    if let Some(path) = metadata_file {
+        write(path, &metadata::text(&built.id, digest.as_deref(), &wanted)?)?;
+    }
+    if let Some(checked) = built.checked.filter(|_| !matches!(manner.style, Style::Quiet | Style::Raw)) {
+        let _ = write!(io::stderr(), "{}", warnings::summary(&checked));
     }
     Ok(())
 }
 
-/// Whether the daemon is offered a session: for keys always, for a directory if daemon and user do not object.
-async fn by_session(client: &Client, source: &Source, keys: &Keys, manner: Manner) -> Outcome<bool> {
-    // What is sent compressed is an archive.
-    let is_directory = matches!(source, Source::Directory(_)) && !manner.compress;
-    if keys.is_empty() && !is_directory {
-        return Ok(false);
+fn path<'a>(matches: &'a ArgMatches, flag: &str) -> Option<&'a Path> {
+    flags::text(matches, flag).filter(|path| !path.is_empty()).map(Path::new)
+}
+
+fn write(path: &Path, text: &str) -> Outcome {
+    fs::write(path, text).map_err(|error| Failure::io(format!("open {}", path.display()), &error))
+}
+
+/// What flags ask for beside the image, and what is offered for it.
+fn extras(matches: &ArgMatches, names: Vec<String>, wanted: &Outputs) -> Outcome<(Extras, Offered)> {
+    let mut offered = Offered { keys: Keys::of(matches)?, ..Offered::default() };
+    let mut extras = Extras { names, ..Extras::default() };
+    for (stream, sink) in &wanted.streams {
+        offered.output(sink.clone());
+        extras.outputs.push(stream.clone());
     }
-    // A daemon that does not say so has no such thing; whatever else is wrong shows with the build.
-    let takes = client.ping().await.is_ok_and(|ping| ping.client_session);
-    match takes || keys.is_empty() {
-        true => Ok(takes),
-        false => Err(Failure::new("the daemon's builder takes neither secrets nor ssh agents")),
+    extras.contexts = named::offer(&list(matches, "build-context"), &mut offered)?;
+    extras.caches = Caches::of(&list(matches, "cache-from"), &list(matches, "cache-to"), &mut offered)?;
+    Ok((extras, offered))
+}
+
+/// Whether the daemon can do what is asked for.
+fn is_able(ping: &Ping, matches: &ArgMatches, extras: &Extras, offered: &Offered) -> Outcome {
+    if !offered.keys.is_empty() && !ping.client_session {
+        return Err(Failure::new("the daemon's builder takes neither secrets nor ssh agents"));
+    }
+    let caches = &extras.caches;
+    let needed = [
+        ("check", on(matches, "check"), "--check"),
+        ("outputs", !extras.outputs.is_empty(), "--output"),
+        ("contexts", !extras.contexts.is_empty(), "--build-context"),
+        ("cache", !(caches.sources.is_empty() && caches.targets.is_empty()), "--cache-to and --cache-from"),
+    ];
+    let missing =
+        |(name, _, _): &&(&str, bool, &str)| !ping.build_extensions.split(',').any(|own| own == *name);
+    match needed.iter().filter(|(_, needed, _)| *needed).find(missing) {
+        Some((_, _, flag)) => Err(Failure::new(format!("the daemon's builder does not know {flag}"))),
+        None => Ok(()),
+    }
+}
+
+/// Shows what is to be said of a Dockerfile. Fails if there is something.
+fn checked(checked: &berth_api::build::Checked, file: &str) -> Outcome {
+    let name = if matches!(file, "" | "-") { "Dockerfile" } else { file };
+    out!("{}", warnings::report(checked, name));
+    match checked.warnings.as_deref().unwrap_or_default() {
+        [] => Ok(()),
+        _ => Err(Failure::silent(1)),
     }
 }

@@ -2,21 +2,23 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use berth_archive::ignore::Ignore;
 use berth_client::{Client, HeaderMap, HeaderName, HeaderValue};
 use berth_session::{DEFAULT_AGENT, Directory, Secret, Services};
 use clap::ArgMatches;
 use sha2::{Digest as _, Sha256};
 
+use super::sinks::Sink;
 use crate::failure::{Failure, Outcome, causes};
 use crate::flags::list;
 use crate::values::csv;
 
-/// The daemon's name for the directory.
-const CONTEXT: &str = "context";
+/// The daemon's name for the build's own directory.
+pub const CONTEXT: &str = "context";
 /// The largest secret in the environment, in bytes, as with BuildKit.
 const LARGEST: usize = 500 << 10;
 /// Where the agent of ssh is.
@@ -140,11 +142,41 @@ fn agent(text: &str, variable: Variable<'_>) -> Outcome<(String, PathBuf)> {
     Ok((id.to_owned(), whole))
 }
 
-/// Offers a directory and keys to the daemon, for as long as this process lives. Gives the session's name.
+/// All that a build is offered.
+#[derive(Default)]
+pub struct Offered {
+    /// Directories, by the names that the daemon has for them.
+    pub directories: HashMap<String, Directory>,
+    /// Secrets and agents.
+    pub keys: Keys,
+    /// Where outputs go: their places are their numbers.
+    pub outputs: Vec<Sink>,
+}
+
+impl Offered {
+    /// Whether there is nothing.
+    pub fn is_empty(&self) -> bool {
+        self.directories.is_empty() && self.keys.is_empty() && self.outputs.is_empty()
+    }
+
+    /// Offers a directory.
+    pub fn directory(&mut self, name: &str, path: PathBuf, ignore: Ignore) {
+        let directory = Directory { path, ignore, inserts: Vec::new(), progress: Box::new(|_| {}) };
+        self.directories.insert(name.to_owned(), directory);
+    }
+
+    /// Offers a place for an output. Gives its number.
+    pub fn output(&mut self, sink: Sink) -> usize {
+        self.outputs.push(sink);
+        self.outputs.len() - 1
+    }
+}
+
+/// Offers something to the daemon, for as long as this process lives. Gives the session's name.
 ///
 /// # Errors
 /// The daemon refuses.
-pub async fn open(client: &Client, directory: Option<Directory>, keys: Keys) -> Outcome<String> {
+pub async fn open(client: &Client, offered: Offered) -> Outcome<String> {
     let random = || -> std::io::Result<String> {
         let mut bytes = [0; 18];
         let read = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
@@ -153,14 +185,20 @@ pub async fn open(client: &Client, directory: Option<Directory>, keys: Keys) -> 
     let id = random().map_err(|error| Failure::io("random bytes", &error))?;
     let mut headers = HeaderMap::new();
     put(&mut headers, "uuid", &id);
-    let mut services = Services { secrets: keys.secrets, agents: keys.agents, ..Services::default() };
-    if let Some(directory) = directory {
+    if let Some(directory) = offered.directories.get(CONTEXT) {
         let name = directory.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         // A header holds nothing else; it is only shown.
         put(&mut headers, "name", &name.chars().filter(char::is_ascii_graphic).collect::<String>());
-        put(&mut headers, "sharedkey", &shared_key(&directory));
-        services.directories.insert(CONTEXT.to_owned(), Arc::new(directory));
+        put(&mut headers, "sharedkey", &shared_key(directory));
     }
+    let Offered { directories, keys, outputs } = offered;
+    let services = Services {
+        directories: directories.into_iter().map(|(name, one)| (name, Arc::new(one))).collect(),
+        secrets: keys.secrets,
+        agents: keys.agents,
+        outputs: Mutex::new((0..).zip(outputs.into_iter().map(Sink::open)).collect()),
+        accounts: None,
+    };
     for method in services.methods() {
         put(&mut headers, "grpc-method", method);
     }

@@ -2,14 +2,19 @@
 
 use std::io::Write as _;
 
+use berth_api::build::Checked;
 use berth_api::progress::JsonMessage;
 use clap::ArgMatches;
 
-use super::send::{Begun, tell_failed};
+use super::send::{Begun, Manner, tell_failed};
+use super::warnings;
 use crate::failure::{Failure, Outcome};
-use crate::flags::{on, text};
+use crate::flags::{given, on, text};
 use crate::image::progress::{Screen, To};
 use crate::session::terminal;
+
+/// The variable that says how builds are shown if no flag does.
+const VARIABLE: &str = "BUILDKIT_PROGRESS";
 
 /// How a build is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,13 +35,25 @@ impl Style {
     /// # Errors
     /// They contradict each other.
     pub fn of(matches: &ArgMatches) -> Outcome<Self> {
-        Ok(match (on(matches, "quiet"), text(matches, "progress").unwrap_or_default()) {
-            (true, "rawjson") => return Err(Failure::new("cannot use both --quiet and --progress=rawjson")),
-            (true, _) => Self::Quiet,
-            (false, "rawjson") => Self::Raw,
-            (false, "plain") => Self::Plain,
-            (false, _) if terminal::is_output() => Self::Live,
-            (false, _) => Self::Plain,
+        let environment = std::env::var(VARIABLE).ok().filter(|_| !given(matches, "progress"));
+        let asked = text(matches, "progress").unwrap_or_default();
+        Self::chosen(on(matches, "quiet"), asked, environment.as_deref(), terminal::is_output())
+    }
+
+    fn chosen(quiet: bool, asked: &str, environment: Option<&str>, terminal: bool) -> Outcome<Self> {
+        let how = environment.filter(|how| !how.is_empty()).unwrap_or(asked);
+        Ok(match how {
+            "rawjson" if quiet => {
+                return Err(Failure::new("cannot use both --quiet and --progress=rawjson"));
+            }
+            _ if quiet => Self::Quiet,
+            "quiet" => Self::Quiet,
+            "rawjson" => Self::Raw,
+            "plain" => Self::Plain,
+            "tty" if !terminal => return Err(Failure::new("--progress=tty needs a terminal")),
+            "auto" | "tty" if terminal => Self::Live,
+            "auto" => Self::Plain,
+            how => return Err(Failure::new(format!("invalid progress mode {how:?} of {VARIABLE}"))),
         })
     }
 
@@ -51,12 +68,22 @@ impl Style {
     }
 }
 
-/// Shows a build to its end, and gives the image's ID; empty if the daemon told none.
+/// What a build came to.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Built {
+    /// The image's ID; empty if the daemon told none.
+    pub id: String,
+    /// What is to be said of the Dockerfile, if the daemon was asked.
+    pub checked: Option<Checked>,
+}
+
+/// Shows a build to its end.
 ///
 /// # Errors
 /// The build fails: with the exit code of the command that failed.
-pub async fn show(build: Begun, style: Style) -> Outcome<String> {
-    let mut output = Output::new(style);
+pub async fn show(build: Begun, manner: Manner) -> Outcome<Built> {
+    let style = manner.style;
+    let mut output = Output::new(manner);
     let mut lines = build.answer.lines();
     while let Some(line) = lines.next().await? {
         if let Err(failure) = output.take(&line) {
@@ -64,6 +91,8 @@ pub async fn show(build: Begun, style: Style) -> Outcome<String> {
                 build.sent.iter().for_each(|sent| tell_failed(sent));
                 let _ = write!(std::io::stderr(), "{}", output.held);
             }
+            let warnings = output.built.checked.as_ref().map(warnings::summary).unwrap_or_default();
+            let _ = write!(std::io::stderr(), "{warnings}");
             return Err(failure);
         }
     }
@@ -75,33 +104,41 @@ struct Output {
     screen: Screen,
     /// The text of a quiet build.
     held: String,
-    id: String,
+    to: To,
+    colour: bool,
+    built: Built,
 }
 
 impl Output {
-    fn new(style: Style) -> Self {
+    fn new(Manner { style, to, .. }: Manner) -> Self {
         let screen = match style {
-            Style::Live => Screen::new(To::Stdout),
-            Style::Plain => Screen::without_bars(To::Stdout),
+            Style::Live => Screen::new(to),
+            Style::Plain => Screen::without_bars(to),
             Style::Raw | Style::Quiet => Screen::without_bars(To::Nowhere),
         };
-        Self { style, screen, held: String::new(), id: String::new() }
+        let colour = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        Self { style, screen, held: String::new(), to, colour, built: Built::default() }
     }
 
     fn take(&mut self, line: &[u8]) -> Outcome {
         let message: JsonMessage = serde_json::from_slice(line)
             .map_err(|error| Failure::new(format!("the daemon's progress makes no sense: {error}")))?;
         if self.style == Style::Raw {
-            outln!("{}", String::from_utf8_lossy(line.trim_ascii()));
+            self.print(&format!("{}\n", String::from_utf8_lossy(line.trim_ascii())));
         }
         if let Some(failure) = failed(&message) {
             self.screen.end();
             return Err(failure);
         }
         if let Some(id) = message.aux.as_ref().and_then(|aux| aux["ID"].as_str()) {
-            id.clone_into(&mut self.id);
+            id.clone_into(&mut self.built.id);
         }
-        match (self.style, message.stream.as_str()) {
+        let checked = message.aux.clone().and_then(|aux| serde_json::from_value::<Checked>(aux).ok());
+        if let Some(checked) = checked.filter(|checked| checked.warnings.is_some()) {
+            self.built.checked = Some(checked);
+        }
+        let stream = if self.colour { message.stream.clone() } else { plain(&message.stream) };
+        match (self.style, stream.as_str()) {
             (_, "") => self.screen.message(&message),
             (Style::Quiet, text) => self.held.push_str(text),
             (_, text) => self.screen.text(text),
@@ -109,17 +146,47 @@ impl Output {
         Ok(())
     }
 
-    fn end(mut self) -> String {
+    /// Prints what is for programs.
+    fn print(&self, text: &str) {
+        match self.to {
+            To::Stderr => {
+                // A closed output is no failure.
+                let _ = write!(std::io::stderr(), "{text}");
+            }
+            _ => out!("{text}"),
+        }
+    }
+
+    fn end(mut self) -> Built {
         self.screen.end();
         if self.style == Style::Quiet {
-            out!("{}", self.held);
+            self.print(&self.held);
             // All that a quiet build tells is the ID.
-            if self.id.is_empty() {
-                self.held.trim().clone_into(&mut self.id);
+            if self.built.id.is_empty() {
+                self.held.trim().clone_into(&mut self.built.id);
             }
         }
-        self.id
+        self.built
     }
+}
+
+/// A text without what colours it.
+fn plain(text: &str) -> String {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("\u{1b}[") {
+        out.push_str(before);
+        let end = after.find(|letter: char| !letter.is_ascii_digit() && letter != ';');
+        rest = match end.map(|end| after.split_at(end)) {
+            Some((_, after)) if after.starts_with('m') => &after[1..],
+            // It does something else.
+            _ => {
+                out.push_str("\u{1b}[");
+                after
+            }
+        };
+    }
+    out + rest
 }
 
 /// How the build failed, if that is what the message tells.
@@ -140,10 +207,10 @@ mod tests {
     use super::*;
 
     fn taken(lines: &[&str]) -> Outcome<String> {
-        let mut output = Output::new(Style::Quiet);
+        let mut output = Output::new(Manner { compress: false, style: Style::Quiet, to: To::Stdout });
         lines.iter().try_for_each(|line| output.take(line.as_bytes()))?;
         output.screen.end();
-        Ok(if output.id.is_empty() { output.held } else { output.id })
+        Ok(if output.built.id.is_empty() { output.held } else { output.built.id })
     }
 
     #[test]
@@ -153,6 +220,29 @@ mod tests {
         assert_eq!(taken(&lines).unwrap(), "sha256:ab");
         assert_eq!(taken(&[r#"{"stream":"sha256:cd\n"}"#]).unwrap(), "sha256:cd\n");
         assert!(taken(&["nonsense"]).is_err());
+    }
+
+    #[test]
+    fn what_is_shown_is_chosen_by_flags_and_the_environment() {
+        let chosen = |quiet, asked, environment, terminal| Style::chosen(quiet, asked, environment, terminal);
+        assert_eq!(chosen(false, "auto", None, true), Ok(Style::Live));
+        assert_eq!(chosen(false, "auto", Some(""), false), Ok(Style::Plain));
+        assert_eq!(chosen(false, "tty", None, true), Ok(Style::Live));
+        assert_eq!(chosen(false, "auto", Some("plain"), true), Ok(Style::Plain));
+        assert_eq!(chosen(false, "auto", Some("rawjson"), true), Ok(Style::Raw));
+        assert_eq!(chosen(false, "quiet", None, true), Ok(Style::Quiet));
+        assert_eq!(chosen(true, "plain", None, true), Ok(Style::Quiet));
+        for (quiet, asked, environment) in
+            [(true, "rawjson", None), (false, "tty", None), (false, "auto", Some("fancy"))]
+        {
+            assert!(chosen(quiet, asked, environment, false).is_err(), "{asked}");
+        }
+    }
+
+    #[test]
+    fn colours_are_left_out() {
+        assert_eq!(plain("a\u{1b}[91mb\u{1b}[0m c\u{1b}[1;31md"), "ab cd");
+        assert_eq!(plain("\u{1b}[2Kx\u{1b}[9"), "\u{1b}[2Kx\u{1b}[9");
     }
 
     #[test]

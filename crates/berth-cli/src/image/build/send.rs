@@ -16,10 +16,11 @@ use berth_client::{Client, Query, ResponseBody};
 use berth_session::Progress;
 
 use super::context::{Directory, Source};
-use super::offer::{self, Keys};
+use super::offer::{self, CONTEXT, Offered};
 use super::output::Style;
 use crate::failure::{Failure, Outcome, causes};
 use crate::format::human::long_size;
+use crate::image::progress::To;
 use crate::pieces::{self, Pieces};
 
 const TAR: &str = "application/x-tar";
@@ -35,6 +36,8 @@ pub struct Manner {
     pub compress: bool,
     /// What is shown of it.
     pub style: Style,
+    /// And where.
+    pub to: To,
 }
 
 /// A build that goes on.
@@ -72,7 +75,7 @@ pub async fn send(
     }
     let moved = Arc::new(AtomicI64::new(0));
     let (out, body) = pieces::channel(Arc::clone(&moved));
-    let shown = Shown { moved: Arc::clone(&moved), style: manner.style, last: None };
+    let shown = Shown { moved: Arc::clone(&moved), manner, last: None };
     let out = Counted { out, shown };
     // A thread that reads standard input may never end: it is not waited for.
     let (told, outcome) = tokio::sync::oneshot::channel();
@@ -96,7 +99,7 @@ pub async fn send(
 }
 
 /// Asks for a build, and offers it what it needs by a session: the files of a directory, of which the daemon takes those that
-/// it does not have, and `keys`. An archive is sent with the request as ever.
+/// it does not have, and what else is offered. An archive is sent with the request as ever.
 ///
 /// # Errors
 /// As [`send`].
@@ -104,16 +107,16 @@ pub async fn by_session(
     client: &Client,
     query: Query,
     source: Source,
-    keys: Keys,
+    mut offered: Offered,
     accounts: &BTreeMap<String, AuthConfig>,
     manner: Manner,
 ) -> Outcome<Begun> {
     let Source::Directory(directory) = source else {
-        let id = offer::open(client, None, keys).await?;
+        let id = offer::open(client, offered).await?;
         return send(client, &query.set("session", &id).on("/build"), source, accounts, manner).await;
     };
     let moved = Arc::new(AtomicI64::new(0));
-    let shown = Mutex::new(Shown { moved: Arc::clone(&moved), style: manner.style, last: None });
+    let shown = Mutex::new(Shown { moved: Arc::clone(&moved), manner, last: None });
     let progress = move |progress| {
         let mut shown = shown.lock().unwrap_or_else(PoisonError::into_inner);
         match progress {
@@ -125,8 +128,9 @@ pub async fn by_session(
         }
     };
     let Directory { path, ignore, inserts, .. } = directory;
-    let offered = berth_session::Directory { path, ignore, inserts, progress: Box::new(progress) };
-    let id = offer::open(client, Some(offered), keys).await?;
+    let directory = berth_session::Directory { path, ignore, inserts, progress: Box::new(progress) };
+    offered.directories.insert(CONTEXT.to_owned(), directory);
+    let id = offer::open(client, offered).await?;
     let request = query.set("remote", "client-session").set("session", &id).on("/build");
     let answer = client.post_for_stream_with(&request, ACCOUNTS, &encoded(accounts)?).await;
     if matches!(answer, Err(berth_client::Error::Server { .. })) && manner.style == Style::Quiet {
@@ -181,7 +185,7 @@ impl Counted {
 /// What is shown of how much was sent.
 struct Shown {
     moved: Arc<AtomicI64>,
-    style: Style,
+    manner: Manner,
     /// When a terminal was told last.
     last: Option<Instant>,
 }
@@ -189,7 +193,7 @@ struct Shown {
 impl Shown {
     /// Something was sent.
     fn tick(&mut self) {
-        if self.style.is_terminal() && self.last.is_none_or(|last| last.elapsed() >= TICK) {
+        if self.manner.style.is_terminal() && self.last.is_none_or(|last| last.elapsed() >= TICK) {
             self.last = Some(Instant::now());
             self.show("\r");
         }
@@ -198,16 +202,20 @@ impl Shown {
     /// All was sent.
     fn end(&self) {
         // As Docker's client ends the line.
-        self.show(if self.style.is_terminal() { "\r\n" } else { "\r\r\n" });
+        self.show(if self.manner.style.is_terminal() { "\r\n" } else { "\r\r\n" });
     }
 
     fn show(&self, end: &str) {
-        if !self.style.tells_context() {
+        if !self.manner.style.tells_context() {
             return;
         }
-        let mut output = io::stdout().lock();
+        let text = format!("{}{end}", told(&self.moved));
         // Whoever does not see it does not miss it.
-        let _ = write!(output, "{}{end}", told(&self.moved)).and_then(|()| output.flush());
+        let _ = match self.manner.to {
+            To::Stdout => write!(io::stdout(), "{text}").and_then(|()| io::stdout().flush()),
+            To::Stderr => write!(io::stderr(), "{text}"),
+            To::Nowhere => Ok(()),
+        };
     }
 }
 

@@ -11,7 +11,10 @@ use crate::error::chain;
 use crate::{Engine, Error};
 
 pub(super) use keys::ClientKeys;
-pub(super) use received::{Received, receive};
+pub(super) use received::{Received, bring, receive};
+
+/// The client's name for the build's context.
+pub const CONTEXT: &str = "context";
 
 /// The context of a build whose client sends its files by its session.
 pub const CLIENT_SESSION: &str = "client-session";
@@ -37,7 +40,7 @@ impl Engine {
 }
 
 /// A failed call, as the build's failure.
-fn failed(error: &berth_session::Error) -> Error {
+pub(super) fn failed(error: &berth_session::Error) -> Error {
     match error {
         berth_session::Error::Absent(_) => Error::InvalidParameter(error.to_string()),
         error => Error::InvalidParameter(format!("error reading the build context: {}", chain(error))),

@@ -16,8 +16,6 @@ use super::failed;
 use crate::Error;
 use crate::engine::Parts;
 
-/// The client's name for the directory.
-const DIRECTORY: &str = "context";
 /// Where the files are in the directory that is kept.
 const FILES: &str = "files";
 /// What is known of them.
@@ -37,22 +35,40 @@ pub(crate) struct Received {
     aside: Mutex<Vec<Vec<u8>>>,
 }
 
-/// Brings the files of the build's client. Blocks.
-pub(crate) fn receive(worker: &Worker) -> Result<(OwnedFd, Received), Error> {
+/// Brings those files of a directory of the build's client that match patterns. They are not kept. Blocks.
+pub(crate) fn bring(worker: &Worker, name: &str, include: Vec<String>) -> Result<(OwnedFd, Scratch), Error> {
+    let parts = worker.parts();
+    parts.storage.check_space()?;
+    let session = session(worker)?;
+    let scratch = parts.storage.scratch()?;
+    let root = root(&scratch)?;
+    let wanted = Wanted { directory: name.to_owned(), include, ..Wanted::default() };
+    transfer(worker, &session, wanted, &root, Vec::new(), &scratch)?;
+    Ok((root, scratch))
+}
+
+fn session(worker: &Worker) -> Result<Arc<Session>, Error> {
+    let id = worker.request.session.clone().unwrap_or_default();
+    let sessions = &worker.parts().sessions;
+    worker.wait(async { sessions.get(&id).await.map_err(|error| failed(&error)) })
+}
+
+/// Brings the files of a directory of the build's client. Blocks.
+pub(crate) fn receive(worker: &Worker, directory: &str) -> Result<(OwnedFd, Received), Error> {
     let parts = Arc::clone(worker.parts());
     parts.storage.check_space()?;
-    let id = worker.request.session.clone().unwrap_or_default();
-    let session = worker.wait(async { parts.sessions.get(&id).await.map_err(|error| failed(&error)) })?;
+    let session = session(worker)?;
     let offer = session.offer();
     let key = Some(&offer.shared_key).filter(|key| !key.is_empty());
-    let key = key.map(|key| Digest::of(format!("{DIRECTORY}\0{key}").as_bytes()));
+    let key = key.map(|key| Digest::of(format!("{directory}\0{key}").as_bytes()));
     let kept = key.as_ref().map(|key| parts.storage.contexts().take(key)).transpose()?.flatten();
     let (scratch, known) = match kept.and_then(known) {
         Some(kept) => kept,
         None => (parts.storage.scratch()?, Vec::new()),
     };
     let root = root(&scratch)?;
-    let entries = transfer(worker, &session, &root, known, &scratch)?;
+    let wanted = Wanted { directory: directory.to_owned(), ..Wanted::default() };
+    let entries = transfer(worker, &session, wanted, &root, known, &scratch)?;
     let size = entries.iter().map(|entry| entry.size).sum();
     let description = match offer.name.as_str() {
         "" => "files of a build context".to_owned(),
@@ -89,11 +105,11 @@ fn root(scratch: &Scratch) -> Result<OwnedFd, Error> {
 fn transfer(
     worker: &Worker,
     session: &Session,
+    wanted: Wanted,
     root: &OwnedFd,
     known: Vec<Entry>,
     scratch: &Scratch,
 ) -> Result<Vec<Entry>, Error> {
-    let wanted = Wanted { directory: DIRECTORY.into(), ..Wanted::default() };
     let storage = Arc::clone(&worker.parts().storage);
     let mut room = move || {
         let full = |error: berth_storage::Error| berth_session::Error::Call(crate::error::chain(&error));
