@@ -321,7 +321,7 @@ mod tests {
         use std::os::unix::ffi::OsStrExt as _;
         fs::write(upper.join(std::ffi::OsStr::from_bytes(b"not\xffutf8")), "y").unwrap();
         for (name, at, size) in
-            [("holes", 3 << 20, 8 << 20), ("last", (1 << 20) - 3, 1 << 20), ("none", 0, 0)]
+            [("holes", 3 << 20, 8 << 20), ("last", (2 << 20) - 3, 2 << 20), ("none", 0, 0)]
         {
             let file = File::create(upper.join(name)).unwrap();
             if size > 0 {

@@ -13,6 +13,10 @@ use crate::{Error, Result};
 /// More segments than this are stored as if there were no holes.
 const SEGMENTS_MAX: usize = 1 << 16;
 
+/// Shorter holes are stored as zeros, in bytes. Whether a linker's padding is a hole is up to the file system and to when it
+/// wrote the file, and the same files shall give the same archive.
+const HOLE_MIN: u64 = 1 << 20;
+
 /// What is stored of a file, as offsets and lengths in bytes, if it has holes.
 pub(super) fn segments(file: &File, stat: &Stat, path: &[u8]) -> Result<Option<Vec<(u64, u64)>>> {
     let (size, blocks) = (stat.st_size, stat.st_blocks);
@@ -22,7 +26,7 @@ pub(super) fn segments(file: &File, stat: &Stat, path: &[u8]) -> Result<Option<V
     let seek = |from: rustix::fs::SeekFrom| rustix::fs::seek(file, from);
     let failed = |error| Error::file("reading", path, error);
     let size = size.unsigned_abs();
-    let (mut found, mut at) = (Vec::new(), 0);
+    let (mut found, mut at): (Vec<(u64, u64)>, u64) = (Vec::new(), 0);
     while at < size {
         let start = match seek(rustix::fs::SeekFrom::Data(at)) {
             Ok(start) => start.min(size),
@@ -36,11 +40,21 @@ pub(super) fn segments(file: &File, stat: &Stat, path: &[u8]) -> Result<Option<V
         if end <= start {
             break;
         }
-        found.push((start, end - start));
+        // The end of the one before, and of what is stored as one with it.
+        if start - at < HOLE_MIN {
+            let (first, _) = found.pop().unwrap_or_default();
+            found.push((first, end - first));
+        } else {
+            found.push((start, end - start));
+        }
         if found.len() > SEGMENTS_MAX {
             return Ok(None);
         }
         at = end;
+    }
+    if size - at < HOLE_MIN {
+        let (first, _) = found.pop().unwrap_or_default();
+        found.push((first, size - first));
     }
     seek(rustix::fs::SeekFrom::Start(0)).map_err(failed)?;
     Ok((found != [(0, size)]).then_some(found))
@@ -111,6 +125,26 @@ mod tests {
         assert_eq!(text(&[(0, 4096), (8192, 100)], 8292), "2\n0\n4096\n8192\n100\n");
         assert_eq!(text(&[(4096, 4096)], 1 << 20), "2\n4096\n4096\n1048576\n0\n");
         assert_eq!(text(&[], 7), "1\n7\n0\n");
+    }
+
+    #[test]
+    fn short_holes_are_zeros() {
+        let found = |size: u64, data: &[u64]| {
+            let file = tempfile::tempfile().unwrap();
+            file.set_len(size).unwrap();
+            for at in data {
+                std::os::unix::fs::FileExt::write_all_at(&file, &[1; 4096], *at).unwrap();
+            }
+            segments(&file, &rustix::fs::fstat(&file).unwrap(), b"f").unwrap()
+        };
+        assert_eq!(found(64 << 10, &[]), None);
+        assert_eq!(found(64 << 10, &[8192, 32768]), None);
+        assert_eq!(found(HOLE_MIN, &[]), Some(vec![]));
+        let (far, size) = (4 * HOLE_MIN, 8 * HOLE_MIN);
+        assert_eq!(found(size, &[8192]), Some(vec![(0, 12288)]));
+        let both = vec![(0, 4096), (far, 65536 + 4096)];
+        assert_eq!(found(size, &[0, far, far + 65536]), Some(both));
+        assert_eq!(found(size, &[far, size - 8192]), Some(vec![(far, 4096), (size - 8192, 8192)]));
     }
 
     #[test]
