@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::stage::{Builder, Done};
-use super::{Build, Executor, Image};
+use super::{Build, Event, Executor, Image};
 use crate::dockerfile::Instruction;
 use crate::expand::Words;
 use crate::stages::{Graph, Stages};
@@ -133,7 +133,11 @@ impl<'a> Plan<'a> {
                 self.stage(*index, executor)?;
             }
         }
-        Ok(self.done(self.graph.target).and_then(|done| Some((done.image?, done.base))))
+        let result = self.done(self.graph.target).and_then(|done| Some((done.image?, done.base)));
+        if let Some((image, _)) = &result {
+            executor.tell(Event::Stage(&image.id))?;
+        }
+        Ok(result)
     }
 
     fn all_at_once<E: Executor>(&self, executor: &mut E) -> Result<(), E::Error> {

@@ -81,7 +81,8 @@ impl<E: Executor> Builder<'_, E> {
         if index == self.graph.target {
             self.labels(&mut current)?;
         }
-        if let Some(image) = &current.image {
+        // Clients take the last image that they are told for the result: the target's is told when all else is done.
+        if let Some(image) = current.image.as_ref().filter(|_| index != self.graph.target) {
             self.executor.tell(Event::Stage(&image.id))?;
         }
         Ok(Done { image: current.image, base, scope: current.draft.scope })

@@ -178,7 +178,9 @@ fn a_forward_chain_that_drops_lets_bridges_through() {
             let host = Guarded::new(options);
             output(&host, drops);
             host.guard(|firewall| {
-                Host::open().unwrap().ensure_bridge(&bridge()).unwrap();
+                let network = Host::open().unwrap();
+                network.forward(false).unwrap();
+                network.ensure_bridge(&bridge()).unwrap();
                 firewall.reconcile(&state(vec![published("0.0.0.0", 8080, "172.30.0.2")])).unwrap();
             });
             let (inside, outside) = (container(&host, "172.30.0.2"), neighbour(&host));
