@@ -284,12 +284,8 @@ impl Executor for Worker {
     }
 
     fn image(&mut self, name: &str, platform: Option<&Platform>, copied: bool) -> Result<Image, Error> {
-        let found = match self.context_image(name, platform) {
-            Ok(None) => self.find_image(name, platform),
-            Ok(Some(image)) => Ok(image),
-            Err(error) => Err(error),
-        };
-        match found {
+        let named = self.context_image(name, platform).transpose();
+        match named.unwrap_or_else(|| self.find_image(name, platform)) {
             Err(error) if copied && !self.cancelled.is_cancelled() => {
                 Err(Error::Files(format!("invalid from flag value {name}: {error}")))
             }
@@ -353,7 +349,6 @@ impl Executor for Worker {
 }
 
 impl Worker {
-    /// What a step made that was done on this machine.
     /// The result of a step, here or in a cache; waits for whoever makes it now. If nobody did, it is for this one to make.
     fn done_by_anyone(&mut self, probe: &Probe<'_>) -> Result<Option<Image>, Error> {
         let claim = loop {
@@ -373,6 +368,7 @@ impl Worker {
         Ok(found)
     }
 
+    /// What a step made that was done on this machine, held until the build is over.
     fn done_here(&self, key: &Digest) -> Result<Option<Image>, Error> {
         let Some(id) = self.parts().storage.build_steps().get(key)? else { return Ok(None) };
         // What somebody removes meanwhile is made again.
@@ -397,7 +393,6 @@ impl Worker {
         Ok(image)
     }
 
-    /// What a step made that is remembered, held until the build is over.
     /// A volume cannot be where the image has a file.
     fn check_volumes(&self, image: &Image, config: &ImageConfig) -> Result<(), Error> {
         let known = &image.config.config.volumes;

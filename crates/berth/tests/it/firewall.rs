@@ -23,7 +23,8 @@ fn list(command: &str) -> String {
     run(Command::new(words[0]).args(&words[1..])).ok()
 }
 
-fn ask(address: &str) -> Option<String> {
+/// What a server says that speaks first.
+pub fn ask(address: &str) -> Option<String> {
     let mut text = String::new();
     let mut connection = TcpStream::connect(address).ok()?;
     // Where rules are missing, the socket that keeps the port lets connect and never answers.

@@ -1,12 +1,13 @@
 //! A host with firewalld, on a message bus of the test's own.
 
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::io::Write;
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use crate::daemon::Daemon;
+use crate::firewall::ask;
 use crate::network_settings::Neighbours;
 use crate::output::{Output, eventually, eventually_within, run};
 
@@ -83,14 +84,6 @@ fn greet(address: &str) {
             let _ = connection.and_then(|mut connection| connection.write_all(GREETING.as_bytes()));
         }
     });
-}
-
-fn ask(address: &str) -> Option<String> {
-    let mut text = String::new();
-    let mut connection = TcpStream::connect(address).ok()?;
-    connection.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
-    connection.read_to_string(&mut text).ok()?;
-    (!text.is_empty()).then_some(text)
 }
 
 fn zone(firewalld: &Firewalld, link: &str) -> String {
