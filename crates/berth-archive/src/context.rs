@@ -13,7 +13,7 @@ use std::io::Write;
 use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
 
-use crate::copy::out::enter;
+use crate::copy::enter;
 use crate::ignore::{Ignore, Inherited};
 use crate::overlay::{Found, Opened, join};
 use crate::pack::{Entries, Packer};

@@ -11,6 +11,7 @@ pub(crate) mod attributes;
 mod fixup;
 mod hidden;
 mod name;
+mod origin;
 pub(crate) mod place;
 
 use std::collections::BTreeMap;
@@ -21,6 +22,7 @@ use std::os::fd::OwnedFd;
 use berth_oci::Digest;
 
 pub use fixup::fixup;
+use origin::Origin;
 use place::Tree;
 
 use crate::format::ahead::{self, Block};
@@ -110,19 +112,28 @@ pub struct Extractor {
     dir: OwnedFd,
     options: Options,
     meta: Option<File>,
+    origin: Option<Origin>,
 }
 
 impl Extractor {
     /// Extraction into `dir`, an empty directory that nothing else writes to.
     #[must_use]
     pub fn new(dir: OwnedFd, options: Options) -> Self {
-        Self { dir, options, meta: None }
+        Self { dir, options, meta: None, origin: None }
     }
 
     /// Also writes what [`crate::meta::rebuild`] needs to `file`.
     #[must_use]
     pub fn record(mut self, file: File) -> Self {
         self.meta = Some(file);
+        self
+    }
+
+    /// Takes files over from the tree `origin`, of the same file system, instead of writing them: the archive is being made of
+    /// it, path for path, and nobody uses it any more. A file with several names stays as it is.
+    #[must_use]
+    pub fn take_over(mut self, origin: OwnedFd) -> Self {
+        self.origin = Some(Origin::new(origin));
         self
     }
 
@@ -151,6 +162,7 @@ impl Extractor {
         let limits = self.options.limits;
         let mut entries = Entries::new(input, Recorder::new(self.meta)?, limits);
         let mut tree = Tree::new(self.dir, self.options.keep_free_bytes, self.options.marks)?;
+        tree.origin = self.origin;
         let (mut count, mut content) = (0, 0u64);
         while let Some(entry) = entries.next()? {
             count += 1;

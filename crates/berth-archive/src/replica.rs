@@ -14,6 +14,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use crate::marks::Marks;
 use crate::overlay::{Found, Opened, Overlay, join, open_beneath};
 use crate::pack::{Attributes, attributes};
 use crate::tree::proc_path;
@@ -26,38 +27,75 @@ const ENTRY_COST: u64 = 4096;
 /// Bytes read at a time where the kernel cannot copy by itself.
 const BUFFER: usize = 128 * 1024;
 
-/// Copies all that `view` shows into the empty directory `to`, the root's own attributes included, and stops before less
-/// than `keep_free` bytes are free. With `owners`, the copy belongs to those who are outside of a user namespace who the
-/// owners are inside. Blocks. Nothing is synced; what was copied before an error stays.
+/// Says of a path that it, and what is below it, is left out.
+pub type Skip<'a> = &'a dyn Fn(&[u8]) -> bool;
+
+/// How a view is copied.
+#[derive(Clone, Copy, Default)]
+pub struct Options<'a> {
+    /// Bytes that stay free: copying stops before less are.
+    pub keep_free: u64,
+    /// The user namespace outside of which the copy's owners are who the view's are inside.
+    pub owners: Option<&'a Mappings>,
+    /// To whom everything belongs, whoever owns it in the view.
+    pub owner: Option<(u32, u32)>,
+    /// Whether a file that the copy is to have just as it is gets one more name, where it can. Whoever changes the one then
+    /// changes the other.
+    pub link: bool,
+    /// What is left out.
+    pub skip: Option<Skip<'a>>,
+}
+
+/// Copies all that `view` shows into the empty directory `to`, the root's own attributes included. Blocks. Nothing is synced;
+/// what was copied before an error stays.
 ///
 /// # Errors
 /// [`Error::DiskFull`]; an owner who is not in the user namespace; file errors.
-pub fn copy(view: &Overlay, to: BorrowedFd<'_>, keep_free: u64, owners: Option<&Mappings>) -> Result<()> {
-    let mut copier = Copier::new(to, keep_free)?;
-    copier.owners = owners.cloned();
+pub fn copy(view: &Overlay, to: BorrowedFd<'_>, options: &Options<'_>) -> Result<()> {
+    let copier = Copier::with(to, options)?;
+    let root = match view.enter(&view.root())?.itself()? {
+        None => None,
+        Some((stat, kept)) => {
+            let (stat, kept) = copier.owned(stat, kept, b"/")?;
+            set_open(to, &stat, &kept).map_err(|error| Error::file("preparing", b"/", error))?;
+            Some(stat)
+        }
+    };
+    contents(view, to, options, copier)?;
+    // Last: whatever is made in a directory changes its time.
+    root.map_or(Ok(()), |stat| set_times(to, b"/", &stat))
+}
+
+/// As [`copy`], without the attributes of the root.
+///
+/// # Errors
+/// As [`copy`]; with [`Options::link`], a device that is overlayfs's mark of a removed name.
+pub fn copy_contents(view: &Overlay, to: BorrowedFd<'_>, options: &Options<'_>) -> Result<()> {
+    contents(view, to, options, Copier::with(to, options)?)
+}
+
+fn contents(view: &Overlay, to: BorrowedFd<'_>, options: &Options<'_>, mut copier: Copier) -> Result<()> {
     let mut links: HashMap<(u64, u64), Vec<u8>> = HashMap::new();
     let mut directories: Vec<(Vec<u8>, Stat)> = Vec::new();
-    let root = view.root();
-    if let Some((stat, kept)) = view.enter(&root)?.itself()? {
-        let (stat, kept) = copier.owned(stat, kept, b"/")?;
-        set_open(to, &stat, &kept).map_err(|error| Error::file("preparing", b"/", error))?;
-        directories.push((Vec::new(), stat));
-    }
-    let mut pending = vec![root];
+    let mut pending = vec![view.root()];
     while let Some(place) = pending.pop() {
         let here = view.enter(&place)?;
         let target = beneath(to, &place.path)?;
         for (name, found) in here.entries()? {
             let path = join(&place.path, name.to_bytes());
+            if options.skip.is_some_and(|skip| skip(&path)) {
+                continue;
+            }
             copier.account(ENTRY_COST)?;
+            let spot = Spot { directory: target.as_fd(), name: &name, path: &path };
             if found.kind() == FileType::Directory {
-                copier.directory(
-                    &here,
-                    &found,
-                    &Spot { directory: target.as_fd(), name: &name, path: &path },
-                )?;
-                directories.push((path, found.stat));
+                let stat = copier.directory(&here, &found, &spot)?;
+                directories.push((path, stat));
                 pending.extend(here.below(&place, &name, &found)?);
+                continue;
+            }
+            let from = here.directory(&found);
+            if options.link && linked(&found.stat, from, &spot, options)? {
                 continue;
             }
             if found.stat.st_nlink > 1 {
@@ -68,18 +106,26 @@ pub fn copy(view: &Overlay, to: BorrowedFd<'_>, keep_free: u64, owners: Option<&
                 }
                 links.insert(key, path.clone());
             }
-            let from = here.directory(&found);
-            let spot = Spot { directory: target.as_fd(), name: &name, path: &path };
             copier.file(from, &name, &found.stat, &spot)?;
         }
     }
-    // Last, and the deepest first: whatever is made in a directory changes its time.
-    for (path, stat) in directories.iter().rev() {
-        let directory = beneath(to, path)?;
-        rustix::fs::futimens(&directory, &times(stat))
-            .map_err(|error| Error::file("setting the times of", path, error))?;
+    // The deepest first.
+    directories.iter().rev().try_for_each(|(path, stat)| set_times(beneath(to, path)?.as_fd(), path, stat))
+}
+
+/// Gives a file one more name, if it is regular, belongs to whom the copy is to belong to, and the file system can.
+fn linked(stat: &Stat, from: BorrowedFd<'_>, to: &Spot<'_>, options: &Options<'_>) -> Result<bool> {
+    if Marks::Overlay.is_whiteout(stat) {
+        return Err(Error::refused(to.path, "it would mean that a file was removed"));
     }
-    Ok(())
+    let owned = options.owners.is_none()
+        && options.owner.is_none_or(|owner| owner == (stat.st_uid, stat.st_gid))
+        && FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+    match owned.then(|| rustix::fs::linkat(from, to.name, to.directory, to.name, AtFlags::empty())) {
+        Some(Ok(())) => Ok(true),
+        None | Some(Err(Errno::XDEV | Errno::MLINK | Errno::PERM)) => Ok(false),
+        Some(Err(error)) => Err(Error::file("linking", to.path, error)),
+    }
 }
 
 /// Whether files of the file system of `directory` can share their contents (reflinks), by trying it with two files that
@@ -127,12 +173,19 @@ pub(crate) struct Copier {
     shares: bool,
     /// To whom copies belong instead of the owners inside of a user namespace.
     owners: Option<Mappings>,
+    /// To whom copies belong, whoever owns the originals.
+    owner: Option<(u32, u32)>,
 }
 
 impl Copier {
+    fn with(place: BorrowedFd<'_>, options: &Options<'_>) -> Result<Self> {
+        let (owners, owner) = (options.owners.cloned(), options.owner);
+        Ok(Self { owners, owner, ..Self::new(place, options.keep_free)? })
+    }
+
     pub fn new(place: BorrowedFd<'_>, keep_free: u64) -> Result<Self> {
         let place = place.try_clone_to_owned().map_err(|source| Error::file("opening", b"/", source))?;
-        let mut copier = Self { place, keep_free, unchecked: 0, shares: true, owners: None };
+        let mut copier = Self { place, keep_free, unchecked: 0, shares: true, owners: None, owner: None };
         copier.check_space()?;
         Ok(copier)
     }
@@ -157,18 +210,20 @@ impl Copier {
         set_named(to, &stat, &kept).map_err(failed)
     }
 
-    /// Makes a directory as the one that was found; what is in it is not copied.
-    fn directory(&self, here: &Opened, found: &Found, to: &Spot<'_>) -> Result<()> {
+    /// Makes a directory as the one that was found, and tells what it is; what is in it is not copied.
+    fn directory(&self, here: &Opened, found: &Found, to: &Spot<'_>) -> Result<Stat> {
         let failed = |error: Errno| Error::file("copying", to.path, error);
         rustix::fs::mkdirat(to.directory, to.name, Mode::RWXU).map_err(failed)?;
         let made = crate::tree::open_directory(to.directory, to.name)
             .map_err(|source| Error::file("opening", to.path, source))?;
         let (stat, kept) = self.owned(found.stat, here.attributes(found, to.name)?, to.path)?;
-        set_open(made.as_fd(), &stat, &kept).map_err(failed)
+        set_open(made.as_fd(), &stat, &kept).map_err(failed)?;
+        Ok(stat)
     }
 
     /// What a copy gets for what its original has.
-    fn owned(&self, stat: Stat, kept: Attributes, path: &[u8]) -> Result<(Stat, Attributes)> {
+    fn owned(&self, mut stat: Stat, kept: Attributes, path: &[u8]) -> Result<(Stat, Attributes)> {
+        (stat.st_uid, stat.st_gid) = self.owner.unwrap_or((stat.st_uid, stat.st_gid));
         match &self.owners {
             None => Ok((stat, kept)),
             Some(ids) => Ok((owned::stat_outside(ids, stat, path)?, owned::outside(ids, kept))),
@@ -318,6 +373,11 @@ fn tolerate(set: Result<(), Errno>) -> Result<(), Errno> {
         Err(Errno::NOTSUP) => Ok(()),
         other => other,
     }
+}
+
+fn set_times(directory: BorrowedFd<'_>, path: &[u8], stat: &Stat) -> Result<()> {
+    rustix::fs::futimens(directory, &times(stat))
+        .map_err(|error| Error::file("setting the times of", path, error))
 }
 
 /// Access and modification time.

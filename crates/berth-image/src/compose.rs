@@ -1,6 +1,7 @@
 //! Images that are made here: of a container's changes, or of an archive of files.
 
 use std::io::{self, Read};
+use std::os::fd::OwnedFd;
 
 use berth_oci::{Digest, ImageConfig, LAYER_LIMIT, Reference};
 use berth_storage::{Lease, Source, Tag};
@@ -50,13 +51,36 @@ impl Images {
         name: &str,
         write: impl FnOnce(&mut dyn io::Write) -> berth_archive::Result<()> + Send,
     ) -> Result<NewLayer> {
+        self.layer_taking(name, None, write)
+    }
+
+    /// As [`Images::layer_from`], of the tree `origin`, which nobody uses any more: files are taken over from it where that can
+    /// be, and not written again. No process may have had it as its root: another one could still have a file open. Blocks.
+    ///
+    /// # Errors
+    /// As [`Images::layer_from`].
+    pub fn layer_of_tree(
+        &self,
+        name: &str,
+        origin: OwnedFd,
+        write: impl FnOnce(&mut dyn io::Write) -> berth_archive::Result<()> + Send,
+    ) -> Result<NewLayer> {
+        self.layer_taking(name, Some(origin), write)
+    }
+
+    fn layer_taking(
+        &self,
+        name: &str,
+        origin: Option<OwnedFd>,
+        write: impl FnOnce(&mut dyn io::Write) -> berth_archive::Result<()> + Send,
+    ) -> Result<NewLayer> {
         let (reader, mut writer) = io::pipe().map_err(|source| Error::io("making a pipe", source))?;
         std::thread::scope(|scope| {
             let writing = scope.spawn(move || {
                 let mut out = io::BufWriter::with_capacity(64 << 10, &mut writer);
                 write(&mut out)
             });
-            let unpacked = unpack_unknown(self.storage(), name, reader);
+            let unpacked = unpack_unknown(self.storage(), name, reader, origin);
             let written = writing.join().unwrap_or_else(|_| {
                 Err(berth_archive::Error::Read(io::Error::other("the thread that packs it ended")))
             });
@@ -82,7 +106,7 @@ impl Images {
     /// # Errors
     /// What is wrong with the archive; a full disk.
     pub fn layer_of(&self, name: &str, archive: impl Read + Send) -> Result<NewLayer> {
-        unpack_unknown(self.storage(), name, archive).map(NewLayer)
+        unpack_unknown(self.storage(), name, archive, None).map(NewLayer)
     }
 
     /// Records the image that `config`, which does not name the new layer yet, describes: the layers it has, and `layer`,

@@ -1,6 +1,7 @@
 //! One layer: from a stream of its blob to a staged directory.
 
 use std::io::{self, Read};
+use std::os::fd::OwnedFd;
 
 use berth_archive::decompress;
 use berth_archive::extract::{Extractor, Fixups, Options};
@@ -35,7 +36,7 @@ pub(crate) fn unpack(
     diff: &Digest,
     mut input: impl Read + Send,
 ) -> Result<Unpacked> {
-    let unpacked = unpack_unknown(storage, name, &mut input)?;
+    let unpacked = unpack_unknown(storage, name, &mut input, None)?;
     // What follows the compressed stream belongs to the blob's digest all the same.
     io::copy(&mut input, &mut io::sink()).map_err(|source| Error::Unpack {
         layer: name.to_owned(),
@@ -44,8 +45,13 @@ pub(crate) fn unpack(
     unpacked.verified(name, diff)
 }
 
-/// Unpacks a layer whose digest nobody has told. Blocks.
-pub(crate) fn unpack_unknown(storage: &Storage, name: &str, input: impl Read + Send) -> Result<Unpacked> {
+/// Unpacks a layer whose digest nobody has told. Files are taken over from `origin`, if it is made of that. Blocks.
+pub(crate) fn unpack_unknown(
+    storage: &Storage,
+    name: &str,
+    input: impl Read + Send,
+    origin: Option<OwnedFd>,
+) -> Result<Unpacked> {
     storage.check_space()?;
     let staging = storage.layers().stage()?;
     let failed = |source| Error::Unpack { layer: name.to_owned(), source };
@@ -54,7 +60,10 @@ pub(crate) fn unpack_unknown(storage: &Storage, name: &str, input: impl Read + S
         marks: storage.layers().marks(),
         ..Options::default()
     };
-    let extractor = Extractor::new(staging.open()?, options).record(staging.meta()?);
+    let mut extractor = Extractor::new(staging.open()?, options).record(staging.meta()?);
+    if let Some(origin) = origin {
+        extractor = extractor.take_over(origin);
+    }
     let reader = decompress::reader(input).map_err(failed)?;
     let extracted = extractor.layer(reader).map_err(failed)?;
     Ok(Unpacked { staging, diff: extracted.diff_id, size: extracted.content, fixups: extracted.fixups })

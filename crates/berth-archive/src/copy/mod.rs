@@ -6,11 +6,12 @@
 
 mod into;
 mod mode;
-pub(crate) mod out;
+mod out;
 pub mod path;
 mod place;
 
 pub use into::{Options, Owner, Rename, unpack};
 pub use mode::ModeChange;
+pub(crate) use out::enter;
 pub use out::{pack, pack_inside, pack_selected, pack_with_attributes};
 pub use place::{Found, follow, look, opened};

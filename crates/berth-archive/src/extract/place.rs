@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use super::attributes;
 use super::hidden::Hidden;
 use super::name::{self, Meaning};
+use super::origin::{self, Origin};
 use super::{DeferredLink, Fixups, Limits, forget};
 use crate::format::entry::{Entries, Entry, Kind};
 use crate::format::input::Source;
@@ -46,6 +47,8 @@ pub(super) struct Tree {
     pub(super) links: BTreeMap<Vec<u8>, Vec<u8>>,
     pub(super) marks: Marks,
     pub(super) hidden: Hidden,
+    /// Where files are that need not be written again.
+    pub(super) origin: Option<Origin>,
     keep_free: u64,
     unchecked: u64,
     /// Bytes to write until the next look.
@@ -70,6 +73,7 @@ impl Tree {
             links: BTreeMap::new(),
             marks,
             hidden: Hidden::default(),
+            origin: None,
             keep_free,
             unchecked: 0,
             until_check: 0,
@@ -134,6 +138,14 @@ impl Tree {
     }
 
     fn file<R: Source>(&mut self, path: &[u8], entry: &Entry, entries: &mut Entries<R>) -> Result<()> {
+        if let Some(mut origin) = self.origin.take() {
+            self.enter(path)?;
+            let linked = origin.link(path, entry, self.spot(path)?.0);
+            self.origin = Some(origin);
+            if linked? {
+                return origin::pass(path, entry, entries);
+            }
+        }
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = self.create(path, &mut entries.recorder, |spot| {
             rustix::fs::openat(spot.parent, spot.name, flags, Mode::RUSR | Mode::WUSR)

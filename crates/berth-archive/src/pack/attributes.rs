@@ -39,6 +39,16 @@ pub(crate) fn all(directory: BorrowedFd<'_>, name: &CStr) -> Result<Attributes> 
     Ok(found)
 }
 
+/// The names of all attributes of an open file but those that the security modules of this host have given it.
+pub(crate) fn names(file: BorrowedFd<'_>, path: &[u8]) -> Result<Vec<Vec<u8>>> {
+    let list = match grown(|buffer| rustix::fs::flistxattr(file, spare_capacity(buffer))) {
+        Err(Errno::NOTSUP) => Vec::new(),
+        list => list.map_err(|error| Error::file("reading the attributes of", path, error))?,
+    };
+    let told = |name: &&[u8]| leaves_the_host(name) || !name.is_empty() && !name.starts_with(b"security.");
+    Ok(list.split(|byte| *byte == 0).filter(told).map(<[u8]>::to_vec).collect())
+}
+
 /// Reads with a small buffer, and with a large one if that is not enough.
 fn grown(read: impl Fn(&mut Vec<u8>) -> Result<usize, Errno>) -> Result<Vec<u8>, Errno> {
     let mut buffer = Vec::with_capacity(1024);

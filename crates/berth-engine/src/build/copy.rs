@@ -1,5 +1,7 @@
 //! `COPY` and `ADD`: files into an image, without any process in it.
 
+mod share;
+
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -48,16 +50,19 @@ impl Manner {
 /// Copies files into an image, and gives the layer that they make. Blocks.
 pub(super) fn copy(
     worker: &Worker,
-    target: Mounted,
+    mut target: Mounted,
     copying: &Copying,
     files: &Files,
     manner: Manner,
 ) -> Result<Option<NewLayer>, Error> {
+    if share::all(worker, &mut target, copying, files, &manner)? {
+        return target.layer(worker.request.epoch());
+    }
     let into = Into {
         root: target.root()?,
         destination: copying.destination.as_bytes(),
         must: copying.destination.ends_with('/'),
-        manner,
+        manner: &manner,
     };
     for source in &files.sources {
         worker.check()?;
@@ -105,7 +110,7 @@ struct Into<'a> {
     destination: &'a [u8],
     /// Whether it has to be a directory.
     must: bool,
-    manner: Manner,
+    manner: &'a Manner,
 }
 
 impl Into<'_> {

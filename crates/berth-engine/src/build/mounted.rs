@@ -1,7 +1,7 @@
 //! An image's files, mounted where nobody else sees them.
 
 use std::collections::HashSet;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use berth_image::NewLayer;
@@ -9,6 +9,7 @@ use berth_oci::{ImageConfig, chain_ids};
 use berth_runtime::launch::Rootfs;
 use berth_runtime::view::{self, View, assemble};
 use berth_storage::SnapshotLease;
+use rustix::fs::{Mode, OFlags};
 
 use crate::engine::Parts;
 use crate::{Error, name};
@@ -60,17 +61,28 @@ impl Mounted {
         view.ok_or_else(|| Error::Unavailable("the image's files are no longer mounted".into()))
     }
 
+    /// Ends the mount, and gives the writable layer's directory: what is added there now is in the layer too. Blocks.
+    pub fn upper(&mut self) -> Result<OwnedFd, Error> {
+        self.view = None;
+        let path = self.parts.storage.snapshots().mounts(&self.id)?.upper;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        rustix::fs::open(path, flags, Mode::empty()).map_err(|error| Error::Io {
+            operation: "open what a step has written".into(),
+            source: error.into(),
+        })
+    }
+
     /// What was written, as a layer; none if nothing was. No time of modification after `latest`, in seconds, is in it.
     /// Blocks.
     pub fn layer(mut self, latest: Option<i64>) -> Result<Option<NewLayer>, Error> {
         // What the kernel has not yet written to the layer comes with the end of the mount.
-        self.view = None;
+        let origin = self.upper()?;
         let snapshot = self.parts.storage.snapshots().mounts(&self.id)?;
         let (upper, lower) = (snapshot.written()?, snapshot.image()?);
         let write = |out: &mut dyn std::io::Write| {
             berth_archive::pack::layer::pack_until(&upper, &lower, &HashSet::new(), latest, out)
         };
-        let layer = self.parts.images.layer_from("build", write)?;
+        let layer = self.parts.images.layer_of_tree("build", origin, write)?;
         Ok(Some(layer).filter(|layer| !layer.is_empty()))
     }
 }

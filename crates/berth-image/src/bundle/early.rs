@@ -94,7 +94,7 @@ pub(super) fn unpack<R: Read + Send>(
     let compressed = Compression::detect(current.start.get_ref()) != Compression::None;
     let hasher = compressed.then(|| Hasher::new(Algorithm::Sha256));
     let mut content = Counted::new(current, hasher, size, reporter);
-    let mut outcome = unpack_unknown(storage, name, &mut content);
+    let mut outcome = unpack_unknown(storage, name, &mut content, None);
     let rest = io::copy(&mut content, &mut io::sink());
     if let Some(failure) = content.inner.failure.take() {
         return Err(Error::BrokenArchive { source: failure });
@@ -122,7 +122,7 @@ impl Early {
         )
         .map_err(|source| Error::Pack { layer: name.to_owned(), source })?;
         io::Seek::rewind(&mut tar).map_err(|source| Error::io("reading a temporary file", source))?;
-        unpack_unknown(storage, name, tar).map(Some)
+        unpack_unknown(storage, name, tar, None).map(Some)
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use berth_archive::marks::Marks;
 use berth_archive::overlay::Overlay as View;
+use berth_archive::replica;
 use berth_sys::ids::Mappings;
 use rustix::fs::{Mode, Timespec, Timestamps};
 
@@ -47,8 +48,8 @@ impl Way for Copy {
         let failed = |error| Error::archive("copying the image to", &root, error);
         let view = View::open_marked(lower.iter().map(|path| (path, Marks::Plain))).map_err(failed)?;
         let target = File::open(&root).map_err(|error| Error::file("opening", &root, error))?;
-        berth_archive::replica::copy(&view, std::os::fd::AsFd::as_fd(&target), keep_free, owners)
-            .map_err(failed)?;
+        let options = replica::Options { keep_free, owners, ..Default::default() };
+        replica::copy(&view, std::os::fd::AsFd::as_fd(&target), &options).map_err(failed)?;
         if let Some(owners) = owners {
             crate::owners::write(directory, owners)?;
         }

@@ -65,7 +65,8 @@ impl Volumes<'_> {
             return Err(Error::NoSharing(self.shared.root.path().to_owned()));
         }
         let view = View::open_marked([(&source, Marks::Whole { made: None })]).map_err(failed)?;
-        replica::copy(&view, target.as_fd(), self.shared.keep_free_bytes, None).map_err(failed)?;
+        let options = replica::Options { keep_free: self.shared.keep_free_bytes, ..Default::default() };
+        replica::copy(&view, target.as_fd(), &options).map_err(failed)?;
         self.publish(name)
     }
 }
