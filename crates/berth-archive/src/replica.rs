@@ -389,3 +389,68 @@ pub(crate) fn times(stat: &Stat) -> Timestamps {
         last_modification: Timespec { tv_sec: stat.st_mtime as _, tv_nsec: stat.st_mtime_nsec as _ },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink};
+    use std::path::Path;
+
+    use super::*;
+
+    fn view(path: &Path) -> Overlay {
+        Overlay::open_marked([(path, Marks::Whole { made: None })]).unwrap()
+    }
+
+    fn open(path: &Path) -> OwnedFd {
+        rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap()
+    }
+
+    #[test]
+    fn files_get_one_more_name_where_nothing_is_to_change() {
+        let temp = tempfile::tempdir().unwrap();
+        let (from, to) = (temp.path().join("from"), temp.path().join("to"));
+        fs::create_dir_all(from.join("d/left-out")).unwrap();
+        fs::create_dir(&to).unwrap();
+        for name in ["same", "owned", "d/same", "d/left-out/x"] {
+            fs::write(from.join(name), name).unwrap();
+        }
+        fs::set_permissions(from.join("d"), fs::Permissions::from_mode(0o750)).unwrap();
+        chown(from.join("owned"), Some(7), Some(8)).unwrap();
+        chown(from.join("d"), Some(7), Some(8)).unwrap();
+        fs::hard_link(from.join("owned"), from.join("owned-too")).unwrap();
+        symlink("same", from.join("link")).unwrap();
+        let root = fs::metadata(&to).unwrap();
+
+        let skip = |path: &[u8]| path == b"d/left-out";
+        let options = Options { owner: Some((0, 0)), link: true, skip: Some(&skip), ..Options::default() };
+        copy_contents(&view(&from), open(&to).as_fd(), &options).unwrap();
+        let about = |path: &str| fs::symlink_metadata(to.join(path)).unwrap();
+        let original = |path: &str| fs::symlink_metadata(from.join(path)).unwrap();
+        for name in ["same", "d/same"] {
+            assert_eq!(about(name).ino(), original(name).ino(), "{name}");
+        }
+        assert_eq!((about("owned").uid(), original("owned").uid()), (0, 7));
+        assert_ne!(about("owned").ino(), original("owned").ino());
+        assert_eq!(about("owned").ino(), about("owned-too").ino());
+        assert_eq!((about("d").mode() & 0o777, about("d").uid()), (0o750, 0));
+        assert_eq!(about("d").mtime(), original("d").mtime());
+        assert_eq!(fs::read_link(to.join("link")).unwrap(), Path::new("same"));
+        assert!(!to.join("d/left-out").exists());
+        assert_eq!(fs::metadata(&to).unwrap().mode(), root.mode());
+    }
+
+    #[test]
+    fn a_mark_of_a_removed_name_is_refused() {
+        let temp = tempfile::tempdir().unwrap();
+        let (from, to) = (temp.path().join("from"), temp.path().join("to"));
+        for directory in [&from, &to] {
+            fs::create_dir(directory).unwrap();
+        }
+        let kind = FileType::CharacterDevice;
+        rustix::fs::mknodat(rustix::fs::CWD, from.join("gone"), kind, Mode::empty(), 0).unwrap();
+        let options = Options { link: true, ..Options::default() };
+        let error = copy_contents(&view(&from), open(&to).as_fd(), &options).unwrap_err();
+        assert!(error.to_string().contains("gone"), "{error}");
+    }
+}

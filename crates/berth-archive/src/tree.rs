@@ -270,6 +270,20 @@ pub fn content_size(root: BorrowedFd<'_>) -> io::Result<u64> {
     Ok(total)
 }
 
+/// Bytes of the regular files below a directory that have no other name. Blocks.
+///
+/// # Errors
+/// File errors.
+pub fn own_size(root: BorrowedFd<'_>) -> io::Result<u64> {
+    let mut total = 0;
+    measure(root, &mut |stat| {
+        if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile && stat.st_nlink == 1 {
+            total += u64::try_from(stat.st_size).unwrap_or(0);
+        }
+    })?;
+    Ok(total)
+}
+
 fn allocated(stat: &rustix::fs::Stat) -> u64 {
     u64::try_from(stat.st_blocks).unwrap_or(0) * 512
 }

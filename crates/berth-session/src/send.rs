@@ -24,8 +24,8 @@ use crate::{Entry, Error, Kind, Message};
 
 /// Packets that wait for the other end.
 pub(crate) const AHEAD: usize = 16;
-/// Bytes of a file in one packet.
-const PIECE: usize = 128 << 10;
+/// Bytes of a file in one packet. What is much larger comes from the kernel anew for each, with a page fault for each page.
+const PIECE: usize = 16 << 10;
 /// Files that are read at the same time.
 const READERS: usize = 4;
 

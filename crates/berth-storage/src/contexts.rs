@@ -4,6 +4,7 @@
 //! is half done; what is kept is moved as a whole. Nothing is synced: what an earlier boot wrote is not believed.
 
 use std::fs;
+use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -35,7 +36,7 @@ pub struct Contexts<'a> {
 pub struct KeptContext {
     /// Its name.
     pub key: String,
-    /// Bytes of its files.
+    /// Bytes of its files that no layer has, too: what is free without it.
     pub size: u64,
     /// What it is, for users.
     pub description: String,
@@ -102,11 +103,26 @@ impl<'a> Contexts<'a> {
         self.bound()
     }
 
-    /// All that are kept and not in use, those first that were not used for longest.
+    /// All that are kept and not in use, those first that were not used for longest. Blocks: their files are looked at.
     ///
     /// # Errors
     /// File errors.
     pub fn list(&self) -> Result<Vec<KeptContext>> {
+        let mut all = self.kept()?;
+        for kept in &mut all {
+            let directory = match self.shared.root.open_directory(&format!("{DIRECTORY}/{}", kept.key)) {
+                // Somebody has taken it meanwhile.
+                Err(Error::File { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => continue,
+                directory => directory?,
+            };
+            kept.size = berth_archive::tree::own_size(directory.as_fd())
+                .map_err(|error| Error::file("measuring", &kept.key, error))?;
+        }
+        Ok(all)
+    }
+
+    /// The same, with all bytes of their files, whoever else has them.
+    fn kept(&self) -> Result<Vec<KeptContext>> {
         let mut all = Vec::new();
         for key in self.shared.root.list(DIRECTORY)? {
             // One that is taken meanwhile has nothing to tell.
@@ -142,7 +158,7 @@ impl<'a> Contexts<'a> {
     /// Removes what is too much.
     fn bound(&self) -> Result<()> {
         let ceiling = (self.shared.root.file_system_size()? / PART).min(CEILING);
-        let all = self.list()?;
+        let all = self.kept()?;
         let (mut count, mut total) = (all.len(), all.iter().map(|kept| kept.size).sum::<u64>());
         for kept in all {
             if count <= MOST && total <= ceiling {
@@ -169,9 +185,12 @@ mod tests {
         assert!(contexts.take(&key).unwrap().is_none());
         let scratch = storage.scratch().unwrap();
         fs::write(scratch.path().join("file"), "content").unwrap();
+        fs::write(scratch.path().join("shared"), "with a layer").unwrap();
+        fs::hard_link(scratch.path().join("shared"), temp.path().join("layer")).unwrap();
         contexts.keep(&key, scratch, 7, "a directory").unwrap();
         let kept = contexts.list().unwrap();
-        assert_eq!((kept.len(), kept[0].size, kept[0].uses), (1, 7, 1));
+        let about = fs::metadata(temp.path().join(DIRECTORY).join(key.hex()).join(ABOUT)).unwrap().len();
+        assert_eq!((kept.len(), kept[0].size - about, kept[0].uses), (1, 7, 1));
 
         let taken = contexts.take(&key).unwrap().unwrap();
         assert_eq!(fs::read_to_string(taken.path().join("file")).unwrap(), "content");

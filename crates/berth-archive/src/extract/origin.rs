@@ -100,3 +100,146 @@ fn dress(file: &OwnedFd, stat: &Stat, entry: &Entry, path: &[u8]) -> Result<()> 
     rustix::fs::futimens(file, &attributes::timestamps(entry.mtime))
         .map_err(|error| Error::file("setting the times of", path, error))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::fs::{self, File};
+    use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _, symlink};
+    use std::path::Path;
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use rustix::fs::XattrFlags;
+
+    use super::*;
+    use crate::extract::{Extracted, Extractor, Options};
+    use crate::overlay::Overlay;
+    use crate::pack::layer::pack_until;
+
+    fn directory(path: &Path) -> OwnedFd {
+        rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap()
+    }
+
+    /// Seven seconds and a half after the epoch.
+    fn at_seven(path: &Path) {
+        File::options()
+            .write(true)
+            .open(path)
+            .unwrap()
+            .set_modified(UNIX_EPOCH + Duration::from_millis(7500))
+            .unwrap();
+    }
+
+    fn tar(upper: &Path, lower: &Path, latest: Option<i64>) -> Vec<u8> {
+        let (upper, lower) = (Overlay::open([upper]).unwrap(), Overlay::open([lower]).unwrap());
+        let mut tar = Vec::new();
+        pack_until(&upper, &lower, &HashSet::new(), latest, &mut tar).unwrap();
+        tar
+    }
+
+    fn extract(tar: &[u8], to: &Path, origin: Option<&Path>) -> Extracted {
+        fs::create_dir(to).unwrap();
+        let record = File::create(to.with_extension("record")).unwrap();
+        let mut extractor = Extractor::new(directory(to), Options::default()).record(record);
+        if let Some(origin) = origin {
+            extractor = extractor.take_over(directory(origin));
+        }
+        extractor.layer(tar).unwrap()
+    }
+
+    fn attribute(path: &Path, name: &str) -> Option<Vec<u8>> {
+        let mut value = [0; 64];
+        rustix::fs::lgetxattr(path, name, &mut value[..]).ok().map(|length| value[..length].to_vec())
+    }
+
+    #[test]
+    fn what_is_taken_over_is_what_would_have_been_written() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = |name: &str| temp.path().join(name);
+        for name in ["lower", "upper", "upper/d", "elsewhere"] {
+            fs::create_dir(path(name)).unwrap();
+        }
+        for name in ["upper/d/plain", "upper/d/first", "upper/setuid", "elsewhere/shared"] {
+            fs::write(path(name), name.repeat(1000)).unwrap();
+        }
+        fs::set_permissions(path("upper/setuid"), fs::Permissions::from_mode(0o4711)).unwrap();
+        fs::hard_link(path("upper/d/first"), path("upper/second")).unwrap();
+        fs::hard_link(path("elsewhere/shared"), path("upper/shared")).unwrap();
+        symlink("d/plain", path("upper/link")).unwrap();
+        let sparse = File::create(path("upper/sparse")).unwrap();
+        sparse.write_all_at(b"end", 5 << 20).unwrap();
+        for (name, value) in [("trusted.overlay.origin", "no"), ("user.kept", "yes")] {
+            rustix::fs::setxattr(path("upper/d/plain"), name, value.as_bytes(), XattrFlags::empty()).unwrap();
+        }
+        for name in ["upper/d/plain", "upper/d/first", "upper/shared"] {
+            at_seven(&path(name));
+        }
+
+        let tar = tar(&path("upper"), &path("lower"), None);
+        let written = extract(&tar, &path("written"), None);
+        let taken = extract(&tar, &path("taken"), Some(&path("upper")));
+        assert_eq!((&taken.diff_id, taken.content), (&written.diff_id, written.content));
+        let mut again = Vec::new();
+        let mut record = File::open(path("taken.record")).unwrap();
+        crate::meta::rebuild(&mut record, directory(&path("taken")).as_fd(), temp.path(), &mut again)
+            .unwrap();
+        assert!(again == tar, "the tar comes back");
+        let number = |name: &str| fs::symlink_metadata(path(name)).unwrap().ino();
+        for name in ["d/plain", "d/first", "second", "setuid", "shared", "sparse"] {
+            assert_eq!(number(&format!("taken/{name}")), number(&format!("upper/{name}")), "{name}");
+            let [taken, written] = ["taken", "written"].map(|root| path(root).join(name));
+            assert!(fs::read(&taken).unwrap() == fs::read(&written).unwrap(), "{name}");
+            let [taken, written] = [taken, written].map(|file| fs::metadata(file).unwrap());
+            assert_eq!((taken.mode(), taken.mtime()), (written.mode(), written.mtime()), "{name}");
+        }
+        let plain = path("taken/d/plain");
+        assert_eq!(fs::metadata(&plain).unwrap().mtime_nsec(), 0);
+        assert_eq!(attribute(&plain, "user.kept").as_deref(), Some(&b"yes"[..]));
+        assert_eq!(attribute(&plain, "trusted.overlay.origin"), None);
+        assert_eq!(fs::metadata(path("elsewhere/shared")).unwrap().mtime_nsec(), 500_000_000);
+    }
+
+    #[test]
+    fn what_somebody_else_has_too_stays_as_it_is() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = |name: &str| temp.path().join(name);
+        for name in ["lower", "upper"] {
+            fs::create_dir(path(name)).unwrap();
+        }
+        fs::write(path("shared"), "x").unwrap();
+        fs::hard_link(path("shared"), path("upper/shared")).unwrap();
+        fs::write(path("other"), "y").unwrap();
+        rustix::fs::setxattr(path("other"), "trusted.overlay.origin", b"no", XattrFlags::empty()).unwrap();
+        fs::hard_link(path("other"), path("upper/other")).unwrap();
+        at_seven(&path("shared"));
+        let tar = tar(&path("upper"), &path("lower"), Some(5));
+        extract(&tar, &path("taken"), Some(&path("upper")));
+        let about = |name: &str| fs::metadata(path(name)).unwrap();
+        assert_eq!((about("taken/shared").mtime(), about("shared").mtime()), (5, 7));
+        assert_ne!(about("taken/other").ino(), about("other").ino());
+        assert!(attribute(&path("other"), "trusted.overlay.origin").is_some());
+        assert!(attribute(&path("taken/other"), "trusted.overlay.origin").is_none());
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_or_not_the_same_is_written() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = |name: &str| temp.path().join(name);
+        for name in ["lower", "upper", "other"] {
+            fs::create_dir(path(name)).unwrap();
+        }
+        for name in ["missing", "longer", "link", "below/deep"] {
+            fs::create_dir_all(path("upper").join(name).parent().unwrap()).unwrap();
+            fs::write(path("upper").join(name), name).unwrap();
+        }
+        fs::write(path("other/longer"), "something else").unwrap();
+        symlink("longer", path("other/link")).unwrap();
+        symlink("../upper/below", path("other/below")).unwrap();
+        let tar = tar(&path("upper"), &path("lower"), None);
+        extract(&tar, &path("taken"), Some(&path("other")));
+        for name in ["missing", "longer", "link", "below/deep"] {
+            assert_eq!(fs::read_to_string(path("taken").join(name)).unwrap(), name);
+            assert_eq!(fs::symlink_metadata(path("taken").join(name)).unwrap().nlink(), 1);
+        }
+    }
+}

@@ -35,6 +35,7 @@ mod build_mounts;
 mod build_output;
 mod build_recorder;
 mod build_safety;
+mod build_shared;
 mod build_stages;
 mod building;
 mod commit;
