@@ -113,19 +113,27 @@ fn contents(view: &Overlay, to: BorrowedFd<'_>, options: &Options<'_>, mut copie
     directories.iter().rev().try_for_each(|(path, stat)| set_times(beneath(to, path)?.as_fd(), path, stat))
 }
 
-/// Gives a file one more name, if it is regular, belongs to whom the copy is to belong to, and the file system can.
+/// Gives a file one more name, if it is regular, belongs to whom the copy is to belong to, and the file system can. One that has
+/// two already is another copy's, too: whoever sees both copies would take them for one file.
 fn linked(stat: &Stat, from: BorrowedFd<'_>, to: &Spot<'_>, options: &Options<'_>) -> Result<bool> {
     if Marks::Overlay.is_whiteout(stat) {
         return Err(Error::refused(to.path, "it would mean that a file was removed"));
     }
     let owned = options.owners.is_none()
         && options.owner.is_none_or(|owner| owner == (stat.st_uid, stat.st_gid))
-        && FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+        && FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
+        && stat.st_nlink == 1;
+    let failed = |error| Error::file("linking", to.path, error);
     match owned.then(|| rustix::fs::linkat(from, to.name, to.directory, to.name, AtFlags::empty())) {
-        Some(Ok(())) => Ok(true),
-        None | Some(Err(Errno::XDEV | Errno::MLINK | Errno::PERM)) => Ok(false),
-        Some(Err(error)) => Err(Error::file("linking", to.path, error)),
+        None | Some(Err(Errno::XDEV | Errno::MLINK | Errno::PERM)) => return Ok(false),
+        Some(done) => done.map_err(failed)?,
     }
+    // Somebody else may have had the same thought.
+    let now = rustix::fs::statat(to.directory, to.name, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
+    if now.st_nlink > 2 {
+        rustix::fs::unlinkat(to.directory, to.name, AtFlags::empty()).map_err(failed)?;
+    }
+    Ok(now.st_nlink <= 2)
 }
 
 /// Whether files of the file system of `directory` can share their contents (reflinks), by trying it with two files that
@@ -430,6 +438,10 @@ mod tests {
         for name in ["same", "d/same"] {
             assert_eq!(about(name).ino(), original(name).ino(), "{name}");
         }
+        let second = temp.path().join("second");
+        fs::create_dir(&second).unwrap();
+        copy_contents(&view(&from), open(&second).as_fd(), &options).unwrap();
+        assert_ne!(fs::metadata(second.join("same")).unwrap().ino(), original("same").ino());
         assert_eq!((about("owned").uid(), original("owned").uid()), (0, 7));
         assert_ne!(about("owned").ino(), original("owned").ino());
         assert_eq!(about("owned").ino(), about("owned-too").ino());
