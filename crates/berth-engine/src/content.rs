@@ -51,11 +51,12 @@ impl Engine {
             )));
         }
         let parts = Arc::clone(&self.parts);
+        let place = parts.paced.place().await?;
         blocking(move || {
             let snapshot = parts.storage.snapshots().mounts(container.id())?;
             let layers = snapshot.merged()?;
             let (out, stream) = pieces::channel();
-            tokio::task::spawn_blocking(move || export(&parts, &container, &layers, out));
+            place.start(move || export(&parts, &container, &layers, out))?;
             Ok(stream)
         })
         .await

@@ -17,6 +17,7 @@ use crate::container::Index;
 use crate::event::Bus;
 use crate::life::exec::Execs;
 use crate::network::Networks;
+use crate::paced::Paced;
 use crate::reload::Current;
 use crate::volumes::Volumes;
 use crate::{Error, Settings};
@@ -54,6 +55,8 @@ pub(crate) struct Parts {
     pub steps: UnderWay,
     /// All exec instances.
     pub execs: Execs,
+    /// Threads that serve at the pace of clients.
+    pub paced: Paced,
     /// What happens.
     pub events: Bus,
     /// Cancelled when the engine ends: owners leave their containers as they are.
@@ -76,7 +79,6 @@ pub(crate) struct Parts {
     pub pruning_volumes: AtomicBool,
     /// The same of all unused networks.
     pub pruning_networks: AtomicBool,
-    /// The subnet that was chosen is on the disk.
     /// Held while the hosts file of a container that runs is changed.
     pub hosts_edits: Mutex<()>,
     /// A task waits for the end of the net process.
@@ -105,6 +107,7 @@ impl Parts {
             lent: Lent::default(),
             steps: UnderWay::default(),
             execs: Execs::default(),
+            paced: Paced::default(),
             events: Bus::restore(&storage)?,
             ending: CancellationToken::new(),
             owners: TaskTracker::new(),

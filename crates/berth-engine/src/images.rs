@@ -50,7 +50,7 @@ impl Engine {
         blocking(move || inspect(&parts, &name, platform.as_ref(), manifests)).await
     }
 
-    /// Loads the images of an archive, which is read by a blocking thread; only those for `platforms` if any are given.
+    /// Loads the images of an archive, which is read by a thread of its own; only those for `platforms` if any are given.
     pub async fn image_load(
         &self,
         archive: Box<dyn std::io::Read + Send>,
@@ -59,7 +59,7 @@ impl Engine {
     ) -> Result<(), Error> {
         let (sender, receiver) = mpsc::channel(QUEUE);
         let parts = Arc::clone(&self.parts);
-        let load = blocking(move || Ok(parts.images.load(archive, &platforms, &sender)?));
+        let load = self.parts.paced.run(move || Ok(parts.images.load(archive, &platforms, &sender)?));
         let (loaded, ()) = tokio::join!(load, messages::loading(receiver, &progress));
         for image in loaded? {
             messages::loaded(&image, &progress).await;

@@ -28,6 +28,7 @@ mod name;
 mod network;
 mod networks;
 pub mod op;
+mod paced;
 mod pieces;
 pub mod plugin;
 mod reload;

@@ -42,7 +42,6 @@ use berth_build::variables::Given;
 use berth_oci::{Platform, Reference};
 use tokio::sync::mpsc::Sender;
 
-use crate::blocking::blocking;
 use crate::event::ImageEvent;
 use crate::{Engine, Error};
 
@@ -72,17 +71,18 @@ impl Engine {
         let cancelled = self.parts.ending.child_token();
         let _guard = cancelled.clone().drop_guard();
         let engine = Arc::clone(self);
-        blocking(move || {
+        // It reads from its client, and tells it what happens.
+        let work = move || {
             let mut worker = Worker::new(engine, request, messages, cancelled)?;
-            let outcome = work(&mut worker, archive, &names);
+            let outcome = solve(&mut worker, archive, &names);
             worker.end(outcome)
-        })
-        .await
+        };
+        self.parts.paced.run(work).await
     }
 }
 
 /// Reads context and Dockerfile, builds, and gives the image its names.
-fn work(worker: &mut Worker, archive: Box<dyn Read + Send>, names: &[Reference]) -> Result<(), Error> {
+fn solve(worker: &mut Worker, archive: Box<dyn Read + Send>, names: &[Reference]) -> Result<(), Error> {
     let context = match worker.request.remote.clone() {
         Some(remote) if remote == session::CLIENT_SESSION => Context::of_client(worker)?,
         Some(address) => context::fetch(worker, &address)?,

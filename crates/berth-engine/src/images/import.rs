@@ -14,7 +14,6 @@ use tokio_util::io::{StreamReader, SyncIoBridge};
 use url::Url;
 
 use super::commit::change;
-use crate::blocking::blocking;
 use crate::engine::Parts;
 use crate::event::ImageEvent;
 use crate::{Engine, Error, op};
@@ -36,7 +35,7 @@ impl Engine {
             Ok(defaults) => defaults,
             Err(refusal) => {
                 // A client that cannot write its request would not see the answer.
-                let rest = blocking(move || {
+                let rest = self.parts.paced.run(move || {
                     let _ = io::copy(&mut archive.take(DRAINED), &mut io::sink());
                     Ok(())
                 });
@@ -45,7 +44,7 @@ impl Engine {
             }
         };
         let parts = Arc::clone(&self.parts);
-        let id = blocking(move || import(&parts, &request, defaults, archive)).await?;
+        let id = self.parts.paced.run(move || import(&parts, &request, defaults, archive)).await?;
         // A client that has gone is noticed by whoever runs the request.
         let _ = progress.send(JsonMessage::status("", id)).await;
         Ok(())

@@ -24,10 +24,11 @@ impl Engine {
         platforms: Vec<Platform>,
     ) -> Result<ArchiveStream, Error> {
         let parts = Arc::clone(&self.parts);
+        let place = parts.paced.place().await?;
         blocking(move || {
             let saving = parts.images.save(&names, &platforms)?;
             let (out, stream) = pieces::channel();
-            tokio::task::spawn_blocking(move || save(&parts, &saving, out));
+            place.start(move || save(&parts, &saving, out))?;
             Ok(stream)
         })
         .await

@@ -1,7 +1,9 @@
 //! Attaching clients to a container's streams.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use berth_shim::protocol::{Framing, Target};
 use berth_shim::spawner::Attach;
@@ -16,6 +18,8 @@ use crate::{Engine, Error, op};
 
 /// `ctrl-p,ctrl-q`, Docker's default.
 const DETACH_KEYS: [u8; 2] = [16, 17];
+/// How long starts wait for a client that is sent what was logged before.
+const REPLAY_PATIENCE: Duration = Duration::from_secs(1);
 
 /// An attachment that was checked but has no connection yet, so that an answer can be sent on it first.
 pub struct PendingAttach {
@@ -33,12 +37,23 @@ impl PendingAttach {
     /// Gives the connection away: the shim talks on it from now on. `read` is what was read from it already
     /// beyond the request.
     pub async fn connect(self, connection: OwnedFd, read: Vec<u8>) -> Result<(), Error> {
+        let mut expected = Some(self.expected);
+        let raw = self.tty || self.op.raw;
         if self.op.logs {
-            self.replay(&connection).await?;
+            let mut replay = pin!(replay(&self.parts, &self.container, &self.op, raw, &connection));
+            let replayed = match tokio::time::timeout(REPLAY_PATIENCE, &mut replay).await {
+                Ok(outcome) => outcome,
+                // A client that does not read is no reason to hold up starts.
+                Err(_) => {
+                    drop(expected.take());
+                    replay.await
+                }
+            };
+            replayed?;
         }
         self.parts.events.publish(self.container.event(ContainerEvent::Attach));
         if !self.op.stream {
-            drop(self.expected);
+            drop(expected);
             return hung_up(connection)
                 .await
                 .map_err(|source| Error::Io { operation: "wait for a client to hang up".into(), source });
@@ -50,37 +65,33 @@ impl PendingAttach {
             stdin: self.op.stdin && config.open_stdin,
             stdout: self.op.stdout,
             stderr: self.op.stderr,
-            framing: framing(self.tty || self.op.raw),
+            framing: framing(raw),
             detach_keys: if self.tty { self.keys } else { Vec::new() },
         };
         let now = self.container.attach_or_wait(attach)?;
-        drop(self.expected);
+        drop(expected);
         if let Some((shim, attach)) = now {
             shim.attach(Target::Init, attach).await?;
         }
         Ok(())
     }
+}
 
-    /// Writes what was logged so far.
-    async fn replay(&self, connection: &OwnedFd) -> Result<(), Error> {
-        let connection = connection.as_fd().try_clone_to_owned();
-        let connection =
-            connection.map_err(|source| Error::Io { operation: "copy a descriptor".into(), source })?;
-        let op = op::Logs { stdout: self.op.stdout, stderr: self.op.stderr, ..op::Logs::default() };
-        let mut log = super::logs::open(&self.parts, &self.container, op, self.tty || self.op.raw)?;
-        while let Some(piece) = log.pieces.recv().await {
-            let piece = piece?;
-            let connection = connection
-                .try_clone()
-                .map_err(|source| Error::Io { operation: "copy a descriptor".into(), source })?;
-            crate::blocking::blocking(move || {
-                write_all(&connection, &piece)
-                    .map_err(|source| Error::Io { operation: "write to a client".into(), source })
-            })
-            .await?;
-        }
-        Ok(())
+/// Writes what was logged so far.
+async fn replay(
+    parts: &Parts,
+    container: &Arc<Container>,
+    op: &op::Attach,
+    raw: bool,
+    connection: &OwnedFd,
+) -> Result<(), Error> {
+    let op = op::Logs { stdout: op.stdout, stderr: op.stderr, ..op::Logs::default() };
+    let mut log = super::logs::open(parts, container, op, raw).await?;
+    while let Some(piece) = log.pieces.recv().await {
+        let sent = send_all(connection, &piece?).await;
+        sent.map_err(|source| Error::Io { operation: "write to a client".into(), source })?;
     }
+    Ok(())
 }
 
 /// Ends what is sent, and waits until the client has hung up. A connection that was closed with something unread
@@ -92,8 +103,7 @@ async fn hung_up(connection: OwnedFd) -> std::io::Result<()> {
         Err(rustix::io::Errno::NOTCONN) => return Ok(()),
         outcome => outcome?,
     }
-    #[expect(deprecated, reason = "the unsafe successor is for types that might lie about their descriptor")]
-    let connection = AsyncFd::with_interest(connection, Interest::READABLE)?;
+    let connection = registered(connection, Interest::READABLE)?;
     let mut unread = [0; 1024];
     loop {
         let mut readable = connection.readable().await?;
@@ -114,22 +124,32 @@ pub(super) fn framing(raw: bool) -> Framing {
     if raw { Framing::Raw } else { Framing::Multiplexed }
 }
 
-/// Writes everything to a descriptor that may not block; waits where it would.
-pub(super) fn write_all(connection: &OwnedFd, mut bytes: &[u8]) -> std::io::Result<()> {
-    use rustix::event::{PollFd, PollFlags, poll};
+/// Writes everything to a connection, whose client is waited for.
+pub(super) async fn send_all(connection: &OwnedFd, mut bytes: &[u8]) -> std::io::Result<()> {
+    use rustix::net::SendFlags;
+    let connection = registered(connection.as_fd(), Interest::WRITABLE)?;
     while !bytes.is_empty() {
-        // Sent, not written: a peer that went away is an error and no signal.
-        match rustix::net::send(connection, bytes, rustix::net::SendFlags::NOSIGNAL) {
-            Ok(written) => bytes = &bytes[written..],
-            Err(rustix::io::Errno::AGAIN) => {
-                let mut interest = [PollFd::new(connection, PollFlags::OUT)];
-                poll(&mut interest, None)?;
-            }
-            Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
+        let mut writable = connection.writable().await?;
+        let sent = writable.try_io(|connection| {
+            // Sent, not written: a peer that went away is an error and no signal.
+            let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+            Ok(rustix::net::send(connection.get_ref(), bytes, flags)?)
+        });
+        match sent {
+            Ok(Ok(sent)) => bytes = &bytes[sent..],
+            Ok(Err(error)) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Ok(Err(error)) => return Err(error),
+            // It was not ready after all.
+            Err(_) => {}
         }
     }
     Ok(())
+}
+
+/// A connection whose readiness is waited for.
+#[expect(deprecated, reason = "the unsafe successor is for types that might lie about their descriptor")]
+fn registered<T: AsRawFd>(connection: T, interest: Interest) -> std::io::Result<AsyncFd<T>> {
+    AsyncFd::with_interest(connection, interest)
 }
 
 impl Engine {
@@ -204,7 +224,7 @@ mod tests {
     async fn a_connection_without_a_stream_ends_and_lasts_until_the_client_hangs_up() {
         use std::io::{Read, Write};
         let (ours, mut theirs) = std::os::unix::net::UnixStream::pair().unwrap();
-        write_all(&ours.try_clone().unwrap().into(), b"logged").unwrap();
+        send_all(&ours.try_clone().unwrap().into(), b"logged").await.unwrap();
         theirs.write_all(b"never read by a container").unwrap();
         let waiting = tokio::spawn(hung_up(ours.into()));
         let (theirs, text) = tokio::task::spawn_blocking(move || {
@@ -220,11 +240,10 @@ mod tests {
         waiting.await.unwrap().unwrap();
     }
 
-    #[test]
-    fn a_full_connection_is_waited_for() {
+    #[tokio::test]
+    async fn a_full_connection_is_waited_for() {
         use std::io::Read;
         let (ours, mut theirs) = std::os::unix::net::UnixStream::pair().unwrap();
-        ours.set_nonblocking(true).unwrap();
         let sent = vec![7u8; 4 << 20];
         let expected = sent.len();
         let reader = std::thread::spawn(move || {
@@ -233,7 +252,7 @@ mod tests {
             received.len()
         });
         let ours = OwnedFd::from(ours);
-        write_all(&ours, &sent).unwrap();
+        send_all(&ours, &sent).await.unwrap();
         drop(ours);
         assert_eq!(reader.join().unwrap(), expected);
     }

@@ -14,7 +14,7 @@ use berth_shim::spawner::Attach;
 use bytes::BytesMut;
 use tokio::sync::Notify;
 
-use super::attach::{detach_keys, framing, write_all};
+use super::attach::{detach_keys, framing, send_all};
 use super::files::view;
 use crate::blocking::blocking;
 use crate::container::Container;
@@ -39,6 +39,7 @@ pub struct Exec {
     container: Arc<Container>,
     op: op::ExecCreate,
     keys: Vec<u8>,
+    created: Instant,
     state: Mutex<ExecState>,
     over: Notify,
 }
@@ -112,6 +113,15 @@ impl Exec {
     fn is_stale(&self) -> bool {
         matches!(self.state(), ExecState::Ended { at, .. } if at.elapsed() > KEPT)
     }
+
+    /// Since when nobody is likely to ask for it any more.
+    fn idle_since(&self) -> Option<Instant> {
+        match self.state() {
+            ExecState::Ended { at, .. } => Some(at),
+            ExecState::Created if self.created.elapsed() > KEPT => Some(self.created),
+            ExecState::Created | ExecState::Starting | ExecState::Running { .. } => None,
+        }
+    }
 }
 
 /// All exec instances.
@@ -133,10 +143,15 @@ impl Execs {
         let mut all = self.lock();
         all.retain(|_, exec| !exec.is_stale());
         let container = exec.container.id();
-        if all.values().filter(|other| other.container.id() == container).count() >= MAX_PER_CONTAINER {
-            return Err(Error::Unavailable(format!(
-                "container {container} has {MAX_PER_CONTAINER} exec instances already"
-            )));
+        let others = all.values().filter(|other| other.container.id() == container);
+        if others.clone().count() >= MAX_PER_CONTAINER {
+            let idle = others.filter_map(|other| Some((other.idle_since()?, other.id.clone())));
+            let Some((_, oldest)) = idle.min() else {
+                return Err(Error::Unavailable(format!(
+                    "container {container} has {MAX_PER_CONTAINER} exec instances already"
+                )));
+            };
+            all.remove(&oldest);
         }
         all.insert(exec.id.clone(), exec);
         Ok(())
@@ -208,7 +223,7 @@ impl PendingExec {
                 berth_api::stream::encode(berth_api::stream::Stream::Stdout, text.as_bytes(), &mut framed);
             }
             // A client that went away needs no message.
-            let _ = write_all(&connection, &framed);
+            let _ = send_all(&connection, &framed).await;
         }
         outcome
     }
@@ -359,6 +374,7 @@ pub(super) fn prepare(
         container: Arc::clone(container),
         op,
         keys,
+        created: Instant::now(),
         state: Mutex::new(ExecState::Created),
         over: Notify::new(),
     });
@@ -505,6 +521,7 @@ mod tests {
             container: Arc::clone(container),
             op: op::ExecCreate::default(),
             keys: Vec::new(),
+            created: Instant::now(),
             state: Mutex::new(ExecState::Starting),
             over: Notify::new(),
         })
@@ -522,6 +539,22 @@ mod tests {
         one.started(77);
         assert!(matches!(one.state(), ExecState::Ended { pid: 77, code: 3, .. }));
         assert!(!one.end(4), "it ends once");
+    }
+
+    #[test]
+    fn at_the_limit_the_oldest_that_has_ended_makes_room() {
+        let container = container();
+        let execs = Execs::default();
+        let fill = (0..MAX_PER_CONTAINER).map(|n| (format!("{n:05}"), exec(&format!("{n:05}"), &container)));
+        execs.lock().extend(fill);
+        let refused = execs.insert(exec("new", &container)).unwrap_err();
+        assert!(matches!(refused, Error::Unavailable(_)), "{refused}");
+        let now = Instant::now();
+        for (ended, at) in [("00003", now + Duration::from_secs(1)), ("00007", now)] {
+            *execs.find(ended).unwrap().lock() = ExecState::Ended { pid: 1, code: 0, at };
+        }
+        execs.insert(exec("new", &container)).unwrap();
+        assert!(execs.find("00007").is_err() && execs.find("00003").is_ok());
     }
 
     #[test]

@@ -1,13 +1,15 @@
 //! Reading a container's log.
 
 use std::fmt::Write;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use berth_api::stream;
-use berth_shim::log::{Entry, Follow, LogError, Query, Reader, Record, Stream, lost_text};
+use berth_shim::log::{Entry, Follow, LogError, Progress, Query, Record, Records, Stream, lost_text};
 use bytes::{Bytes, BytesMut};
 use tokio::sync::mpsc;
 
+use crate::blocking::blocking;
 use crate::container::Container;
 use crate::engine::Parts;
 use crate::logging::{self, Subject};
@@ -28,19 +30,18 @@ pub struct LogStream {
 
 impl Engine {
     /// Reads a container's log.
-    #[expect(clippy::unused_async, reason = "one of the operations, which are async")]
     pub async fn logs(&self, name: &str, op: op::Logs) -> Result<LogStream, Error> {
         if !op.stdout && !op.stderr {
             return Err(Error::InvalidParameter("must specify at least one of 'stdout' or 'stderr'".into()));
         }
         let container = self.parts.containers.find(name)?;
         let raw = container.definition.config.tty;
-        open(&self.parts, &container, op, raw)
+        open(&self.parts, &container, op, raw).await
     }
 }
 
 /// Starts to read a log; `raw` leaves the frames out.
-pub(super) fn open(
+pub(super) async fn open(
     parts: &Parts,
     container: &Arc<Container>,
     op: op::Logs,
@@ -54,71 +55,90 @@ pub(super) fn open(
     let (sender, pieces) = mpsc::channel(AHEAD);
     let output = Output { lines: Lines::new(&op, raw, details), sender };
     if op.follow {
-        let follow = reader.follow(query, container.ended()).map_err(failed)?;
+        let ended = container.ended();
+        let follow = blocking(move || reader.follow(query, ended).map_err(failed)).await?;
         tokio::spawn(output.follow(follow, op.until));
     } else {
-        tokio::task::spawn_blocking(move || output.read(&reader, query));
+        let records = blocking(move || reader.records(query).map_err(failed)).await?;
+        tokio::spawn(output.stored(records));
     }
     Ok(LogStream { tty: definition.config.tty, pieces })
 }
 
-/// A log on its way to a client.
+/// A log on its way to a client. Threads that may block read it piece by piece, and a task sends the pieces: a client that
+/// does not read keeps no thread.
 struct Output {
     lines: Lines,
     sender: mpsc::Sender<Result<Bytes, Error>>,
 }
 
 impl Output {
-    /// Sends what there is. Blocks.
-    fn read(mut self, reader: &Reader, query: Query) {
-        let records = match reader.records(query) {
-            Ok(records) => records,
-            Err(error) => return drop(self.sender.blocking_send(Err(failed(error)))),
-        };
-        for record in records {
-            let full = match record {
-                Ok(record) => self.lines.push(&record) >= PIECE,
-                Err(error) => {
-                    let _ = self.sender.blocking_send(Ok(self.lines.take()));
-                    let _ = self.sender.blocking_send(Err(failed(error)));
-                    return;
+    /// Sends what there is.
+    async fn stored(mut self, mut records: Records) {
+        loop {
+            let read = blocking(move || {
+                let mut outcome = Ok(Progress::Ended);
+                for record in &mut records {
+                    if let ControlFlow::Break(stop) = self.lines.add(record) {
+                        outcome = stop;
+                        break;
+                    }
                 }
-            };
-            if full && self.sender.blocking_send(Ok(self.lines.take())).is_err() {
+                Ok((self, records, outcome))
+            });
+            let Ok((output, rest, outcome)) = read.await else { return };
+            (self, records) = (output, rest);
+            if !matches!(self.send(outcome).await, Some(Progress::Paused)) {
                 return;
             }
         }
-        let _ = self.sender.blocking_send(Ok(self.lines.take()));
     }
 
     /// Sends what there is, and what comes.
     async fn follow(mut self, mut follow: Follow, until: Option<jiff::Timestamp>) {
+        let mut passed = std::pin::pin!(passed(until));
         loop {
-            let first = tokio::select! {
-                record = follow.next() => record.transpose(),
-                () = passed(until) => None,
-                () = self.sender.closed() => None,
-            };
-            let Some(mut next) = first else { return };
-            loop {
-                let full = match next {
-                    Ok(record) => self.lines.push(&record) >= PIECE,
-                    Err(error) => {
-                        let _ = self.sender.send(Ok(self.lines.take())).await;
-                        let _ = self.sender.send(Err(failed(error))).await;
-                        return;
+            let read = blocking(move || {
+                let mut stopped = None;
+                let progress = follow.read(|record| match self.lines.add(record) {
+                    ControlFlow::Continue(()) => ControlFlow::Continue(()),
+                    ControlFlow::Break(stop) => {
+                        stopped = Some(stop);
+                        ControlFlow::Break(())
                     }
-                };
-                if full {
-                    break;
-                }
-                match follow.next_now() {
-                    Some(record) => next = record,
-                    None => break,
-                }
+                });
+                Ok((self, follow, stopped.unwrap_or(Ok(progress))))
+            });
+            let Ok((output, rest, outcome)) = read.await else { return };
+            (self, follow) = (output, rest);
+            match self.send(outcome).await {
+                Some(Progress::Paused) => continue,
+                Some(Progress::UpToDate) => {}
+                Some(Progress::Ended) | None => return,
             }
-            if self.sender.send(Ok(self.lines.take())).await.is_err() {
+            let changed = tokio::select! {
+                changed = follow.changed() => changed,
+                () = &mut passed => return,
+                () = self.sender.closed() => return,
+            };
+            if let Err(error) = changed {
+                let _ = self.sender.send(Err(failed(error))).await;
                 return;
+            }
+        }
+    }
+
+    /// Sends what was read, and why the reading failed, if it did; `None` if nothing is to follow.
+    async fn send(&mut self, outcome: Result<Progress, LogError>) -> Option<Progress> {
+        let piece = self.lines.take();
+        if !piece.is_empty() && self.sender.send(Ok(piece)).await.is_err() {
+            return None;
+        }
+        match outcome {
+            Ok(progress) => Some(progress),
+            Err(error) => {
+                let _ = self.sender.send(Err(failed(error))).await;
+                None
             }
         }
     }
@@ -170,6 +190,15 @@ impl Lines {
     /// Everything since the last call.
     fn take(&mut self) -> Bytes {
         self.out.split().freeze()
+    }
+
+    /// Adds what was read; breaks off when a piece is full, or nothing could be read.
+    fn add(&mut self, record: Result<Record, LogError>) -> ControlFlow<Result<Progress, LogError>> {
+        match record {
+            Ok(record) if self.push(&record) < PIECE => ControlFlow::Continue(()),
+            Ok(_) => ControlFlow::Break(Ok(Progress::Paused)),
+            Err(error) => ControlFlow::Break(Err(error)),
+        }
     }
 
     /// Adds a record; the bytes that wait now.

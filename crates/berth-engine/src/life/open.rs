@@ -34,6 +34,8 @@ const GATEWAY: &str = "gateway";
 const BRIDGE: &str = "default-bridge";
 /// How long owners get to finish what they do.
 const OWNERS_PATIENCE: Duration = Duration::from_secs(5);
+/// How long copies get to let go of what they use, once they were cut off.
+const COPIES_PATIENCE: Duration = Duration::from_millis(500);
 
 impl Engine {
     /// Opens data root and exec root, takes over the containers that run, and returns when clients can be
@@ -105,6 +107,8 @@ impl Engine {
         parts.owners.close();
         // An owner in the middle of a start leaves a row of intent, which the next engine understands.
         let _ = tokio::time::timeout(OWNERS_PATIENCE, parts.owners.wait()).await;
+        // Other archives' clients may stand still for ever.
+        let _ = tokio::time::timeout(COPIES_PATIENCE, parts.paced.idle()).await;
         if let Err(error) = parts.events.write(&parts.storage).await {
             tracing::warn!(%error, "the last events could not be written");
         }

@@ -62,6 +62,7 @@ impl Engine {
     pub async fn stop(&self, name: &str, op: op::Stop) -> Result<(), Error> {
         let container = self.parts.containers.find(name)?;
         let stop = self.stop_request(&container, &op, false)?;
+        container.gate.hurry();
         ask(&container, |answer| Request::Stop(stop, answer)).await
     }
 
@@ -69,6 +70,7 @@ impl Engine {
     pub async fn restart(&self, name: &str, op: op::Stop) -> Result<(), Error> {
         let container = self.parts.containers.find(name)?;
         let stop = self.stop_request(&container, &op, true)?;
+        container.gate.hurry();
         ask(&container, |answer| Request::Stop(stop, answer)).await
     }
 
@@ -76,6 +78,7 @@ impl Engine {
     pub async fn kill(&self, name: &str, signal: Option<&str>) -> Result<(), Error> {
         let number = signal.filter(|s| !s.is_empty()).map_or(Ok(signal::KILL), signal::parse)?;
         let container = self.parts.containers.find(name)?;
+        container.gate.hurry();
         match ask(&container, |answer| Request::Kill(number, answer)).await {
             Err(error @ Error::NotRunning(_)) => {
                 Err(Error::Conflict(format!("cannot kill container: {name}: {error}")))

@@ -57,10 +57,11 @@ impl Engine {
     /// All that a volume holds, as a tar whose names begin at its top.
     pub async fn volume_export(&self, volume: &str) -> Result<ArchiveStream, Error> {
         let (parts, volume) = (Arc::clone(&self.parts), volume.to_owned());
+        let place = parts.paced.place().await?;
         blocking(move || {
             let access = Access::open(parts, &volume)?;
             let (mut out, stream) = pieces::channel();
-            tokio::task::spawn_blocking(move || {
+            place.start(move || {
                 let (content, owners) = (access.content.as_fd(), access.owners.as_ref());
                 let packed = copy::pack_with_attributes(content, b"/", b".", &mut out, owners);
                 if let Err(error) = packed.map_err(io::Error::other).and_then(|()| out.send()) {
@@ -68,7 +69,7 @@ impl Engine {
                     out.carrier().fail(error);
                 }
                 drop(access);
-            });
+            })?;
             Ok(stream)
         })
         .await
@@ -83,12 +84,14 @@ impl Engine {
         let (parts, volume) = (Arc::clone(&self.parts), volume.to_owned());
         let reader = StreamReader::new(archive.map_err(io::Error::other));
         let reader = SyncIoBridge::new(reader);
-        blocking(move || {
-            let access = Access::open(parts, &volume)?;
-            let reader = decompress::reader(reader)?;
-            let options = Unpacking { replace: true, ids: access.owners.clone(), ..Unpacking::default() };
-            Ok(copy::unpack(access.content.as_fd(), b"/", &options, reader)?)
-        })
-        .await
+        self.parts
+            .paced
+            .run(move || {
+                let access = Access::open(parts, &volume)?;
+                let reader = decompress::reader(reader)?;
+                let options = Unpacking { replace: true, ids: access.owners.clone(), ..Unpacking::default() };
+                Ok(copy::unpack(access.content.as_fd(), b"/", &options, reader)?)
+            })
+            .await
     }
 }

@@ -1,6 +1,7 @@
 //! Waiting for what is still to be written.
 
 use std::mem::MaybeUninit;
+use std::ops::ControlFlow;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -10,6 +11,17 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 
 use super::{LogError, Record, Records};
+
+/// How far a reading came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// It was broken off.
+    Paused,
+    /// Everything that is written was read; more may come.
+    UpToDate,
+    /// Everything was read, and nothing more can come.
+    Ended,
+}
 
 /// Records as they are written. Made by [`super::Reader::follow`].
 #[derive(Debug)]
@@ -40,35 +52,52 @@ impl Follow {
         Ok(Self { records: records()?, directory: directory.to_owned(), changes, ended })
     }
 
-    /// The next record; `None` when nothing more can come. Safe to cancel.
+    /// Reads on until `take` breaks off or nothing more is there. Blocks on the disk.
+    pub fn read(&mut self, mut take: impl FnMut(Result<Record, LogError>) -> ControlFlow<()>) -> Progress {
+        // Asked before the read: what was written before the end is then read before the end is told.
+        let ended = *self.ended.borrow_and_update() || self.ended.has_changed().is_err();
+        for record in &mut self.records {
+            if take(record).is_break() {
+                return Progress::Paused;
+            }
+        }
+        if ended || self.records.is_done() { Progress::Ended } else { Progress::UpToDate }
+    }
+
+    /// Waits until there may be more than what was read so far. Safe to cancel.
+    ///
+    /// # Errors
+    /// When the kernel no longer tells of changes.
+    pub async fn changed(&mut self) -> Result<(), LogError> {
+        tokio::select! {
+            result = self.changes.readable() => {
+                let mut ready = result.map_err(|error| LogError::io("watch", &self.directory, error))?;
+                drain(self.changes.get_ref());
+                ready.clear_ready();
+            }
+            // An error means that the sender is gone, which the next read sees.
+            _ = self.ended.changed() => {}
+        }
+        Ok(())
+    }
+
+    /// The next record; `None` when nothing more can come. Safe to cancel. Reads block on the disk.
     ///
     /// # Errors
     /// As for [`super::Reader::records`]; after [`LogError::Damaged`] it goes on behind the damage.
     pub async fn next(&mut self) -> Result<Option<Record>, LogError> {
         loop {
-            // Asked before the read: what was written before the end is then read before `None`.
-            let ended = *self.ended.borrow_and_update() || self.ended.has_changed().is_err();
-            if let Some(record) = self.next_now() {
-                return record.map(Some);
-            }
-            if ended || self.records.is_done() {
-                return Ok(None);
-            }
-            tokio::select! {
-                result = self.changes.readable() => {
-                    let mut ready = result.map_err(|error| LogError::io("watch", &self.directory, error))?;
-                    drain(self.changes.get_ref());
-                    ready.clear_ready();
-                }
-                // An error means that the sender is gone, which the next round sees.
-                _ = self.ended.changed() => {}
+            let mut found = None;
+            let progress = self.read(|record| {
+                found = Some(record);
+                ControlFlow::Break(())
+            });
+            match (found, progress) {
+                (Some(record), _) => return record.map(Some),
+                (None, Progress::Ended) => return Ok(None),
+                (None, Progress::Paused | Progress::UpToDate) => self.changed().await?,
             }
         }
-    }
-
-    /// The next record if it is written already. Reads block on the disk.
-    pub fn next_now(&mut self) -> Option<Result<Record, LogError>> {
-        self.records.next()
     }
 }
 

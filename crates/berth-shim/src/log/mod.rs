@@ -18,7 +18,7 @@ mod sink;
 mod split;
 mod writer;
 
-pub use follow::Follow;
+pub use follow::{Follow, Progress};
 pub use json::JsonWriter;
 pub use plan::{Endpoint, FilePlan, Plan, RemotePlan, TlsPlan};
 pub use query::Query;

@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use crate::daemon::{Client, Daemon};
 use crate::output::{eventually, run};
@@ -15,6 +16,14 @@ fn asked_and_never_read(daemon: &Daemon, line: &str, headers: &str) -> UnixStrea
     let mut status = String::new();
     reader.read_line(&mut status).unwrap();
     assert!(status.contains(" 200 ") || status.contains(" 101 "), "{line}: {status}");
+    stream
+}
+
+/// Sends a request with the beginning of a body, and nothing any more.
+fn asked_and_never_sent(daemon: &Daemon, line: &str) -> UnixStream {
+    let mut stream = UnixStream::connect(daemon.socket()).unwrap();
+    let headers = "Host: x\r\nContent-Type: application/x-tar\r\nContent-Length: 1000000";
+    write!(stream, "{line} HTTP/1.1\r\n{headers}\r\n\r\nx").unwrap();
     stream
 }
 
@@ -62,6 +71,60 @@ fn clients_that_stop_reading_delay_nobody() {
     assert_eq!(daemon.inspect("flood", "{{.State.Status}}"), "exited");
     daemon.berth(&["rm", "flood"]).ok();
     assert!(!daemon.log().contains("panicked"));
+}
+
+#[test]
+fn a_crowd_of_clients_that_stand_still_delays_nobody() {
+    /// More of each than the daemon has threads for its own work.
+    const CROWD: usize = 80;
+    let daemon = Daemon::start();
+    daemon.background(&["--name", "other", "busybox", "sh", "-c", "echo ready; exec sleep 1000"]);
+    // More than all buffers on the way take.
+    let script = "dd if=/dev/zero bs=1M count=2 | tr '\\0' x | fold -w 100; dd if=/dev/zero of=/tmp/large bs=1M count=4";
+    daemon.with(Client::Berth, &["run", "--name", "long", "busybox", "sh", "-c", script]).ok();
+    let upgrade = "Connection: Upgrade\r\nUpgrade: tcp\r\nContent-Length: 0\r\n";
+    let mut still = Vec::new();
+    for n in 0..CROWD {
+        still.push(asked_and_never_read(&daemon, "GET /containers/long/logs?stdout=1", ""));
+        still.push(asked_and_never_read(&daemon, "GET /containers/long/export", ""));
+        if n % 4 != 0 {
+            continue;
+        }
+        still.push(asked_and_never_read(&daemon, "POST /containers/long/attach?logs=1&stdout=1", upgrade));
+        still.push(asked_and_never_read(&daemon, "GET /containers/long/archive?path=/tmp/large", ""));
+        still.push(asked_and_never_sent(&daemon, "POST /images/load"));
+        still.push(asked_and_never_sent(&daemon, "PUT /containers/long/archive?path=/tmp"));
+    }
+    everything_else_works(&daemon);
+    drop(still);
+    daemon.berth(&["rm", "long"]).ok();
+    assert!(!daemon.log().contains("panicked"));
+}
+
+#[test]
+fn who_does_not_read_a_log_holds_up_one_start_at_most() {
+    const STARTS: usize = 30;
+    let daemon = Daemon::start();
+    let script = "[ -e /done ] || { touch /done; dd if=/dev/zero bs=1M count=2 | tr '\\0' x | fold -w 100; }";
+    daemon.with(Client::Berth, &["run", "--name", "long", "busybox", "sh", "-c", script]).ok();
+    let starts = || {
+        let begun = Instant::now();
+        for _ in 0..STARTS {
+            daemon.berth(&["start", "long"]).ok();
+            daemon.wait("long");
+        }
+        begun.elapsed()
+    };
+    let alone = starts();
+    let upgrade = "Connection: Upgrade\r\nUpgrade: tcp\r\nContent-Length: 0\r\n";
+    let _deaf: Vec<_> = (0..3)
+        .map(|_| {
+            asked_and_never_read(&daemon, "POST /containers/long/attach?logs=1&stream=1&stdout=1", upgrade)
+        })
+        .collect();
+    let with_them = starts();
+    // Each would wait for two seconds.
+    assert!(with_them < alone * 2 + Duration::from_secs(STARTS as u64), "{with_them:?}, alone {alone:?}");
 }
 
 #[test]

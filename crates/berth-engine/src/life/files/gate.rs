@@ -2,11 +2,12 @@
 //!
 //! An overlay must not be mounted twice, so a start waits for the copies that still use what was mounted before.
 
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
+use tokio::sync::{Notify, OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 use tokio_util::sync::CancellationToken;
 
 use super::view::View;
@@ -19,6 +20,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Default)]
 pub struct Gate {
     lock: Arc<RwLock<()>>,
+    /// Told by those who cannot wait until a start has waited for copies.
+    hurry: Notify,
     /// Cancelled to end the copies that go on; then another one takes its place.
     cut: Mutex<CancellationToken>,
     /// Bytes moved by all copies.
@@ -70,11 +73,18 @@ impl Gate {
     /// Waits until no copy goes on. One that moves nothing is cut off.
     pub async fn close(&self) -> Closed {
         let alone = Arc::clone(&self.lock).write_owned();
-        tokio::pin!(alone);
+        let hurry = self.hurry.notified();
+        tokio::pin!(alone, hurry);
         let moved = || self.moved.load(Ordering::Relaxed);
         let mut before = moved();
         loop {
-            if let Ok(alone) = tokio::time::timeout(PATIENCE, &mut alone).await {
+            let closed = tokio::time::timeout(PATIENCE, &mut alone);
+            let closed = tokio::select! {
+                biased;
+                closed = closed => closed,
+                () = &mut hurry => return self.cut_until(alone).await,
+            };
+            if let Ok(alone) = closed {
                 return Closed { _alone: alone };
             }
             let now = moved();
@@ -88,7 +98,18 @@ impl Gate {
     /// Cuts all copies off, and waits for their end.
     pub async fn close_now(&self) -> Closed {
         let alone = Arc::clone(&self.lock).write_owned();
-        tokio::pin!(alone);
+        self.cut_until(std::pin::pin!(alone)).await
+    }
+
+    /// If a start waits for copies, cuts them off: whoever wants the container to end is heard after the start alone.
+    pub fn hurry(&self) {
+        self.hurry.notify_waiters();
+    }
+
+    async fn cut_until(
+        &self,
+        mut alone: Pin<&mut impl Future<Output = OwnedRwLockWriteGuard<()>>>,
+    ) -> Closed {
         // Again and again: a copy may have been about to begin.
         loop {
             self.cut();
@@ -146,6 +167,25 @@ mod tests {
         assert!(next.is_err(), "nobody enters meanwhile");
         drop(closed);
         assert!(!gate.enter().await.link.cut.is_cancelled(), "the next one is not cut off");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_start_that_is_to_end_waits_for_nothing() {
+        let gate = Arc::new(Gate::default());
+        let copy = gate.enter().await;
+        // Nobody waits, and nobody is cut off.
+        gate.hurry();
+        assert!(!copy.link.cut.is_cancelled());
+        let start = {
+            let gate = Arc::clone(&gate);
+            tokio::spawn(async move { gate.close().await })
+        };
+        tokio::time::sleep(PATIENCE / 2).await;
+        copy.link.moved(1);
+        gate.hurry();
+        copy.link.cut.cancelled().await;
+        drop(copy);
+        start.await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]

@@ -49,6 +49,7 @@ impl Engine {
         let whole = path::preserved(path::absolute(path.as_bytes()), path.as_bytes());
         let (stat, access, whole) =
             blocking(move || Ok((place.stat(&access.view, &whole)?, access, whole))).await?;
+        let thread = self.parts.paced.place().await?;
         let (mut out, archive) = stream::out(access.copying.link(), self.parts.ending.clone());
         let parts = Arc::clone(&self.parts);
         let name = match path::base(&whole) {
@@ -56,7 +57,7 @@ impl Engine {
             base => base.to_vec(),
         };
         parts.events.publish(container.event(ContainerEvent::ArchivePath));
-        tokio::task::spawn_blocking(move || {
+        thread.start(move || {
             let (root, ids) = (access.view.root.as_fd(), access.view.mappings.as_ref());
             let packed = copy::pack_inside(root, &whole, &name, &mut out, ids);
             if let Err(error) = packed.map_err(io::Error::other).and_then(|()| out.send()) {
@@ -65,7 +66,7 @@ impl Engine {
             }
             // The files are let go before the client sees the end.
             drop(access);
-        });
+        })?;
         Ok((stat, archive))
     }
 
@@ -81,7 +82,8 @@ impl Engine {
         let place = Place { container: name.to_owned(), path: extract.path.clone() };
         let reader = stream::into(access.copying.link(), self.parts.ending.clone(), archive);
         let target = Arc::clone(&container);
-        blocking(move || access.used(|view| place.extract(view, &target, &extract, reader))).await?;
+        let unpack = move || access.used(|view| place.extract(view, &target, &extract, reader));
+        self.parts.paced.run(unpack).await?;
         self.parts.events.publish(container.event(ContainerEvent::ExtractToDir));
         Ok(())
     }
