@@ -50,8 +50,8 @@ pub struct Edits {
     pub mounts: Vec<Mount>,
     /// Further groups of the process, as numbers.
     pub additional_gids: Vec<u32>,
-    /// Programs to run; not supported.
-    pub hooks: Vec<Value>,
+    /// Programs to run while the container is made.
+    pub hooks: Vec<Hook>,
     /// Cache allocation; not supported.
     pub intel_rdt: Option<Value>,
     /// Network interfaces to move inside; not supported.
@@ -61,13 +61,27 @@ pub struct Edits {
 impl Edits {
     /// The first thing asked for that Berth does not do.
     pub fn unsupported(&self) -> Option<&'static str> {
-        let asked = [
-            ("hooks", !self.hooks.is_empty()),
-            ("intelRdt", self.intel_rdt.is_some()),
-            ("netDevices", !self.net_devices.is_empty()),
-        ];
+        let asked = [("intelRdt", self.intel_rdt.is_some()), ("netDevices", !self.net_devices.is_empty())];
         asked.iter().find(|(_, asked)| *asked).map(|(name, _)| *name)
     }
+}
+
+/// A program of the host, or of the container, that is run.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Hook {
+    /// When: one of the names of the runtime specification, such as `createContainer`.
+    pub hook_name: String,
+    /// The program.
+    pub path: PathBuf,
+    /// Its arguments, its name the first of them.
+    #[serde(default)]
+    pub args: Vec<String>,
+    /// Its whole environment, `NAME=value`.
+    #[serde(default)]
+    pub env: Vec<String>,
+    /// Seconds after which it is killed.
+    pub timeout: Option<i64>,
 }
 
 /// A device node. What is not said is as on the host.
@@ -288,8 +302,8 @@ mod tests {
     #[test]
     fn what_is_not_done_is_named() {
         let edits: Edits =
-            serde_json::from_str(r#"{"hooks":[{"hookName":"createContainer","path":"/x"}]}"#).unwrap();
-        assert_eq!(edits.unsupported(), Some("hooks"));
+            serde_json::from_str(r#"{"netDevices":[{"hostInterfaceName":"a","name":"b"}]}"#).unwrap();
+        assert_eq!(edits.unsupported(), Some("netDevices"));
         assert_eq!(Edits::default().unsupported(), None);
     }
 }

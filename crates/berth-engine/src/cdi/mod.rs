@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use berth_api::container::DeviceRequest;
 
-pub use file::{Devices, Edits, Mount, Node};
+pub use file::{Devices, Edits, Hook, Mount, Node};
 
 use crate::Error;
 

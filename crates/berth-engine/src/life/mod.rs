@@ -9,6 +9,7 @@ mod exit;
 pub(crate) mod files;
 mod handlers;
 pub mod health;
+mod hooks;
 mod hosts;
 pub(crate) mod join;
 mod links;

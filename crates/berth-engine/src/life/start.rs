@@ -20,12 +20,13 @@ use berth_shim::protocol::Target;
 use berth_shim::spawner::LaunchRequest;
 use berth_sys::ids::Mappings;
 use ipnet::IpNet;
+use oci_spec::runtime::Spec;
 
 use super::links::Linked;
 use super::names::Resolution;
 use super::owner::Owner;
 use super::sources::Seen;
-use super::{propagation, shm, sources};
+use super::{hooks, propagation, shm, sources};
 use crate::container::Container;
 use crate::container::state::{Exited, Failure, Running, State};
 use crate::create::NetworkPlan;
@@ -197,6 +198,13 @@ impl Owner {
             fds.push(crate::blocking::blocking(move || sources::shared_memory(shm, remap.as_ref())).await?);
         }
         let spec = composed.spec;
+        let (bundle, hook_view) = match self.hooks(&spec, remap.is_some()).await? {
+            Some(prepared) => {
+                let (bundle, view) = prepared.hand_over(&mut fds);
+                (Some(bundle), Some(view))
+            }
+            None => (None, None),
+        };
         let (rootfs, owners) = rootfs(&self.parts, &self.container)?;
         let [rows, columns] = definition.host.console_size.map(|n| u16::try_from(n).unwrap_or(0));
         let network = if endpoints.is_empty() { NetworkMode::FromSpec } else { NetworkMode::Await };
@@ -211,7 +219,8 @@ impl Owner {
             terminal: definition.config.tty.then_some((rows, columns)).filter(|size| *size != (0, 0)),
             generated,
             release: ReleaseMode::Execute,
-            bundle: None,
+            bundle,
+            hook_view,
             die_with_parent: true,
             preserve_fds: 0,
         };
@@ -233,6 +242,20 @@ impl Owner {
                 tracing::debug!(container = self.container.id(), %error, "a client could not be attached");
             }
         }
+    }
+
+    /// What the container's hooks need, if it has any.
+    async fn hooks(&self, spec: &Spec, remapped: bool) -> Result<Option<hooks::Prepared>, Error> {
+        if !hooks::has_hooks(spec) {
+            return Ok(None);
+        }
+        if remapped {
+            let why =
+                "devices whose CDI files have hooks need \"--userns host\" on a daemon with userns-remap";
+            return Err(Error::InvalidParameter(why.into()));
+        }
+        let (directory, spec) = (self.parts.storage.container_dir(self.container.id())?, spec.clone());
+        crate::blocking::blocking(move || hooks::prepare(&directory, &spec)).await.map(Some)
     }
 
     async fn request(&self, launch: Launch, fds: Vec<OwnedFd>) -> Result<LaunchRequest, Error> {

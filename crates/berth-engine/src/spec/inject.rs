@@ -7,7 +7,7 @@ use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, MountBuilder, Spec};
 
 use super::{Composed, devices, invalid, spec_error};
 use crate::Error;
-use crate::cdi::{Edits, Mount, Node};
+use crate::cdi::{Edits, Hook, Mount, Node};
 use crate::create::merge::variable_name;
 
 /// A path of the host that is mounted: its index among the mounts, the path, and whether what is mounted below comes along.
@@ -23,6 +23,9 @@ pub fn apply(composed: &mut Composed<'_>, edits: &[Edits]) -> Result<(), Error> 
         for mount in &edits.mounts {
             let found = bind(&mut composed.spec, mount)?;
             composed.paths.extend(found);
+        }
+        for hook in &edits.hooks {
+            add_hook(&mut composed.spec, hook)?;
         }
     }
     Ok(())
@@ -132,6 +135,36 @@ fn bind(spec: &mut Spec, mount: &Mount) -> Result<Option<HostPath>, Error> {
     Ok(binds.then(|| (mounts.len() - 1, Path::to_owned(&mount.host_path), recursive)))
 }
 
+/// Adds a hook. Those that run in the container's namespaces are all that vendors' tools write; of the others, the engine has no
+/// place where they could run.
+fn add_hook(spec: &mut Spec, hook: &Hook) -> Result<(), Error> {
+    let Hook { hook_name, path, args, env, timeout } = hook;
+    let refused = |why: &str| {
+        let path = path.display();
+        Err(invalid(format!("CDI device injection failed: hook {hook_name} {path}: {why}")))
+    };
+    if !path.is_absolute() {
+        return refused("the path is not absolute");
+    }
+    if timeout.is_some_and(|seconds| seconds <= 0) {
+        return refused("the timeout is not positive");
+    }
+    let mut made = oci_spec::runtime::Hook::default();
+    made.set_path(path.clone())
+        .set_args(Some(args.clone()).filter(|args| !args.is_empty()))
+        .set_env(Some(env.clone()).filter(|env| !env.is_empty()))
+        .set_timeout(*timeout);
+    let mut hooks = spec.hooks().clone().unwrap_or_default();
+    let list = match hook_name.as_str() {
+        "createContainer" => hooks.create_container_mut(),
+        "startContainer" => hooks.start_container_mut(),
+        _ => return refused("only createContainer and startContainer are supported"),
+    };
+    list.get_or_insert_default().push(made);
+    spec.set_hooks(Some(hooks));
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -165,6 +198,30 @@ mod tests {
         assert_eq!((rule.major(), rule.access().as_deref()), (Some(1), Some("r")));
         let mounts = spec.mounts().as_ref().unwrap();
         assert_eq!(paths, [(mounts.len() - 1, PathBuf::from("/etc"), true)]);
+    }
+
+    #[test]
+    fn hooks_of_the_containers_namespaces() {
+        let (spec, _) = applied(
+            r#"{"hooks":[{"hookName":"createContainer","path":"/a","args":["a","b"],"env":["X=1"],"timeout":3},
+            {"hookName":"startContainer","path":"/c"},{"hookName":"createContainer","path":"/d"}]}"#,
+        )
+        .unwrap();
+        let hooks = spec.hooks().as_ref().unwrap();
+        let [first, second] = &hooks.create_container().as_ref().unwrap()[..] else { panic!("{hooks:?}") };
+        assert_eq!((first.path().as_path(), first.timeout()), (Path::new("/a"), Some(3)));
+        assert_eq!(first.args().as_ref().unwrap(), &["a", "b"]);
+        assert_eq!(first.env().as_ref().unwrap(), &["X=1"]);
+        assert_eq!((second.path().as_path(), second.args()), (Path::new("/d"), &None));
+        assert_eq!(hooks.start_container().as_ref().unwrap().len(), 1);
+        for (bad, why) in [
+            (r#"{"hookName":"createRuntime","path":"/a"}"#, "only createContainer"),
+            (r#"{"hookName":"createContainer","path":"a"}"#, "not absolute"),
+            (r#"{"hookName":"createContainer","path":"/a","timeout":0}"#, "not positive"),
+        ] {
+            let error = applied(&format!(r#"{{"hooks":[{bad}]}}"#)).unwrap_err();
+            assert!(error.contains(why), "{error}");
+        }
     }
 
     #[test]

@@ -209,6 +209,7 @@ fn make(
         generated: Vec::new(),
         release: if two_phases { ReleaseMode::ExecFifo(directory.fifo()) } else { ReleaseMode::Execute },
         bundle: Some(path.clone()),
+        hook_view: None,
         die_with_parent: false,
         preserve_fds,
     };

@@ -58,6 +58,8 @@ pub(crate) struct ContainerPlan<'a> {
     /// The reading end of the FIFO that start waits at.
     pub fifo: Option<OwnedFd>,
     pub sync: OwnedFd,
+    /// The host's mounts, detached; see [`Launch::hook_view`].
+    pub host: Option<OwnedFd>,
     /// The container's state as hooks read it.
     pub state: String,
 }
@@ -171,7 +173,10 @@ fn make_root(plan: &ContainerPlan<'_>) -> Result<Root, StartError> {
         Some(remapped) => rootfs::prepared(&remapped.root)?,
         None => rootfs::make(&plan.launch.rootfs)?,
     };
-    rootfs::attach(&root)?;
+    match (&plan.host, &plan.launch.hook_view) {
+        (Some(host), Some(view)) => rootfs::attach_within(&root, host.as_fd(), &view.root)?,
+        _ => rootfs::attach(&root)?,
+    }
     let root = root.mount.as_fd();
     let mounts = spec.mounts().as_deref().unwrap_or_default();
     let mounter = Mounter {
@@ -209,7 +214,7 @@ fn make_root(plan: &ContainerPlan<'_>) -> Result<Root, StartError> {
         _ => None,
     };
     runtime_hooks(plan)?;
-    run_hooks(spec.hooks(), Hooks::create_container, &plan.state)?;
+    container_hooks(plan)?;
     privileges::make_working_directory(root, &plan.process.cwd)?;
     paths::make_read_only(root, linux.readonly_paths().as_deref().unwrap_or_default())?;
     paths::mask(root, linux.masked_paths().as_deref().unwrap_or_default())?;
@@ -296,6 +301,20 @@ fn runtime_hooks(plan: &ContainerPlan<'_>) -> Result<(), StartError> {
             Err(StartError::new(Stage::Protocol, "unexpected order before the hooks"))
         }
     }
+}
+
+/// Runs the hooks whose programs are the host's, in the container's namespaces.
+fn container_hooks(plan: &ContainerPlan<'_>) -> Result<(), StartError> {
+    /// What programs expect that do not set it themselves.
+    const USUAL: Mode = Mode::from_raw_mode(0o022);
+    let before = rustix::process::umask(USUAL);
+    let run = || run_hooks(plan.launch.spec.hooks(), Hooks::create_container, &plan.state);
+    let outcome = match &plan.host {
+        Some(host) => rootfs::within(host.as_fd(), run),
+        None => run(),
+    };
+    rustix::process::umask(before);
+    outcome
 }
 
 /// Whether the parent has hooks to run while init waits.

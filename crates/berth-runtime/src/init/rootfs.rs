@@ -1,9 +1,10 @@
 //! The container's root: an overlay or a bind mount, attached over `/` and then pivoted into.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use berth_sys::beneath;
 use berth_sys::mount::{self, Attributes, attr, propagation};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
@@ -149,6 +150,35 @@ pub(super) fn attach(root: &Root) -> Result<(), StartError> {
     }
     let host = open_directory(Path::new("/")).context(Stage::Rootfs, || "open /")?;
     mount::attach(&root.mount, &host).context(Stage::Rootfs, || "attach the root")
+}
+
+/// Attaches the host's mounts over the present `/`, and the root at `place` on them: there, hooks find both. What they mount does
+/// not reach the host. Absolute paths still are those of the present `/`, but for [`within`].
+pub(super) fn attach_within(root: &Root, host: BorrowedFd<'_>, place: &Path) -> Result<(), StartError> {
+    let change = Attributes { propagation: propagation::SLAVE, recursive: true, ..Attributes::default() };
+    mount::set_attributes(host, change, None)
+        .context(Stage::Rootfs, || "make the host's mounts slave mounts")?;
+    let below = open_directory(Path::new("/")).context(Stage::Rootfs, || "open /")?;
+    mount::attach(host, &below).context(Stage::Rootfs, || "attach the host's mounts")?;
+    let what = || format!("attach the root at {}", place.display());
+    let place = beneath::open_path(host, place).context(Stage::Rootfs, what)?;
+    mount::attach(&root.mount, &place).context(Stage::Rootfs, what)
+}
+
+/// Runs `work` with `root` as the root of the process.
+pub(super) fn within<T>(
+    root: BorrowedFd<'_>,
+    work: impl FnOnce() -> Result<T, StartError>,
+) -> Result<T, StartError> {
+    let change = |root: BorrowedFd<'_>| {
+        rustix::process::fchdir(root)?;
+        rustix::process::chroot(".")
+    };
+    let before = open_directory(Path::new("/")).context(Stage::Hook, || "open /")?;
+    change(root).context(Stage::Hook, || "enter the host's files")?;
+    let outcome = work();
+    change(before.as_fd()).context(Stage::Hook, || "leave the host's files")?;
+    outcome
 }
 
 /// Makes the mount `/` of the process and lets go of everything that was there.

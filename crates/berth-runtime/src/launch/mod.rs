@@ -25,8 +25,8 @@ pub use self::error::{Stage, StartError, describe};
 use self::plan::{Namespaces, ProcessPlan};
 use self::remapped::Remapped;
 pub use self::types::{
-    ExecLaunch, GROUPS_ANNOTATION, GeneratedFile, Launch, NetworkMode, Release, ReleaseMode, Rootfs, Stdio,
-    USER_ANNOTATION,
+    ExecLaunch, GROUPS_ANNOTATION, GeneratedFile, HookView, Launch, NetworkMode, Release, ReleaseMode,
+    Rootfs, Stdio, USER_ANNOTATION,
 };
 use crate::cgroup::{self, Join, Layout, Manager};
 use crate::hooks;
@@ -79,6 +79,7 @@ pub fn clone(launch: &Launch, fds: Vec<OwnedFd>, stdio: Stdio) -> Result<Init, S
     let user = plan::annotated_user(spec);
     let process = ProcessPlan::new(configured, user, filter, launch.terminal, launch.die_with_parent)?;
     let mut namespaces = Namespaces::new(spec)?;
+    let host = plan::host_tree(launch, &fds)?;
     let sources = plan::bind_sources(launch, fds)?;
     remapped::map_sources(launch, &sources, namespaces.user.as_ref())?;
     let remapped = Remapped::prepare(launch, namespaces.user.take())?;
@@ -102,6 +103,7 @@ pub fn clone(launch: &Launch, fds: Vec<OwnedFd>, stdio: Stdio) -> Result<Init, S
         stdio,
         fifo,
         sync: theirs,
+        host,
         state: state(launch, "created", None),
     };
     let (pid, pidfd, sync) = match clone_init(&plan, sync) {

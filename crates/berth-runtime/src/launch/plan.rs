@@ -263,6 +263,15 @@ impl Namespaces {
     }
 }
 
+/// The host's mounts that [`super::HookView`] counts.
+pub(crate) fn host_tree(launch: &Launch, given: &[OwnedFd]) -> Result<Option<OwnedFd>, StartError> {
+    let Some(view) = &launch.hook_view else { return Ok(None) };
+    let tree = given.get(view.tree);
+    let tree = tree
+        .ok_or_else(|| StartError::new(Stage::Protocol, "the descriptor of the host's mounts is missing"))?;
+    tree.try_clone().map(Some).context(Stage::Protocol, || "copy a descriptor")
+}
+
 /// Detached mounts for the bind mounts of `launch`, by index of the mount: those given, and those opened here.
 pub(crate) fn bind_sources(launch: &Launch, given: Vec<OwnedFd>) -> Result<Vec<Option<OwnedFd>>, StartError> {
     let mut given: Vec<Option<OwnedFd>> = given.into_iter().map(Some).collect();
@@ -431,6 +440,7 @@ mod tests {
             generated: Vec::new(),
             release: super::super::ReleaseMode::Execute,
             bundle: None,
+            hook_view: None,
             die_with_parent: false,
             preserve_fds: 0,
         };

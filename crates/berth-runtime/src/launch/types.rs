@@ -51,6 +51,9 @@ pub struct Launch {
     /// The bundle directory: relative mount sources start here, and hooks read it in the container's state.
     #[serde(default)]
     pub bundle: Option<PathBuf>,
+    /// What hooks of the container's namespace see, if that namespace is not made of the host's.
+    #[serde(default)]
+    pub hook_view: Option<HookView>,
     /// Kills the container when the cloning process ends (`PR_SET_PDEATHSIG`).
     #[serde(default)]
     pub die_with_parent: bool,
@@ -58,6 +61,16 @@ pub struct Launch {
     /// anything else is: the engine's own would take their numbers.
     #[serde(default)]
     pub preserve_fds: u32,
+}
+
+/// The host's files as hooks see them that run in the container's mount namespace (`createContainer`): their programs
+/// are the host's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HookView {
+    /// Index in the descriptors that are passed beside: a detached copy of the host's mounts.
+    pub tree: usize,
+    /// An existing directory of the host, absolute: the container's root is mounted there.
+    pub root: PathBuf,
 }
 
 /// What becomes the container's `/`.

@@ -88,7 +88,7 @@ devices:
 
 fn cdi(client: Client) {
     let hooks = json!({"cdiVersion": "0.3.0", "kind": "vendor.test/hooked", "devices": [{"name": "h", "containerEdits": {
-        "hooks": [{"hookName": "createRuntime", "path": "/bin/true"}]}}]});
+        "hooks": [{"hookName": "poststop", "path": "/bin/true"}]}}]});
     let files = [
         ("vendor.json", vendor_json()),
         ("gpu.yaml", GPU_YAML.to_owned()),
@@ -134,7 +134,12 @@ fn cdi(client: Client) {
         &["--device", "vendor.test/gadget=absent"],
         "CDI device injection failed: unresolvable CDI devices vendor.test/gadget=absent",
     );
-    refused(&daemon, client, &["--device", "vendor.test/hooked=h"], "hooks");
+    refused(
+        &daemon,
+        client,
+        &["--device", "vendor.test/hooked=h"],
+        "hook poststop /bin/true: only createContainer",
+    );
     let info = daemon.with(client, &["info", "--format", "{{json .CDISpecDirs}}"]).ok();
     assert!(info.contains("berth-cdi-"), "{info}");
     let answer = crate::output::run(
@@ -173,4 +178,61 @@ fn gpus_without_files_are_refused() {
             "CDI device injection failed: unresolvable CDI devices vendor.test/none=one",
         );
     }
+}
+
+/// What a vendor's hook does: it finds the container by the state that it reads, changes its files with the host's
+/// programs, and mounts something there.
+const HOOK: &str = r#"
+bundle=$(sed -n 's/.*"bundle":"\([^"]*\)".*/\1/p')
+grep -q '"root":{"path":"rootfs"' "$bundle/config.json" || { echo "no configuration" >&2; exit 1; }
+root=$bundle/rootfs
+echo "$GREETING" > "$root/hooked"
+mkdir -p "$root/opt/mounted"
+mount -t tmpfs hooks-tmpfs "$root/opt/mounted"
+echo inner > "$root/opt/mounted/file"
+"#;
+
+#[test]
+fn hooks_of_devices_change_the_container() {
+    let hook = |hook: &str, path: &str, args: &[&str]| json!({"hookName": hook, "path": path, "args": args});
+    let mut first = hook("createContainer", "/bin/sh", &["sh", "-e", "-c", HOOK]);
+    first["env"] = json!(["PATH=/usr/bin:/bin", "GREETING=hello"]);
+    let second = hook("startContainer", "/bin/sh", &["sh", "-c", "echo started > /started"]);
+    let failing = hook("createContainer", "/bin/sh", &["sh", "-c", "echo out of gadgets >&2; exit 3"]);
+    let device =
+        |name: &str, hooks: &[serde_json::Value]| json!({"name": name, "containerEdits": {"hooks": hooks}});
+    let file = json!({"cdiVersion": "0.6.0", "kind": "vendor.test/hooked", "devices": [
+        device("good", &[first, second]),
+        device("bad", &[failing]),
+    ]});
+    let daemon = with_cdi(&[("hooks.json", file.to_string())]);
+    let script =
+        "cat /hooked /opt/mounted/file /started; stat -c %a /hooked; grep -c bundle /proc/self/mountinfo";
+    for client in [Client::Berth, Client::Docker] {
+        let seen = daemon.with(
+            client,
+            &[
+                "run",
+                "--name",
+                "hooked",
+                "--device",
+                "vendor.test/hooked=good",
+                "busybox",
+                "sh",
+                "-c",
+                script,
+            ],
+        );
+        // Nothing of the host is left inside.
+        assert_eq!(seen.stdout, "hello\ninner\nstarted\n644\n0\n", "{seen:?}");
+        // It starts again as well.
+        let again = daemon.with(client, &["start", "-a", "hooked"]);
+        assert_eq!(again.stdout, seen.stdout, "{again:?}");
+        daemon.with(client, &["rm", "hooked"]).ok();
+        let refused =
+            daemon.with(client, &["run", "--rm", "--device", "vendor.test/hooked=bad", "busybox", "true"]);
+        assert!(refused.code != 0 && refused.stderr.contains("out of gadgets"), "{refused:?}");
+    }
+    let host = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert!(!host.contains("hooks-tmpfs"), "{host}");
 }
