@@ -1,5 +1,7 @@
 //! `logs`.
 
+mod follow;
+
 use berth_api::container::Inspect;
 use berth_client::{Query, segment};
 use clap::{ArgMatches, Command};
@@ -30,16 +32,26 @@ pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
     let name = flags::text(matches, "container").unwrap_or_default();
     let (since, until) = (flags::moment(matches, "since")?, flags::moment(matches, "until")?);
     let client = context.client().await?;
-    let found: Inspect = client.get(&format!("/containers/{}/json", segment(name))).await?;
-    let path = Query::new()
+    let answer = client.get_stream(&format!("/containers/{}/json", segment(name))).await?;
+    let is_berth = answer.header("server").starts_with("Berth/");
+    let found: Inspect = answer.json().await?;
+    let timestamps = on(matches, "timestamps");
+    let query = Query::new()
         .flag("stdout", true)
         .flag("stderr", true)
         .flag("follow", on(matches, "follow"))
-        .flag("timestamps", on(matches, "timestamps"))
         .flag("details", on(matches, "details"))
+        .set_some("until", until.as_deref());
+    let tail = flags::text(matches, "tail");
+    // Other daemons have times within lines, and their containers mostly end with them.
+    if on(matches, "follow") && is_berth {
+        let wanted = follow::Wanted { found, query, since, tail: tail.map(str::to_owned), timestamps };
+        return follow::run(context, client, wanted).await;
+    }
+    let path = query
+        .flag("timestamps", timestamps)
         .set_some("since", since.as_deref())
-        .set_some("until", until.as_deref())
-        .set_some("tail", flags::text(matches, "tail"))
+        .set_some("tail", tail)
         .on(&format!("/containers/{}/logs", segment(&found.id)));
     let body = client.get_stream(&path).await?;
     streams::show(body, !found.config.tty).await

@@ -154,7 +154,8 @@ impl Output {
         failure.map_or(Ok(()), Err)
     }
 
-    async fn put(&mut self, stream: Stream, data: &[u8]) -> Outcome {
+    /// Writes text of one of the two.
+    pub async fn put(&mut self, stream: Stream, data: &[u8]) -> Outcome {
         let to: &mut (dyn AsyncWrite + Unpin) =
             if stream == Stream::Stderr { &mut self.stderr } else { &mut self.stdout };
         let outcome = async {

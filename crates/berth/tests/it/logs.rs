@@ -1,5 +1,8 @@
 //! `logs`: whole, in order, and as far as asked.
 
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::process::Stdio;
+
 use crate::daemon::{Client, Daemon};
 use crate::output::{eventually, run};
 
@@ -25,6 +28,21 @@ with_both_clients! {
         let times: Vec<&str> = logs.lines().map(|line| line.split_once(' ').unwrap().0).collect();
         assert_eq!(times.len(), 3);
         assert!(times.is_sorted() && times.iter().all(|t| t.len() == 30 && t.ends_with('Z')), "{times:?}");
+    }
+
+    fn since_and_until_take_a_part_of_a_log(daemon: &Daemon, client: Client) {
+        let script = "for i in 1 2 3 4 5; do echo $i; sleep 0.01; done";
+        daemon.with(client, &["run", "--name", "cc", "busybox", "sh", "-c", script]).ok();
+        let logs = daemon.with(client, &["logs", "-t", "cc"]).ok();
+        let times: Vec<&str> = logs.lines().map(|line| line.split_once(' ').unwrap().0).collect();
+        assert_eq!(daemon.with(client, &["logs", "--since", times[2], "cc"]).ok(), "3\n4\n5");
+        assert_eq!(daemon.with(client, &["logs", "--until", times[2], "cc"]).ok(), "1\n2\n3");
+        let both = ["logs", "--since", times[1], "--until", times[3], "cc"];
+        assert_eq!(daemon.with(client, &both).ok(), "2\n3\n4");
+        assert_eq!(daemon.with(client, &["logs", "--since", "10m", "--tail", "2", "cc"]).ok(), "4\n5");
+        assert_eq!(daemon.with(client, &["logs", "--until", "10m", "cc"]).ok(), "");
+        let followed = ["logs", "-f", "--since", times[3], "cc"];
+        assert_eq!(daemon.with(client, &followed).ok(), "4\n5");
     }
 
     fn follow_goes_on_until_the_container_ends(daemon: &Daemon, client: Client) {
@@ -60,4 +78,38 @@ fn following_survives_a_daemon_that_dies_and_nothing_is_lost() {
     let logs = run(&mut daemon.client(Client::Berth, &["logs", "-f", &id])).ok();
     let expected: Vec<String> = (1..=400).map(|n| n.to_string()).collect();
     assert_eq!(logs.lines().collect::<Vec<_>>(), expected);
+}
+
+#[test]
+fn a_follower_goes_on_with_the_next_daemon() {
+    let mut daemon = Daemon::start();
+    // The second stream is now and then in the middle of a line of the first.
+    let script = "i=0; while [ ! -e /stop ]; do i=$((i+1)); echo $i; echo e$i >&2; sleep 0.002; done";
+    let id = daemon.background(&["busybox", "sh", "-c", script]);
+    let mut follower = daemon.client(Client::Berth, &["logs", "-f", &id]);
+    let mut follower = follower.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut errors = follower.stderr.take().unwrap();
+    let errors = std::thread::spawn(move || {
+        let mut text = String::new();
+        errors.read_to_string(&mut text).unwrap();
+        text
+    });
+    let mut lines = BufReader::new(follower.stdout.take().unwrap()).lines();
+    let mut seen: Vec<String> = lines.by_ref().take(20).map(Result::unwrap).collect();
+    for graceful in [false, false, true] {
+        if graceful {
+            daemon.stop();
+        } else {
+            daemon.kill();
+        }
+        daemon.launch();
+        seen.extend(lines.by_ref().take(20).map(Result::unwrap));
+    }
+    daemon.berth(&["exec", &id, "touch", "/stop"]).ok();
+    seen.extend(lines.map(Result::unwrap));
+    assert!(follower.wait().unwrap().success());
+    let logs = daemon.berth(&["logs", &id]);
+    assert_eq!(seen, logs.stdout.lines().collect::<Vec<_>>());
+    assert_eq!(errors.join().unwrap(), logs.stderr);
+    assert_eq!(seen, (1..=seen.len()).map(|n| n.to_string()).collect::<Vec<_>>());
 }
