@@ -8,7 +8,8 @@ use std::path::PathBuf;
 use crate::grammar::{self, Found};
 use crate::help;
 
-const GROUPS: [&str; 7] = ["builder", "container", "image", "manifest", "network", "system", "volume"];
+const GROUPS: [&str; 8] =
+    ["builder", "container", "context", "image", "manifest", "network", "system", "volume"];
 
 /// A text as troff takes it literally.
 fn plain(text: &str) -> String {

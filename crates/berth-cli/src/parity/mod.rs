@@ -8,10 +8,12 @@ use clap::{Arg, ArgAction, Command};
 const DOCKER: &str = include_str!("docker.txt");
 
 /// Flags that differ, and why.
-const DIFFERENT: [(&str, &str, &str); 3] = [
+const DIFFERENT: [(&str, &str, &str); 5] = [
     ("docker", "host", "a second one is told apart, and refused in Docker's older words"),
     ("container commit", "pause", "it can be turned off as in older clients, too"),
     ("commit", "pause", "it can be turned off as in older clients, too"),
+    ("context create", "docker", "its pairs are taken apart when flags are read"),
+    ("context update", "docker", "its pairs are taken apart when flags are read"),
 ];
 
 struct Flag {
