@@ -3,6 +3,7 @@
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
+use berth_api::version::ApiVersion;
 use berth_image::Images;
 use berth_shim::spawner::Spawner;
 use berth_storage::Storage;
@@ -137,6 +138,11 @@ impl Engine {
     /// The settings as they are now.
     pub fn settings(&self) -> Arc<Settings> {
         self.parts.current.get()
+    }
+
+    /// The oldest version of the API that clients may speak.
+    pub fn oldest_api(&self) -> ApiVersion {
+        self.parts.settings.oldest_api
     }
 }
 

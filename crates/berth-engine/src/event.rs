@@ -235,6 +235,11 @@ pub enum Event {
         /// Bytes that this freed.
         reclaimed: u64,
     },
+    /// What builders keep and nobody uses was removed together.
+    CachePruned {
+        /// Bytes that this freed.
+        reclaimed: u64,
+    },
     /// Of a volume.
     Volume {
         /// Its name.
@@ -324,6 +329,15 @@ impl ContainerEvent {
     }
 }
 
+/// Kind, ID, action, attributes and image of an event.
+type Parts = (&'static str, String, String, StringMap, String);
+
+/// That everything unused of a kind was removed.
+fn pruned(kind: &'static str, reclaimed: u64) -> Parts {
+    let attributes = StringMap::from([("reclaimed".into(), reclaimed.to_string())]);
+    (kind, String::new(), "prune".to_owned(), attributes, String::new())
+}
+
 impl Event {
     fn into_message(self, at: Timestamp) -> Message {
         let (kind, id, action, attributes, from) = match self {
@@ -340,28 +354,17 @@ impl Event {
                 attributes.insert("name".into(), name);
                 ("daemon", id, "reload".to_owned(), attributes, String::new())
             }
-            Event::ContainersPruned { reclaimed } => {
-                let attributes = StringMap::from([("reclaimed".into(), reclaimed.to_string())]);
-                ("container", String::new(), "prune".to_owned(), attributes, String::new())
-            }
-            Event::ImagesPruned { reclaimed } => {
-                let attributes = StringMap::from([("reclaimed".into(), reclaimed.to_string())]);
-                ("image", String::new(), "prune".to_owned(), attributes, String::new())
-            }
-            Event::VolumesPruned { reclaimed } => {
-                let attributes = StringMap::from([("reclaimed".into(), reclaimed.to_string())]);
-                ("volume", String::new(), "prune".to_owned(), attributes, String::new())
-            }
+            Event::ContainersPruned { reclaimed } => pruned("container", reclaimed),
+            Event::ImagesPruned { reclaimed } => pruned("image", reclaimed),
+            Event::VolumesPruned { reclaimed } => pruned("volume", reclaimed),
             Event::Volume { name, driver, event } => {
                 let (action, more) = event.describe();
                 let mut attributes = StringMap::from([("driver".into(), driver)]);
                 attributes.extend(more.into_iter().map(|(key, value)| (key.to_owned(), value)));
                 ("volume", name, action.to_owned(), attributes, String::new())
             }
-            Event::NetworksPruned => {
-                let attributes = StringMap::from([("reclaimed".into(), "0".into())]);
-                ("network", String::new(), "prune".to_owned(), attributes, String::new())
-            }
+            Event::CachePruned { reclaimed } => pruned("builder", reclaimed),
+            Event::NetworksPruned => pruned("network", 0),
             Event::Image { id, name, labels, event } => {
                 let action = match event {
                     ImageEvent::Pull => "pull",

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use berth_api::system::{
-    self, Component, DiscoveredDevice, Firewall, IndexInfo, Platform, Plugins, RegistryConfig, Runtime, Swarm,
+    self, AddressPool, Component, DiscoveredDevice, Firewall, IndexInfo, Platform, Plugins, RegistryConfig,
+    Runtime, Swarm,
 };
 use berth_api::version::ApiVersion;
 use berth_api::{StringMap, container::Status};
@@ -24,6 +25,8 @@ pub(crate) use host::{cgroup_problem, memory_bytes};
 
 /// The version of all of Berth.
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// What was not told when the program was built.
+const UNKNOWN: &str = "unknown";
 /// Docker's default registry, as its clients know it.
 const INDEX_SERVER: &str = "https://index.docker.io/v1/";
 /// Networks whose registries never need TLS.
@@ -44,7 +47,7 @@ impl Engine {
 
     /// Versions of the engine and its API.
     pub fn version(&self) -> system::Version {
-        version()
+        version(self.oldest_api())
     }
 
     /// How many events were told since the engine was opened.
@@ -58,21 +61,21 @@ impl Engine {
     }
 }
 
-fn version() -> system::Version {
+fn version(oldest: ApiVersion) -> system::Version {
     let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
     let mut version = system::Version {
         platform: Platform { name: "Berth".into() },
         components: Vec::new(),
         version: VERSION.into(),
         api_version: ApiVersion::NEWEST.to_string(),
-        min_api_version: ApiVersion::OLDEST.to_string(),
-        git_commit: option_env!("BERTH_COMMIT").unwrap_or_default().into(),
+        min_api_version: oldest.to_string(),
+        git_commit: option_env!("BERTH_COMMIT").unwrap_or(UNKNOWN).into(),
         go_version: concat!("rustc ", env!("CARGO_PKG_RUST_VERSION")).into(),
         os: "linux".into(),
         arch: names::architecture().into(),
         kernel_version: kernel,
         experimental: false,
-        build_time: option_env!("BERTH_BUILD_TIME").unwrap_or_default().into(),
+        build_time: option_env!("BERTH_BUILD_TIME").unwrap_or(UNKNOWN).into(),
     };
     let details = [
         ("ApiVersion", version.api_version.clone()),
@@ -147,6 +150,7 @@ fn info(parts: &Parts) -> Result<system::Info, Error> {
             parts.settings.remap.is_some(),
         ),
         firewall_backend: Some(firewall(parts)),
+        default_address_pools: pools(&settings.networks.pools),
         ..system::Info::default()
     };
     limits.describe(&mut info);
@@ -165,6 +169,12 @@ fn info(parts: &Parts) -> Result<system::Info, Error> {
     info.warnings = Some(warnings).filter(|warnings| !warnings.is_empty());
     count(parts, &mut info);
     Ok(info)
+}
+
+/// The pools that somebody chose.
+fn pools(chosen: &[crate::AddressPool]) -> Option<Vec<AddressPool>> {
+    let pools = chosen.iter().map(|pool| AddressPool { base: pool.base.to_string(), size: pool.size.into() });
+    (!chosen.is_empty()).then(|| pools.collect())
 }
 
 /// Which firewall is used, and since when its rules stand if others had taken them away.
@@ -265,8 +275,8 @@ mod tests {
 
     #[test]
     fn the_version_tells_clients_what_is_spoken() {
-        let version = version();
-        assert_eq!((version.api_version.as_str(), version.min_api_version.as_str()), ("1.55", "1.24"));
+        let version = version(ApiVersion::new(1, 30));
+        assert_eq!((version.api_version.as_str(), version.min_api_version.as_str()), ("1.55", "1.30"));
         assert_eq!(version.components[0].details.as_ref().unwrap()["ApiVersion"], "1.55");
     }
 }

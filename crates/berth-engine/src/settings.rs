@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use berth_api::version::ApiVersion;
 use berth_image::PullLimits;
 use berth_network::firewall::FirewallOptions;
 use berth_network::subnets::AddressPool;
@@ -57,6 +58,8 @@ pub struct Settings {
     pub labels: Vec<String>,
     /// Whether debug output is on, shown by `info`.
     pub debug: bool,
+    /// The oldest version of the API that clients may speak.
+    pub oldest_api: ApiVersion,
     /// Where the daemon itself answers: no container can have these ports.
     pub own_addresses: Vec<SocketAddr>,
     /// What else `info` warns of.
@@ -92,6 +95,7 @@ impl Settings {
             cdi_dirs: vec!["/etc/cdi".into(), "/var/run/cdi".into()],
             labels: Vec::new(),
             debug: false,
+            oldest_api: ApiVersion::OLDEST,
             own_addresses: Vec::new(),
             warnings: Vec::new(),
             authorization_plugins: Vec::new(),

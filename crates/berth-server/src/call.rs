@@ -43,7 +43,7 @@ impl Call {
     pub fn new(engine: Arc<Engine>, request: http::Request<RequestBody>) -> Result<Self, Failure> {
         let whole_path =
             decode(request.uri().path()).ok_or_else(|| Failure::invalid("invalid URL escape in path"))?;
-        let (asked, path) = split_version(&whole_path)?;
+        let (asked, path) = split_version(&whole_path, engine.oldest_api())?;
         Ok(Self {
             engine,
             version: understood(asked, request.headers()),
@@ -135,8 +135,8 @@ fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Failure> {
     })
 }
 
-/// Splits `/v1.44/containers/json` into the version and `containers/json`.
-fn split_version(path: &str) -> Result<(ApiVersion, &str), Failure> {
+/// Splits `/v1.44/containers/json` into the version, which is `oldest` or newer, and `containers/json`.
+fn split_version(path: &str, oldest: ApiVersion) -> Result<(ApiVersion, &str), Failure> {
     let rest = path.strip_prefix('/').unwrap_or(path);
     let Some((first, below)) = rest.split_once('/') else { return Ok((ApiVersion::NEWEST, rest)) };
     let Some(text) = first.strip_prefix('v').filter(|text| {
@@ -151,11 +151,11 @@ fn split_version(path: &str) -> Result<(ApiVersion, &str), Failure> {
             ApiVersion::NEWEST
         )));
     }
-    if version < ApiVersion::OLDEST {
+    if version < oldest {
         return Err(Failure::invalid(format!(
             "client version {version} is too old. Minimum supported API version is {}, please upgrade your client \
              to a newer version",
-            ApiVersion::OLDEST
+            oldest
         )));
     }
     Ok((version, below))
@@ -268,7 +268,10 @@ mod tests {
 
     #[test]
     fn versions_are_split_off_and_checked() {
-        let split = |path| split_version(path).map(|(version, rest)| (version.to_string(), rest.to_owned()));
+        let split = |path| {
+            split_version(path, ApiVersion::OLDEST)
+                .map(|(version, rest)| (version.to_string(), rest.to_owned()))
+        };
         assert_eq!(split("/v1.44/containers/json").unwrap(), ("1.44".into(), "containers/json".into()));
         assert_eq!(split("/containers/json").unwrap(), ("1.55".into(), "containers/json".into()));
         assert_eq!(split("/_ping").unwrap(), ("1.55".into(), "_ping".into()));
@@ -282,6 +285,8 @@ mod tests {
             "client version 1.23 is too old. Minimum supported API version is 1.24, please upgrade your client to a \
              newer version"
         );
+        let newer = split_version("/v1.40/info", ApiVersion::new(1, 44)).unwrap_err().message;
+        assert!(newer.contains("Minimum supported API version is 1.44"), "{newer}");
         for bad in ["/v1/info", "/v1.2.3/info", "/v1.99999/info", "/v1./info"] {
             assert_eq!(split(bad).unwrap_err().status, 400, "{bad}");
         }

@@ -10,6 +10,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use berth_api::version::ApiVersion;
 use berth_engine::{FirewallBackend, LogDefaults, Product, Settings};
 use clap::ArgMatches;
 
@@ -252,7 +253,7 @@ impl Options {
             ready_fd: self.ready_fd,
             overridden: registries::overridden(given),
             shown: given.shown(),
-            without_effect: given.without_effect().into_iter().map(str::to_owned).collect(),
+            without_effect: without_effect(given)?,
             userns_remap: userns_remap(given)?,
             settings,
         })
@@ -298,6 +299,7 @@ impl Options {
         }
         settings.authorization_plugins = unique(given.list("authorization-plugin"));
         settings.debug = given.switch("debug")?.unwrap_or(level == LogLevel::Debug);
+        settings.oldest_api = oldest_api(given)?;
         settings.registry.product = defaults.product;
         registries::registries(&mut settings, given)?;
         settings.bridge = network::bridge(given, defaults.bridge)?;
@@ -310,6 +312,37 @@ impl Options {
         containers::container_defaults(&mut settings, given)?;
         containers::userland_proxy(given)?;
         Ok(settings)
+    }
+}
+
+/// What was given and does nothing here.
+fn without_effect(given: &Given) -> Result<Vec<String>, OptionError> {
+    let values = containers::exec_options(given.list("exec-opt"))?;
+    Ok(given.without_effect().into_iter().chain(values).map(str::to_owned).collect())
+}
+
+/// The oldest version of the API that clients may speak: as in Docker, a variable outranks the file.
+fn oldest_api(given: &Given) -> Result<ApiVersion, OptionError> {
+    const VARIABLE: &str = "DOCKER_MIN_API_VERSION";
+    let variable = std::env::var(VARIABLE).ok().filter(|text| !text.is_empty());
+    let (text, refuse): (&str, fn(&str) -> String) = match (&variable, given.extra("min-api-version")) {
+        (Some(text), _) => (text, |why| format!("invalid {VARIABLE}: {why}")),
+        (None, Some(text)) => (text, |why| format!("invalid min-api-version: {why}")),
+        (None, None) => return Ok(ApiVersion::OLDEST),
+    };
+    let refused = |why: String| Err(value(refuse(&why)));
+    if text.starts_with(['v', 'V']) {
+        return refused("API version must be provided without \"v\" prefix".into());
+    }
+    match text.parse::<ApiVersion>() {
+        Err(error) => refused(error.to_string()),
+        Ok(version) if version < ApiVersion::OLDEST => {
+            refused(format!("minimum supported API version is {}: {version}", ApiVersion::OLDEST))
+        }
+        Ok(version) if version > ApiVersion::NEWEST => {
+            refused(format!("maximum supported API version is {}: {version}", ApiVersion::NEWEST))
+        }
+        Ok(version) => Ok(version),
     }
 }
 

@@ -13,10 +13,12 @@ mod intake;
 mod legacy;
 mod networks;
 mod platforms;
+mod plugins;
 mod registry;
 mod requests;
 mod save;
 mod session;
+mod since;
 mod stats;
 mod streams;
 mod swarm;
@@ -100,6 +102,10 @@ async fn obeyed(call: Call) -> Outcome {
 async fn dispatch(call: Call) -> Outcome {
     let path = call.path.clone();
     let segments: Vec<&str> = path.split('/').filter(|segment| !segment.is_empty()).collect();
+    if call.method == Method::OPTIONS {
+        return Ok(answer::status(StatusCode::OK));
+    }
+    since::check(&call, &segments)?;
     match segments.split_first() {
         Some((&"containers", rest)) => container_route(call, rest).await,
         Some((&"exec", rest)) => exec_route(call, rest).await,
@@ -115,6 +121,7 @@ async fn dispatch(call: Call) -> Outcome {
             _ => Err(Failure::page_not_found()),
         },
         Some((&"volumes", rest)) => volume_route(call, rest).await,
+        Some((&"swarm", ["leave"])) if call.method == Method::POST => Err(swarm::not_a_member()),
         Some((&("swarm" | "nodes" | "services" | "tasks" | "secrets" | "configs"), _)) => {
             Err(swarm::not_a_manager())
         }
@@ -212,13 +219,12 @@ async fn image_route(call: Call, segments: &[&str]) -> Outcome {
 async fn system_route(call: Call, segments: &[&str]) -> Outcome {
     match (&call.method, segments) {
         (&Method::GET | &Method::HEAD, ["_ping"]) => Ok(system::ping(&call)),
-        (&Method::OPTIONS, _) => Ok(answer::status(StatusCode::OK)),
         (&Method::GET, ["version"]) => Ok(system::version(&call)),
         (&Method::GET, ["info"]) => system::info(call).await,
         (&Method::GET, ["events"]) => streams::events(&call),
         (&Method::POST, ["session"]) => session::open(call).await,
         (&Method::GET, ["debug", rest @ ..]) => debug::answer(&call, rest),
-        (&Method::GET, ["plugins"]) => Ok(answer::ok::<[(); 0]>(&[])),
+        (_, ["plugins", rest @ ..]) => plugin_route(&call, rest),
         (&Method::GET, ["system", "df"]) => usage::disk_usage(call).await,
         (&Method::GET, ["berth", "images", name @ .., "layers"]) => {
             images::layers(call, &name.join("/")).await
@@ -230,7 +236,21 @@ async fn system_route(call: Call, segments: &[&str]) -> Outcome {
             registry::distribution(call, &name.join("/")).await
         }
         (&Method::POST, ["build"]) => build::image(call).await,
-        (_, ["plugins" | "build", ..]) => unsupported(&call),
+        _ => Err(Failure::page_not_found()),
+    }
+}
+
+fn plugin_route(call: &Call, segments: &[&str]) -> Outcome {
+    match (&call.method, segments) {
+        (&Method::GET, []) => plugins::list(call),
+        (&Method::GET, ["privileges"]) | (&Method::POST, ["pull" | "create"]) => unsupported(call),
+        (&Method::GET, [name @ .., "json"])
+        | (&Method::POST, [name @ .., "enable" | "disable" | "push" | "upgrade" | "set"])
+        | (&Method::DELETE, name)
+            if !name.is_empty() =>
+        {
+            Err(plugins::no_such(&name.join("/")))
+        }
         _ => Err(Failure::page_not_found()),
     }
 }

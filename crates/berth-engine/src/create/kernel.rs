@@ -1,6 +1,7 @@
 //! What a request asks of the kernel beside plain limits: refused or discarded where the kernel cannot do it.
 
 use std::fs;
+use std::path::Path;
 
 use berth_api::container::HostConfig;
 use berth_runtime::capability;
@@ -21,6 +22,8 @@ pub struct Kernel {
     pub swappiness: bool,
     /// The OOM killer can be kept from a cgroup.
     pub oom_kill_disable: bool,
+    /// A policy of SELinux is loaded.
+    pub selinux: bool,
 }
 
 impl Kernel {
@@ -43,6 +46,7 @@ impl Kernel {
             block_limits: modern || file("blkio", "blkio.throttle.read_bps_device"),
             swappiness: file("memory", "memory.swappiness"),
             oom_kill_disable: !unified && file("memory", "memory.oom_control"),
+            selinux: Path::new("/sys/fs/selinux/enforce").exists(),
         })
     }
 }
@@ -81,8 +85,17 @@ pub fn validate(host: &mut HostConfig, kernel: Kernel, warnings: &mut Vec<String
     }
     block_devices(host, kernel, warnings);
     memory(host, kernel, warnings)?;
+    if kernel.selinux && asks_for_a_label(host) {
+        warnings.push("Berth does not set SELinux labels. Label discarded.".into());
+    }
     nodes(host)?;
     capabilities(host)
+}
+
+/// Whether a label of its own is asked for, and not none.
+fn asks_for_a_label(host: &HostConfig) -> bool {
+    let labels = host.security_opt.iter().flatten().filter_map(|option| option.strip_prefix("label"));
+    labels.filter_map(|option| option.strip_prefix(['=', ':'])).any(|label| label != "disable")
 }
 
 fn block_devices(host: &mut HostConfig, kernel: Kernel, warnings: &mut Vec<String>) {
@@ -201,6 +214,7 @@ mod tests {
         block_limits: false,
         swappiness: false,
         oom_kill_disable: false,
+        selinux: false,
     };
     const ALL: Kernel = Kernel {
         real_time: true,
@@ -208,6 +222,7 @@ mod tests {
         block_limits: true,
         swappiness: true,
         oom_kill_disable: true,
+        selinux: true,
     };
 
     fn check(
@@ -239,6 +254,20 @@ mod tests {
         );
         let (host, warnings) = check(ALL, wish).unwrap();
         assert_eq!((host.blkio_weight, warnings.len()), (300, 0));
+    }
+
+    #[test]
+    fn labels_are_discarded_with_a_warning_where_they_mean_something() {
+        for (kernel, option, count) in [
+            (ALL, "label=type:spc_t", 1),
+            (ALL, "label:level:s0:c1", 1),
+            (ALL, "label=disable", 0),
+            (ALL, "no-new-privileges", 0),
+            (NOTHING, "label=type:spc_t", 0),
+        ] {
+            let (_, warnings) = check(kernel, |host| host.security_opt = Some(vec![option.into()])).unwrap();
+            assert_eq!(warnings.len(), count, "{option}: {warnings:?}");
+        }
     }
 
     #[test]

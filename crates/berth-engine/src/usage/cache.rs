@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use super::count;
 use crate::blocking::blocking;
 use crate::engine::Parts;
+use crate::event::Event;
 use crate::inspect::to_signed;
 use crate::list::filter::check_known;
 use crate::{Engine, Error};
@@ -220,6 +221,7 @@ impl Engine {
                     report.caches_deleted.get_or_insert_default().push(kept.id);
                 }
             }
+            parts.events.publish(Event::CachePruned { reclaimed: report.space_reclaimed });
             Ok(report)
         })
         .await

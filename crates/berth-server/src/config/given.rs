@@ -9,7 +9,7 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::file::{File, FileError};
-use super::table::{Effect, Kind, OPTIONS, Opt};
+use super::table::{Effect, Kind, OPTIONS, Opt, WORKING_KEYS};
 use super::values;
 
 /// Options by the names of their flags.
@@ -226,6 +226,11 @@ impl Given {
         })
     }
 
+    /// The last value of a key of the file that is no flag.
+    pub fn extra(&self, key: &str) -> Option<&str> {
+        self.extra.get(key)?.last().map(String::as_str)
+    }
+
     /// Options that were given and have no effect here, in the words of the user.
     pub fn without_effect(&self) -> Vec<&str> {
         let ignored = |flag: &&str| {
@@ -234,7 +239,8 @@ impl Given {
         // One of the features is known.
         let unknown = |flag: &&str| *flag != "feature" || self.feature("cdi").is_none();
         let flags = self.values.keys().copied().filter(ignored).filter(unknown);
-        flags.chain(self.extra.keys().map(String::as_str)).collect()
+        let extra = self.extra.keys().map(String::as_str).filter(|key| !WORKING_KEYS.contains(key));
+        flags.chain(extra).collect()
     }
 
     /// All values are of their options' kinds.

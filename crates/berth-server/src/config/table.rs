@@ -98,6 +98,9 @@ pub const FILE_ONLY: [(&str, Kind); 5] = [
     ("host-gateway-ip", Text),
 ];
 
+/// Those of them that do something here.
+pub const WORKING_KEYS: [&str; 1] = ["min-api-version"];
+
 /// Keys of the file whose values are objects to be kept whole. Any other object only groups keys.
 pub const WHOLE: [&str; 8] = [
     "cluster-store-opts",
@@ -238,7 +241,7 @@ pub const OPTIONS: &[Opt] = &[
     works("dns-search", List, "DOMAIN", "Search domain of containers that name none (repeatable)"),
     works("host-gateway-ip", List, "ADDRESS", "What host-gateway means in --add-host (repeatable)")
         .key_is("host-gateway-ips"),
-    works("exec-opt", List, "NAME=VALUE", "Option of the runtime: native.cgroupdriver=cgroupfs")
+    works("exec-opt", List, "NAME=VALUE", "Option of the runtime: native.cgroupdriver, which is always cgroupfs")
         .key_is("exec-opts"),
     works("bridge", Text, "NAME", "Link name of the default network's bridge").short('b'),
     works("bip", Text, "ADDRESS/PREFIX", "Address and prefix of the bridge, such as 172.20.0.1/16"),

@@ -54,7 +54,7 @@ pub fn container_defaults(settings: &mut Settings, given: &Given) -> Result<(), 
     defaults.no_new_privileges = given.switch("no-new-privileges")?.unwrap_or(false);
     defaults.seccomp = seccomp(given.text("seccomp-profile").unwrap_or_default())?;
     resolver(settings, given)?;
-    exec_options(given.list("exec-opt"))
+    exec_options(given.list("exec-opt")).map(|_| ())
 }
 
 /// The default system call filter; a file is read here, so that a broken one stops the daemon and not containers.
@@ -117,8 +117,10 @@ pub fn userland_proxy(given: &Given) -> Result<(), OptionError> {
     Ok(())
 }
 
-/// `--exec-opt` has one option here, and one value.
-fn exec_options(options: &[String]) -> Result<(), OptionError> {
+/// Checks `--exec-opt`, which has one option here; those that have no effect come back. Files made for other engines often ask for
+/// systemd's cgroups: containers get cgroups of the same limits at another place, which is no reason not to start.
+pub fn exec_options(options: &[String]) -> Result<Vec<&str>, OptionError> {
+    let mut without_effect = Vec::new();
     for option in options {
         let wrong = |why: &str| value(format!("invalid exec-opt ({option}): {why}"));
         let (name, driver) =
@@ -126,12 +128,15 @@ fn exec_options(options: &[String]) -> Result<(), OptionError> {
         match (name.trim().to_ascii_lowercase().as_str(), driver.trim()) {
             (_, "") => return Err(wrong("must be formatted 'opt=value'")),
             ("native.cgroupdriver", "cgroupfs") => {}
-            ("native.cgroupdriver", _) => return Err(wrong("native.cgroupdriver is always cgroupfs here")),
+            ("native.cgroupdriver", "systemd") => without_effect.push(option.as_str()),
+            ("native.cgroupdriver", _) => {
+                return Err(wrong("native.cgroupdriver must be \"cgroupfs\" or \"systemd\""));
+            }
             ("isolation", _) => return Err(wrong("option 'isolation' is only supported on windows")),
             (name, _) => return Err(wrong(&format!("unknown option: '{name}'"))),
         }
     }
-    Ok(())
+    Ok(without_effect)
 }
 
 /// Where files of the Container Device Interface are looked for, if the options say it. As in Docker, one empty

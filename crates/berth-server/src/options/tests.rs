@@ -192,6 +192,32 @@ fn the_file_says_what_flags_say() {
 }
 
 #[test]
+fn cgroups_of_systemd_are_no_reason_not_to_start() {
+    let options = resolve_file(r#"{"exec-opts": ["native.cgroupdriver=systemd"]}"#, &[]).unwrap();
+    assert_eq!(options.without_effect, ["native.cgroupdriver=systemd"]);
+    for bad in ["native.cgroupdriver=x", "native.cgroupdriver=", "isolation=hyperv", "x=y", "x"] {
+        let refused = resolve(&["berth", "daemon", "--exec-opt", bad]).unwrap_err().to_string();
+        assert!(refused.starts_with("invalid exec-opt"), "{refused}");
+    }
+}
+
+#[test]
+fn the_oldest_version_of_the_api_is_chosen_in_the_file() {
+    let oldest = |json: &str| resolve_file(json, &[]).map(|options| options.settings.oldest_api.to_string());
+    assert_eq!(oldest("{}").unwrap(), "1.24");
+    assert_eq!(oldest(r#"{"min-api-version": "1.44"}"#).unwrap(), "1.44");
+    for (bad, why) in [
+        ("1.23", "minimum supported API version is 1.24: 1.23"),
+        ("1.99", "maximum supported API version is 1.55: 1.99"),
+        ("v1.44", "API version must be provided without \"v\" prefix"),
+        ("new", "invalid API version"),
+    ] {
+        let refused = oldest(&format!(r#"{{"min-api-version": "{bad}"}}"#)).unwrap_err().to_string();
+        assert!(refused.starts_with("invalid min-api-version: ") && refused.contains(why), "{refused}");
+    }
+}
+
+#[test]
 fn the_file_is_read_again_at_each_resolution() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("daemon.json");

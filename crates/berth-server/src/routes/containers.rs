@@ -5,8 +5,8 @@ use berth_api::version::ApiVersion;
 use berth_engine::op;
 use bytes::Bytes;
 use futures_util::stream;
-use http::StatusCode;
-use http::header::HeaderValue;
+use http::header::{CONTENT_LENGTH, HeaderValue, TRANSFER_ENCODING};
+use http::{HeaderMap, StatusCode};
 
 use super::{Outcome, legacy, requests};
 use crate::answer;
@@ -23,7 +23,8 @@ pub async fn create(mut call: Call) -> Outcome {
     check_ports(&request)?;
     let host = requests::Host { unified: berth_engine::has_unified_cgroups() };
     requests::create(call.version, &mut request, host)?;
-    let warnings = requests::warnings(call.version, &request);
+    let mut warnings = requests::warnings(call.version, &request);
+    warnings.extend(requests::link_sysctls(call.version, &mut request)?);
     requests::fill_bindings(&mut request);
     let platform = call.query.given("platform").filter(|_| call.version >= ApiVersion::new(1, 41));
     let mut operation = op::CreateContainer::parse(call.query.given("name"), platform, request)?;
@@ -66,6 +67,17 @@ pub async fn inspect(call: Call, name: &str) -> Outcome {
     Ok(legacy::container(call.version, container))
 }
 
+/// Refuses a body where there was one long ago. As in Docker, one of a few bytes is none: it has no document.
+fn refuse_body(headers: &HeaderMap) -> Result<(), Failure> {
+    let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    if length.is_some_and(|length| length > 7) || headers.contains_key(TRANSFER_ENCODING) {
+        return Err(Failure::invalid(
+            "starting container with non-empty request body was deprecated since API v1.22 and removed in v1.24",
+        ));
+    }
+    Ok(())
+}
+
 pub async fn start(call: Call, name: &str) -> Outcome {
     if let Some(checkpoint) = call.query.given("checkpoint") {
         return Err(refuse_checkpoint(checkpoint));
@@ -73,6 +85,7 @@ pub async fn start(call: Call, name: &str) -> Outcome {
     if call.query.given("checkpoint-dir").is_some() {
         return Err(Failure::new(StatusCode::FORBIDDEN, "custom checkpointdir is not supported"));
     }
+    refuse_body(call.headers())?;
     call.engine.start(name).await?;
     Ok(answer::done())
 }

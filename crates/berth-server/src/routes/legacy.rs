@@ -33,10 +33,11 @@ fn extend(target: Option<&mut Value>, fields: Value) {
     }
 }
 
-/// A container's inspection. The image's manifest came with 1.48. Before 1.52 the default bridge's endpoint is repeated in
-/// `NetworkSettings`; before 1.45 networks that users made tell the container's own names among its aliases.
+/// A container's inspection. The image's manifest came with 1.48. Before 1.52 its configuration had the address of its link, and the
+/// default bridge's endpoint is repeated in `NetworkSettings`; before 1.45 networks that users made tell the container's own names among its aliases.
 pub fn container(version: ApiVersion, mut container: Inspect) -> Response<Body> {
     if version >= ApiVersion::new(1, 52) {
+        container.config.mac_address.clear();
         return answer::ok(&container);
     }
     if version < ApiVersion::new(1, 45) {
@@ -241,6 +242,12 @@ mod tests {
         assert_eq!(old["NetworkSettings"]["IPPrefixLen"], 16);
         let new = document(container(ApiVersion::NEWEST, inspected));
         assert!(new["NetworkSettings"].get("IPAddress").is_none());
+        let mut addressed = Inspect::default();
+        addressed.config.mac_address = "02:42:ac:11:00:02".into();
+        for (minor, there) in [(51, true), (52, false)] {
+            let shown = document(container(ApiVersion::new(1, minor), addressed.clone()));
+            assert_eq!(shown["Config"].get("MacAddress").is_some(), there, "{minor}");
+        }
         let without = document(container(ApiVersion::new(1, 45), Inspect::default()));
         assert_eq!(without["NetworkSettings"]["IPAddress"], "");
     }

@@ -6,7 +6,7 @@ use berth_api::container::{CreateRequest, HostConfig, Mount};
 use berth_api::version::ApiVersion;
 
 use crate::failure::Failure;
-pub use create::{Host, fill_bindings, warnings};
+pub use create::{Host, fill_bindings, link_sysctls, warnings};
 
 /// Takes out of a request for a container what its version did not have, and refuses what would be misunderstood.
 pub fn create(version: ApiVersion, request: &mut CreateRequest, kernel: Host) -> Result<(), Failure> {

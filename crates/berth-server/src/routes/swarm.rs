@@ -12,3 +12,8 @@ pub fn not_a_manager() -> Failure {
          swarm and try again.",
     )
 }
+
+/// The same to one that is told to leave its swarm.
+pub fn not_a_member() -> Failure {
+    Failure::new(StatusCode::SERVICE_UNAVAILABLE, "This node is not part of a swarm")
+}

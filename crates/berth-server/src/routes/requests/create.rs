@@ -6,6 +6,9 @@ use berth_api::version::ApiVersion;
 
 use crate::failure::Failure;
 
+/// The option of an endpoint that holds kernel parameters of its link.
+const LINK_SYSCTLS: &str = "com.docker.network.endpoint.sysctls";
+
 /// What `POST /containers/create` of a version before 1.41 has to know of the host.
 #[derive(Debug, Clone, Copy)]
 pub struct Host {
@@ -90,6 +93,53 @@ pub fn mac_address(version: ApiVersion, request: &mut CreateRequest) -> Result<(
         endpoint.mac_address = address;
     }
     Ok(())
+}
+
+/// Kernel parameters of one link belong to its endpoint. Since 1.48 they have to be given there; before, those of `eth0` are
+/// moved there, and the client is told.
+pub fn link_sysctls(version: ApiVersion, request: &mut CreateRequest) -> Result<Option<String>, Failure> {
+    let Some(host) = &mut request.host_config else { return Ok(None) };
+    let Some(given) = host.sysctls.as_mut().filter(|_| has_endpoint(&host.network_mode)) else {
+        return Ok(None);
+    };
+    let mut moved = Vec::new();
+    for key in given.keys() {
+        let parts: Vec<&str> = key.splitn(5, '.').collect();
+        let ["net", family, table, link, parameter] = parts[..] else { continue };
+        if !link.starts_with("eth") {
+            continue;
+        }
+        if version >= ApiVersion::new(1, 48) {
+            return Err(Failure::invalid(format!(
+                "interface specific sysctl setting {key:?} must be supplied using driver option '{LINK_SYSCTLS}'"
+            )));
+        }
+        if link != "eth0" {
+            return Err(Failure::invalid(format!(
+                "unable to determine network endpoint for sysctl {key}, use driver option '{LINK_SYSCTLS}' to set \
+                 per-interface sysctls"
+            )));
+        }
+        moved.push((key.clone(), format!("net.{family}.{table}.IFNAME.{parameter}")));
+    }
+    if moved.is_empty() {
+        return Ok(None);
+    }
+    let values: Vec<String> =
+        moved.iter().filter_map(|(key, name)| Some(format!("{name}={}", given.remove(key)?))).collect();
+    let (mode, values) = (host.network_mode.clone(), values.join(","));
+    let keys: Vec<&str> = moved.iter().map(|(key, _)| key.as_str()).collect();
+    let told = format!("Migrated sysctl {:?} to DriverOpts{{{LINK_SYSCTLS:?}:{values:?}}}.", keys.join(","));
+    if let Some(endpoint) = main_endpoint(&mode, request) {
+        let options = endpoint.driver_opts.get_or_insert_default();
+        // What was given for the endpoint itself comes last, and wins.
+        let all = match options.get(LINK_SYSCTLS) {
+            Some(own) => format!("{values},{own}"),
+            None => values,
+        };
+        options.insert(LINK_SYSCTLS.into(), all);
+    }
+    Ok(Some(told))
 }
 
 /// The endpoints' priorities, which there are since 1.48.
@@ -218,6 +268,46 @@ mod tests {
                     assert!(message.starts_with(words), "{minor} {json}: {message}")
                 }
                 (outcome, _) => panic!("{minor} {json}: {outcome:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn parameters_of_a_link_move_to_its_endpoint_or_are_refused() {
+        let with = |mode: &str, key: &str| {
+            json!({
+                "HostConfig": { "NetworkMode": mode, "Sysctls": { key: "1", "net.ipv4.ip_forward": "1" } },
+                "NetworkingConfig": { "EndpointsConfig": { "n": { "DriverOpts": { LINK_SYSCTLS: "a=2" } } } },
+            })
+        };
+        let key = "net.ipv4.conf.eth0.log_martians";
+        let mut asked = request(&with("n", key));
+        let told = link_sysctls(version(47), &mut asked).unwrap().unwrap();
+        let value = "net.ipv4.conf.IFNAME.log_martians=1";
+        assert_eq!(
+            told,
+            format!("Migrated sysctl \"{key}\" to DriverOpts{{\"{LINK_SYSCTLS}\":\"{value}\"}}.")
+        );
+        let kept = asked.host_config.unwrap().sysctls.unwrap();
+        assert_eq!(kept.keys().collect::<Vec<_>>(), ["net.ipv4.ip_forward"]);
+        let endpoints = asked.networking_config.unwrap().endpoints_config.unwrap();
+        let options = endpoints["n"].as_ref().unwrap().driver_opts.as_ref().unwrap();
+        assert_eq!(options[LINK_SYSCTLS], format!("{value},a=2"));
+        for (minor, mode, key, expected) in [
+            (48, "n", key, Err("interface specific sysctl setting")),
+            (47, "n", "net.ipv4.conf.eth1.log_martians", Err("unable to determine network endpoint")),
+            (48, "n", "net.ipv4.conf.all.log_martians", Ok(())),
+            (48, "host", key, Ok(())),
+        ] {
+            let outcome = link_sysctls(version(minor), &mut request(&with(mode, key)));
+            match (outcome, expected) {
+                (Ok(None), Ok(())) => {}
+                (Err(failure), Err(words)) => {
+                    assert!(failure.message.starts_with(words), "{}", failure.message)
+                }
+                (outcome, _) => {
+                    panic!("{minor} {mode} {key}: {:?}", outcome.map_err(|failure| failure.message))
+                }
             }
         }
     }
