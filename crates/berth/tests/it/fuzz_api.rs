@@ -503,6 +503,9 @@ fn send(daemon: &Daemon, drawn: &Drawn) -> Result<(String, String), String> {
     }
 }
 
+/// Mistakes of a client that Docker answers with 500, and so does Berth.
+const AS_DOCKER: [&str; 2] = ["is not connected to ", "Cannot locate specified Dockerfile"];
+
 fn judge(drawn: &Drawn, answer: Result<(String, String), String>) -> Result<(), String> {
     let (head, body) = answer?;
     let status: u16 = head.get(9..12).and_then(|status| status.parse().ok()).ok_or(head.clone())?;
@@ -510,7 +513,9 @@ fn judge(drawn: &Drawn, answer: Result<(String, String), String>) -> Result<(), 
     let elsewhere = ["/auth", "fromSrc=", "/images/search", "/distribution/", "/estimate"]
         .iter()
         .any(|part| drawn.text.contains(part));
-    if status >= 500 && ![501, 503].contains(&status) && !(elsewhere && body.contains("failed to ")) {
+    let excused =
+        AS_DOCKER.iter().any(|text| body.contains(text)) || elsewhere && body.contains("failed to ");
+    if status >= 500 && ![501, 503].contains(&status) && !excused {
         return Err(format!("{head}\n{body}"));
     }
     // A body may come later than the head of a stream that was refused.
