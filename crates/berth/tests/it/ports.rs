@@ -161,7 +161,7 @@ pub fn says(socket: &UdpSocket, address: &str, word: &str) {
 /// Answers datagrams at port 53 of a container with its name, until two clients have asked.
 pub fn datagram_server(daemon: &Daemon, name: &str) -> std::thread::JoinHandle<()> {
     let namespace = std::fs::File::open(format!("/proc/{}/ns/net", daemon.init_pid(name))).unwrap();
-    let bound = berth_sys::netns::within(namespace.as_fd(), || UdpSocket::bind("0.0.0.0:53"));
+    let bound = berth_sys::netns::within(namespace.as_fd(), || UdpSocket::bind("[::]:53"));
     let (socket, name) = (bound.unwrap(), name.to_owned());
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     std::thread::spawn(move || {
