@@ -33,6 +33,7 @@ const PROTOCOL_DESTINATION: u16 = 3;
 const IPV4_SOURCE: u16 = 1;
 const IPV6_SOURCE: u16 = 3;
 /// What of a tuple a filter compares.
+const BY_SOURCE_ADDRESS: u32 = 1;
 const BY_PROTOCOL: u32 = 1 << 3;
 const BY_SOURCE_PORT: u32 = 1 << 4;
 const BY_DESTINATION_PORT: u32 = 1 << 5;
@@ -47,8 +48,8 @@ pub enum Flows {
 }
 
 impl Flows {
-    /// Whether an entry that the kernel tells of is one of these. Of addresses the kernel is not asked: for IPv6, it tells of
-    /// all that have another (seen with Linux 6.18).
+    /// Whether an entry that the kernel tells of is one of these. Of IPv6 addresses the kernel is not asked: it tells of all
+    /// that have another (seen with Linux 6.18).
     fn include(self, entry: &[u8]) -> bool {
         let Flows::Of(address, _) = self else { return true };
         let ip = attribute(entry, TUPLE_REPLY).and_then(|tuple| attribute(tuple, TUPLE_IP));
@@ -108,12 +109,19 @@ fn query(flows: Flows) -> (u8, Vec<u8>) {
     let (family, attributes) = match flows {
         Flows::Of(address, port) => {
             let family = if address.is_ipv4() { FAMILY_INET } else { FAMILY_INET6 };
-            let attributes = port.map_or_else(Attributes::default, |(kind, port)| {
+            let (mut tuple, mut flags) = (Attributes::default(), 0);
+            if let IpAddr::V4(v4) = address {
+                let ip = Attributes::default().bytes(IPV4_SOURCE, &v4.octets());
+                (tuple, flags) = (tuple.nested(TUPLE_IP, ip), BY_SOURCE_ADDRESS);
+            }
+            if let Some((kind, port)) = port {
                 let part = protocol(kind.number(), (PROTOCOL_SOURCE, port));
-                let tuple = Attributes::default().nested(TUPLE_PROTOCOL, part);
-                let all = Attributes::default().nested(TUPLE_REPLY, tuple);
-                all.nested(FILTER, filter(0, BY_PROTOCOL | BY_SOURCE_PORT))
-            });
+                (tuple, flags) = (tuple.nested(TUPLE_PROTOCOL, part), flags | BY_PROTOCOL | BY_SOURCE_PORT);
+            }
+            let attributes = match flags {
+                0 => Attributes::default(),
+                _ => Attributes::default().nested(TUPLE_REPLY, tuple).nested(FILTER, filter(0, flags)),
+            };
             (family, attributes)
         }
         Flows::To(kind, port, v6) => {
