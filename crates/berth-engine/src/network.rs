@@ -16,6 +16,7 @@ mod publish;
 pub mod request;
 mod room;
 pub mod segment;
+mod settled;
 mod setup;
 pub mod sublink;
 
@@ -24,7 +25,8 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use berth_network::firewall::{self, Firewall, FirewallState, Flows};
+use berth_network::firewall::Firewall;
+use berth_network::ipam::Taken;
 use berth_network::net::NetClient;
 use berth_network::subnets::{self, AddressPool};
 use berth_network::{Endpoint, Host, inside};
@@ -37,7 +39,6 @@ use crate::blocking::blocking;
 use crate::create::ports::Publication;
 use crate::{BridgeSettings, Error, NetworkSettings, Settings};
 use attachment::Asked;
-use default::{Known, Remembered};
 use forward::Forwarding;
 use linked::{Links, Party};
 use names::Names;
@@ -45,6 +46,7 @@ use object::{Driver, Object};
 use plugin::Plugins;
 use segment::Segment;
 pub use segment::endpoint_mac;
+pub use settled::Settled;
 use setup::{SetUp, refill};
 
 /// Default bridges that are tried, of engines in one network namespace.
@@ -57,15 +59,13 @@ pub struct Networks {
     forwarding: Arc<Forwarding>,
     host: Arc<Host>,
     net: Arc<NetClient>,
-    /// What the default bridge is, once that is settled; `None` inside if there is none.
-    default: OnceCell<Option<Object>>,
+    /// What the default bridge is.
+    settled: Settled,
     firewall: Arc<Firewall>,
     /// Links on a default bridge without traffic between its containers.
     links: Arc<Links>,
     /// The default bridge. Once it is there, so are the links of all networks, and the firewall.
     bridge: OnceCell<Option<Arc<Segment>>>,
-    /// The default bridge as an earlier engine settled it; containers may still be on it.
-    remembered: Remembered,
     /// All networks that have endpoints, by ID; the default bridge once it is set up.
     segments: Mutex<BTreeMap<String, Arc<Segment>>>,
     /// Networks without endpoints that users made: configurations for others.
@@ -104,12 +104,11 @@ pub fn bridge_id() -> String {
 
 impl Networks {
     /// The networks of the calling process's namespace: those of `objects`, which users made, and the default bridge.
-    /// `remembered` is the default bridge as an earlier engine settled it, `seed` what makes this host's own
-    /// IPv6 subnets unique.
+    /// `settled` is what that was so far, `seed` what makes this host's own IPv6 subnets unique.
     pub fn open(
         settings: &Settings,
         net: NetClient,
-        remembered: Remembered,
+        settled: Settled,
         objects: Vec<Object>,
         seed: &[u8; 5],
     ) -> Result<Networks, Error> {
@@ -128,9 +127,8 @@ impl Networks {
             names: Names::new(Arc::clone(&net)),
             net,
             firewall,
-            default: OnceCell::new(),
+            settled,
             bridge: OnceCell::new(),
-            remembered,
             segments: Mutex::default(),
             others: Mutex::default(),
             endpoints: Mutex::default(),
@@ -147,40 +145,13 @@ impl Networks {
 
     /// Makes a network known; its segment, if it has endpoints.
     fn insert(&self, object: Object) -> Option<Arc<Segment>> {
-        let segment = Segment::new(object.clone(), self.common.direct_routing);
+        let taken = |net| self.taken(&object.driver, net);
+        let segment = Segment::new(object.clone(), self.common.direct_routing, taken);
         match &segment {
             Some(segment) => drop(lock(&self.segments).insert(object.id, Arc::clone(segment))),
             None => drop(lock(&self.others).insert(object.id.clone(), object)),
         }
         segment
-    }
-
-    /// What the default bridge is: `None` while that is not settled, and if there is none.
-    pub fn default_bridge(&self) -> Option<&Object> {
-        self.default.get()?.as_ref()
-    }
-
-    /// Settles what the default bridge is, once. All containers that run have to be known by then: they keep their
-    /// addresses.
-    pub async fn settle_default(&self) -> Result<Option<&Object>, Error> {
-        let settled = self.default.get_or_try_init(|| async {
-            let id = bridge_id();
-            let on_it = |endpoint: &Endpoint| endpoint.network.is_empty() || endpoint.network == id;
-            let in_use = lock(&self.endpoints).values().flatten().any(on_it);
-            if self.settings.disabled && !in_use {
-                return Ok(None);
-            }
-            let known = Known {
-                addresses: self.host.addresses(&self.settings.name)?,
-                remembered: self.remembered.clone(),
-                in_use,
-                others: self.subnets().1,
-                pools_chosen: !self.common.pools.is_empty() && !self.settings.lasting,
-            };
-            let (settings, pools) = (self.settings.clone(), self.pools.clone());
-            blocking(move || default::object(&settings, &known, &pools)).await.map(Some)
-        });
-        Ok(settled.await?.as_ref())
     }
 
     /// Whether the host has the default bridge's link from the engine's start on.
@@ -191,6 +162,11 @@ impl Networks {
     /// Whether the host has a link of this name.
     pub fn link_exists(&self, name: &str) -> bool {
         self.host.link_exists(name)
+    }
+
+    /// The addresses of a bridge of this name that an administrator or another engine has made; `None` if there is none.
+    pub fn foreign_bridge(&self, name: &str) -> Result<Option<Vec<IpNet>>, Error> {
+        Ok(self.host.foreign_bridge(name)?)
     }
 
     /// Networks that users made, in no order.
@@ -220,8 +196,9 @@ impl Networks {
         let taken = segments.values().flat_map(|segment| &segment.object.subnets).map(|subnet| subnet.net);
         let mut taken: Vec<IpNet> = taken.collect();
         drop(segments);
-        let default = self.default_bridge().into_iter().flat_map(|object| &object.subnets);
-        taken.extend(default.map(|subnet| subnet.net));
+        if let Some(default) = self.default_bridge() {
+            taken.extend(default.subnets.iter().map(|subnet| subnet.net));
+        }
         (&self.pools, taken)
     }
 
@@ -272,8 +249,10 @@ impl Networks {
     async fn ready(&self) -> Result<&Option<Arc<Segment>>, Error> {
         self.bridge
             .get_or_try_init(|| async {
-                let object = self.settle_default().await?.cloned();
-                let segment = object.and_then(|object| Segment::new(object, self.common.direct_routing));
+                let object = self.settle_for_link().await?;
+                let direct = self.common.direct_routing;
+                let segment = object
+                    .and_then(|object| Segment::new(Object::clone(&object), direct, |_| Taken::default()));
                 let id = bridge_id();
                 for (container, endpoints) in &*lock(&self.endpoints) {
                     let default =
@@ -318,7 +297,7 @@ impl Networks {
         let outcome = self.join_all(container, joining, &mut endpoints, ports).await;
         if let Err(error) = outcome {
             self.withdraw(container, &endpoints).await;
-            joining.iter().for_each(|joining| joining.segment.leave(container));
+            joining.iter().for_each(|joining| joining.segment.leave(&self.host, container));
             return Err(error);
         }
         lock(&self.endpoints).insert(container.to_owned(), endpoints.clone());
@@ -379,35 +358,15 @@ impl Networks {
             tracing::debug!(container, %error, "links were left to the kernel");
         }
         self.withdraw(container, &endpoints).await;
-        self.close_links(container).await?;
-        let openings = self.openings(&endpoints);
+        let unlinked = self.close_links(container).await;
+        let closed = self.close(container, &endpoints).await;
+        // Last: whoever has its addresses next must not be reached through its ports, nor lose some of their own.
         for endpoint in &endpoints {
             if let Some(segment) = self.segment_of(endpoint) {
-                segment.leave(container);
+                segment.leave(&self.host, container);
             }
         }
-        if openings == FirewallState::default() && endpoints.iter().all(|endpoint| endpoint.ports.is_empty())
-        {
-            return Ok(());
-        }
-        let publishers = endpoints.iter().filter(|endpoint| !endpoint.ports.is_empty());
-        let gone: Vec<Flows> = publishers
-            .flat_map(|endpoint| endpoint.addresses.iter().map(|own| Flows::Of(own.addr(), None)))
-            .collect();
-        let (net, owner, firewall) =
-            (Arc::clone(&self.net), container.to_owned(), Arc::clone(&self.firewall));
-        let holds_ports = endpoints.iter().any(|endpoint| !endpoint.ports.is_empty());
-        blocking(move || {
-            let closed = firewall.remove(&openings);
-            if holds_ports {
-                net.release(&owner)?;
-            }
-            // Its addresses may be another's soon, and its clients may go on asking.
-            let forgotten = firewall::forget(&gone);
-            closed?;
-            Ok(forgotten?)
-        })
-        .await
+        unlinked.and(closed)
     }
 
     /// Takes addresses on one more network for a container that runs. Its endpoint is pending until
@@ -420,7 +379,7 @@ impl Networks {
             .unwrap_or_default();
         let mut endpoint = joining.segment.join(&self.host, container, &joining.asked, &names)?;
         if let Err(error) = self.complete(container, joining, &names, &[], &mut endpoint).await {
-            joining.segment.leave(container);
+            joining.segment.leave(&self.host, container);
             return Err(error);
         }
         endpoint.pending = true;
@@ -499,7 +458,7 @@ impl Networks {
     /// Remembers a container's endpoints as they are now; gives back the addresses of `left`.
     pub fn settle(&self, container: &str, endpoints: Vec<Endpoint>, left: Option<&Endpoint>) {
         if let Some(segment) = left.and_then(|endpoint| self.segment_of(endpoint)) {
-            segment.part(container);
+            segment.part(&self.host, container);
         }
         lock(&self.endpoints).insert(container.to_owned(), endpoints);
     }

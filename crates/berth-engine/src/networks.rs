@@ -164,8 +164,8 @@ impl Parts {
         let object = |name: &str, driver| Object::plain(network_id(name), name, driver, self.since);
         let bridge = self.networks.default_bridge().map(|settled| Object {
             created: self.since,
-            options: bridge_options(self, settled),
-            ..settled.clone()
+            options: bridge_options(self, &settled),
+            ..Object::clone(&settled)
         });
         let others = [object("host", Driver::Host), object("none", Driver::Null)];
         bridge.into_iter().chain(others).collect()

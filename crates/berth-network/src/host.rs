@@ -21,6 +21,8 @@ use crate::{Error, PortMapping, sysctl};
 pub(crate) const CREATE: u16 = 0x400 | 0x200;
 pub(crate) const EEXIST: i32 = 17;
 const ENODEV: i32 = 19;
+/// The link is no bridge's port any more.
+const EOPNOTSUPP: i32 = 95;
 /// The group of links that bridges made here are in: by it, engines in one network namespace know each other's.
 pub(crate) const LINK_GROUP: u32 = 0xbe47;
 /// As in dockerd, tests name here a bridge that is not to be had.
@@ -42,6 +44,9 @@ pub struct Bridge {
     /// An administrator made it: it is never made here.
     #[serde(default)]
     pub foreign: bool,
+    /// It was there before its network, with these addresses: it stays, and keeps them, when the network goes.
+    #[serde(default)]
+    pub found: Option<Vec<IpNet>>,
     /// What the firewall lets through.
     #[serde(default)]
     pub rules: Rules,
@@ -97,6 +102,11 @@ impl Default for Rules {
 }
 
 impl Bridge {
+    /// Whether it is an administrator's, or another engine's: nothing that it has is taken away.
+    pub fn is_others(&self) -> bool {
+        self.foreign || self.found.is_some()
+    }
+
     /// The bridge's IPv4 gateway, if it has one.
     pub fn gateway4(&self) -> Option<Ipv4Net> {
         self.gateways.iter().find_map(|g| match g {
@@ -210,9 +220,24 @@ impl Host {
     /// Whether a link is a bridge that another engine has made.
     pub fn is_anothers(&self, name: &str) -> Result<bool, Error> {
         let Ok(index) = rtnetlink::link_index(name) else { return Ok(false) };
-        let mut socket = self.socket.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let alias = rtnetlink::alias(&mut socket, index)?;
+        let alias = self.alias(index)?;
         Ok(alias.is_some_and(|alias| !alias.is_empty() && alias != self.owner && crate::is_there(&alias)))
+    }
+
+    /// The addresses of a bridge of this name that is not this engine's own; `None` if there is none.
+    ///
+    /// # Errors
+    /// The name is that of a link that is no bridge.
+    pub fn foreign_bridge(&self, name: &str) -> Result<Option<Vec<IpNet>>, Error> {
+        let Ok(index) = rtnetlink::link_index(name) else { return Ok(None) };
+        if !self.is_bridge(index)? {
+            return Err(Error::NotABridge(name.to_owned()));
+        }
+        if !self.owner.is_empty() && self.alias(index)?.as_ref() == Some(&self.owner) {
+            // Left behind by a network of before: whoever makes one of that name has it.
+            return Ok(None);
+        }
+        self.addresses_of(index).map(Some)
     }
 
     pub(crate) fn request(&self, requests: Vec<Request>) -> Result<(), rtnetlink::Error> {
@@ -239,11 +264,13 @@ impl Host {
         if bridge.gateways.iter().any(|gateway| matches!(gateway, IpNet::V6(_))) {
             sysctl::set(&format!("net/ipv6/conf/{}/disable_ipv6", bridge.name), "0")?;
         }
-        if bridge.gateways.is_empty() && !bridge.foreign && bridge.mtu >= IPV6_LEAST {
+        if bridge.gateways.is_empty() && !bridge.is_others() && bridge.mtu >= IPV6_LEAST {
             // The host is not on it, by the kernel's own address neither.
             sysctl::set(&format!("net/ipv6/conf/{}/disable_ipv6", bridge.name), "1")?;
         }
-        self.clear_addresses(bridge, index)?;
+        if !bridge.is_others() {
+            self.clear_addresses(bridge, index)?;
+        }
         for gateway in &bridge.gateways {
             let added = self.request(vec![rtnetlink::add_address(index, *gateway, &bridge.name)]);
             if let Err(error) = added
@@ -252,9 +279,9 @@ impl Host {
                 return Err(error.into());
             }
         }
-        let mut settings = vec![LinkAttribute::Mtu(bridge.mtu)];
-        if !bridge.foreign {
-            settings.push(LinkAttribute::Group(LINK_GROUP));
+        let mut settings = Vec::new();
+        if !bridge.is_others() {
+            settings.extend([LinkAttribute::Mtu(bridge.mtu), LinkAttribute::Group(LINK_GROUP)]);
             if !self.owner.is_empty() {
                 settings.push(LinkAttribute::IfAlias(self.owner.clone()));
             }
@@ -292,6 +319,23 @@ impl Host {
             }
         }
         Ok(())
+    }
+
+    /// Takes the gateways' addresses off a bridge that stays, but for those that it had before; what is not there is fine.
+    pub(crate) fn give_back_bridge(&self, bridge: &Bridge) -> Result<(), Error> {
+        let Ok(index) = rtnetlink::link_index(&bridge.name) else { return Ok(()) };
+        let found = self.addresses_of(index)?;
+        let before = bridge.found.as_deref().unwrap_or_default();
+        let gone = bridge.gateways.iter().filter(|net| found.contains(net) && !before.contains(net));
+        for net in gone {
+            self.request(vec![rtnetlink::remove_address(index, *net, &bridge.name)])?;
+        }
+        Ok(())
+    }
+
+    fn alias(&self, index: u32) -> Result<Option<String>, Error> {
+        let mut socket = self.socket.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        Ok(rtnetlink::alias(&mut socket, index)?)
     }
 
     fn is_bridge(&self, index: u32) -> Result<bool, Error> {
@@ -388,11 +432,25 @@ impl Host {
 
     /// Makes a port of a bridge meet only ports that are not isolated, or all again; one that is not there is fine.
     pub fn isolate(&self, host_link: &str, isolated: bool) -> Result<(), Error> {
-        let request = set_port(host_link, vec![InfoBridgePort::Isolated(isolated)]);
-        match self.request(vec![request]) {
-            Err(error) if error.errno() != Some(ENODEV) => Err(error.into()),
-            _ => Ok(()),
-        }
+        self.change_port(host_link, vec![InfoBridgePort::Isolated(isolated)])
+    }
+
+    /// Makes a port of a bridge send packets back to where they come from, or not: for a container that publishes ports, and
+    /// reaches itself by them. One that is not there is fine.
+    pub fn set_hairpin(&self, host_link: &str, on: bool) -> Result<(), Error> {
+        self.change_port(host_link, vec![InfoBridgePort::HairpinMode(on)])
+    }
+
+    /// Lets nothing more through a port of a bridge, whose address is another's from now on while its container's namespace
+    /// still goes away; one that is not there is fine. Unlike a removal, it waits for nobody.
+    pub fn silence(&self, host_link: &str) -> Result<(), Error> {
+        let Ok(index) = rtnetlink::link_index(host_link) else { return Ok(()) };
+        self.change_port(host_link, vec![InfoBridgePort::Flush])?;
+        unless_gone(self.request(vec![rtnetlink::disable_port(index, format!("silence {host_link}"))]))
+    }
+
+    fn change_port(&self, host_link: &str, settings: Vec<InfoBridgePort>) -> Result<(), Error> {
+        unless_gone(self.request(vec![set_port(host_link, settings)]))
     }
 
     /// Removes a link, and with a veth its other end; one that is not there is fine. It takes some 20 ms.
@@ -404,9 +462,26 @@ impl Host {
         }
     }
 
+    /// Removes a bridge that was made here. What has its name and is no bridge, or says that it is another's, stays.
+    pub fn remove_bridge(&self, name: &str) -> Result<(), Error> {
+        let Ok(index) = rtnetlink::link_index(name) else { return Ok(()) };
+        match self.is_bridge(index)? && !self.is_anothers(name)? {
+            true => self.remove_link(name),
+            false => Ok(()),
+        }
+    }
+
     /// Whether a link of this name is in the host's namespace.
     pub fn link_exists(&self, name: &str) -> bool {
         rtnetlink::link_index(name).is_ok()
+    }
+}
+
+/// A port that is not there any more, or no bridge's, needs no change.
+fn unless_gone(outcome: Result<(), rtnetlink::Error>) -> Result<(), Error> {
+    match outcome {
+        Err(error) if !matches!(error.errno(), Some(ENODEV | EOPNOTSUPP)) => Err(error.into()),
+        _ => Ok(()),
     }
 }
 
@@ -453,7 +528,7 @@ fn new_bridge(bridge: &Bridge) -> Request {
     ];
     if let Some(gateway) = bridge.gateways.first() {
         // A fixed address: otherwise the bridge takes the lowest of its ports', and neighbours' caches go stale.
-        message.attributes.push(LinkAttribute::Address(crate::ipam::mac_for(gateway.addr()).to_vec()));
+        message.attributes.push(LinkAttribute::Address(crate::ipam::mac_for(*gateway).to_vec()));
     }
     let describe = format!("create bridge {}", bridge.name);
     Request { message: RouteNetlinkMessage::NewLink(message), flags: CREATE, describe }

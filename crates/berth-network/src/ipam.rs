@@ -5,6 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::Bound;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ipnet::IpNet;
 
@@ -15,9 +17,63 @@ pub struct Pool {
     /// First and last address that is given out.
     first: u128,
     last: u128,
-    used: BTreeSet<u128>,
-    leaving: BTreeMap<u128, String>,
     next: u128,
+    taken: Taken,
+}
+
+/// What is taken of a subnet: by one network, or by all that share it, each with a pool of its own.
+#[derive(Debug, Clone, Default)]
+pub struct Taken(Arc<Mutex<Book>>);
+
+#[derive(Debug, Default)]
+struct Book {
+    used: BTreeSet<u128>,
+    /// Links of addresses that were given back.
+    leaving: BTreeMap<u128, String>,
+    /// The one of them that was looked at last.
+    looked: u128,
+}
+
+/// Links that are looked at with each that is added: more, so that they get fewer.
+const LOOKS: usize = 2;
+
+impl Taken {
+    /// Whether an address is taken.
+    pub fn has(&self, address: IpAddr) -> bool {
+        self.lock().used.contains(&number(address))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Book> {
+        // What the lock guards is whole between any two statements.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Book {
+    /// Whether the link that had an address last is gone.
+    fn has_left(&mut self, address: u128, link_exists: impl Fn(&str) -> bool) -> bool {
+        let left = self.leaving.get(&address).is_none_or(|link| !link_exists(link));
+        if left {
+            self.leaving.remove(&address);
+        }
+        left
+    }
+
+    /// Forgets links that are gone. In a large subnet an address does not come round again, and its link would be remembered
+    /// for ever.
+    fn forget_gone(&mut self, link_exists: impl Fn(&str) -> bool) {
+        for _ in 0..LOOKS {
+            let after = (Bound::Excluded(self.looked), Bound::Unbounded);
+            let next = self.leaving.range(after).next().or_else(|| self.leaving.first_key_value());
+            let Some((address, gone)) = next.map(|(address, link)| (*address, !link_exists(link))) else {
+                return;
+            };
+            self.looked = address;
+            if gone {
+                self.leaving.remove(&address);
+            }
+        }
+    }
 }
 
 /// How full a pool is. Both numbers saturate.
@@ -33,18 +89,28 @@ impl Pool {
     /// A pool for `subnet` that gives out addresses of `range`, or of all of it. The network's own address and IPv4's
     /// broadcast address are never given out.
     pub fn new(subnet: IpNet, range: Option<IpNet>) -> Pool {
+        Pool::sharing(subnet, range, Taken::default())
+    }
+
+    /// The same of a subnet of which others may have taken addresses.
+    pub fn sharing(subnet: IpNet, range: Option<IpNet>, taken: Taken) -> Pool {
         let subnet = subnet.trunc();
         let (mut first, mut last) = bounds(range.unwrap_or(subnet));
         let (lowest, highest) = bounds(subnet);
         let (below, above) = reserved(subnet);
         first = first.max(lowest.saturating_add(below));
         last = last.min(highest.saturating_sub(above));
-        Pool { subnet, first, last, used: BTreeSet::new(), leaving: BTreeMap::new(), next: first }
+        Pool { subnet, first, last, next: first, taken }
     }
 
     /// The subnet.
     pub fn subnet(&self) -> IpNet {
         self.subnet
+    }
+
+    /// What is taken of it, to be shared.
+    pub fn taken(&self) -> Taken {
+        self.taken.clone()
     }
 
     /// Takes the next free address after the one given last; `None` when all are taken. `link_exists` says
@@ -53,29 +119,28 @@ impl Pool {
         if self.last < self.first {
             return None;
         }
+        let mut book = self.taken.lock();
         // Among so many candidates one is free, if any is.
-        let most = self.used.len().saturating_add(self.leaving.len()) as u128;
+        let most = book.used.len().saturating_add(book.leaving.len()) as u128;
         let span = self.last - self.first;
         for _ in 0..=span.min(most) {
             let candidate = self.next.clamp(self.first, self.last);
             self.next = if candidate == self.last { self.first } else { candidate + 1 };
-            if !self.used.contains(&candidate) && self.has_left(candidate, &link_exists) {
-                self.used.insert(candidate);
-                return Some(self.address(candidate));
+            if !book.used.contains(&candidate) && book.has_left(candidate, &link_exists) {
+                book.used.insert(candidate);
+                return Some(address(self.subnet, candidate));
             }
         }
         None
     }
 
-    fn has_left(&mut self, candidate: u128, link_exists: impl Fn(&str) -> bool) -> bool {
-        let left = self.leaving.get(&candidate).is_none_or(|link| !link_exists(link));
-        if left {
-            self.leaving.remove(&candidate);
-        }
-        left
+    /// The link that had an address last, if that may still be there.
+    pub fn last_link(&self, address: IpAddr) -> Option<String> {
+        self.taken.lock().leaving.get(&number(address)).cloned()
     }
 
-    /// Takes a certain address; false if it is taken, outside the subnet, or never given out.
+    /// Takes a certain address, whether its last link is gone or not; false if it is taken, outside the subnet, or never
+    /// given out.
     pub fn take(&mut self, address: IpAddr) -> bool {
         let number = number(address);
         let (lowest, highest) = bounds(self.subnet);
@@ -88,23 +153,26 @@ impl Pool {
 
     /// Takes an address for who had it before; false if it is another's meanwhile, or still answers.
     pub fn regain(&mut self, address: IpAddr, link_exists: impl Fn(&str) -> bool) -> bool {
-        let number = number(address);
-        !self.used.contains(&number) && self.has_left(number, link_exists) && self.take(address)
+        let left = self.taken.lock().has_left(number(address), link_exists);
+        left && self.take(address)
     }
 
     /// Marks an address as taken, such as a gateway's or that of an adopted container; false if it was taken already or
     /// lies outside the subnet.
     pub fn reserve(&mut self, address: IpAddr) -> bool {
         let number = number(address);
-        self.leaving.remove(&number);
-        self.subnet.contains(&address) && self.used.insert(number)
+        let mut book = self.taken.lock();
+        book.leaving.remove(&number);
+        self.subnet.contains(&address) && book.used.insert(number)
     }
 
-    /// Gives an address back; it is handed out again once the link `host_link` is gone.
-    pub fn release(&mut self, address: IpAddr, host_link: String) {
+    /// Gives an address back; it is handed out again once the link `host_link` is gone, which `link_exists` says.
+    pub fn release(&mut self, address: IpAddr, host_link: String, link_exists: impl Fn(&str) -> bool) {
         let number = number(address);
-        if self.subnet.contains(&address) && self.used.remove(&number) {
-            self.leaving.insert(number, host_link);
+        let mut book = self.taken.lock();
+        if self.subnet.contains(&address) && book.used.remove(&number) {
+            book.forget_gone(link_exists);
+            book.leaving.insert(number, host_link);
         }
     }
 
@@ -113,21 +181,22 @@ impl Pool {
         let (lowest, highest) = bounds(self.subnet);
         let (below, above) = reserved(self.subnet);
         let never = [(below > 0).then_some(lowest), (above > 0).then_some(highest)];
-        let counted = never.into_iter().flatten().filter(|number| !self.used.contains(number)).count();
+        let book = self.taken.lock();
+        let counted = never.into_iter().flatten().filter(|number| !book.used.contains(number)).count();
         let size = if self.last < self.first { 0 } else { (self.last - self.first).saturating_add(1) };
-        let taken = self.used.range(self.first..=self.last.max(self.first)).count() as u128;
+        let taken = book.used.range(self.first..=self.last.max(self.first)).count() as u128;
         let saturate = |number: u128| u64::try_from(number).unwrap_or(u64::MAX);
         Usage {
-            in_use: saturate((self.used.len() + counted) as u128),
+            in_use: saturate((book.used.len() + counted) as u128),
             available: saturate(size.saturating_sub(taken)),
         }
     }
+}
 
-    fn address(&self, number: u128) -> IpAddr {
-        match self.subnet {
-            IpNet::V4(_) => IpAddr::V4(Ipv4Addr::from(u32::try_from(number).unwrap_or_default())),
-            IpNet::V6(_) => IpAddr::V6(Ipv6Addr::from(number)),
-        }
+fn address(subnet: IpNet, number: u128) -> IpAddr {
+    match subnet {
+        IpNet::V4(_) => IpAddr::V4(Ipv4Addr::from(u32::try_from(number).unwrap_or_default())),
+        IpNet::V6(_) => IpAddr::V6(Ipv6Addr::from(number)),
     }
 }
 
@@ -152,17 +221,24 @@ fn bounds(subnet: IpNet) -> (u128, u128) {
     (number(subnet.network()), number(subnet.broadcast()))
 }
 
-/// The hardware address of a container's link: locally administered, made from its address, so that two links of one
-/// network do not share one.
-pub fn mac_for(address: impl Into<IpAddr>) -> [u8; 6] {
-    let [a, b, c, d] = match address.into() {
-        IpAddr::V4(v4) => v4.octets(),
-        IpAddr::V6(v6) => {
-            let octets = v6.octets();
-            [octets[12], octets[13], octets[14], octets[15]]
-        }
-    };
+/// The hardware address of a link: locally administered, made from its address, so that two links of one network do not
+/// share one.
+pub fn mac_for(address: IpNet) -> [u8; 6] {
+    let whole = number(address.addr());
+    let within = whole & !number(address.netmask());
+    if matches!(address, IpNet::V6(_)) && u32::try_from(within).is_err() {
+        // It has more that tells it from others than there is room for: those with `02:42` are not met.
+        let [.., a, b, c, d, e] = checksum(within).to_be_bytes();
+        return [0x06, a, b, c, d, e];
+    }
+    let [.., a, b, c, d] = whole.to_be_bytes();
     [0x02, 0x42, a, b, c, d]
+}
+
+/// FNV-1a.
+fn checksum(number: u128) -> u64 {
+    let add = |sum: u64, byte| (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    number.to_be_bytes().into_iter().fold(0xcbf2_9ce4_8422_2325, add)
 }
 
 /// A hardware address of a link that has no address to make it from.
@@ -177,7 +253,7 @@ pub fn any_mac() -> [u8; 6] {
 /// The gateway of a subnet as Docker chooses it: the first address that is given out.
 pub fn first_address(subnet: IpNet) -> IpAddr {
     let pool = Pool::new(subnet, None);
-    pool.address(pool.first)
+    address(pool.subnet, pool.first)
 }
 
 #[cfg(test)]
@@ -203,7 +279,7 @@ mod tests {
         let given: Vec<_> = (2..=6).map(|_| take(&mut pool, true).unwrap()).collect();
         assert_eq!(given, ["10.1.0.2", "10.1.0.3", "10.1.0.4", "10.1.0.5", "10.1.0.6"]);
         assert_eq!(take(&mut pool, true), None);
-        pool.release(ip("10.1.0.3"), "veth1".into());
+        pool.release(ip("10.1.0.3"), "veth1".into(), |_| true);
         assert_eq!(take(&mut pool, true), None, "its link is still there");
         assert_eq!(take(&mut pool, false).unwrap(), "10.1.0.3");
     }
@@ -231,10 +307,41 @@ mod tests {
         let mut pool = pool("10.1.0.0/29");
         let first = pool.allocate(|_| false).unwrap();
         assert!(!pool.regain(first, |_| false), "it is in use");
-        pool.release(first, "veth1".into());
+        pool.release(first, "veth1".into(), |_| true);
+        assert_eq!((pool.last_link(first), pool.last_link(ip("10.1.0.3"))), (Some("veth1".into()), None));
         assert!(!pool.regain(first, |_| true), "its link is still there");
         assert!(pool.regain(first, |_| false) && !pool.take(first));
         assert!(!pool.regain(ip("10.9.0.2"), |_| false));
+    }
+
+    #[test]
+    fn what_pools_share_is_given_out_once() {
+        let (subnet, low, high) = ("10.1.0.0/28", "10.1.0.0/29", "10.1.0.8/29");
+        let mut one = Pool::new(subnet.parse().unwrap(), low.parse().ok());
+        let mut other = Pool::sharing(subnet.parse().unwrap(), high.parse().ok(), one.taken());
+        assert!(one.take(ip("10.1.0.9")) && !other.take(ip("10.1.0.9")) && one.taken().has(ip("10.1.0.9")));
+        let given: Vec<_> =
+            std::iter::from_fn(|| other.allocate(|_| false)).map(|address| address.to_string()).collect();
+        assert_eq!(given, ["10.1.0.8", "10.1.0.10", "10.1.0.11", "10.1.0.12", "10.1.0.13", "10.1.0.14"]);
+        assert_eq!(one.usage(), Usage { in_use: 9, available: 7 });
+        assert_eq!(other.usage(), Usage { in_use: 9, available: 0 });
+        one.release(ip("10.1.0.9"), "veth1".into(), |_| false);
+        assert_eq!(other.allocate(|_| false), Some(ip("10.1.0.9")));
+    }
+
+    #[test]
+    fn links_that_are_gone_are_forgotten_though_their_addresses_do_not_come_round() {
+        let mut pool = pool("fd00:1::/64");
+        let mut last = None;
+        for number in 0..1000 {
+            let address = pool.allocate(|_| true).unwrap();
+            pool.release(address, format!("veth{number}"), |link| link == "veth5");
+            last = Some(address);
+        }
+        assert_eq!(pool.last_link(last.unwrap()), Some("veth999".into()));
+        let leaving = pool.taken.lock().leaving.clone();
+        assert!(leaving.len() <= 3, "{leaving:?}");
+        assert!(leaving.values().any(|link| link == "veth5"), "it is still there");
     }
 
     #[test]
@@ -242,7 +349,18 @@ mod tests {
         let mut pool = pool("fd00:1::/64");
         assert_eq!(pool.allocate(|_| false).unwrap(), ip("fd00:1::2"));
         assert_eq!(pool.usage(), Usage { in_use: 3, available: u64::MAX - 2 });
-        assert_eq!(mac_for(ip("fd00:1::2")), [2, 0x42, 0, 0, 0, 2]);
+    }
+
+    #[test]
+    fn hardware_addresses_follow_from_addresses_and_differ() {
+        let mac = |text: &str| mac_for(text.parse().unwrap());
+        assert_eq!(mac("172.17.0.2/16"), [2, 0x42, 172, 17, 0, 2]);
+        assert_eq!(mac("fd00:1::2/64"), [2, 0x42, 0, 0, 0, 2]);
+        assert_eq!(mac("fd00:1:2:3::2/64"), [2, 0x42, 0, 0, 0, 2], "another network");
+        let alike = ["fd00::2/48", "fd00::1:0:2/48", "fd00::1:0:0:2/48", "fd00::1:0:0:0:2/48"].map(mac);
+        assert_eq!(BTreeSet::from(alike).len(), 4);
+        assert!(alike.iter().all(|mac| mac[0] & 3 == 2), "of one link, and nobody's by registration");
+        assert_eq!(mac("fd00::1:0:2/48"), alike[1]);
     }
 
     #[test]
@@ -259,7 +377,7 @@ mod tests {
             let mut held = BTreeSet::new();
             for release in releases {
                 if release {
-                    if let Some(address) = held.pop_first() { pool.release(address, String::new()); }
+                    if let Some(address) = held.pop_first() { pool.release(address, String::new(), |_| false); }
                 } else if let Some(address) = pool.allocate(|_| false) {
                     prop_assert!(held.insert(address), "{address} was held already");
                     prop_assert!(pool.subnet().contains(&address));

@@ -29,10 +29,12 @@ impl Link {
     /// Takes it away again; what is not there is fine.
     pub fn remove(&self, host: &Host) -> Result<(), Error> {
         match self {
-            Link::Bridge(bridge) if bridge.foreign => host.remove_continuations(&bridge.name),
             Link::Bridge(bridge) => {
                 host.remove_continuations(&bridge.name)?;
-                host.remove_link(&bridge.name)
+                match bridge.is_others() {
+                    true => host.give_back_bridge(bridge),
+                    false => host.remove_bridge(&bridge.name),
+                }
             }
             Link::Sublinks(sublinks) => sublinks.remove(host),
             Link::Handed => Ok(()),

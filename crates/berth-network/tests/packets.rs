@@ -18,12 +18,15 @@ use berth_network::{Bridge, Endpoint, Host, PortMapping, Protocol, Rules, ipam};
 use berth_sys::rtnetlink;
 use namespace::Namespace;
 
+#[macro_use]
 #[path = "packets/backends.rs"]
 mod backends;
 #[path = "packets/beside.rs"]
 mod beside;
 #[path = "packets/exceptions.rs"]
 mod exceptions;
+#[path = "packets/families.rs"]
+mod families;
 #[path = "packets/trunks.rs"]
 mod trunks;
 
@@ -33,6 +36,7 @@ fn bridge() -> Bridge {
         gateways: vec!["172.30.0.1/16".parse().unwrap()],
         mtu: 1500,
         foreign: false,
+        found: None,
         rules: Rules::default(),
     }
 }
@@ -42,7 +46,7 @@ fn endpoint(address: &str) -> Endpoint {
     Endpoint {
         host_link: Endpoint::host_link_name(),
         name: "eth0".into(),
-        mac: ipam::mac_for(address),
+        mac: ipam::mac_for(format!("{address}/16").parse().unwrap()),
         addresses: vec![format!("{address}/16").parse().unwrap()],
         gateways: vec!["172.30.0.1".parse().unwrap()],
         ..Endpoint::default()

@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkBuffer,
+    DefaultNla, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkBuffer,
     NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_route::RouteNetlinkMessage;
@@ -22,6 +22,11 @@ use netlink_sys::constants::NETLINK_ROUTE;
 use serde::{Deserialize, Serialize};
 
 pub use netlink_packet_route;
+
+/// What a bridge has to say of its port (`linux/if_link.h`).
+const IFLA_PROTINFO: u16 = 12;
+/// `linux/if_bridge.h`.
+const BR_STATE_DISABLED: u8 = 0;
 
 /// Everything that a link inside a container needs; the link itself exists already, under this name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -238,6 +243,16 @@ pub fn set_link(index: u32, up: bool, attributes: Vec<LinkAttribute>, describe: 
         message.header.change_mask = LinkFlags::Up;
     }
     message.attributes = attributes;
+    Request { message: RouteNetlinkMessage::SetLink(message), flags: 0, describe }
+}
+
+/// Lets nothing more through a port of a bridge, by the bridge's own protocol: a change of the link itself would have the
+/// bridge look at its port anew, and let it go on.
+pub fn disable_port(index: u32, describe: String) -> Request {
+    let mut message = LinkMessage::default();
+    message.header.interface_family = AddressFamily::Bridge;
+    message.header.index = index;
+    message.attributes = vec![LinkAttribute::Other(DefaultNla::new(IFLA_PROTINFO, vec![BR_STATE_DISABLED]))];
     Request { message: RouteNetlinkMessage::SetLink(message), flags: 0, describe }
 }
 

@@ -93,7 +93,7 @@ pub async fn all(parts: &Arc<Parts>, rebooted: bool) -> Result<(), Error> {
         let kept = container.kept();
         parts.know_links(container.id(), &kept.name, kept.links);
     }
-    parts.settle_networks().await?;
+    parts.networks.settle_default().await?;
     let (mut all_ready, mut all_settled) = (Vec::new(), Vec::new());
     let (sweeper, swept) = watch::channel(false);
     for (container, mailbox) in mailboxes {

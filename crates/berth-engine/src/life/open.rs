@@ -1,6 +1,5 @@
 //! Opening the engine, and its end.
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,7 +11,6 @@ use berth_network::net::NetClient;
 use berth_oci::Digest;
 use berth_shim::spawner::Spawner;
 use berth_storage::{Driver, Options, Storage};
-use ipnet::Ipv4Net;
 
 use super::adopt;
 use super::owner::{Request, StopRequest, ask};
@@ -21,17 +19,13 @@ use crate::apparmor::AppArmor;
 use crate::blocking::blocking;
 use crate::container::Container;
 use crate::engine::Parts;
-use crate::network::Networks;
-use crate::network::default::Remembered;
-use crate::network::object::{Object, Subnet};
+use crate::network::object::Object;
+use crate::network::{Networks, Settled};
 use crate::{Engine, Error, Settings};
 
 /// Where the engine keeps its small values.
 const TABLE: &str = "engine";
 const BOOT: &str = "boot";
-/// The default bridge's gateway, in data roots that are older than its subnets.
-const GATEWAY: &str = "gateway";
-const BRIDGE: &str = "default-bridge";
 /// How long owners get to finish what they do.
 const OWNERS_PATIENCE: Duration = Duration::from_secs(5);
 /// How long copies get to let go of what they use, once they were cut off.
@@ -47,13 +41,13 @@ impl Engine {
         };
         let boot = berth_storage::boot_id()?;
         let rebooted = storage.kv().get(TABLE, BOOT)?.is_some_and(|last| last != boot);
-        let remembered = remembered(&storage)?;
+        let settled = Settled::open(Arc::clone(&storage))?;
         let mut program = settings.program.clone();
         program.push(OsString::from("__net"));
         let net = NetClient::new(&settings.exec_root, program);
         let objects = known_networks(&storage)?;
         let seed = seed(&crate::installation::id(&settings.data_root)?);
-        let networks = Networks::open(&settings, net, remembered, objects, &seed)?;
+        let networks = Networks::open(&settings, net, settled, objects, &seed)?;
         let parent = settings.cgroup_parent.trim_end_matches('/');
         let spawner = Spawner::start_in_cgroup(
             &settings.exec_root,
@@ -136,25 +130,6 @@ fn known_networks(storage: &Storage) -> Result<Vec<Object>, Error> {
     Ok(found)
 }
 
-/// The default bridge as an earlier engine settled it.
-fn remembered(storage: &Storage) -> Result<Remembered, Error> {
-    if let Some(text) = storage.kv().get(TABLE, BRIDGE)? {
-        return Ok(serde_json::from_str(&text).unwrap_or_else(|error| {
-            tracing::error!(%error, "the record of the default bridge is unreadable");
-            Remembered::default()
-        }));
-    }
-    let gateway = storage.kv().get(TABLE, GATEWAY)?.and_then(|text| text.parse::<Ipv4Net>().ok());
-    let subnet = |gateway: Ipv4Net| Subnet {
-        net: gateway.trunc().into(),
-        range: None,
-        gateway: Some(gateway.addr().into()),
-        auxiliary: BTreeMap::new(),
-        pool: String::new(),
-    };
-    Ok(Remembered { subnets: gateway.map(subnet).into_iter().collect(), ..Remembered::default() })
-}
-
 /// What makes this host's own IPv6 subnets unique.
 fn seed(installation: &str) -> [u8; 5] {
     let digest = Digest::of(installation.as_bytes());
@@ -190,17 +165,6 @@ impl Parts {
     /// Whether policies are suspended because the engine ends.
     pub(crate) fn is_closing(&self) -> bool {
         self.closing.load(Ordering::SeqCst)
-    }
-
-    /// Settles what the default bridge is, and keeps it: containers get addresses of its subnets.
-    pub(crate) async fn settle_networks(&self) -> Result<(), Error> {
-        let Some(object) = self.networks.settle_default().await? else { return Ok(()) };
-        let text = serde_json::to_string(&Remembered::of(object))
-            .map_err(|source| Error::Record { what: "the default bridge".into(), source })?;
-        if self.storage.kv().get(TABLE, BRIDGE)?.is_none_or(|kept| kept != text) {
-            self.storage.kv().put(TABLE, BRIDGE, &text)?;
-        }
-        Ok(())
     }
 
     /// Starts the net process again whenever it dies while it holds ports or answers for containers.

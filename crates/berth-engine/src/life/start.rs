@@ -340,8 +340,8 @@ impl Owner {
         if !chosen.is_empty() {
             return chosen.clone();
         }
-        let subnets = self.parts.networks.default_bridge().into_iter().flat_map(|bridge| &bridge.subnets);
-        subnets.filter_map(|subnet| subnet.gateway).collect()
+        let Some(bridge) = self.parts.networks.default_bridge() else { return Vec::new() };
+        bridge.subnets.iter().filter_map(|subnet| subnet.gateway).collect()
     }
 
     /// The ID of the container whose network it is in. Its owner may have joined another's in its turn.

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use berth_api::StringMap;
 use berth_network::{Reach, Rules};
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
@@ -77,6 +78,8 @@ pub struct BridgeOptions {
     pub trusted: Vec<String>,
     /// An administrator made the link: it is never made here, nor removed.
     pub foreign: bool,
+    /// The link was there before the network, with these addresses: it is not removed either.
+    pub found: Option<Vec<IpNet>>,
 }
 
 impl Default for BridgeOptions {
@@ -95,6 +98,7 @@ impl Default for BridgeOptions {
             source6: None,
             trusted: Vec::new(),
             foreign: false,
+            found: None,
         }
     }
 }

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use super::object::Object;
+use berth_network::ipam::Taken;
+use ipnet::IpNet;
+
+use super::object::{Driver, Object, Subnet};
 use super::room;
 use super::setup::network_state;
 use super::{Networks, lock};
@@ -10,6 +13,32 @@ use crate::Error;
 use crate::blocking::blocking;
 
 impl Networks {
+    /// What is taken of a subnet of a network of this driver: links of a parent are all on one cable, and may share it.
+    pub(super) fn taken(&self, driver: &Driver, net: IpNet) -> Taken {
+        let shares = |driver: &Driver| matches!(driver, Driver::Sublinks(_));
+        if !shares(driver) {
+            return Taken::default();
+        }
+        let segments = lock(&self.segments);
+        let mut others = segments.values().filter(|other| shares(&other.object.driver));
+        others.find_map(|other| other.taken(net)).unwrap_or_default()
+    }
+
+    /// Subnets that others of such networks may share.
+    pub fn shared_subnets(&self) -> Vec<Subnet> {
+        let segments = lock(&self.segments);
+        let sharing = segments.values().filter(|one| matches!(one.object.driver, Driver::Sublinks(_)));
+        sharing.flat_map(|segment| segment.object.subnets.clone()).collect()
+    }
+
+    /// Whether a network is to set addresses aside that others have, who share its subnet.
+    pub fn wants_others_addresses(&self, object: &Object) -> bool {
+        object.subnets.iter().any(|subnet| {
+            let taken = self.taken(&object.driver, subnet.net);
+            subnet.set_aside().any(|address| taken.has(address))
+        })
+    }
+
     /// Makes a network known and its links. What was made is taken back after an error.
     pub async fn create(&self, object: Object) -> Result<(), Error> {
         if object.link().is_none() {
@@ -61,6 +90,7 @@ impl Networks {
         })
         .await?;
         lock(&self.segments).remove(id);
+        segment.end();
         Ok(())
     }
 }

@@ -202,6 +202,11 @@ pub struct Subnet {
 }
 
 impl Subnet {
+    /// Addresses that no container gets.
+    pub fn set_aside(&self) -> impl Iterator<Item = IpAddr> {
+        self.gateway.into_iter().chain(self.auxiliary.values().copied())
+    }
+
     /// Whether it is of IPv6.
     pub fn is_v6(&self) -> bool {
         matches!(self.net, IpNet::V6(_))
@@ -229,6 +234,7 @@ impl Object {
                 gateways: self.host_addresses(options),
                 mtu: options.mtu,
                 foreign: options.foreign,
+                found: options.found.clone(),
                 rules: options.rules(self.internal),
             })),
             Driver::Sublinks(options) => Some(Link::Sublinks(options.sublinks(&self.id))),

@@ -28,6 +28,31 @@ impl Networks {
         .await
     }
 
+    /// Closes the ports of endpoints of a container that ended, and lets others have them.
+    pub(super) async fn close(&self, container: &str, endpoints: &[Endpoint]) -> Result<(), Error> {
+        let openings = self.openings(endpoints);
+        let publishers = endpoints.iter().filter(|endpoint| !endpoint.ports.is_empty());
+        let gone: Vec<Flows> = publishers
+            .flat_map(|endpoint| endpoint.addresses.iter().map(|own| Flows::Of(own.addr(), None)))
+            .collect();
+        let holds_ports = endpoints.iter().any(|endpoint| !endpoint.ports.is_empty());
+        if openings == FirewallState::default() && !holds_ports {
+            return Ok(());
+        }
+        let (net, owner, firewall) =
+            (Arc::clone(&self.net), container.to_owned(), Arc::clone(&self.firewall));
+        blocking(move || {
+            let closed = firewall.remove(&openings);
+            let released = if holds_ports { net.release(&owner) } else { Ok(()) };
+            // Its addresses may be another's soon, and its clients may go on asking.
+            let forgotten = firewall::forget(&gone);
+            closed?;
+            released?;
+            Ok(forgotten?)
+        })
+        .await
+    }
+
     /// What the firewall has to know of endpoints.
     pub(super) fn openings(&self, endpoints: &[Endpoint]) -> FirewallState {
         let mut all = FirewallState::default();
@@ -83,6 +108,9 @@ impl Networks {
         if old == new {
             return Ok(());
         }
+        for (link, publishes) in turned(before, now) {
+            self.host.set_hairpin(link, publishes)?;
+        }
         let gone = old.ports.iter().filter(|one| !new.ports.contains(one));
         let mut forgotten: Vec<Flows> = gone
             .map(|one| Flows::Of(one.container, Some((one.mapping.protocol, one.mapping.container_port))))
@@ -98,4 +126,11 @@ impl Networks {
         })
         .await
     }
+}
+
+/// Links of those endpoints that publish ports now and did not before, or the other way round.
+fn turned<'a>(before: &[Endpoint], now: &'a [Endpoint]) -> Vec<(&'a str, bool)> {
+    let published = |link: &str| before.iter().any(|old| old.host_link == link && !old.ports.is_empty());
+    let all = now.iter().map(|endpoint| (endpoint.host_link.as_str(), !endpoint.ports.is_empty()));
+    all.filter(|(link, publishes)| *publishes != published(link)).collect()
 }

@@ -8,59 +8,83 @@ use ipnet::IpNet;
 
 use crate::create::ports::Publication;
 
-/// What publishing takes.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Plan {
-    /// Ports of the host.
-    pub wanted: Vec<Wanted>,
-    /// Ports that are reached at the container's own addresses, and need none.
-    pub direct: Vec<PortMapping>,
+/// An endpoint that ports are published on, and what its network lets through.
+#[derive(Debug, Clone, Copy)]
+pub struct Publisher<'a> {
+    /// The endpoint.
+    pub endpoint: &'a Endpoint,
+    /// Its network's rules.
+    pub rules: Rules,
 }
 
-/// Plans ports on an endpoint of a network with these rules. `default` is where ports listen that name no address;
-/// `0.0.0.0` means all addresses of both families. What is `held` already keeps its port.
+/// Plans ports of the host on who publishes at its IPv4 addresses, and at its IPv6 addresses. `default` is where ports listen
+/// that name no address; `0.0.0.0` means all addresses of both families. What is `held` already keeps its port.
 pub fn plan(
     publications: &[Publication],
-    rules: &Rules,
-    endpoint: &Endpoint,
+    publishers: [Option<Publisher<'_>>; 2],
     default: IpAddr,
     held: &[PortMapping],
-) -> Plan {
-    let mut plan = Plan::default();
+) -> Vec<Wanted> {
+    let mut wanted = Vec::new();
     for publication in publications {
-        for (address, implied) in addresses(publication, endpoint, default) {
-            let own = endpoint.addresses.iter().any(|own| own.addr().is_ipv6() == address.is_ipv6());
-            let reach = if address.is_ipv4() { rules.reach4 } else { rules.reach6 };
-            if own && reach == Reach::Published {
-                let any = if address.is_ipv4() { ANY4 } else { ANY6 };
-                plan.direct(publication, any);
-            } else {
-                plan.add(publication, address, implied, forward(endpoint, address));
+        for (address, implied) in addresses(publication, default) {
+            let Some(publisher) = publishers[usize::from(address.is_ipv6())] else { continue };
+            // IPv6 can be carried to IPv4, but not the other way.
+            if !publisher.is_direct(address) && (address.is_ipv6() || publisher.has(false)) {
+                add(&mut wanted, publication, address, implied, forward(publisher.endpoint, address));
             }
         }
     }
-    plan.wanted.iter_mut().for_each(|wanted| keep(wanted, held));
+    wanted.iter_mut().for_each(|wanted| keep(wanted, held));
     // Who wants one certain port goes before who can do with another.
-    plan.wanted.sort_by_key(|wanted| match wanted.first {
+    wanted.sort_by_key(|wanted| match wanted.first {
         0 => u32::MAX,
         first => u32::from(wanted.last - first),
     });
-    plan
+    wanted
+}
+
+/// Ports that are reached at an endpoint's own addresses, and need none of the host.
+pub fn direct(publications: &[Publication], publisher: Publisher<'_>, default: IpAddr) -> Vec<PortMapping> {
+    let mut found = Vec::new();
+    for publication in publications {
+        for (address, _) in
+            addresses(publication, default).into_iter().filter(|(at, _)| publisher.is_direct(*at))
+        {
+            let host_address = if address.is_ipv4() { ANY4 } else { ANY6 };
+            let (protocol, container_port) = (publication.container.protocol, publication.container.port);
+            let mapping = PortMapping { protocol, host_address, host_port: 0, container_port };
+            if !found.contains(&mapping) {
+                found.push(mapping);
+            }
+        }
+    }
+    found
+}
+
+impl Publisher<'_> {
+    /// Whether it has an address of a family.
+    fn has(self, v6: bool) -> bool {
+        self.endpoint.addresses.iter().any(|own| own.addr().is_ipv6() == v6)
+    }
+
+    /// Whether what is published at an address of the host is reached at its own instead.
+    fn is_direct(self, host: IpAddr) -> bool {
+        let reach = if host.is_ipv4() { self.rules.reach4 } else { self.rules.reach6 };
+        reach == Reach::Published && self.has(host.is_ipv6())
+    }
 }
 
 const ANY4: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 const ANY6: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
 
 /// The host's addresses of a publication, and whether IPv6 is there only because nothing else was said.
-fn addresses(publication: &Publication, endpoint: &Endpoint, default: IpAddr) -> Vec<(IpAddr, bool)> {
-    let has = |v6: bool| endpoint.addresses.iter().any(|own| own.addr().is_ipv6() == v6);
-    let all = match (publication.address, default) {
+fn addresses(publication: &Publication, default: IpAddr) -> Vec<(IpAddr, bool)> {
+    match (publication.address, default) {
         (Some(address), _) => vec![(address, false)],
         (None, ANY4) => vec![(ANY4, false), (ANY6, true)],
         (None, default) => vec![(default, false)],
-    };
-    // IPv6 can be carried to IPv4, but not the other way.
-    all.into_iter().filter(|(address, _)| address.is_ipv6() || has(false)).collect()
+    }
 }
 
 /// Where the net process carries what arrives at an address and the firewall does not translate.
@@ -86,44 +110,39 @@ fn keep(wanted: &mut Wanted, held: &[PortMapping]) {
     }
 }
 
-impl Plan {
-    fn direct(&mut self, publication: &Publication, host_address: IpAddr) {
-        let (protocol, container_port) = (publication.container.protocol, publication.container.port);
-        let mapping = PortMapping { protocol, host_address, host_port: 0, container_port };
-        if !self.direct.contains(&mapping) {
-            self.direct.push(mapping);
-        }
+/// Several addresses of one port of the container get the same port of the host.
+fn add(
+    all: &mut Vec<Wanted>,
+    publication: &Publication,
+    address: IpAddr,
+    implied: bool,
+    forward: Option<IpAddr>,
+) {
+    let (first, last) = publication.host.as_ref().map_or((0, 0), |range| (*range.start(), *range.end()));
+    let (protocol, container_port) = (publication.container.protocol, publication.container.port);
+    let same = |wanted: &&mut Wanted| {
+        (wanted.protocol, wanted.container_port) == (protocol, container_port)
+            && (wanted.first, wanted.last) == (first, last)
+            && !wanted.addresses.contains(&address)
+    };
+    let (forward6, forward4) = if address.is_ipv6() { (forward, None) } else { (None, forward) };
+    if let Some(wanted) = all.iter_mut().find(same) {
+        wanted.addresses.push(address);
+        wanted.without_ipv6 |= implied;
+        wanted.forward = wanted.forward.or(forward6);
+        wanted.forward4 = wanted.forward4.or(forward4);
+        return;
     }
-
-    /// Several addresses of one port of the container get the same port of the host.
-    fn add(&mut self, publication: &Publication, address: IpAddr, implied: bool, forward: Option<IpAddr>) {
-        let (first, last) = publication.host.as_ref().map_or((0, 0), |range| (*range.start(), *range.end()));
-        let (protocol, container_port) = (publication.container.protocol, publication.container.port);
-        let same = |wanted: &&mut Wanted| {
-            (wanted.protocol, wanted.container_port) == (protocol, container_port)
-                && (wanted.first, wanted.last) == (first, last)
-                && !wanted.addresses.contains(&address)
-        };
-        let (forward6, forward4) = if address.is_ipv6() { (forward, None) } else { (None, forward) };
-        if let Some(wanted) = self.wanted.iter_mut().find(same) {
-            wanted.addresses.push(address);
-            wanted.without_ipv6 |= implied;
-            wanted.forward = wanted.forward.or(forward6);
-            wanted.forward4 = wanted.forward4.or(forward4);
-            return;
-        }
-        let addresses = vec![address];
-        self.wanted.push(Wanted {
-            protocol,
-            addresses,
-            without_ipv6: implied,
-            first,
-            last,
-            container_port,
-            forward: forward6,
-            forward4,
-        });
-    }
+    all.push(Wanted {
+        protocol,
+        addresses: vec![address],
+        without_ipv6: implied,
+        first,
+        last,
+        container_port,
+        forward: forward6,
+        forward4,
+    });
 }
 
 /// What an endpoint holds on the host, to be reserved again.
@@ -158,8 +177,18 @@ mod tests {
         }
     }
 
-    fn shown(plan: &Plan) -> Vec<String> {
-        let all = plan.wanted.iter().map(|wanted| {
+    fn planned(
+        publications: &[Publication],
+        endpoint: &Endpoint,
+        default: IpAddr,
+        held: &[PortMapping],
+    ) -> Vec<Wanted> {
+        let publisher = Some(Publisher { endpoint, rules: Rules::default() });
+        plan(publications, [publisher; 2], default, held)
+    }
+
+    fn shown(plan: &[Wanted]) -> Vec<String> {
+        let all = plan.iter().map(|wanted| {
             let addresses: Vec<String> = wanted.addresses.iter().map(ToString::to_string).collect();
             let targets = wanted.forward4.iter().chain(&wanted.forward);
             let forward = targets.map(ToString::to_string).collect::<Vec<_>>().join("+");
@@ -176,8 +205,7 @@ mod tests {
         let six = endpoint(&["fd00::2/64"]);
         let any = publication(None, Some((80, 80)), "80");
         let with = |endpoint: &Endpoint, one: &Publication, default: &str| {
-            let rules = Rules::default();
-            shown(&plan(std::slice::from_ref(one), &rules, endpoint, default.parse().unwrap(), &[]))
+            shown(&planned(std::slice::from_ref(one), endpoint, default.parse().unwrap(), &[]))
         };
         assert_eq!(with(&four, &any, "0.0.0.0"), ["0.0.0.0+:::80-80:80>10.0.0.2+10.0.0.2"]);
         assert_eq!(with(&both, &any, "0.0.0.0"), ["0.0.0.0+:::80-80:80>10.0.0.2+fd00::2"]);
@@ -197,7 +225,7 @@ mod tests {
             publication(Some("127.0.0.1"), Some((9, 9)), "80"),
         ];
         let four = endpoint(&["10.0.0.2/8"]);
-        let found = plan(&publications, &Rules::default(), &four, ANY4, &[]);
+        let found = planned(&publications, &four, ANY4, &[]);
         assert_eq!(
             shown(&found),
             [
@@ -206,8 +234,8 @@ mod tests {
                 "127.0.0.1+127.0.0.2:0-0:80>10.0.0.2"
             ]
         );
-        let held = [found.wanted[2].mapping("127.0.0.2".parse().unwrap(), 31_000)];
-        let next = plan(&publications[..2], &Rules::default(), &four, ANY4, &held);
+        let held = [found[2].mapping("127.0.0.2".parse().unwrap(), 31_000)];
+        let next = planned(&publications[..2], &four, ANY4, &held);
         assert_eq!(shown(&next), ["127.0.0.1+127.0.0.2:31000-31000:80>10.0.0.2"]);
     }
 
@@ -215,10 +243,23 @@ mod tests {
     fn routed_networks_need_no_port_of_the_host() {
         let rules = Rules { reach4: Reach::Published, ..Rules::default() };
         let both = endpoint(&["10.0.0.2/8", "fd00::2/64"]);
-        let found = plan(&[publication(None, Some((80, 80)), "80")], &rules, &both, ANY4, &[]);
-        assert_eq!(shown(&found), [":::80-80:80>fd00::2"]);
-        assert_eq!((found.direct[0].host_address, found.direct[0].host_port), (ANY4, 0));
-        let held = Endpoint { ports: found.direct, ..both };
-        assert!(again(&held).is_empty());
+        let asked = [publication(None, Some((80, 80)), "80")];
+        let publisher = Publisher { endpoint: &both, rules };
+        assert_eq!(shown(&plan(&asked, [Some(publisher); 2], ANY4, &[])), [":::80-80:80>fd00::2"]);
+        let ports = direct(&asked, publisher, ANY4);
+        assert_eq!((ports.len(), ports[0].host_address, ports[0].host_port), (1, ANY4, 0));
+        assert!(again(&Endpoint { ports, ..both }).is_empty());
+    }
+
+    #[test]
+    fn each_family_is_published_by_who_has_its_default_route() {
+        let (four, six) = (endpoint(&["10.0.0.2/8"]), endpoint(&["fd00::2/64"]));
+        let [four, six] = [&four, &six].map(|endpoint| Some(Publisher { endpoint, rules: Rules::default() }));
+        let asked = [publication(None, Some((80, 80)), "80"), publication(Some("::1"), None, "81")];
+        let with = |publishers| shown(&plan(&asked, publishers, ANY4, &[]));
+        assert_eq!(with([four, six]), ["0.0.0.0+:::80-80:80>10.0.0.2+fd00::2", "::1:0-0:81>fd00::2"]);
+        assert_eq!(with([four, four]), ["0.0.0.0+:::80-80:80>10.0.0.2+10.0.0.2", "::1:0-0:81>10.0.0.2"]);
+        assert_eq!(with([None, six]), [":::80-80:80>fd00::2", "::1:0-0:81>fd00::2"]);
+        assert!(with([None; 2]).is_empty());
     }
 }

@@ -111,7 +111,8 @@ impl Wanted {
     }
 
     /// Settles what is open: subnets and gateways that overlap none of `others`, nor what the host routes.
-    pub fn settle(self, pools: &[AddressPool], others: &[IpNet]) -> Result<Object, Error> {
+    /// `shared` are those of `others` that networks of links of a parent may have, too.
+    pub fn settle(self, pools: &[AddressPool], others: &[IpNet], shared: &[Subnet]) -> Result<Object, Error> {
         let Wanted { mut object, subnets } = self;
         let mut taken = others.to_vec();
         for wanted in subnets {
@@ -125,6 +126,7 @@ impl Wanted {
                     subnets::choose(&sized, wanted.v6, &taken)
                         .map_err(|error| Error::InvalidParameter(error.to_string()))?
                 }
+                Some(net) if is_shared(&object.driver, net, wanted.range, shared) => net,
                 Some(net) => free(net, &taken)?,
                 None => subnets::choose(pools, wanted.v6, &taken)
                     .map_err(|error| Error::InvalidParameter(error.to_string()))?,
@@ -386,6 +388,13 @@ pub fn free(net: IpNet, taken: &[IpNet]) -> Result<IpNet, Error> {
     Ok(net)
 }
 
+/// Whether a subnet is shared with other networks: as in Docker, with each that has it whole, if its range is none of theirs.
+fn is_shared(driver: &Driver, net: IpNet, range: Option<IpNet>, shared: &[Subnet]) -> bool {
+    let Some(range) = range.filter(|_| matches!(driver, Driver::Sublinks(_))) else { return false };
+    let mut same = shared.iter().filter(|other| other.net == net).peekable();
+    same.peek().is_some() && same.all(|other| other.range.map(|other| other.trunc()) != Some(range.trunc()))
+}
+
 /// The gateway that nobody chose: the first address that nothing else has.
 pub fn first_gateway(
     net: IpNet,
@@ -423,7 +432,7 @@ mod tests {
             AddressPool { base: "fd00:5::/48".parse().unwrap(), size: 64 },
         ];
         Wanted::parse(request, |_| None)
-            .and_then(|wanted| wanted.settle(&pools, &taken))
+            .and_then(|wanted| wanted.settle(&pools, &taken, &[]))
             .map_err(|error| error.to_string())
     }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use berth_network::ipam::{self, Pool};
+use berth_network::ipam::{self, Pool, Taken};
 use berth_network::{Endpoint, Host, Link};
 use ipnet::IpNet;
 
@@ -40,14 +40,15 @@ struct Members {
 
 impl Segment {
     /// A network without endpoints; `None` for a driver that has none.
-    pub fn new(object: Object, direct: bool) -> Option<Arc<Segment>> {
+    /// `taken` is what is taken of a subnet already.
+    pub fn new(object: Object, direct: bool, taken: impl Fn(IpNet) -> Taken) -> Option<Arc<Segment>> {
         let link = object.link()?;
         // A plugin's subnets are its own to give addresses of.
         let own = object.subnets.iter().filter(|_| object.addresses == AddressDriver::Own);
         let pools = own.map(|subnet| {
-            let mut pool = Pool::new(subnet.net, subnet.range);
-            for address in subnet.gateway.iter().chain(subnet.auxiliary.values()) {
-                pool.reserve(*address);
+            let mut pool = Pool::sharing(subnet.net, subnet.range, taken(subnet.net));
+            for address in subnet.set_aside() {
+                pool.reserve(address);
             }
             pool
         });
@@ -91,7 +92,6 @@ impl Segment {
                 "ipvlan interfaces do not support custom mac address assignment".into(),
             ));
         }
-        let exists = |link: &str| host.link_exists(link);
         let former = members.former(container);
         let mut endpoint = self.blank(asked, names);
         if names.contains(&endpoint.name) {
@@ -102,14 +102,14 @@ impl Segment {
             let wanted = if v6 { asked.ipv6.map(IpAddr::V6) } else { asked.ipv4.map(IpAddr::V4) };
             let former = former.iter().copied().find(|former| former.is_ipv6() == v6);
             let wish = Wish { v6, wanted, former };
-            match self.take(&mut members, wish, exists) {
+            match self.take(&mut members, wish, host) {
                 Ok(None) => {}
                 Ok(Some((address, subnet))) => {
                     endpoint.addresses.extend(IpNet::new(address, subnet.net.prefix_len()).ok());
                     endpoint.gateways.extend(self.object.gateway(subnet));
                 }
                 Err(error) => {
-                    members.give_back(&endpoint);
+                    members.give_back(host, &endpoint);
                     return Err(error);
                 }
             }
@@ -120,12 +120,15 @@ impl Segment {
         {
             // It follows from an address that the endpoint has again next time, if any: neighbours remember it.
             let lasting = asked.link_local.first().filter(|_| asked.ipv4.is_none() && asked.ipv6.is_none());
-            let address = lasting.copied().or(endpoint.addresses.first().map(IpNet::addr));
+            let address = lasting.and_then(lone).or(endpoint.addresses.first().copied());
             endpoint.mac = endpoint_mac(address);
         }
         // Beside, and no subnet's: nobody else could get them. Others that have one are on the same link.
-        let lone = |address: &IpAddr| IpNet::new(*address, if address.is_ipv4() { 16 } else { 64 }).ok();
         endpoint.addresses.extend(asked.link_local.iter().filter_map(lone));
+        if matches!(self.object.driver, Driver::Sublinks(_)) {
+            // Switches and hosts on the cable may know its addresses from elsewhere.
+            endpoint.sysctls.splice(..0, announcements(&endpoint));
+        }
         members.endpoints.insert(container.to_owned(), endpoint.clone());
         Ok(endpoint)
     }
@@ -135,14 +138,14 @@ impl Segment {
         &self,
         members: &mut Members,
         Wish { v6, wanted, former }: Wish,
-        exists: impl Fn(&str) -> bool,
+        host: &Host,
     ) -> Result<Option<(IpAddr, &Subnet)>, Error> {
         let mut outcome = Ok(None);
         // Who comes back finds its place again, unless it is another's by now.
         if let (None, Some(former)) = (wanted, former) {
             let mut both = members.pools.iter_mut().zip(&self.object.subnets);
             if let Some((pool, subnet)) = both.find(|(pool, _)| pool.subnet().contains(&former))
-                && pool.regain(former, &exists)
+                && pool.regain(former, |link| host.link_exists(link))
             {
                 return Ok(Some((former, subnet)));
             }
@@ -151,7 +154,7 @@ impl Segment {
             if subnet.is_v6() != v6 || wanted.is_some_and(|wanted| !subnet.net.contains(&wanted)) {
                 continue;
             }
-            match taken(pool, wanted, &exists) {
+            match taken(pool, wanted, host) {
                 Ok(address) => return Ok(Some((address, subnet))),
                 Err(error) => outcome = Err(error),
             }
@@ -192,22 +195,22 @@ impl Segment {
     }
 
     /// Gives a container's addresses back.
-    pub fn leave(&self, container: &str) {
+    pub fn leave(&self, host: &Host, container: &str) {
         let mut members = self.lock();
         if let Some(mut endpoint) = members.endpoints.remove(container) {
             if self.link == Link::Handed {
                 // Its link is another's, and may stay for ever.
                 endpoint.host_link.clear();
             }
-            members.give_back(&endpoint);
+            members.give_back(host, &endpoint);
         }
     }
 
     /// The same of one that goes on, and may come back.
-    pub fn part(&self, container: &str) {
+    pub fn part(&self, host: &Host, container: &str) {
         let mut members = self.lock();
         if let Some(endpoint) = members.endpoints.remove(container) {
-            members.give_back(&endpoint);
+            members.give_back(host, &endpoint);
             members.parted.truncate(MOST_PARTED - 1);
             let addresses = endpoint.addresses.iter().map(IpNet::addr).collect();
             members.parted.push_front((container.to_owned(), addresses));
@@ -233,6 +236,21 @@ impl Segment {
     /// and nobody here knows when its addresses are given to others.
     pub fn has_to_be_removed(&self) -> bool {
         self.link.has_to_be_removed() || matches!(self.object.addresses, AddressDriver::Plugin(_))
+    }
+
+    /// What is taken of one of its subnets.
+    pub fn taken(&self, net: IpNet) -> Option<Taken> {
+        self.lock().pools.iter().find(|pool| pool.subnet() == net).map(Pool::taken)
+    }
+
+    /// Gives back what no container had: it is gone, and others may share its subnets.
+    pub fn end(&self) {
+        let mut members = self.lock();
+        for (pool, subnet) in members.pools.iter_mut().zip(&self.object.subnets) {
+            for address in subnet.set_aside() {
+                pool.release(address, String::new(), |_| false);
+            }
+        }
     }
 
     /// Lets nobody join any more, unless someone is there: then their containers' IDs come back.
@@ -271,27 +289,43 @@ impl Members {
         index.and_then(|index| self.parted.remove(index)).map(|(_, addresses)| addresses).unwrap_or_default()
     }
 
-    fn give_back(&mut self, endpoint: &Endpoint) {
+    fn give_back(&mut self, host: &Host, endpoint: &Endpoint) {
         for address in &endpoint.addresses {
             for pool in &mut self.pools {
-                pool.release(address.addr(), endpoint.host_link.clone());
+                pool.release(address.addr(), endpoint.host_link.clone(), |link| host.link_exists(link));
             }
         }
     }
 }
 
 /// The hardware address of a link: it follows from its address, or is any if it has none.
-pub fn endpoint_mac(address: Option<IpAddr>) -> [u8; 6] {
+pub fn endpoint_mac(address: Option<IpNet>) -> [u8; 6] {
     address.map_or_else(ipam::any_mac, ipam::mac_for)
 }
 
-fn taken(pool: &mut Pool, wanted: Option<IpAddr>, exists: impl Fn(&str) -> bool) -> Result<IpAddr, Error> {
-    match wanted {
-        Some(address) if pool.take(address) => Ok(address),
-        Some(_) => Err(Error::Forbidden("Address already in use".into())),
-        None => pool
-            .allocate(exists)
-            .ok_or_else(|| Error::Unavailable("no available addresses on this pool".into())),
+/// Kernel parameters by which a link that comes up tells its neighbours what addresses it has.
+fn announcements(endpoint: &Endpoint) -> Vec<(String, String)> {
+    let has = |v6: bool| endpoint.addresses.iter().any(|net| matches!(net, IpNet::V6(_)) == v6);
+    let families = [(has(false), "ipv4", "arp_notify"), (has(true), "ipv6", "ndisc_notify")];
+    let all = families.into_iter().filter(|(has, ..)| *has);
+    all.map(|(_, family, name)| (format!("{family}/conf/{}/{name}", endpoint.name), "1".to_owned())).collect()
+}
+
+/// A link-local address with its link's prefix.
+fn lone(address: &IpAddr) -> Option<IpNet> {
+    IpNet::new(*address, if address.is_ipv4() { 16 } else { 64 }).ok()
+}
+
+fn taken(pool: &mut Pool, wanted: Option<IpAddr>, host: &Host) -> Result<IpAddr, Error> {
+    let Some(address) = wanted else {
+        let allocated = pool.allocate(|link| host.link_exists(link));
+        return allocated.ok_or_else(|| Error::Unavailable("no available addresses on this pool".into()));
+    };
+    // Nobody has to wait for a certain address: it is the new owner's who answers.
+    pool.last_link(address).map_or(Ok(()), |link| host.silence(&link))?;
+    match pool.take(address) {
+        true => Ok(address),
+        false => Err(Error::Forbidden("Address already in use".into())),
     }
 }
 

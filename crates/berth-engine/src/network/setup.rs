@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use berth_network::firewall::{Firewall, FirewallState, Published, Reached};
 use berth_network::net::NetClient;
-use berth_network::{Endpoint, Host, Reach, neighbours};
+use berth_network::{Endpoint, Host, Reach, Wanted, neighbours};
 use ipnet::IpNet;
 
 use super::bridge_id;
@@ -21,9 +21,12 @@ use crate::Error;
 /// Reserves the ports of running containers again; all are tried, the first error told.
 pub fn refill(net: &NetClient, endpoints: &BTreeMap<String, Vec<Endpoint>>) -> Result<(), Error> {
     let mut first = Ok(());
-    let flat = endpoints.iter().flat_map(|(container, all)| all.iter().map(move |one| (container, one)));
-    for (container, endpoint) in flat.filter(|(_, endpoint)| !endpoint.ports.is_empty()) {
-        let reserved = net.reserve(container, &publish::again(endpoint)).map(|_| ()).map_err(Error::from);
+    for (container, all) in endpoints {
+        let wanted: Vec<Wanted> = all.iter().flat_map(publish::again).collect();
+        if wanted.is_empty() {
+            continue;
+        }
+        let reserved = net.reserve(container, &wanted).map(|_| ()).map_err(Error::from);
         first = first.and(reserved);
     }
     first
@@ -56,7 +59,7 @@ impl SetUp {
     ) -> Result<(), Error> {
         match default {
             Some(segment) => segment.link.ensure(&self.host)?,
-            None => self.host.remove_link(name)?,
+            None => self.host.remove_bridge(name)?,
         }
         for segment in others {
             // One of a user must not keep the default from working.

@@ -10,7 +10,7 @@ use super::list::is_used;
 use crate::event::{Event, NetworkEvent};
 use crate::life::prune::{Turn, is_labelled, until};
 use crate::list::filter::check_known;
-use crate::network::object::{Driver, Object, PREDEFINED, is_predefined};
+use crate::network::object::{Driver, Object, PREDEFINED, Subnet, is_predefined};
 use crate::network::request::{Wanted, free};
 use crate::{Engine, Error};
 
@@ -35,7 +35,12 @@ impl Engine {
         // The default bridge's subnet is settled first: it must not be given away.
         parts.networks.settle_default().await?;
         let object = match wanted.addresses_by().map(str::to_owned) {
-            None => self.make(wanted.name().to_owned(), |pools, taken| wanted.settle(pools, taken)).await?,
+            None => {
+                self.make(wanted.name().to_owned(), |pools, taken, shared| {
+                    wanted.settle(pools, taken, shared)
+                })
+                .await?
+            }
             Some(plugin) => self.make_by_plugin(wanted, &plugin).await?,
         };
         if let Driver::Plugin(driver) = &object.driver
@@ -55,7 +60,7 @@ impl Engine {
     async fn make_by_plugin(&self, wanted: Wanted, plugin: &str) -> Result<Object, Error> {
         let networks = &self.parts.networks;
         let object = wanted.settle_by_plugin(&networks.plugins, plugin, &networks.subnets().1).await?;
-        let made = self.make(object.name.clone(), |_, taken| {
+        let made = self.make(object.name.clone(), |_, taken, _| {
             // What its links lead to, whoever makes them knows.
             if !matches!(object.driver, Driver::Plugin(_)) {
                 object.subnets.iter().try_for_each(|subnet| free(subnet.net, taken).map(drop))?;
@@ -70,22 +75,29 @@ impl Engine {
     }
 
     /// Makes a network on the host: its row first, so that a crash leaves nothing that no row tells of. `settle` gets the
-    /// pools, and the subnets that are taken.
+    /// pools, the subnets that are taken, and those of them that can be shared.
     async fn make(
         &self,
         name: String,
-        settle: impl FnOnce(&[AddressPool], &[IpNet]) -> Result<Object, Error>,
+        settle: impl FnOnce(&[AddressPool], &[IpNet], &[Subnet]) -> Result<Object, Error>,
     ) -> Result<Object, Error> {
         let parts = &self.parts;
         let _alone = parts.networks.changes.lock().await;
         check_free(&name, |name| parts.all_networks().into_iter().find(|object| object.name == name))?;
         let (pools, taken) = parts.networks.subnets();
-        let mut object = settle(pools, &taken)?;
+        let mut object = settle(pools, &taken, &parts.networks.shared_subnets())?;
+        if parts.networks.wants_others_addresses(&object) {
+            return Err(Error::Forbidden("Address already in use".into()));
+        }
         if let Driver::Sublinks(options) = &mut object.driver {
             let exists = |name: &str| parts.networks.link_exists(name);
             options.settle(&object.id, &parts.networks.objects(), exists)?;
         }
         self.check_link(&object)?;
+        if let Driver::Bridge(options) = &mut object.driver {
+            // Before its row: whatever becomes of the network, such a link stays.
+            options.found = parts.networks.foreign_bridge(&options.link_name(&object.id))?;
+        }
         parts.storage.networks().insert(&object.record()?)?;
         if let Err(error) = parts.networks.create(object.clone()).await {
             return Err(match parts.storage.networks().remove(&object.id) {
@@ -128,7 +140,7 @@ impl Engine {
                 object.id
             )))
         };
-        let default = self.parts.networks.default_bridge().and_then(Object::bridge_link);
+        let default = self.parts.networks.default_bridge().and_then(|bridge| bridge.bridge_link());
         if default.as_ref() == Some(&link) {
             return conflict(&super::network_id("bridge"));
         }

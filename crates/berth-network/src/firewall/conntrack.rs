@@ -30,6 +30,8 @@ const TUPLE_PROTOCOL: u16 = 2;
 const PROTOCOL_NUMBER: u16 = 1;
 const PROTOCOL_SOURCE: u16 = 2;
 const PROTOCOL_DESTINATION: u16 = 3;
+const IPV4_SOURCE: u16 = 1;
+const IPV6_SOURCE: u16 = 3;
 /// What of a tuple a filter compares.
 const BY_SOURCE_ADDRESS: u32 = 1;
 const BY_PROTOCOL: u32 = 1 << 3;
@@ -43,6 +45,19 @@ pub enum Flows {
     Of(IpAddr, Option<(Protocol, u16)>),
     /// Those that were sent to a port of the host, by one family.
     To(Protocol, u16, bool),
+}
+
+impl Flows {
+    /// Whether an entry that the kernel tells of is one of these. Of IPv6 addresses the kernel is not asked: it tells of all
+    /// that have another (seen with Linux 6.18).
+    fn include(self, entry: &[u8]) -> bool {
+        let Flows::Of(address, _) = self else { return true };
+        let ip = attribute(entry, TUPLE_REPLY).and_then(|tuple| attribute(tuple, TUPLE_IP));
+        match address {
+            IpAddr::V4(v4) => ip.and_then(|ip| attribute(ip, IPV4_SOURCE)) == Some(&v4.octets()[..]),
+            IpAddr::V6(v6) => ip.and_then(|ip| attribute(ip, IPV6_SOURCE)) == Some(&v6.octets()[..]),
+        }
+    }
 }
 
 /// Forgets connections. What of them is still sent is looked at anew.
@@ -63,7 +78,7 @@ fn forget_one(flows: Flows) -> io::Result<()> {
                 NLMSG_DONE => break 'all,
                 NLMSG_ERROR => check(body)?,
                 // After `nfgenmsg` come the attributes.
-                _ => entries.extend(body.get(4..).and_then(identity)),
+                _ => entries.extend(body.get(4..).filter(|entry| flows.include(entry)).and_then(identity)),
             }
         }
     }
@@ -86,36 +101,31 @@ fn forget_one(flows: Flows) -> io::Result<()> {
 /// The family, and the attributes that choose entries in the kernel.
 fn query(flows: Flows) -> (u8, Vec<u8>) {
     let word = |value: u32| value.to_ne_bytes();
-    let protocol = |number: u8, port: Option<(u16, u16)>| {
-        let one = Attributes::default().bytes(PROTOCOL_NUMBER, &[number]);
-        match port {
-            Some((attribute, port)) => one.bytes(attribute, &port.to_be_bytes()),
-            None => one,
-        }
+    let protocol = |number: u8, (attribute, port): (u16, u16)| {
+        Attributes::default().bytes(PROTOCOL_NUMBER, &[number]).bytes(attribute, &port.to_be_bytes())
     };
     let filter =
         |original: u32, reply: u32| Attributes::default().bytes(1, &word(original)).bytes(2, &word(reply));
     let (family, attributes) = match flows {
         Flows::Of(address, port) => {
-            let ip = match address {
-                IpAddr::V4(v4) => Attributes::default().bytes(1, &v4.octets()),
-                IpAddr::V6(v6) => Attributes::default().bytes(3, &v6.octets()),
-            };
-            let tuple = Attributes::default().nested(TUPLE_IP, ip);
-            let (tuple, flags) = match port {
-                Some((kind, port)) => {
-                    let part = protocol(kind.number(), Some((PROTOCOL_SOURCE, port)));
-                    let flags = BY_SOURCE_ADDRESS | BY_PROTOCOL | BY_SOURCE_PORT;
-                    (tuple.nested(TUPLE_PROTOCOL, part), flags)
-                }
-                None => (tuple, BY_SOURCE_ADDRESS),
-            };
             let family = if address.is_ipv4() { FAMILY_INET } else { FAMILY_INET6 };
-            let all = Attributes::default().nested(TUPLE_REPLY, tuple);
-            (family, all.nested(FILTER, filter(0, flags)))
+            let (mut tuple, mut flags) = (Attributes::default(), 0);
+            if let IpAddr::V4(v4) = address {
+                let ip = Attributes::default().bytes(IPV4_SOURCE, &v4.octets());
+                (tuple, flags) = (tuple.nested(TUPLE_IP, ip), BY_SOURCE_ADDRESS);
+            }
+            if let Some((kind, port)) = port {
+                let part = protocol(kind.number(), (PROTOCOL_SOURCE, port));
+                (tuple, flags) = (tuple.nested(TUPLE_PROTOCOL, part), flags | BY_PROTOCOL | BY_SOURCE_PORT);
+            }
+            let attributes = match flags {
+                0 => Attributes::default(),
+                _ => Attributes::default().nested(TUPLE_REPLY, tuple).nested(FILTER, filter(0, flags)),
+            };
+            (family, attributes)
         }
         Flows::To(kind, port, v6) => {
-            let part = protocol(kind.number(), Some((PROTOCOL_DESTINATION, port)));
+            let part = protocol(kind.number(), (PROTOCOL_DESTINATION, port));
             let tuple = Attributes::default().nested(TUPLE_PROTOCOL, part);
             let all = Attributes::default().nested(TUPLE_ORIGINAL, tuple);
             let flags = BY_PROTOCOL | BY_DESTINATION_PORT;
@@ -137,24 +147,32 @@ fn frame(kind: u16, flags: u16, family: u8, body: &[u8]) -> Vec<u8> {
 }
 
 /// What identifies an entry, of all that the kernel tells of it.
-fn identity(attributes: &[u8]) -> Option<Vec<u8>> {
+fn identity(entry: &[u8]) -> Option<Vec<u8>> {
     let mut found = Vec::new();
-    let (mut at, mut whole) = (0, false);
-    while let Some(header) = attributes.get(at..at + 4) {
-        let length = usize::from(u16::from_ne_bytes([header[0], header[1]]));
-        let kind = u16::from_ne_bytes([header[2], header[3]]) & !NESTED;
-        if length < 4 {
-            break;
-        }
-        let Some(attribute) = attributes.get(at..at + length) else { break };
-        if matches!(kind, TUPLE_ORIGINAL | ZONE) {
-            found.extend_from_slice(attribute);
-            found.resize(found.len().next_multiple_of(4), 0);
-            whole |= kind == TUPLE_ORIGINAL;
-        }
-        at += length.next_multiple_of(4);
+    let mut whole = false;
+    for (kind, attribute) in attributes(entry).filter(|(kind, _)| matches!(*kind, TUPLE_ORIGINAL | ZONE)) {
+        found.extend_from_slice(attribute);
+        found.resize(found.len().next_multiple_of(4), 0);
+        whole |= kind == TUPLE_ORIGINAL;
     }
     whole.then_some(found)
+}
+
+/// What an attribute of a kind holds.
+fn attribute(all: &[u8], wanted: u16) -> Option<&[u8]> {
+    attributes(all).find(|(kind, _)| *kind == wanted).and_then(|(_, attribute)| attribute.get(4..))
+}
+
+/// Kinds and attributes, each with its header.
+fn attributes(mut rest: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    std::iter::from_fn(move || {
+        let header = rest.get(..4)?;
+        let length = usize::from(u16::from_ne_bytes([header[0], header[1]]));
+        let kind = u16::from_ne_bytes([header[2], header[3]]) & !NESTED;
+        let attribute = rest.get(..length).filter(|_| length >= 4)?;
+        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some((kind, attribute))
+    })
 }
 
 /// Kinds and bodies of the messages in a datagram.
@@ -197,11 +215,35 @@ mod tests {
         assert_eq!(identity(&[]), None);
     }
 
+    #[test]
+    fn a_containers_flows_are_those_that_it_answers() {
+        let entry = |from: IpAddr| {
+            let ip = match from {
+                IpAddr::V4(v4) => Attributes::default().bytes(IPV4_SOURCE, &v4.octets()),
+                IpAddr::V6(v6) => Attributes::default().bytes(IPV6_SOURCE, &v6.octets()),
+            };
+            let tuple = |ip: Attributes| Attributes::default().nested(TUPLE_IP, ip);
+            let other = tuple(Attributes::default().bytes(IPV4_SOURCE, &[10, 0, 0, 9]));
+            Attributes::default().nested(TUPLE_ORIGINAL, other).nested(TUPLE_REPLY, tuple(ip)).into_bytes()
+        };
+        let [four, six, other] =
+            ["10.0.0.2", "fd00::2", "fd00::3"].map(|text| text.parse::<IpAddr>().unwrap());
+        for one in [four, six, other] {
+            for address in [four, six, other] {
+                assert_eq!(Flows::Of(address, None).include(&entry(one)), one == address, "{one} {address}");
+            }
+            assert!(Flows::To(Protocol::Udp, 53, false).include(&entry(one)));
+        }
+        assert!(!Flows::Of("10.0.0.9".parse().unwrap(), None).include(&entry(four)), "who asked");
+        assert!(!Flows::Of(four, None).include(&[]));
+    }
+
     proptest! {
         #[test]
         fn any_answer_is_read_without_harm(data in proptest::collection::vec(any::<u8>(), 0..200)) {
             for (_, body) in messages(&data) {
-                let _ = (identity(body), check(body));
+                let of_any = Flows::Of(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), None);
+                let _ = (identity(body), check(body), of_any.include(body));
             }
         }
     }

@@ -2,13 +2,15 @@
 //! everything where there are no rules.
 //!
 //! The thread starts with the first port that needs it, waits for all sockets at once, and holds a bounded number of
-//! connections: while that is reached, others wait in their listeners' queues.
+//! connections. A port may have as many as there is room for still, so that those of one never leave others without any;
+//! what is more waits in its listener's queue.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::time::Duration;
 
@@ -22,13 +24,13 @@ use super::streams::Connection;
 use crate::Protocol;
 
 /// Connections that are carried at the same time.
-const MOST_CONNECTIONS: usize = 2048;
+const MOST_CONNECTIONS: usize = 4096;
 /// Connections that one listener may add before others have their turn.
 const ACCEPTED_AT_ONCE: usize = 16;
 /// How often flows of datagrams are looked at that may be over.
 const IDLE_CHECK_SECONDS: i64 = 10;
 const EVENTS_AT_ONCE: usize = 64;
-/// How long the other thread waits until a port is let go of.
+/// How long the other thread waits until ports are let go of.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// A pause where the machine has no room for another socket.
 const WITHOUT_ROOM: Duration = Duration::from_millis(20);
@@ -60,8 +62,9 @@ enum Command {
         protocol: Protocol,
         target: SocketAddr,
     },
-    /// Answered when the thread has let go of the port.
-    Remove(u64, SyncSender<()>),
+    Remove(u64),
+    /// Answered when the thread has done what came before.
+    Tell(SyncSender<()>),
 }
 
 /// The way to the thread. Commands are as many as ports are published.
@@ -69,6 +72,8 @@ enum Command {
 struct Control {
     commands: Sender<Command>,
     wake: Arc<OwnedFd>,
+    /// The thread may not have let go of a port yet.
+    removes: AtomicBool,
 }
 
 impl Control {
@@ -80,10 +85,18 @@ impl Control {
 }
 
 /// Who carries; nothing is started before it is needed.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Forwarder {
     control: Option<Arc<Control>>,
     last: u64,
+    /// Connections at a time.
+    most: usize,
+}
+
+impl Default for Forwarder {
+    fn default() -> Self {
+        Forwarder { control: None, last: 0, most: MOST_CONNECTIONS }
+    }
 }
 
 /// A port whose connections are carried while this value lives.
@@ -103,11 +116,9 @@ impl Forward {
 
 impl Drop for Forward {
     fn drop(&mut self) {
-        let (gone, wait) = sync_channel(1);
-        // The thread ends with the process only. The port is free for others once it has let go of it.
-        if self.control.send(Command::Remove(self.id, gone)).is_ok() {
-            let _ = wait.recv_timeout(PATIENCE);
-        }
+        // The thread ends with the process only.
+        let sent = self.control.send(Command::Remove(self.id));
+        self.control.removes.fetch_or(sent.is_ok(), Ordering::Relaxed);
     }
 }
 
@@ -126,15 +137,27 @@ impl Forwarder {
         }
         let control = match &self.control {
             Some(control) => Arc::clone(control),
-            None => Arc::clone(self.control.insert(Arc::new(start()?))),
+            None => Arc::clone(self.control.insert(Arc::new(start(self.most)?))),
         };
         self.last += 1;
         control.send(Command::Add { id: self.last, socket, protocol, target })?;
         Ok(Forward { id: self.last, target: target.ip(), control })
     }
+
+    /// Waits until ports that are no longer carried are free for others: once, however many they are.
+    pub(super) fn settle(&self) {
+        let Some(control) = self.control.as_ref().filter(|it| it.removes.swap(false, Ordering::Relaxed))
+        else {
+            return;
+        };
+        let (done, wait) = sync_channel(1);
+        if control.send(Command::Tell(done)).is_ok() {
+            let _ = wait.recv_timeout(PATIENCE);
+        }
+    }
 }
 
-fn start() -> io::Result<Control> {
+fn start(most: usize) -> io::Result<Control> {
     let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
     let poll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
     epoll::add(&poll, &*wake, token(0, Role::Wake), EventFlags::IN)?;
@@ -143,20 +166,24 @@ fn start() -> io::Result<Control> {
         poll,
         wake: Arc::clone(&wake),
         commands: received,
+        most,
         ports: BTreeMap::new(),
+        full: BTreeSet::new(),
         connections: BTreeMap::new(),
         datagrams: Datagrams::default(),
         next: 0,
         buffer: vec![0; 65_536],
     };
     std::thread::Builder::new().name("forwards".into()).spawn(move || carrier.run())?;
-    Ok(Control { commands, wake })
+    Ok(Control { commands, wake, removes: AtomicBool::new(false) })
 }
 
 /// A published port of streams.
 struct Port {
     socket: OwnedFd,
     target: SocketAddr,
+    /// How many it has at the time.
+    connections: usize,
 }
 
 /// The thread's world.
@@ -164,7 +191,11 @@ struct Carrier {
     poll: OwnedFd,
     wake: Arc<OwnedFd>,
     commands: Receiver<Command>,
+    /// Connections at a time.
+    most: usize,
     ports: BTreeMap<u64, Port>,
+    /// Those that nobody listens at until there is more room.
+    full: BTreeSet<u64>,
     /// Connections with the ports that they came by.
     connections: BTreeMap<u64, (u64, Connection)>,
     datagrams: Datagrams,
@@ -224,15 +255,14 @@ impl Carrier {
                     }
                 }
                 Command::Add { id, socket, target, .. } => {
-                    let interest = self.listening();
-                    if epoll::add(&self.poll, &socket, token(id, Role::Port), interest).is_ok() {
-                        self.ports.insert(id, Port { socket, target });
+                    if epoll::add(&self.poll, &socket, token(id, Role::Port), EventFlags::IN).is_ok() {
+                        self.ports.insert(id, Port { socket, target, connections: 0 });
                     }
                 }
-                Command::Remove(id, gone) => {
-                    self.remove(id);
+                Command::Remove(id) => self.remove(id),
+                Command::Tell(done) => {
                     // Who asked may have stopped waiting.
-                    let _ = gone.try_send(());
+                    let _ = done.try_send(());
                 }
             }
         }
@@ -242,9 +272,10 @@ impl Carrier {
         // The reservation has the same socket: closing this one does not take it out of the epoll instance.
         if let Some(port) = self.ports.remove(&id) {
             let _ = epoll::delete(&self.poll, &port.socket);
-            let of_port = self.connections.iter().filter(|(_, (port, _))| *port == id).map(|(id, _)| *id);
-            for connection in of_port.collect::<Vec<_>>() {
-                self.end(connection);
+            self.full.remove(&id);
+            if port.connections > 0 {
+                self.connections.retain(|_, (of, _)| *of != id);
+                self.listen_again();
             }
         }
         if let Some(socket) = self.datagrams.remove(id) {
@@ -252,22 +283,28 @@ impl Carrier {
         }
     }
 
-    fn listening(&self) -> EventFlags {
-        if self.connections.len() < MOST_CONNECTIONS { EventFlags::IN } else { EventFlags::empty() }
+    /// How many connections may still come.
+    fn room(&self) -> usize {
+        self.most.saturating_sub(self.connections.len())
     }
 
-    /// Lets listeners wait, or be waited for.
-    fn listen(&self) {
-        for (id, port) in &self.ports {
-            let _ = epoll::modify(&self.poll, &port.socket, token(*id, Role::Port), self.listening());
-        }
+    /// Listens at ports that may have more connections now.
+    fn listen_again(&mut self) {
+        let room = self.room();
+        self.full.retain(|id| {
+            let Some(port) = self.ports.get(id).filter(|port| port.connections < room) else { return true };
+            epoll::modify(&self.poll, &port.socket, token(*id, Role::Port), EventFlags::IN).is_err()
+        });
     }
 
     fn accept(&mut self, id: u64) {
         for _ in 0..ACCEPTED_AT_ONCE {
-            let Some(port) = self.ports.get(&id) else { return };
-            if self.connections.len() >= MOST_CONNECTIONS {
-                return self.listen();
+            let room = self.room();
+            let Some(port) = self.ports.get_mut(&id) else { return };
+            if port.connections >= room {
+                let _ = epoll::modify(&self.poll, &port.socket, token(id, Role::Port), EventFlags::empty());
+                self.full.insert(id);
+                return;
             }
             let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
             let client = match acceptfrom_with(port.socket.as_fd(), flags) {
@@ -281,16 +318,73 @@ impl Carrier {
             self.next += 1;
             // A container that refuses is told to the client by the end of its connection.
             if let Ok(connection) = Connection::open(&self.poll, self.next, client, port.target) {
+                port.connections += 1;
                 self.connections.insert(self.next, (id, connection));
             }
         }
     }
 
     fn end(&mut self, id: u64) {
-        let full = self.connections.len() >= MOST_CONNECTIONS;
-        self.connections.remove(&id);
-        if full {
-            self.listen();
+        let Some((port, _)) = self.connections.remove(&id) else { return };
+        if let Some(port) = self.ports.get_mut(&port) {
+            port.connections -= 1;
         }
+        self.listen_again();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    /// Whether a client's byte has come back.
+    fn is_answered(client: &mut TcpStream, patience: Duration) -> bool {
+        client.set_read_timeout(Some(patience)).unwrap();
+        client.read_exact(&mut [0]).is_ok()
+    }
+
+    fn asking(port: &TcpListener) -> TcpStream {
+        let mut client = TcpStream::connect(port.local_addr().unwrap()).unwrap();
+        client.write_all(b"?").unwrap();
+        client
+    }
+
+    #[test]
+    fn one_ports_connections_leave_room_for_others() {
+        let server = TcpListener::bind("127.0.0.1:0").unwrap();
+        let target = server.local_addr().unwrap();
+        std::thread::spawn(move || {
+            while let Ok((mut connection, _)) = server.accept() {
+                let echo = move || {
+                    let mut byte = [0];
+                    while connection.read_exact(&mut byte).is_ok() && connection.write_all(&byte).is_ok() {}
+                };
+                std::thread::spawn(echo);
+            }
+        });
+        let mut forwarder = Forwarder { most: 8, ..Forwarder::default() };
+        let [one, other] = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+        let mut carry = |port: &TcpListener| {
+            port.set_nonblocking(true).unwrap();
+            let socket = OwnedFd::from(port.try_clone().unwrap());
+            forwarder.add(&socket, false, Protocol::Tcp, target).unwrap()
+        };
+        let (first, _second) = (carry(&one), carry(&other));
+        let mut clients: Vec<TcpStream> = (0..4).map(|_| asking(&one)).collect();
+        assert!(clients.iter_mut().all(|client| is_answered(client, LONG)));
+        let mut fifth = asking(&one);
+        assert!(!is_answered(&mut fifth, Duration::from_millis(200)), "half of all is one port's");
+        let mut others: Vec<TcpStream> = (0..2).map(|_| asking(&other)).collect();
+        assert!(others.iter_mut().all(|client| is_answered(client, LONG)));
+        clients.truncate(1);
+        assert!(is_answered(&mut fifth, LONG), "when there is room, who waited is served");
+        drop(first);
+        forwarder.settle();
+        assert!(!is_answered(&mut fifth, LONG), "ended with its port");
     }
 }

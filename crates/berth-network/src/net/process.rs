@@ -161,6 +161,7 @@ impl Net {
             Request::Reserve { owner, wanted } => self.reserve(&owner, &wanted),
             Request::Release { owner } => {
                 self.ports.remove(&owner);
+                self.forwarder.settle();
                 Answer::Done
             }
             Request::List => {
@@ -180,7 +181,9 @@ impl Net {
     }
 
     fn reserve(&mut self, owner: &str, wanted: &[Wanted]) -> Answer {
-        match reservation::reserve(owner, wanted, &mut self.ports, &mut self.forwarder) {
+        let outcome = reservation::reserve(owner, wanted, &mut self.ports, &mut self.forwarder);
+        self.forwarder.settle();
+        match outcome {
             Ok(settled) => Answer::Reserved(settled),
             Err(Refusal::Taken(port)) => Answer::Taken { port },
             Err(Refusal::Failed(port, errno)) => Answer::Refused { port, errno },

@@ -3,18 +3,23 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
 use rustix::event::epoll::{self, EventFlags};
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType, connect, recv, send, shutdown,
-    socket_with, sockopt,
+    AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType, connect, ipproto, recv, send,
+    shutdown, socket_with, sockopt,
 };
 
 use super::forward::{Role, token};
 
 /// Reads before others have their turn.
 const ROUNDS: usize = 8;
+/// After so long without a word, the other end is asked whether it is there.
+const SILENCE: Duration = Duration::from_secs(60);
+/// So long it has to answer, each of so many times.
+const QUESTION: (Duration, u32) = (Duration::from_secs(15), 4);
 
 /// What goes one way.
 #[derive(Debug, Default)]
@@ -99,6 +104,14 @@ struct Side {
     interest: EventFlags,
 }
 
+/// Sees to it that who vanishes without a word does not hold a connection for ever.
+fn keep_alive(socket: &OwnedFd) -> io::Result<()> {
+    sockopt::set_socket_keepalive(socket, true)?;
+    sockopt::set_tcp_keepidle(socket, SILENCE)?;
+    sockopt::set_tcp_keepintvl(socket, QUESTION.0)?;
+    Ok(sockopt::set_tcp_keepcnt(socket, QUESTION.1)?)
+}
+
 /// A client's connection and the one to the container.
 #[derive(Debug)]
 pub(super) struct Connection {
@@ -122,6 +135,11 @@ impl Connection {
         let protocol = sockopt::socket_protocol(&client)?;
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = socket_with(family, SocketType::STREAM, flags, protocol)?;
+        if protocol.is_none_or(|protocol| protocol == ipproto::TCP) {
+            // The others have questions of their own.
+            keep_alive(&client)?;
+            keep_alive(&socket)?;
+        }
         match connect(&socket, &target) {
             Ok(()) | Err(Errno::INPROGRESS) => {}
             Err(error) => return Err(error.into()),

@@ -1,5 +1,6 @@
 //! Networks of more containers than one bridge has ports for.
 
+use std::io::{Read, Write};
 use std::os::fd::AsFd;
 
 use berth_network::{Bridge, Endpoint, Host, Rules, firewall::FirewallState, trunk};
@@ -79,6 +80,28 @@ fn more_containers_than_a_bridge_has_ports() {
     }
     for (from, to) in [(&last, "172.30.0.1"), (&*host, "172.30.0.3")] {
         assert!(comes_to_reach(from, to), "the gateway is one of all: {to}");
+    }
+    // The next engine makes them its own, and nothing is cut off meanwhile.
+    let listener = first.run(|| std::net::TcpListener::bind("0.0.0.0:90").unwrap());
+    let mut client = last.run(|| std::net::TcpStream::connect("172.30.0.2:90").unwrap());
+    let mut server = listener.accept().unwrap().0;
+    host.guard(|firewall| {
+        let host = Host::open().unwrap();
+        host.ensure_bridge(&bridge()).unwrap();
+        let further = host.continuations("berth0");
+        assert_eq!(further.len(), 2);
+        let bridges = further.into_iter().map(|name| (name, trunk::RULES));
+        let bridges = bridges.chain([("berth0".to_owned(), Rules::default())]).collect();
+        firewall.reconcile(&FirewallState { bridges, ..state(vec![]) }).unwrap();
+    });
+    server.write_all(b"still here").unwrap();
+    drop(server);
+    let mut text = String::new();
+    client.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "still here");
+    let next = join(&host, &bridge(), "172.30.0.5");
+    for (from, to) in [(&last, "172.30.0.2"), (&next, "172.30.0.3"), (&next, "172.30.0.1")] {
+        assert!(comes_to_reach(from, to), "with the next engine: {to}");
     }
     let gone = host.run(|| {
         let host = Host::open().unwrap();

@@ -50,6 +50,13 @@ impl Daemon {
         daemon
     }
 
+    /// The same with one of the firewall's backends.
+    pub fn over(backend: &str) -> Daemon {
+        let daemon = Daemon::empty(&["--firewall-backend", backend]);
+        daemon.berth(&["load", "-q", "-i", files::busybox_archive().to_str().unwrap()]).ok();
+        daemon
+    }
+
     /// Starts a daemon with a variable in its environment, and loads the `busybox` image.
     pub fn start_with(name: &str, value: &str) -> Daemon {
         let daemon = Daemon::begin(&[], &[(name, value)]);

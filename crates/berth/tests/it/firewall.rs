@@ -104,6 +104,28 @@ fn rules_outlive_a_killed_daemon_and_a_flush() {
     }
 }
 
+/// Whoever takes one of Docker's jumps away, or puts it elsewhere, does not open what an administrator drops.
+#[test]
+fn an_administrators_rules_stay_before_dockers() {
+    let _daemon = daemon(&["--firewall-backend", "iptables"]);
+    let in_order = || {
+        let rules = list("iptables -S FORWARD");
+        let jumps: Vec<&str> = rules.lines().filter_map(|line| line.strip_prefix("-A FORWARD -j ")).collect();
+        (jumps == ["DOCKER-USER", "DOCKER-FORWARD"]).then_some(())
+    };
+    eventually("the chains are there from the start", in_order);
+    for commands in [
+        &["-D FORWARD -j DOCKER-FORWARD"][..],
+        &["-D FORWARD -j DOCKER-USER"],
+        &["-D FORWARD -j DOCKER-USER", "-A FORWARD -j DOCKER-USER"],
+    ] {
+        for command in commands {
+            list(&format!("iptables {command}"));
+        }
+        eventually(&format!("in order after {commands:?}"), in_order);
+    }
+}
+
 #[test]
 fn a_daemon_without_iptables_makes_no_rules() {
     let daemon = daemon(&["--iptables=false", "--ip6tables=false"]);

@@ -18,6 +18,36 @@ macro_rules! with_both_clients {
     )*};
 }
 
+/// The same, and over Docker's chains.
+macro_rules! with_both_clients_and_backends {
+    ($(fn $name:ident($daemon:ident: &Daemon, $client:ident: Client) $body:block)*) => {$(
+        mod $name {
+            use super::*;
+            fn check($daemon: &Daemon, $client: Client) $body
+            #[test]
+            fn berth() { check(&Daemon::start(), Client::Berth); }
+            #[test]
+            fn docker() { check(&Daemon::start(), Client::Docker); }
+            #[test]
+            fn iptables() { check(&Daemon::over("iptables"), Client::Berth); }
+        }
+    )*};
+}
+
+/// Makes one test for each of the firewall's backends.
+macro_rules! with_both_backends {
+    ($(fn $name:ident($daemon:ident: &mut Daemon) $body:block)*) => {$(
+        mod $name {
+            use super::*;
+            fn check($daemon: &mut Daemon) $body
+            #[test]
+            fn nftables() { check(&mut Daemon::over("nftables")); }
+            #[test]
+            fn iptables() { check(&mut Daemon::over("iptables")); }
+        }
+    )*};
+}
+
 mod agents;
 mod api;
 mod attach;
@@ -105,8 +135,10 @@ mod network_drivers;
 mod network_plugins;
 mod network_settings;
 mod network_suites;
+mod network_ways;
 mod networks;
 mod networks_faults;
+mod networks_found;
 mod output;
 mod packaging;
 mod parity;
@@ -115,6 +147,7 @@ mod plugin_server;
 mod plugins;
 mod policies;
 mod ports;
+mod ports_moved;
 mod projects;
 mod prune;
 mod pull_lies;

@@ -2,11 +2,12 @@
 //! own in a virtual machine, whose kernel has them.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::process::Command;
 
 use crate::daemon::{Client, Daemon};
 use crate::output::{eventually, run};
-use crate::vm::{Extras, boot};
+use crate::vm::{Extras, boot, program};
 
 const NETWORK: [&str; 4] = ["--subnet", "10.66.0.0/24", "--ip-range", "10.66.0.128/25"];
 
@@ -143,6 +144,84 @@ fn macvlan_reaches_the_cable_and_modes_are_the_kernels() {
     assert!(links().contains("up0"), "an administrator's link stays");
 }
 
+/// Networks on a cable share the subnet that is on it, and give no address out twice.
+#[test]
+fn macvlan_networks_share_a_subnet() {
+    let mut daemon = Daemon::start();
+    cable();
+    let create = |name: &str, flags: &[&str]| {
+        let driver = ["network", "create", "-d", "macvlan", "-o", "parent=up0", "--subnet", "10.66.0.0/24"];
+        daemon.berth(&[&driver[..], flags, &[name]].concat())
+    };
+    create("net", &["--ip-range", "10.66.0.128/25", "--gateway", "10.66.0.1"]).ok();
+    create("low", &["--ip-range", "10.66.0.0/25", "--aux-address", "x=10.66.0.9"]).ok();
+    let overlap = "Pool overlaps with other one on this address space";
+    create("other", &["--ip-range", "10.66.0.128/25"]).fails(1, overlap);
+    create("other", &[]).fails(1, overlap);
+    create("other", &["--ip-range", "10.66.0.64/26", "--gateway", "10.66.0.1"])
+        .fails(1, "Address already in use");
+    let bridge = ["network", "create", "--subnet", "10.66.0.0/24", "--ip-range", "10.66.0.64/26", "other"];
+    daemon.berth(&bridge).fails(1, overlap);
+    sleeper(&daemon, Client::Berth, "one", &[]);
+    daemon.background(&["--name", "two", "--network", "low", "busybox", "sleep", "1000"]);
+    let of_two = daemon.inspect("two", "{{.NetworkSettings.Networks.low.IPAddress}}");
+    assert_eq!((field(&daemon, "one", "IPAddress").as_str(), of_two.as_str()), ("10.66.0.128", "10.66.0.2"));
+    assert!(reaches(&daemon, "one", &of_two) && reaches(&daemon, "two", "10.66.0.128"));
+    daemon.kill();
+    daemon.launch();
+    for (network, address) in
+        [("low", "10.66.0.128"), ("low", "10.66.0.1"), ("net", of_two.as_str()), ("net", "10.66.0.9")]
+    {
+        let taken = ["run", "--rm", "--network", network, "--ip", address, "busybox", "true"];
+        daemon.berth(&taken).fails(125, "Address already in use");
+    }
+    // What a network had set aside is free when it is gone, and nothing else.
+    daemon.berth(&["rm", "-f", "one"]).ok();
+    daemon.berth(&["network", "rm", "net"]).ok();
+    let free = ["run", "--rm", "--network", "low", "--ip", "10.66.0.1", "busybox", "true"];
+    daemon.berth(&free).ok();
+    let taken = ["run", "--rm", "--network", "low", "--ip", &of_two, "busybox", "true"];
+    daemon.berth(&taken).fails(125, "Address already in use");
+}
+
+/// What others on the cable know of an address is set right when its next owner comes.
+#[test]
+fn macvlan_tells_the_cable_who_has_an_address() {
+    let daemon = Daemon::start();
+    cable();
+    ip(&["addr", "add", "10.66.0.1/24", "dev", "up1"]);
+    ip(&["-6", "addr", "add", "fd66::1/64", "dev", "up1", "nodad"]);
+    for family in ["ipv4", "ipv6"] {
+        // The kernel does not look by itself whether the first one is still there.
+        std::fs::write(format!("/proc/sys/net/{family}/neigh/up1/delay_first_probe_time"), "1000").unwrap();
+    }
+    let create =
+        ["network", "create", "-d", "macvlan", "-o", "parent=up0", "--ipv6", "--subnet", "fd66::/64"];
+    daemon.berth(&[&create[..], &NETWORK, &["net"]].concat()).ok();
+    for mac in ["02:00:00:00:00:01", "02:00:00:00:00:02"] {
+        sleeper(
+            &daemon,
+            Client::Berth,
+            "one",
+            &["--ip", "10.66.0.7", "--ip6", "fd66::7", "--mac-address", mac],
+        );
+        let known = || {
+            ["10.66.0.7", "fd66::7"].map(|address| {
+                let shown = run(Command::new("ip").args(["neigh", "show", address, "dev", "up1"])).ok();
+                shown.contains(mac)
+            })
+        };
+        if mac.ends_with('1') {
+            for address in ["10.66.0.1", "fd66::1"] {
+                eventually(address, || reaches(&daemon, "one", address).then_some(()));
+            }
+        }
+        // Nobody asks for the second: it says so itself.
+        eventually(mac, || (known() == [true; 2]).then_some(()));
+        daemon.berth(&["rm", "-f", "one"]).ok();
+    }
+}
+
 #[test]
 fn macvlan_has_both_families_several_subnets_and_no_way_out_if_internal() {
     let daemon = Daemon::start();
@@ -249,12 +328,31 @@ berth network rm first
 step shared-stays test -e /sys/class/net/up0.70
 berth network rm second
 step shared-goes test -e /sys/class/net/up0.70
+# A host at the other end of a cable. busybox's own `ip` knows neither.
+ip() { /usr/sbin/ip "$@"; }
+ip netns add far
+ip link add up2 type veth peer name out; ip link set out netns far; ip link set up2 up
+ip -n far link set out up; ip -n far addr add 10.67.0.1/24 dev out; ip -n far addr add fd67::1/64 dev out nodad
+for flag in bridge private vepa; do
+    berth network create -d ipvlan -o parent=up2 -o ipvlan_flag=$flag --ipv6 \
+        --subnet 10.67.0.0/24 --gateway 10.67.0.1 --subnet fd67::/64 --gateway fd67::1 net
+    berth run -d --name one --network net --ip 10.67.0.7 --ip6 fd67::7 busybox sleep 1000
+    berth run -d --name two --network net --ip 10.67.0.8 --ip6 fd67::8 busybox sleep 1000
+    step $flag-out berth exec one ping -c 2 -W 5 10.67.0.1
+    step $flag-out6 berth exec one ping -c 2 -W 5 fd67::1
+    step $flag-in /usr/sbin/ip netns exec far ping -c 2 -W 5 10.67.0.8
+    step $flag-each-other berth exec two ping -c 1 -W 2 10.67.0.7
+    step $flag-each-other6 berth exec two ping -c 1 -W 2 fd67::7
+    berth rm -f one two
+    berth network rm net
+done
 step mac-refused sh -c 'berth network create -d ipvlan -o parent=up0 net; berth run --rm --network net --mac-address 02:42:00:00:00:09 busybox true'
 "#;
 
 #[test]
 fn ipvlan_and_parents_of_networks_own() {
-    let steps = boot(SCRIPT, &Extras::default());
+    let files = program(Path::new("/"), "usr/sbin/ip");
+    let steps = boot(SCRIPT, &Extras { files, ..Extras::default() });
     let names = [
         "bridge",
         "macvlan",
@@ -302,6 +400,13 @@ fn ipvlan_and_parents_of_networks_own() {
     );
     assert!(steps.step("shared2").ends_with("code 0"), "{}", steps.step("shared2"));
     assert_eq!((steps.step("shared-stays"), steps.step("shared-goes")), ("code 0", "code 1"));
+    for flag in ["bridge", "private", "vepa"] {
+        for way in ["out", "out6", "in", "each-other", "each-other6"] {
+            let told = steps.step(&format!("{flag}-{way}"));
+            let expected = flag == "bridge" || !way.starts_with("each");
+            assert_eq!(told.ends_with("code 0"), expected, "{flag} {way}: {told}");
+        }
+    }
     let refused = steps.step("mac-refused");
     assert!(refused.contains("ipvlan interfaces do not support custom mac address assignment"), "{refused}");
 }

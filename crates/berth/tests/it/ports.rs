@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::daemon::{Client, Daemon};
 use crate::files;
-use crate::output::{eventually, run};
+use crate::output::{Output, eventually, run};
 
 /// Answers each connection with what it says, until it says no more.
 const ECHO: [&str; 7] = ["busybox", "nc", "-ll", "-p", "80", "-e", "cat"];
@@ -44,7 +44,7 @@ fn ports(daemon: &Daemon, name: &str) -> String {
     daemon.inspect(name, "{{json .NetworkSettings.Ports}}")
 }
 
-with_both_clients! {
+with_both_clients_and_backends! {
     fn all_addresses_of_both_families_are_the_default(daemon: &Daemon, client: Client) {
         start(daemon, client, &["--name", "cc", "-p", "8080:80"], &ECHO);
         let six = if client == Client::Docker { ":::8080" } else { "[::]:8080" };
@@ -161,7 +161,7 @@ pub fn says(socket: &UdpSocket, address: &str, word: &str) {
 /// Answers datagrams at port 53 of a container with its name, until two clients have asked.
 pub fn datagram_server(daemon: &Daemon, name: &str) -> std::thread::JoinHandle<()> {
     let namespace = std::fs::File::open(format!("/proc/{}/ns/net", daemon.init_pid(name))).unwrap();
-    let bound = berth_sys::netns::within(namespace.as_fd(), || UdpSocket::bind("0.0.0.0:53"));
+    let bound = berth_sys::netns::within(namespace.as_fd(), || UdpSocket::bind("[::]:53"));
     let (socket, name) = (bound.unwrap(), name.to_owned());
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     std::thread::spawn(move || {
@@ -175,10 +175,11 @@ pub fn datagram_server(daemon: &Daemon, name: &str) -> std::thread::JoinHandle<(
 }
 
 /// A second host, joined to this one by a veth pair: 198.51.100.2 and fd99::2, where this one is .1 and ::1.
-struct Neighbour(Child);
+pub struct Neighbour(Child);
 
 impl Neighbour {
-    fn new() -> Neighbour {
+    /// Joins it to this host.
+    pub fn new() -> Neighbour {
         let child =
             Command::new("unshare").args(["-n", "sleep", "1000"]).stdin(Stdio::null()).spawn().unwrap();
         let neighbour = Neighbour(child);
@@ -212,8 +213,27 @@ impl Neighbour {
         run(&mut self.command(words)).ok()
     }
 
+    /// Runs a script there.
+    pub fn run(&self, script: &str) -> Output {
+        run(&mut self.command(&["sh", "-c", script]))
+    }
+
+    /// A listening socket of its own.
+    pub fn listener(&self, address: &'static str) -> TcpListener {
+        let namespace = std::fs::File::open(format!("/proc/{}/ns/net", self.0.id())).unwrap();
+        berth_sys::netns::within(namespace.as_fd(), move || TcpListener::bind(address)).unwrap()
+    }
+
+    /// A socket of its own for datagrams.
+    pub fn datagrams(&self, address: &'static str) -> UdpSocket {
+        let namespace = std::fs::File::open(format!("/proc/{}/ns/net", self.0.id())).unwrap();
+        let socket = berth_sys::netns::within(namespace.as_fd(), move || UdpSocket::bind(address)).unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+        socket
+    }
+
     /// What a server says, asked from here; nothing if it is not reached.
-    fn ask(&self, address: &str, port: &str) -> String {
+    pub fn ask(&self, address: &str, port: &str) -> String {
         let script = "import socket,sys\ntry:\n  s=socket.create_connection((sys.argv[1],int(sys.argv[2])),2);s.sendall(b'hello');\
                       s.shutdown(1)\n  d=b''\n  while 1:\n    b=s.recv(9999)\n    if not b: break\n    d+=b\n  print(d.decode())\nexcept OSError: pass";
         self.ok(&["python3", "-c", script, address, port])
@@ -227,163 +247,163 @@ impl Drop for Neighbour {
     }
 }
 
-#[test]
-fn a_neighbour_reaches_what_is_published_and_nothing_else() {
-    let daemon = Daemon::start();
-    let neighbour = Neighbour::new();
-    daemon.berth(&["network", "create", "--ipv6", "mine"]).ok();
-    start(
-        &daemon,
-        Client::Berth,
-        &[
-            "--name",
-            "cc",
-            "--network",
-            "mine",
-            "-p",
-            "8080:80",
-            "-p",
-            "127.0.0.1:8081:80",
-            "-p",
-            "[::1]:8082:80",
-        ],
-        &WHO,
-    );
-    start(&daemon, Client::Berth, &["--name", "four", "-p", "8090:80"], &ECHO);
-    let field =
-        |field: &str| daemon.inspect("cc", &format!("{{{{.NetworkSettings.Networks.mine.{field}}}}}"));
-    // Until the servers listen, and once more after each answer.
-    let answers = |address: &str, port: &str, words: &str| {
-        eventually(words, || neighbour.ask(address, port).contains(words).then_some(()));
-    };
-    // The client's address is seen as it is.
-    answers("198.51.100.1", "8080", "198.51.100.2:");
-    answers("fd99::1", "8080", "fd99::2");
-    answers("198.51.100.1", "8090", "hello");
-    // IPv6 to a container that has none.
-    answers("fd99::1", "8090", "hello");
-    // On loopback only, by whatever address.
-    for (address, port) in [("198.51.100.1", "8081"), ("fd99::1", "8082")] {
-        assert_eq!(neighbour.ask(address, port), "");
-    }
-    run(Command::new("sysctl").args(["-qw", "net.ipv4.conf.outside.route_localnet=1"])).ok();
-    neighbour.ok(&["ip", "addr", "del", "127.0.0.1/8", "dev", "lo"]);
-    neighbour.ok(&["ip", "route", "add", "127.0.0.1", "via", "198.51.100.1", "src", "198.51.100.2"]);
-    assert_eq!(neighbour.ask("127.0.0.1", "8081"), "");
-    echoes_who("127.0.0.1:8081");
-    echoes_who("[::1]:8082");
-    // At the container's own addresses: neither what is published nor what is not.
-    for address in [field("IPAddress"), field("GlobalIPv6Address")] {
-        for port in ["80", "8080", "81"] {
-            assert_eq!(neighbour.ask(&address, port), "", "{address} {port}");
+with_both_backends! {
+    fn a_neighbour_reaches_what_is_published_and_nothing_else(daemon: &mut Daemon) {
+        let neighbour = Neighbour::new();
+        daemon.berth(&["network", "create", "--ipv6", "mine"]).ok();
+        start(
+            daemon,
+            Client::Berth,
+            &[
+                "--name",
+                "cc",
+                "--network",
+                "mine",
+                "-p",
+                "8080:80",
+                "-p",
+                "127.0.0.1:8081:80",
+                "-p",
+                "[::1]:8082:80",
+            ],
+            &WHO,
+        );
+        start(daemon, Client::Berth, &["--name", "four", "-p", "8090:80"], &ECHO);
+        let field =
+            |field: &str| daemon.inspect("cc", &format!("{{{{.NetworkSettings.Networks.mine.{field}}}}}"));
+        // Until the servers listen, and once more after each answer.
+        let answers = |address: &str, port: &str, words: &str| {
+            eventually(words, || neighbour.ask(address, port).contains(words).then_some(()));
+        };
+        // The client's address is seen as it is.
+        answers("198.51.100.1", "8080", "198.51.100.2:");
+        answers("fd99::1", "8080", "fd99::2");
+        answers("198.51.100.1", "8090", "hello");
+        // IPv6 to a container that has none.
+        answers("fd99::1", "8090", "hello");
+        // On loopback only, by whatever address.
+        for (address, port) in [("198.51.100.1", "8081"), ("fd99::1", "8082")] {
+            assert_eq!(neighbour.ask(address, port), "");
         }
+        run(Command::new("sysctl").args(["-qw", "net.ipv4.conf.outside.route_localnet=1"])).ok();
+        neighbour.ok(&["ip", "addr", "del", "127.0.0.1/8", "dev", "lo"]);
+        neighbour.ok(&["ip", "route", "add", "127.0.0.1", "via", "198.51.100.1", "src", "198.51.100.2"]);
+        assert_eq!(neighbour.ask("127.0.0.1", "8081"), "");
+        echoes_who("127.0.0.1:8081");
+        echoes_who("[::1]:8082");
+        // At the container's own addresses: neither what is published nor what is not.
+        for address in [field("IPAddress"), field("GlobalIPv6Address")] {
+            for port in ["80", "8080", "81"] {
+                assert_eq!(neighbour.ask(&address, port), "", "{address} {port}");
+            }
+        }
+        // Nor from another network, but for what is published.
+        let from = |address: &str, port: &str| {
+            daemon.berth(&["exec", "four", "sh", "-c", &format!("echo | nc -w 2 {address} {port}")]).stdout
+        };
+        assert_eq!(from(&field("IPAddress"), "80"), "");
+        eventually("the gateway", || from(&field("Gateway"), "8080").contains("Foreign").then_some(()));
     }
-    // Nor from another network, but for what is published.
-    let from = |address: &str, port: &str| {
-        daemon.berth(&["exec", "four", "sh", "-c", &format!("echo | nc -w 2 {address} {port}")]).stdout
-    };
-    assert_eq!(from(&field("IPAddress"), "80"), "");
-    eventually("the gateway", || from(&field("Gateway"), "8080").contains("Foreign").then_some(()));
 }
 
 fn echoes_who(address: &str) {
     eventually(&format!("{address} answers"), || talk(address)?.contains("Foreign").then_some(()));
 }
 
-#[test]
-fn containers_reach_their_own_and_each_others_ports_by_the_hosts_address() {
-    let daemon = Daemon::start();
-    daemon.berth(&["network", "create", "--ipv6", "mine"]).ok();
-    start(&daemon, Client::Berth, &["--name", "one", "--network", "mine", "-p", "8080:80"], &ECHO);
-    start(&daemon, Client::Berth, &["--name", "two", "--network", "mine"], &["busybox", "sleep", "1000"]);
-    echoes("127.0.0.1:8080");
-    for field in ["Gateway", "IPv6Gateway"] {
-        let address = daemon.inspect("one", &format!("{{{{.NetworkSettings.Networks.mine.{field}}}}}"));
-        for name in ["one", "two"] {
-            let ask = format!("echo hello | nc -w 3 {address} 8080");
-            eventually(&format!("{name} reaches {address}"), || {
-                (daemon.berth(&["exec", name, "sh", "-c", &ask]).stdout.trim() == "hello").then_some(())
-            });
+with_both_backends! {
+    fn containers_reach_their_own_and_each_others_ports_by_the_hosts_address(daemon: &mut Daemon) {
+        daemon.berth(&["network", "create", "--ipv6", "mine"]).ok();
+        start(daemon, Client::Berth, &["--name", "one", "--network", "mine", "-p", "8080:80"], &ECHO);
+        start(daemon, Client::Berth, &["--name", "two", "--network", "mine"], &["busybox", "sleep", "1000"]);
+        echoes("127.0.0.1:8080");
+        for field in ["Gateway", "IPv6Gateway"] {
+            let address = daemon.inspect("one", &format!("{{{{.NetworkSettings.Networks.mine.{field}}}}}"));
+            for name in ["one", "two"] {
+                let ask = format!("echo hello | nc -w 3 {address} 8080");
+                eventually(&format!("{name} reaches {address}"), || {
+                    (daemon.berth(&["exec", name, "sh", "-c", &ask]).stdout.trim() == "hello").then_some(())
+                });
+            }
         }
     }
 }
 
-#[test]
-fn transfers_go_on_while_the_daemon_is_killed() {
-    let mut daemon = Daemon::start();
-    start(&daemon, Client::Berth, &["--name", "cc", "-p", "8080:80"], &ECHO);
-    let addresses = ["127.0.0.1:8080", "[::1]:8080"];
-    addresses.iter().for_each(|address| echoes(address));
-    let mut streams: Vec<TcpStream> =
-        addresses.iter().map(|address| TcpStream::connect(address).unwrap()).collect();
-    let exchange = |streams: &mut Vec<TcpStream>| {
-        for stream in streams.iter_mut() {
-            stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-            // More than sockets and the one between them hold.
-            let block = vec![7u8; 8 << 20];
-            let mut writer = stream.try_clone().unwrap();
-            let sent = block.clone();
-            let writes = std::thread::spawn(move || writer.write_all(&sent).unwrap());
-            let mut got = vec![0; block.len()];
-            stream.read_exact(&mut got).unwrap();
-            writes.join().unwrap();
-            assert_eq!(got, block);
-        }
-    };
-    exchange(&mut streams);
-    daemon.kill();
-    exchange(&mut streams);
-    // Nobody else can take the port meanwhile.
-    assert!(TcpListener::bind("0.0.0.0:8080").is_err() && TcpListener::bind("[::]:8080").is_err());
-    addresses.iter().for_each(|address| echoes(address));
-    daemon.launch();
-    exchange(&mut streams);
-    addresses.iter().for_each(|address| echoes(address));
-    daemon
-        .berth(&["run", "--rm", "-p", "8080:80", "busybox", "true"])
-        .fails(125, "port is already allocated");
-    daemon.berth(&["rm", "-f", "cc"]).ok();
-    daemon.berth(&["run", "--rm", "-p", "8080:80", "busybox", "true"]).ok();
+with_both_backends! {
+    fn transfers_go_on_while_the_daemon_is_killed(daemon: &mut Daemon) {
+        start(daemon, Client::Berth, &["--name", "cc", "-p", "8080:80"], &ECHO);
+        let addresses = ["127.0.0.1:8080", "[::1]:8080"];
+        addresses.iter().for_each(|address| echoes(address));
+        let mut streams: Vec<TcpStream> =
+            addresses.iter().map(|address| TcpStream::connect(address).unwrap()).collect();
+        let exchange = |streams: &mut Vec<TcpStream>| {
+            for stream in streams.iter_mut() {
+                stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+                // More than sockets and the one between them hold.
+                let block = vec![7u8; 8 << 20];
+                let mut writer = stream.try_clone().unwrap();
+                let sent = block.clone();
+                let writes = std::thread::spawn(move || writer.write_all(&sent).unwrap());
+                let mut got = vec![0; block.len()];
+                stream.read_exact(&mut got).unwrap();
+                writes.join().unwrap();
+                assert_eq!(got, block);
+            }
+        };
+        exchange(&mut streams);
+        daemon.kill();
+        exchange(&mut streams);
+        // Nobody else can take the port meanwhile.
+        assert!(TcpListener::bind("0.0.0.0:8080").is_err() && TcpListener::bind("[::]:8080").is_err());
+        addresses.iter().for_each(|address| echoes(address));
+        daemon.launch();
+        exchange(&mut streams);
+        addresses.iter().for_each(|address| echoes(address));
+        daemon
+            .berth(&["run", "--rm", "-p", "8080:80", "busybox", "true"])
+            .fails(125, "port is already allocated");
+        daemon.berth(&["rm", "-f", "cc"]).ok();
+        daemon.berth(&["run", "--rm", "-p", "8080:80", "busybox", "true"]).ok();
+    }
 }
 
-#[test]
-fn ports_are_published_and_taken_back_while_it_runs() {
-    let mut daemon = Daemon::start();
-    start(&daemon, Client::Berth, &["--name", "cc", "-p", "8080:80"], &ECHO);
-    echoes("127.0.0.1:8080");
-    let mut open = TcpStream::connect("127.0.0.1:8080").unwrap();
-    assert_eq!(
-        daemon.berth(&["update", "--publish", "8081:80", "--publish", "127.0.0.1:8082:80", "cc"]).ok(),
-        "cc"
-    );
-    for address in ["127.0.0.1:8080", "127.0.0.1:8081", "[::1]:8081", "127.0.0.1:8082"] {
-        echoes(address);
+with_both_backends! {
+    fn ports_are_published_and_taken_back_while_it_runs(daemon: &mut Daemon) {
+        start(daemon, Client::Berth, &["--name", "cc", "-p", "8080:80"], &ECHO);
+        echoes("127.0.0.1:8080");
+        let mut open = TcpStream::connect("127.0.0.1:8080").unwrap();
+        assert_eq!(
+            daemon.berth(&["update", "--publish", "8081:80", "--publish", "127.0.0.1:8082:80", "cc"]).ok(),
+            "cc"
+        );
+        for address in ["127.0.0.1:8080", "127.0.0.1:8081", "[::1]:8081", "127.0.0.1:8082"] {
+            echoes(address);
+        }
+        // What was there before goes on.
+        open.write_all(b"still").unwrap();
+        let mut got = [0; 5];
+        open.read_exact(&mut got).unwrap();
+        daemon.kill();
+        daemon.launch();
+        echoes("127.0.0.1:8081");
+        daemon.berth(&["update", "--unpublish", "8081:80", "--unpublish", "127.0.0.1:8082:80", "cc"]).ok();
+        assert!(
+            talk("127.0.0.1:8081").is_none() && talk("[::1]:8081").is_none() && talk("127.0.0.1:8082").is_none()
+        );
+        echoes("[::1]:8080");
+        let _mine = TcpListener::bind("0.0.0.0:8081").unwrap();
+        daemon.berth(&["update", "--publish", "8081:80", "cc"]).fails(1, "address already in use");
+        echoes("127.0.0.1:8080");
+        daemon.berth(&["update", "--unpublish", "99", "cc"]).fails(1, "port 99/tcp is not published");
+        daemon.berth(&["update", "--unpublish", "80", "--publish", "8083:80", "cc"]).ok();
+        assert_eq!(daemon.berth(&["port", "cc"]).ok(), "80/tcp -> 0.0.0.0:8083\n80/tcp -> [::]:8083");
+        // And so it is at the next start.
+        daemon.berth(&["restart", "-t", "0", "cc"]).ok();
+        echoes("127.0.0.1:8083");
+        assert_eq!(
+            daemon.inspect("cc", "{{json .HostConfig.PortBindings}}"),
+            r#"{"80/tcp":[{"HostIp":"","HostPort":"8083"}]}"#
+        );
     }
-    // What was there before goes on.
-    open.write_all(b"still").unwrap();
-    let mut got = [0; 5];
-    open.read_exact(&mut got).unwrap();
-    daemon.kill();
-    daemon.launch();
-    echoes("127.0.0.1:8081");
-    daemon.berth(&["update", "--unpublish", "8081:80", "--unpublish", "127.0.0.1:8082:80", "cc"]).ok();
-    assert!(
-        talk("127.0.0.1:8081").is_none() && talk("[::1]:8081").is_none() && talk("127.0.0.1:8082").is_none()
-    );
-    echoes("[::1]:8080");
-    let _mine = TcpListener::bind("0.0.0.0:8081").unwrap();
-    daemon.berth(&["update", "--publish", "8081:80", "cc"]).fails(1, "address already in use");
-    echoes("127.0.0.1:8080");
-    daemon.berth(&["update", "--unpublish", "99", "cc"]).fails(1, "port 99/tcp is not published");
-    daemon.berth(&["update", "--unpublish", "80", "--publish", "8083:80", "cc"]).ok();
-    assert_eq!(daemon.berth(&["port", "cc"]).ok(), "80/tcp -> 0.0.0.0:8083\n80/tcp -> [::]:8083");
-    // And so it is at the next start.
-    daemon.berth(&["restart", "-t", "0", "cc"]).ok();
-    echoes("127.0.0.1:8083");
-    assert_eq!(
-        daemon.inspect("cc", "{{json .HostConfig.PortBindings}}"),
-        r#"{"80/tcp":[{"HostIp":"","HostPort":"8083"}]}"#
-    );
 }
 
 #[test]
@@ -401,20 +421,20 @@ fn networks_and_the_daemon_say_where_ports_are_published() {
     echoes("127.0.0.5:8080");
 }
 
-#[test]
-fn routed_networks_open_ports_at_the_containers_own_address() {
-    let daemon = Daemon::start();
-    let neighbour = Neighbour::new();
-    let create = ["network", "create", "-o", "com.docker.network.bridge.gateway_mode_ipv4=routed", "mine"];
-    daemon.berth(&create).ok();
-    start(&daemon, Client::Berth, &["--name", "cc", "--network", "mine", "-p", "8080:80"], &ECHO);
-    let address = daemon.inspect("cc", "{{.NetworkSettings.Networks.mine.IPAddress}}");
-    eventually("it serves", || neighbour.ask(&address, "80").contains("hello").then_some(()));
-    assert_eq!(neighbour.ask("198.51.100.1", "8080"), "");
-    let shown = ports(&daemon, "cc");
-    assert!(shown.contains(r#"{"HostIp":"0.0.0.0","HostPort":""}"#), "{shown}");
-    daemon.berth(&["update", "--unpublish", "80", "cc"]).ok();
-    assert_eq!(neighbour.ask(&address, "80"), "");
+with_both_backends! {
+    fn routed_networks_open_ports_at_the_containers_own_address(daemon: &mut Daemon) {
+        let neighbour = Neighbour::new();
+        let create = ["network", "create", "-o", "com.docker.network.bridge.gateway_mode_ipv4=routed", "mine"];
+        daemon.berth(&create).ok();
+        start(daemon, Client::Berth, &["--name", "cc", "--network", "mine", "-p", "8080:80"], &ECHO);
+        let address = daemon.inspect("cc", "{{.NetworkSettings.Networks.mine.IPAddress}}");
+        eventually("it serves", || neighbour.ask(&address, "80").contains("hello").then_some(()));
+        assert_eq!(neighbour.ask("198.51.100.1", "8080"), "");
+        let shown = ports(daemon, "cc");
+        assert!(shown.contains(r#"{"HostIp":"0.0.0.0","HostPort":""}"#), "{shown}");
+        daemon.berth(&["update", "--unpublish", "80", "cc"]).ok();
+        assert_eq!(neighbour.ask(&address, "80"), "");
+    }
 }
 
 #[test]

@@ -33,7 +33,7 @@ impl Networks {
             }
             Driver::Bridge(_) | Driver::Sublinks(_) | Driver::Host | Driver::Null => {
                 if endpoint.mac == [0; 6] && object.driver.has_own_hardware_address() {
-                    endpoint.mac = endpoint_mac(endpoint.addresses.first().map(ipnet::IpNet::addr));
+                    endpoint.mac = endpoint_mac(endpoint.addresses.first().copied());
                 }
                 Ok(())
             }

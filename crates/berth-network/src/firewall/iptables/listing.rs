@@ -7,23 +7,27 @@ use std::collections::{HashMap, HashSet};
 pub(super) struct Listing {
     /// Tables and chains, such as `filter DOCKER`.
     chains: HashSet<String>,
-    /// How often each rule is there, by table, chain and words.
-    rules: HashMap<String, usize>,
+    /// How often each rule is there, by table, chain and words, and where it is first: at that line of the listing.
+    rules: HashMap<String, (usize, usize)>,
 }
+
+/// The administrator's rules for all that is forwarded, and Docker's.
+const JUMPS: [&str; 2] = ["filter FORWARD -j DOCKER-USER", "filter FORWARD -j DOCKER-FORWARD"];
 
 impl Listing {
     /// Reads a listing; lines that are none of a listing's are passed over.
     pub(super) fn parse(text: &str) -> Listing {
         let mut listing = Listing::default();
         let mut table = "";
-        for line in text.lines() {
+        for (number, line) in text.lines().enumerate() {
             if let Some(name) = line.strip_prefix('*') {
                 table = name.trim();
             } else if let Some(chain) = line.strip_prefix(':') {
                 let name = chain.split(' ').next().unwrap_or_default();
                 listing.chains.insert(format!("{table} {name}"));
             } else if let Some(rule) = line.strip_prefix("-A ") {
-                *listing.rules.entry(format!("{table} {}", rule.trim_end())).or_default() += 1;
+                let key = format!("{table} {}", rule.trim_end());
+                listing.rules.entry(key).or_insert((0, number)).0 += 1;
             }
         }
         listing
@@ -35,7 +39,13 @@ impl Listing {
 
     /// How often a rule is there.
     pub(super) fn count(&self, key: &str) -> usize {
-        self.rules.get(key).copied().unwrap_or_default()
+        self.rules.get(key).map_or(0, |(count, _)| *count)
+    }
+
+    /// Whether the administrator's rules are not asked before Docker's.
+    pub(super) fn is_out_of_order(&self) -> bool {
+        let [users, dockers] = JUMPS.map(|key| self.rules.get(key).map(|(_, line)| *line));
+        matches!((users, dockers), (Some(users), Some(dockers)) if users > dockers)
     }
 
     /// Takes a rule out, wherever it is.
@@ -70,6 +80,12 @@ mod tests {
         assert_eq!(listing.count("filter FORWARD -j DOCKER"), 2);
         assert!(listing.is_used("filter", "DOCKER") && !listing.is_used("nat", "DOCKER"));
         assert!(listing.is_filled("nat", "DOCKER") && !listing.is_filled("filter", "DOCKER"));
+        assert!(!listing.is_out_of_order());
+        let jumps = |first: &str, second: &str| {
+            Listing::parse(&format!("*filter\n-A FORWARD -j {first}\n-A FORWARD -j {second}\nCOMMIT\n"))
+        };
+        assert!(jumps("DOCKER-FORWARD", "DOCKER-USER").is_out_of_order());
+        assert!(!jumps("DOCKER-USER", "DOCKER-FORWARD").is_out_of_order());
         listing.forget("filter FORWARD -j DOCKER");
         assert!(!listing.is_used("filter", "DOCKER"));
     }

@@ -113,12 +113,12 @@ impl Iptables {
         }
     }
 
-    /// Whether a rule or chain is missing.
+    /// Whether a rule or chain is missing, or the administrator's rules are passed by.
     pub(super) fn is_damaged(&mut self) -> Result<bool, Error> {
         for family in self.families() {
             let listing = self.listing(family)?;
             let there = |rule: &Rule| listing.count(&rule.key()) > 0;
-            if !self.current[family].iter().all(there) {
+            if !self.current[family].iter().all(there) || listing.is_out_of_order() {
                 return Ok(true);
             }
         }
@@ -227,7 +227,7 @@ fn of_family(lines: &BTreeSet<String>, family: usize) -> BTreeSet<String> {
 }
 
 /// What leads from a listing to the wanted rules: missing chains and rules are added, noted ones that are no longer
-/// wanted removed.
+/// wanted removed. In a chain that has lost a rule, all are added again: they have an order.
 fn difference(listing: &Listing, wanted: &[Rule], noted: &BTreeSet<String>) -> Script {
     let mut script = Script::default();
     for (table, chain) in CHAINS {
@@ -253,7 +253,18 @@ fn difference_without_chains(listing: &Listing, wanted: &[Rule], noted: &BTreeSe
             script.push(table, format!("-D {rule}"));
         }
     }
-    wanted.iter().filter(|rule| listing.count(&rule.key()) == 0).for_each(|rule| script.add(rule));
+    let lost = wanted.iter().filter(|rule| listing.count(&rule.key()) == 0);
+    let mut torn: BTreeSet<_> = lost.map(|rule| (rule.table, rule.chain)).collect();
+    if listing.is_out_of_order() {
+        torn.insert(("filter", "FORWARD"));
+    }
+    let again = || wanted.iter().filter(|rule| torn.contains(&(rule.table, rule.chain)));
+    for rule in again() {
+        for _ in 0..listing.count(&rule.key()) {
+            script.push(rule.table, format!("-D {} {}", rule.chain, rule.words));
+        }
+    }
+    again().for_each(|rule| script.add(rule));
     script
 }
 

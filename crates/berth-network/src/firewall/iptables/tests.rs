@@ -198,6 +198,16 @@ fn each_family_has_its_own_words() {
     assert!(chain(&all, "nat", "DOCKER").is_empty());
 }
 
+/// The rules of a table as they are listed after all have been added to an empty one.
+fn all_of(rules: &[Rule], table: &str) -> String {
+    let chains: BTreeSet<&str> =
+        rules.iter().filter(|rule| rule.table == table).map(|rule| rule.chain).collect();
+    let lines = chains.into_iter().flat_map(|name| {
+        chain(rules, table, name).into_iter().map(move |words| format!("-A {name} {words}\n"))
+    });
+    lines.collect()
+}
+
 #[test]
 fn a_difference_touches_only_what_was_noted() {
     let wanted = listed(&state(Rules::default()), false, false);
@@ -207,7 +217,23 @@ fn a_difference_touches_only_what_was_noted() {
     let script = difference(&Listing::parse(text), &wanted, &noted).text();
     assert!(script.contains("-D DOCKER -j OLD\n") && !script.contains("GONE") && !script.contains("MINE"));
     assert!(script.contains("-N DOCKER-USER\n") && !script.contains("-N DOCKER\n*"), "{script}");
-    assert!(!script.contains("-A DOCKER ! -i docker0 -o docker0 -j DROP"), "it is there: {script}");
+    let (gone, back) =
+        ("-D DOCKER ! -i docker0 -o docker0 -j DROP\n", "-A DOCKER ! -i docker0 -o docker0 -j DROP\n");
+    assert!(script.find(gone).unwrap() < script.find(back).unwrap(), "its chain has lost others: {script}");
+    let whole = format!(
+        "*raw\n{}*filter\n{}*nat\n{}",
+        all_of(&wanted, "raw"),
+        all_of(&wanted, "filter"),
+        all_of(&wanted, "nat")
+    );
+    let none = difference_without_chains(&Listing::parse(&whole), &wanted, &noted).text();
+    assert_eq!(none, "", "nothing is lost");
+    let cut = whole.replace("-A FORWARD -j DOCKER-FORWARD\n", "");
+    let repaired = difference_without_chains(&Listing::parse(&cut), &wanted, &noted).text();
+    assert_eq!(
+        repaired,
+        "*filter\n-D FORWARD -j DOCKER-USER\n-I FORWARD -j DOCKER-FORWARD\n-I FORWARD -j DOCKER-USER\nCOMMIT\n"
+    );
     assert!(script.find("*raw") < script.find("*filter") && script.find("*filter") < script.find("*nat"));
 }
 
