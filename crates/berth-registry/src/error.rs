@@ -27,6 +27,14 @@ pub enum Error {
         /// Why not.
         source: io::Error,
     },
+    /// The proxy of the settings is none that can be used.
+    #[error(
+        "the proxy {proxy} cannot be used: only http://[USER:PASSWORD@]HOST[:PORT] and https://[USER:PASSWORD@]HOST[:PORT] can be"
+    )]
+    Proxy {
+        /// The setting, without credentials.
+        proxy: String,
+    },
     /// The conversation broke off.
     #[error("{operation}: {source}")]
     Http {

@@ -9,7 +9,7 @@ use berth_storage::Lease;
 use super::content::{self, Content};
 use crate::origins::Origin;
 use crate::progress::Reporter;
-use crate::pull::blocking;
+use crate::turn::blocking;
 use crate::{Inner, Result, fetch};
 
 /// Repositories that are asked for one blob.
