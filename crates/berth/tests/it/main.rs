@@ -143,6 +143,7 @@ mod states;
 mod suites;
 mod terminal;
 mod tls_front;
+mod transfers;
 mod update;
 mod usage;
 mod userns;

@@ -186,18 +186,35 @@ fn paths(contents: &HashMap<String, Reply>) -> Vec<String> {
     parts
 }
 
+/// The same image under an index, beside one for another platform.
+fn contents_with_index(image: &Image) -> HashMap<String, Reply> {
+    let other = Image::new(vec![Layer::new().file("other", 0o644, "other")])
+        .configured(json!({"architecture": "s390x"}));
+    let kind = "application/vnd.oci.image.manifest.v1+json";
+    let entry = |image: &Image, platform: &str| {
+        let blobs = image.oci_blobs();
+        let manifest = blobs.last().unwrap();
+        json!({"mediaType": kind, "digest": files::digest(manifest), "size": manifest.len(),
+               "platform": {"os": "linux", "architecture": platform}})
+    };
+    let index = json!({"schemaVersion": 2, "manifests": [entry(&other, "s390x"), entry(image, "amd64")]});
+    let mut all = contents(image);
+    let index =
+        Reply::new(200, index.to_string()).header("Content-Type", "application/vnd.oci.image.index.v1+json");
+    all.insert("/v2/x/manifests/y".to_owned(), index);
+    all
+}
+
 /// Lets a registry do `count` things wrong, one after another.
-fn whatever_a_registry_does(seed: u64, count: usize) {
+fn whatever_a_registry_does(seed: u64, count: usize, contents: &HashMap<String, Reply>, parts: &[String]) {
     let daemon = Daemon::empty(&["--max-download-attempts=2"]);
     let image = image();
-    let contents = contents(&image);
-    let liar = Liar::start(&contents);
-    let parts = paths(&contents);
+    let liar = Liar::start(contents);
     let id = files::digest(&image.config_bytes());
     let mut random = Random(seed);
     let (mut good, mut bad) = (0, 0);
     for round in 0..count {
-        let mischief = mischief(&mut random, &parts);
+        let mischief = mischief(&mut random, parts);
         let why = format!("seed {seed}, round {round}: {mischief:?}");
         liar.does(Some(mischief));
         let output = daemon.berth(&["pull", &liar.name()]);
@@ -228,12 +245,22 @@ fn whatever_a_registry_does(seed: u64, count: usize) {
 
 #[test]
 fn a_pull_gives_the_right_image_or_nothing_1() {
-    whatever_a_registry_does(0x1234_5678_9abc_def1, 35);
+    let contents = contents(&image());
+    whatever_a_registry_does(0x1234_5678_9abc_def1, 35, &contents, &paths(&contents));
 }
 
 #[test]
 fn a_pull_gives_the_right_image_or_nothing_2() {
-    whatever_a_registry_does(0x0fed_cba9_8765_4321, 35);
+    let contents = contents(&image());
+    whatever_a_registry_does(0x0fed_cba9_8765_4321, 35, &contents, &paths(&contents));
+}
+
+#[test]
+fn a_pull_of_one_of_several_platforms_gives_the_right_image_or_nothing() {
+    let contents = contents_with_index(&image());
+    let mut parts: Vec<String> = contents.keys().map(|path| path["/v2/x/".len()..].to_owned()).collect();
+    parts.sort();
+    whatever_a_registry_does(0x05ee_d0f1_dea5_eed0, 35, &contents, &parts);
 }
 
 #[test]
