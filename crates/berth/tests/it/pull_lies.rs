@@ -188,8 +188,7 @@ fn paths(contents: &HashMap<String, Reply>) -> Vec<String> {
 
 /// The same image under an index, beside one for another platform.
 fn contents_with_index(image: &Image) -> HashMap<String, Reply> {
-    let other = Image::new(vec![Layer::new().file("other", 0o644, "other")])
-        .configured(json!({"architecture": "s390x"}));
+    let other = Image::new(vec![Layer::new().file("other", 0o644, "other")]);
     let kind = "application/vnd.oci.image.manifest.v1+json";
     let entry = |image: &Image, platform: &str| {
         let blobs = image.oci_blobs();
@@ -199,8 +198,10 @@ fn contents_with_index(image: &Image) -> HashMap<String, Reply> {
     };
     let index = json!({"schemaVersion": 2, "manifests": [entry(&other, "s390x"), entry(image, "amd64")]});
     let mut all = contents(image);
-    let index =
-        Reply::new(200, index.to_string()).header("Content-Type", "application/vnd.oci.image.index.v1+json");
+    let index = index.to_string();
+    let index = Reply::new(200, index.clone())
+        .header("Content-Type", "application/vnd.oci.image.index.v1+json")
+        .header("Docker-Content-Digest", files::digest(index.as_bytes()));
     all.insert("/v2/x/manifests/y".to_owned(), index);
     all
 }
