@@ -141,7 +141,7 @@ fn served(architecture: &str, variant: Option<&str>) -> Vec<(String, Option<Stri
         ("arm64", level) if level.is_some() == variant.is_some() => {
             let (major, minor) =
                 level.map_or(("8", "0"), |level| level.split_once('.').unwrap_or((level, "0")));
-            let minor: u8 = minor.parse().unwrap_or(0);
+            let minor = minor.parse::<u8>().ok();
             let down = |major: &'static str, minor: u8| {
                 (0..=minor).rev().map(move |minor| match (major, minor) {
                     ("8", 0) => kind("arm64", None),
@@ -149,10 +149,12 @@ fn served(architecture: &str, variant: Option<&str>) -> Vec<(String, Option<Stri
                     (major, minor) => kind("arm64", Some(format!("v{major}.{minor}"))),
                 })
             };
-            match major {
-                "8" => down("8", minor).chain(arm(8)).collect(),
+            match (major, minor) {
+                ("8", Some(minor)) => down("8", minor).chain(arm(8)).collect(),
                 // Version 9.0 has all that 8.5 has, and so on.
-                "9" => down("9", minor).chain(down("8", minor.saturating_add(5))).chain(arm(8)).collect(),
+                ("9", Some(minor)) => {
+                    down("9", minor).chain(down("8", minor.saturating_add(5))).chain(arm(8)).collect()
+                }
                 _ => vec![exact()],
             }
         }
@@ -325,6 +327,7 @@ mod tests {
                 &["linux/arm64/v9.1"],
             ),
             ("linux/arm64/vx", &["linux/arm64/vx", "linux/arm64"], &["linux/arm/v7"]),
+            ("linux/arm64/v8.999", &["linux/arm64/v8.999", "linux/arm64"], &["linux/arm/v7"]),
             ("linux/s390x", &["linux/s390x"], &["linux/amd64"]),
             ("plan9/pdp11", &["plan9/pdp11"], &["linux/pdp11"]),
             ("linux/riscv64/rva20", &["linux/riscv64/rva20", "linux/riscv64"], &["linux/riscv64/rva22"]),

@@ -62,7 +62,7 @@ pub(crate) struct Wanted<'a> {
     pub from: u64,
     /// Only the answer's head.
     pub head: bool,
-    /// Whether a server that wants to be asked later is not waited for.
+    /// Whether the server can be done without: it is not waited for if it is slow, or wants to be asked later.
     pub hasty: bool,
 }
 
@@ -140,7 +140,7 @@ impl Client {
         let from = self.source(reference.domain()).await?;
         let (before, authority) = (from.base.clone(), from.authority);
         let outcome = self.get_from(from, reference, rest, wanted).await;
-        if !self.doubts(authority, &outcome) {
+        if !self.doubts(authority, &before, &outcome) {
             return outcome;
         }
         let again = self.source(reference.domain()).await?;

@@ -45,15 +45,25 @@ impl Client {
         if plain { address("http") } else { Ok(secure) }
     }
 
-    /// Whether what came of a request may be because the registry does not speak any more as it did when it was asked. That
-    /// is forgotten then.
-    pub(crate) fn doubts(&self, authority: &str, outcome: &Result<(Response<Incoming>, String)>) -> bool {
+    /// Whether what came of a request to a registry at `base` may be because it does not speak any more as it did when it
+    /// was asked. That is forgotten then: [`Client::base`] asks again.
+    pub(crate) fn doubts(
+        &self,
+        authority: &str,
+        base: &Url,
+        outcome: &Result<(Response<Incoming>, String)>,
+    ) -> bool {
         let is_odd = match outcome {
             // What servers with TLS answer to requests without.
             Ok((answer, _)) => answer.status() == StatusCode::BAD_REQUEST,
             Err(error) => matches!(error, Error::Tls { .. } | Error::Http { .. }),
         };
-        is_odd && lock(&self.shared.plain).remove(authority).is_some()
+        let mut registries = lock(&self.shared.plain);
+        // Somebody else may have asked again meanwhile.
+        if is_odd && registries.get(authority) == Some(&(base.scheme() == "http")) {
+            registries.remove(authority);
+        }
+        is_odd
     }
 
     /// Whether a registry that has a name has an address in a network that may do without TLS. As with Docker, such a

@@ -103,7 +103,7 @@ impl Client {
         let target = self.target(to).await?;
         let mut outcome = self.head(&target, what, accept).await;
         // This is what a push asks first: how the registry is spoken to may have changed since the last one.
-        if self.doubts(target.source.authority, &outcome) {
+        if self.doubts(target.source.authority, &target.source.base, &outcome) {
             let again = self.target(to).await?;
             if again.source.base != target.source.base {
                 outcome = self.head(&again, what, accept).await;

@@ -216,10 +216,12 @@ fn a_registry_by_name_is_in_the_insecure_network_of_its_address() {
 
 #[test]
 fn a_registry_may_begin_to_speak_tls_and_cease_to() {
-    let daemon = Daemon::start();
+    let daemon = Daemon::empty(&[]);
     let (_certificates, tls) = certified("192.0.2.1", "2001:db8::1", false);
     let name = "127.0.0.1:5007/switched:1";
-    daemon.berth(&["tag", "busybox", name]).ok();
+    // Several layers: a push asks for all of them at once.
+    let archive = files::write(daemon.root.path(), "l.tar", &files::layered().docker_archive(name));
+    daemon.berth(&["load", "-q", "-i", &archive]).ok();
     for (round, settings) in ["", &tls, "", &tls].into_iter().enumerate() {
         let client = [Client::Berth, Client::Docker][round % 2];
         let _registry = Registry::start_at(daemon.root.path(), "127.0.0.1:5007", settings);
