@@ -181,6 +181,12 @@ impl Error {
         matches!(self, Self::Denied { .. } | Self::Refused { .. })
     }
 
+    /// The registry has not what was asked for, or does not do it for this client.
+    pub fn is_refusal(&self) -> bool {
+        let is_status = matches!(self, Self::Status { status, .. } if status.is_client_error());
+        is_status || self.is_not_found() || self.is_denied()
+    }
+
     pub(crate) fn malformed(operation: &str, reason: impl std::fmt::Display) -> Self {
         Self::Malformed { operation: operation.to_owned(), reason: reason.to_string() }
     }

@@ -80,12 +80,12 @@ fn has_any(auth: &AuthConfig) -> bool {
     secrets.iter().any(|secret| !secret.is_empty())
 }
 
-/// What the user has for some registries, by the names under which it is kept.
+/// What the user has for some registries that may be of help, by the names under which it is kept.
 pub async fn of(config: &ConfigFile, domains: &BTreeSet<String>) -> BTreeMap<String, AuthConfig> {
     let mut found = BTreeMap::new();
     for server in domains.iter().map(|domain| address(domain)) {
-        let auth = find(config, server).await;
-        if has_any(&auth) {
+        // It can be done without.
+        if let Some(auth) = get(config, server).await.ok().filter(has_any) {
             found.insert(server.to_owned(), auth);
         }
     }

@@ -97,8 +97,7 @@ async fn sources(client: &Client, reference: &Reference) -> BTreeSet<String> {
     let path = format!("/images/{}/json", segment(&reference.familiar()));
     // What cannot be pushed is told by the push itself.
     let image: Inspect = client.get(&path).await.unwrap_or_default();
-    let names = image.repo_digests.iter().chain(&image.repo_tags);
-    let names = names.filter_map(|name| name.parse::<Reference>().ok());
+    let names = image.repo_digests.iter().filter_map(|name| name.parse::<Reference>().ok());
     let domains = names.map(|name| name.domain().to_owned());
     domains.filter(|domain| domain != reference.domain()).collect()
 }
