@@ -107,6 +107,12 @@ with_both_clients! {
         let pruned = daemon.with(client, &["builder", "prune", "-af"]).ok();
         assert!(pruned.contains(&digits[..12]), "{pruned}");
         assert!(shown().is_none() && !part(daemon, last).exists());
+        let mut pull = interrupted(daemon, client, &registry);
+        pull.kill().unwrap();
+        pull.wait().unwrap();
+        eventually("nobody is at it", || shown().filter(|(in_use, _)| !in_use));
+        daemon.berth(&["image", "prune", "-f", "--keep-storage", "0"]).ok();
+        assert!(shown().is_none() && !part(daemon, last).exists());
         registry.heal();
         daemon.with(client, &["pull", "-q", &registry.name()]).ok();
     }
