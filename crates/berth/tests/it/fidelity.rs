@@ -10,7 +10,6 @@ use std::process::Command;
 
 use tar::EntryType;
 
-use crate::awkward;
 use crate::beside_docker::Docker;
 use crate::daemon::Daemon;
 use crate::files::{self, Image, busybox, digest};
@@ -441,11 +440,12 @@ fn described(archive: &Path) -> (String, Vec<String>) {
 }
 
 #[test]
-fn docker_saves_the_same_of_awkward_and_random_layers() {
+fn docker_saves_the_same_of_random_layers() {
     let daemon = Daemon::start();
     let docker = Docker::start(&daemon);
-    let random = (1..4).chain(FOUND).map(|seed| image(&Stack::make(seed)));
-    for (number, image) in std::iter::once(awkward::image()).chain(random).enumerate() {
+    // Docker refuses layers that name a path twice, as most random ones do.
+    let random = [7, 8].map(|seed| image(&Stack::make(seed)));
+    for (number, image) in std::iter::once(files::layered()).chain(random).enumerate() {
         let name = format!("same:{number}");
         let path = files::write(daemon.root.path(), "given.tar", &image.docker_archive(&name));
         let expected =
