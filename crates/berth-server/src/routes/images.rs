@@ -181,28 +181,29 @@ where
         join(&mut running).await?;
         return Ok(streamed(Body::empty()));
     };
-    let body = unfold(State::Message(first, messages, running), |state| async move {
+    let body = unfold(State::First(first, messages, running), |state| async move {
         match state {
-            State::Message(message, mut messages, mut running) => {
-                let line = line(&message);
-                let next = match messages.recv().await {
-                    Some(message) => State::Message(message, messages, running),
-                    None => State::Ended(join(&mut running).await.err()),
-                };
-                Some((line, next))
+            // Each is sent when it comes, and not only once there is another.
+            State::First(message, messages, running) => {
+                Some((line(&message), State::More(messages, running)))
             }
-            State::Ended(Some(failure)) => {
-                Some((line(&JsonMessage::error(failure.message)), State::Ended(None)))
-            }
-            State::Ended(None) => None,
+            State::More(mut messages, mut running) => match messages.recv().await {
+                Some(message) => Some((line(&message), State::More(messages, running))),
+                None => {
+                    let failure = join(&mut running).await.err()?;
+                    Some((line(&JsonMessage::error(failure.message)), State::Ended))
+                }
+            },
+            State::Ended => None,
         }
     });
     Ok(streamed(Body::stream(body)))
 }
 
 enum State {
-    Message(JsonMessage, mpsc::Receiver<JsonMessage>, Running),
-    Ended(Option<Failure>),
+    First(JsonMessage, mpsc::Receiver<JsonMessage>, Running),
+    More(mpsc::Receiver<JsonMessage>, Running),
+    Ended,
 }
 
 async fn join(running: &mut Running) -> Result<(), Failure> {
@@ -223,4 +224,36 @@ fn line(message: &JsonMessage) -> Bytes {
 
 fn streamed(body: Body) -> Response<Body> {
     answer::stream("application/json", body)
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt as _;
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    /// The next line of a body; none at its end.
+    async fn next(body: &mut Body) -> Option<Bytes> {
+        body.frame().await.map(|frame| frame.unwrap().into_data().unwrap())
+    }
+
+    #[tokio::test]
+    async fn what_is_told_is_sent_at_once() {
+        for failure in [None, Some(Error::InvalidParameter("no".to_owned()))] {
+            let (go_on, wait) = oneshot::channel::<()>();
+            let fails = failure.is_some();
+            let answer = progress(|messages| async move {
+                let _ = messages.send(JsonMessage::status("", "one")).await;
+                let _ = wait.await;
+                failure.map_or(Ok(()), Err)
+            });
+            let Ok(answer) = answer.await else { panic!("it failed before it began") };
+            let mut body = answer.into_body();
+            assert_eq!(next(&mut body).await.unwrap(), "{\"status\":\"one\"}\r\n");
+            go_on.send(()).unwrap();
+            assert_eq!(next(&mut body).await.is_some(), fails);
+            assert!(next(&mut body).await.is_none());
+        }
+    }
 }
