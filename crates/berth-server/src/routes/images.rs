@@ -1,5 +1,6 @@
 //! Images: listed, pulled, loaded, named, removed.
 
+use std::future::ready;
 use std::sync::Arc;
 
 use berth_api::progress::JsonMessage;
@@ -7,8 +8,8 @@ use berth_api::version::ApiVersion;
 use berth_engine::{Engine, Error, op};
 use berth_oci::{Platform, Reference};
 use bytes::Bytes;
-use futures_util::stream::unfold;
-use futures_util::{Stream, TryStreamExt as _};
+use futures_util::stream::{once, unfold};
+use futures_util::{Stream, StreamExt as _, TryStreamExt as _};
 use http::{Response, StatusCode};
 use http_body_util::BodyStream;
 use tokio::sync::mpsc;
@@ -181,29 +182,19 @@ where
         join(&mut running).await?;
         return Ok(streamed(Body::empty()));
     };
-    let body = unfold(State::First(first, messages, running), |state| async move {
-        match state {
-            // Each is sent when it comes, and not only once there is another.
-            State::First(message, messages, running) => {
-                Some((line(&message), State::More(messages, running)))
+    // Each is sent when it comes, and not only once there is another.
+    let first = once(ready(line(&first)));
+    let rest = unfold(Some((messages, running)), |state| async move {
+        let (mut messages, mut running) = state?;
+        match messages.recv().await {
+            Some(message) => Some((line(&message), Some((messages, running)))),
+            None => {
+                let failure = join(&mut running).await.err()?;
+                Some((line(&JsonMessage::error(failure.message)), None))
             }
-            State::More(mut messages, mut running) => match messages.recv().await {
-                Some(message) => Some((line(&message), State::More(messages, running))),
-                None => {
-                    let failure = join(&mut running).await.err()?;
-                    Some((line(&JsonMessage::error(failure.message)), State::Ended))
-                }
-            },
-            State::Ended => None,
         }
     });
-    Ok(streamed(Body::stream(body)))
-}
-
-enum State {
-    First(JsonMessage, mpsc::Receiver<JsonMessage>, Running),
-    More(mpsc::Receiver<JsonMessage>, Running),
-    Ended,
+    Ok(streamed(Body::stream(first.chain(rest))))
 }
 
 async fn join(running: &mut Running) -> Result<(), Failure> {
