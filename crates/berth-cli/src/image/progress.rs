@@ -194,6 +194,6 @@ mod tests {
         assert_eq!(shown(50, 100, 75), "  50B/100B");
         assert_eq!(shown(50, 0, 200), "  50B");
         assert_eq!(shown(1, 2, 200).matches('=').count(), 25);
-        assert_eq!(shown(-5, 10, 110).len(), shown(5, 10, 110).len());
+        assert!(shown(-5, 10, 110).starts_with(" [> "));
     }
 }
