@@ -15,6 +15,7 @@ mod confirm;
 mod container;
 mod context;
 mod contexts;
+mod counter;
 mod credentials;
 mod failure;
 mod flags;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use berth_client::ResponseBody;
 
+use crate::counter::Counter;
 use crate::failure::{Failure, Outcome};
 
 /// Where an archive goes.
@@ -33,8 +34,17 @@ impl Place {
     /// Writes the archive there.
     pub async fn write(&self, archive: ResponseBody) -> Outcome {
         match self {
-            Self::File(path) => to_file(archive, path).await,
-            Self::Stdout => copy(archive, &mut std::io::stdout().lock(), "write to standard output").await,
+            Self::File(path) => {
+                let mut counter = Counter::new(format!("Writing {}", path.display()));
+                let outcome = to_file(archive, path, |bytes| counter.add(bytes)).await;
+                counter.end();
+                outcome
+            }
+            // Whoever reads it may have a count of their own.
+            Self::Stdout => {
+                let mut out = std::io::stdout().lock();
+                copy(archive, &mut out, "write to standard output", |_| ()).await
+            }
         }
     }
 }
@@ -56,16 +66,16 @@ fn check(path: &Path, failed: &str) -> Outcome<PathBuf> {
 }
 
 /// Writes beside the file and takes its place at the end: what was there is not lost to half an archive.
-async fn to_file(archive: ResponseBody, path: &Path) -> Outcome {
+async fn to_file(archive: ResponseBody, path: &Path, written: impl FnMut(usize)) -> Outcome {
     // A device or pipe is written as it is.
     if path.exists() && !path.is_file() {
         let mut file = File::options().write(true).open(path).map_err(|error| at("open", path, &error))?;
-        return copy(archive, &mut file, &format!("write {}", path.display())).await;
+        return copy(archive, &mut file, &format!("write {}", path.display()), written).await;
     }
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let beside = path.with_file_name(format!(".{name}.{}", std::process::id()));
     let mut file = File::create_new(&beside).map_err(|error| at("open", &beside, &error))?;
-    let outcome = match copy(archive, &mut file, &format!("write {}", beside.display())).await {
+    let outcome = match copy(archive, &mut file, &format!("write {}", beside.display()), written).await {
         Ok(()) => std::fs::rename(&beside, path).map_err(|error| at("rename", &beside, &error)),
         failed => failed,
     };
@@ -80,9 +90,15 @@ fn at(operation: &str, path: &Path, error: &std::io::Error) -> Failure {
     Failure::io(format_args!("{operation} {}", path.display()), error)
 }
 
-async fn copy(mut archive: ResponseBody, out: &mut impl std::io::Write, operation: &str) -> Outcome {
+async fn copy(
+    mut archive: ResponseBody,
+    out: &mut impl std::io::Write,
+    operation: &str,
+    mut written: impl FnMut(usize),
+) -> Outcome {
     while let Some(chunk) = archive.chunk().await? {
         out.write_all(&chunk).map_err(|error| Failure::io(operation, &error))?;
+        written(chunk.len());
     }
     out.flush().map_err(|error| Failure::io(operation, &error))
 }

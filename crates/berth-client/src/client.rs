@@ -227,16 +227,24 @@ impl Client {
         name: &str,
         value: &str,
     ) -> Result<ResponseBody, Error> {
+        self.post_for_stream_with_all(path, &[(name, value)]).await
+    }
+
+    /// The same with several more headers.
+    pub async fn post_for_stream_with_all(
+        &self,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> Result<ResponseBody, Error> {
         let operation = format!("POST {path}");
         if !lock(&self.version).settled {
             self.ping().await?;
         }
         let body = Full::new(Bytes::new()).map_err(|never| match never {}).boxed_unsync();
-        let request = self
-            .builder(&Method::POST, path, true)
-            .header(name, value)
-            .body(body)
-            .map_err(|source| Error::Request { operation: operation.clone(), source })?;
+        let begun = self.builder(&Method::POST, path, true);
+        let request = headers.iter().fold(begun, |request, (name, value)| request.header(*name, *value));
+        let request =
+            request.body(body).map_err(|source| Error::Request { operation: operation.clone(), source })?;
         let response = self.exchange(request, &operation).await?;
         Ok(ResponseBody { response: checked(response, &operation).await?, operation })
     }

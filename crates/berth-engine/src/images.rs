@@ -16,6 +16,7 @@ mod push;
 mod save;
 mod search;
 pub(crate) mod sharing;
+mod waiting;
 
 use std::sync::Arc;
 

@@ -28,6 +28,8 @@ pub(crate) use early::Early;
 /// Bounds of an archive of images; layers are files in it, whose content has bounds of its own.
 const LIMITS: Limits =
     Limits { entries: 100_000, path_bytes: 4095, path_depth: 64, extension_bytes: 64 << 10 };
+/// Bytes that all names together may have: they are kept in memory.
+const NAMES: usize = 8 << 20;
 /// How often free space is looked at.
 const CHECK_EVERY: u64 = 16 << 20;
 /// Links that are followed from one name.
@@ -70,7 +72,13 @@ impl Bundle {
         let mut files = Files::new(decompress::reader(archive).map_err(broken)?, LIMITS).map_err(broken)?;
         let mut kept = Kept::new(storage)?;
         let (mut parts, mut links, mut layers) = (HashMap::new(), HashMap::new(), Vec::new());
+        let mut names = 0;
         while let Some((name, item)) = files.advance().map_err(broken)? {
+            names += name.len() + if let Item::Link { target, .. } = &item { target.len() } else { 0 };
+            if names > NAMES {
+                let limit = NAMES as u64;
+                return Err(broken(berth_archive::Error::Limit { what: "the length of all names", limit }));
+            }
             let name = normal("", &String::from_utf8_lossy(&name));
             match item {
                 Item::File { size } => {

@@ -230,8 +230,15 @@ impl Error {
         match self {
             Self::Registry(error) => error.is_transient(),
             Self::Storage(berth_storage::Error::SizeMismatch { expected, actual, .. }) => actual < expected,
+            // Another's work on a blob ends soon.
+            Self::Storage(berth_storage::Error::Held { .. }) => true,
             _ => false,
         }
+    }
+
+    /// Whether what came is not what was announced.
+    pub(crate) fn is_damage(&self) -> bool {
+        matches!(self, Self::Storage(berth_storage::Error::DigestMismatch { .. }))
     }
 
     pub(crate) fn io(what: impl Into<String>, source: io::Error) -> Self {

@@ -3,7 +3,8 @@
 use berth_oci::{Descriptor, Digest, Platform, Reference};
 
 use crate::assemble::Plan;
-use crate::pull::{Documents, blocking, fetch_documents};
+use crate::pull::{Documents, fetch_documents};
+use crate::turn::blocking;
 use crate::{Error, Images, Result};
 
 /// What is there of a layer.

@@ -24,10 +24,10 @@ mod remote;
 mod removal;
 mod save;
 mod stream;
+mod turn;
 mod unpack;
 mod variants;
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use berth_oci::media_type::OCI_MANIFEST;
@@ -48,6 +48,8 @@ pub use removal::{InUse, Removal, Removed};
 pub use save::Saving;
 pub use variants::{Content, Listed, RemovedVariant};
 
+use turn::Turns;
+
 /// All images of one data root.
 #[derive(Debug, Clone)]
 pub struct Images {
@@ -59,15 +61,15 @@ struct Inner {
     storage: Arc<Storage>,
     registry: berth_registry::Client,
     limits: Mutex<PullLimits>,
-    /// Pulls of the same blob wait for each other.
-    downloads: Mutex<HashMap<Digest, Arc<tokio::sync::Mutex<()>>>>,
+    /// Pulls of the same image, or blob, wait for each other.
+    turns: Turns,
 }
 
 impl Images {
     /// Images in `storage`, pulled by `registry`.
     pub fn new(storage: Arc<Storage>, registry: berth_registry::Client) -> Self {
         let limits = Mutex::default();
-        Self { inner: Arc::new(Inner { storage, registry, limits, downloads: Mutex::default() }) }
+        Self { inner: Arc::new(Inner { storage, registry, limits, turns: Turns::default() }) }
     }
 
     /// Takes other settings into use for pulls that begin after this.

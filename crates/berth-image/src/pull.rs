@@ -1,9 +1,10 @@
 //! Bringing an image from a registry.
 
+mod documents;
+
 use std::sync::Arc;
 
-use berth_oci::media_type::ACCEPTED;
-use berth_oci::{CONFIG_LIMIT, Descriptor, Digest, Document, ImageConfig, Manifest, Platform, Reference};
+use berth_oci::{Descriptor, Digest, Platform, Reference};
 use berth_storage::{BlobKind, Expected, Lease, Tag};
 use futures_util::StreamExt;
 use tokio::sync::{Semaphore, mpsc};
@@ -12,8 +13,10 @@ use tokio::task::JoinSet;
 use crate::assemble::{self, Plan};
 use crate::progress::{self, Reporter};
 use crate::stream::{Download, Part, QUEUE};
+use crate::turn::{Turn, blocking};
 use crate::unpack::{Unpacked, unpack};
-use crate::{Error, Images, Inner, Progress, Result, origins};
+use crate::{Error, Images, Inner, Progress, Result, fetch, origins};
+pub(crate) use documents::{Documents, fetch_config, fetch_documents};
 
 /// Bounds of a pull.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,16 +58,6 @@ pub struct Pulled {
     pub up_to_date: bool,
 }
 
-/// The documents of an image, verified.
-pub(crate) struct Documents {
-    /// The index, if the reference names one.
-    pub index: Option<(Digest, Vec<u8>)>,
-    pub manifest: (Digest, Vec<u8>),
-    config: (Digest, Vec<u8>),
-    pub layers: Vec<Descriptor>,
-    pub parsed: ImageConfig,
-}
-
 impl Images {
     /// Brings the image that `reference` names.
     ///
@@ -86,15 +79,15 @@ impl Images {
         let target = documents.index.as_ref().unwrap_or(&documents.manifest).0.clone();
         let names = if how.unnamed { Vec::new() } else { names(&reference, &target)? };
         // Who wants the same image waits until it is there, and finds all its layers.
-        let turn = self.inner.turn(&Digest::of(format!("image {id}").as_bytes()));
-        let _turn = match turn.try_lock() {
-            Ok(turn) => turn,
-            Err(_) => {
+        let whole = Digest::of(format!("image {id}").as_bytes());
+        let turn = match self.inner.turns.try_take(&whole) {
+            Some(turn) => turn,
+            None => {
                 for layer in &documents.layers {
                     let reporter = Reporter::new(layer.digest.short().to_owned(), progress.clone());
                     reporter.state("Waiting").await;
                 }
-                turn.lock().await
+                self.inner.turns.take(&whole).await
             }
         };
         let mut lease = storage.lease();
@@ -123,11 +116,7 @@ impl Images {
         let origin = reference.clone();
         let images = self.clone();
         let digest = target.clone();
-        tokio::task::spawn_blocking(move || {
-            images.store(&documents, &plan, layers, &names, &origin, &mut lease)
-        })
-        .await
-        .map_err(|error| Error::io("store the image", std::io::Error::other(error)))??;
+        turn.blocking(move || images.store(&documents, &plan, layers, &names, &origin, &mut lease)).await?;
         Ok(Pulled { id, digest, up_to_date: same })
     }
 
@@ -209,76 +198,6 @@ fn names(reference: &Reference, target: &Digest) -> Result<Vec<Tag>> {
     Ok(names)
 }
 
-pub(crate) async fn fetch_documents(
-    registry: &berth_registry::Client,
-    reference: &Reference,
-    platform: Option<Platform>,
-) -> Result<Documents> {
-    let first = registry.manifest(reference, &ACCEPTED).await?;
-    let wanted = platform.clone().unwrap_or_else(Platform::host);
-    let (index, manifest_digest, bytes, manifest) = match read_document(reference, &first)? {
-        Document::Manifest(manifest) => (None, first.digest, first.bytes, manifest),
-        Document::Index(index) => {
-            let found = index.find(&wanted);
-            let descriptor = found.ok_or_else(|| Error::NoPlatform { platform: wanted.clone() })?;
-            let answer = registry.manifest(&reference.at(descriptor.digest.clone()), &ACCEPTED).await?;
-            let manifest = match read_document(reference, &answer)? {
-                Document::Manifest(manifest) => manifest,
-                Document::Index(_) => {
-                    return Err(Error::Archive("an index lists another index for the platform".to_owned()));
-                }
-            };
-            (Some((first.digest, first.bytes)), answer.digest, answer.bytes, manifest)
-        }
-    };
-    let Manifest { config, layers, .. } = manifest;
-    let config_bytes = fetch_config(registry, reference, &config).await?;
-    let parsed = ImageConfig::read(&config_bytes)?;
-    if parsed.rootfs.diff_ids.len() != layers.len() {
-        return Err(Error::LayerCount { layers: layers.len(), diff_ids: parsed.rootfs.diff_ids.len() });
-    }
-    if let Some(platform) = platform.filter(|platform| !parsed.platform().satisfies(platform)) {
-        return Err(Error::WrongPlatform { reference: reference.familiar(), platform: Box::new(platform) });
-    }
-    Ok(Documents {
-        index,
-        manifest: (manifest_digest, bytes),
-        config: (config.digest, config_bytes),
-        layers,
-        parsed,
-    })
-}
-
-fn read_document(reference: &Reference, answer: &berth_registry::ManifestAnswer) -> Result<Document> {
-    Document::read(&answer.bytes, answer.media_type.as_deref())
-        .map_err(|source| Error::Manifest { reference: reference.familiar(), source })
-}
-
-pub(crate) async fn fetch_config(
-    registry: &berth_registry::Client,
-    reference: &Reference,
-    config: &Descriptor,
-) -> Result<Vec<u8>> {
-    let limit = CONFIG_LIMIT;
-    if config.size > limit {
-        return Err(Error::TooLarge { what: "image configuration".to_owned(), limit });
-    }
-    let mut stream = registry.blob(reference, config, 0).await?;
-    let mut bytes = Vec::new();
-    while let Some(part) = stream.next().await {
-        bytes.extend_from_slice(&part?);
-        if bytes.len() as u64 > limit {
-            return Err(Error::TooLarge { what: "image configuration".to_owned(), limit });
-        }
-    }
-    config.digest.verify(&bytes).map_err(|actual| Error::WrongDigest {
-        what: "image configuration".to_owned(),
-        actual,
-        expected: config.digest.clone(),
-    })?;
-    Ok(bytes)
-}
-
 /// One layer to bring.
 struct Job {
     inner: Arc<Inner>,
@@ -293,40 +212,49 @@ struct Job {
 impl Job {
     async fn run(self) -> Result<Unpacked> {
         // A blob has one writer: whoever wants it too waits, and then finds it in the cache.
-        let turn = self.inner.turn(&self.layer.digest);
-        let _turn = turn.lock().await;
+        let turn = self.inner.turns.take(&self.layer.digest).await;
         let mut attempt = 1;
         loop {
-            match self.attempt().await {
-                Err(error) if attempt < self.attempts && error.is_transient() => {
-                    tracing::info!(layer = self.layer.digest.short(), %error, attempt, "going on with a download");
-                    self.reporter.state("Retrying").await;
-                    tokio::time::sleep(std::time::Duration::from_millis(200 << attempt.min(8))).await;
-                    attempt += 1;
-                }
-                outcome => return outcome,
+            let begun = self.inner.storage.blobs().begun(&self.layer.digest);
+            let error = match self.attempt(&turn).await {
+                Err(error) => error,
+                done => return done,
+            };
+            let layer = self.layer.digest.short();
+            // A mirror's failure is not the registry's, and what goes on from a damaged beginning is damaged.
+            if self.registry.distrust(&self.layer.digest) || (begun > 0 && error.is_damage()) {
+                tracing::warn!(layer, %error, "a download begins again");
+                continue;
             }
+            if attempt >= self.attempts || !error.is_transient() {
+                return Err(error);
+            }
+            tracing::info!(layer, %error, attempt, "going on with a download");
+            self.reporter.state("Retrying").await;
+            tokio::time::sleep(std::time::Duration::from_millis(200 << attempt.min(8))).await;
+            attempt += 1;
         }
     }
 
-    async fn attempt(&self) -> Result<Unpacked> {
-        if let Some(unpacked) = self.cached().await? {
+    async fn attempt(&self, turn: &Turn) -> Result<Unpacked> {
+        if let Some(unpacked) = self.cached(turn).await? {
             return Ok(unpacked);
         }
         let expected = Expected { digest: self.layer.digest.clone(), size: Some(self.layer.size) };
         let inner = Arc::clone(&self.inner);
-        let writer = blocking(move || {
-            inner.storage.check_space()?;
-            Ok(inner.storage.blobs().writer(BlobKind::Layer, expected)?)
-        })
-        .await?;
+        let writer = turn
+            .blocking(move || {
+                inner.storage.check_space()?;
+                Ok(inner.storage.blobs().writer(BlobKind::Layer, expected)?)
+            })
+            .await?;
         let (sender, parts) = mpsc::channel(QUEUE);
         let offset = writer.offset();
         let download = Download::new(writer, parts, self.reporter.clone(), self.layer.size)?;
         let feed = self.feed(offset, sender);
         let (inner, diff) = (Arc::clone(&self.inner), self.diff.clone());
         let (name, reporter) = (self.layer.digest.short().to_owned(), self.reporter.clone());
-        let work = blocking(move || take_in(&inner, &name, &diff, download, &reporter));
+        let work = turn.blocking(move || take_in(&inner, &name, &diff, download, &reporter));
         // The feed ends with the download, or when the receiver is gone.
         let ((), unpacked) = tokio::join!(feed, work);
         unpacked
@@ -352,18 +280,27 @@ impl Job {
         }
     }
 
-    /// Unpacks the blob again if it is still there from an earlier pull.
-    async fn cached(&self) -> Result<Option<Unpacked>> {
+    /// Unpacks the blob again if it is still there from an earlier pull; one that is damaged is thrown away.
+    async fn cached(&self, turn: &Turn) -> Result<Option<Unpacked>> {
         let inner = Arc::clone(&self.inner);
         let (digest, diff) = (self.layer.digest.clone(), self.diff.clone());
-        blocking(move || {
+        turn.blocking(move || {
             let mut lease = inner.storage.lease();
             if !inner.storage.blobs().hold(&digest, &mut lease)? {
                 return Ok(None);
             }
-            let file = inner.storage.blobs().open(&digest)?;
-            let reader = std::io::BufReader::with_capacity(256 << 10, file);
-            Ok(Some(unpack(&inner.storage, digest.short(), &diff, reader)?))
+            let file = inner.storage.blobs().open(&digest).map_err(Error::from);
+            let unpacked = file.and_then(|file| {
+                let reader = std::io::BufReader::with_capacity(256 << 10, file);
+                unpack(&inner.storage, digest.short(), &diff, reader)
+            });
+            match unpacked {
+                Err(error) if fetch::discard_if_damaged(&inner.storage, &digest)? => {
+                    tracing::warn!(layer = digest.short(), %error, "a damaged blob of the cache is thrown away");
+                    Ok(None)
+                }
+                outcome => outcome.map(Some),
+            }
         })
         .await
     }
@@ -395,21 +332,4 @@ fn take_in(
             Ok(unpacked)
         }
     }
-}
-
-impl Inner {
-    /// The lock of one blob's download.
-    pub(crate) fn turn(&self, digest: &Digest) -> Arc<tokio::sync::Mutex<()>> {
-        let mut downloads = self.downloads.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        downloads.retain(|_, turn| Arc::strong_count(turn) > 1);
-        Arc::clone(downloads.entry(digest.clone()).or_default())
-    }
-}
-
-/// Runs blocking work on tokio's threads for it.
-pub(crate) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(|error| Error::io("run a blocking task", std::io::Error::other(error)))?
 }

@@ -22,7 +22,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
 use crate::progress::{Reporter, telling};
-use crate::pull::blocking;
+use crate::turn::blocking;
 use crate::{Error, Images, Progress, Result, origins};
 use documents::Planned;
 use layer::Job;

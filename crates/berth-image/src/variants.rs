@@ -121,7 +121,9 @@ impl Images {
         let exact = kept.iter().find(|(entry, _)| entry.platform.as_ref() == Some(wanted));
         let close = || {
             let does = |entry: &Descriptor| entry.platform.as_ref().is_some_and(|p| p.satisfies(wanted));
-            kept.iter().find(|(entry, _)| does(entry))
+            let rank = |entry: &Descriptor| entry.platform.as_ref().and_then(|p| p.rank(wanted));
+            let close = kept.iter().filter(|(entry, _)| does(entry));
+            close.min_by_key(|(entry, _)| rank(entry).unwrap_or(usize::MAX))
         };
         if let Some((_, record)) = exact.or_else(close) {
             return Ok(Some(record.clone()));

@@ -96,12 +96,13 @@ pub struct Index {
 }
 
 impl Index {
-    /// The manifest for a platform: the first that satisfies it, attestations passed over. In an index that
-    /// names no platforms, the only manifest.
+    /// The manifest for a platform: of those that serve it best (see [`Platform::rank`]) the first, attestations passed over.
+    /// In an index that names no platforms, the only manifest.
     pub fn find(&self, wanted: &Platform) -> Option<&Descriptor> {
         let mut images = self.manifests.iter().filter(|m| !is_attestation(m));
-        let exact = images.clone().find(|m| m.platform.as_ref().is_some_and(|p| p.satisfies(wanted)));
-        exact.or_else(|| match (images.next(), images.next()) {
+        let ranked = images.clone().filter_map(|m| Some((m.platform.as_ref()?.rank(wanted)?, m)));
+        let best = ranked.min_by_key(|(rank, _)| *rank).map(|(_, m)| m);
+        best.or_else(|| match (images.next(), images.next()) {
             (Some(only), None) if only.platform.is_none() => Some(only),
             _ => None,
         })
@@ -157,6 +158,19 @@ struct Kind {
     manifests: Option<serde::de::IgnoredAny>,
     #[serde(default)]
     layers: Option<serde::de::IgnoredAny>,
+}
+
+/// Only as much as tells whether a manifest is that of an image.
+#[derive(Deserialize)]
+struct Content {
+    config: Descriptor,
+}
+
+/// Whether a document is a manifest of something else than an image, such as a signature or a chart (OCI image
+/// specification, "Guidelines for Artifact Usage"): its configuration is of another kind.
+pub fn is_artifact(bytes: &[u8]) -> bool {
+    let content: Option<Content> = read_object(bytes).ok();
+    content.is_some_and(|content| !media_type::is_config(&content.config.media_type))
 }
 
 impl Document {
@@ -246,6 +260,16 @@ mod tests {
     }
 
     #[test]
+    fn artifacts_are_told_from_images() {
+        let is = |config: &str| {
+            is_artifact(json!({"schemaVersion": 2, "config": descriptor(config)}).to_string().as_bytes())
+        };
+        assert!(is("application/vnd.oci.empty.v1+json") && is("application/vnd.cncf.helm.config.v1+json"));
+        assert!(!is(media_type::OCI_CONFIG) && !is(media_type::DOCKER_CONFIG) && !is(""));
+        assert!(!is_artifact(b"{}") && !is_artifact(b"[]"));
+    }
+
+    #[test]
     fn an_index_gives_the_platforms_image_and_never_an_attestation() {
         let entry = |platform: Option<&str>, size| {
             let platform = platform.map(|p| {
@@ -268,6 +292,10 @@ mod tests {
         ]);
         assert_eq!(both.find(&amd).unwrap().size, 2);
         assert!(both.find(&"linux/s390x".parse().unwrap()).is_none());
+        // The best of those that will do, wherever it is.
+        let kin = index(vec![entry(Some("linux/386"), 1), entry(Some("linux/amd64"), 2)]);
+        assert_eq!(kin.find(&amd).unwrap().size, 2);
+        assert_eq!(index(vec![entry(Some("linux/386"), 1)]).find(&amd).unwrap().size, 1);
         assert_eq!(index(vec![entry(None, 7)]).find(&amd).unwrap().size, 7);
         assert!(index(vec![entry(Some("unknown/unknown"), 3)]).find(&amd).is_none());
     }

@@ -34,6 +34,11 @@ pub fn is_manifest(media_type: &str) -> bool {
     matches!(media_type, OCI_MANIFEST | DOCKER_MANIFEST)
 }
 
+/// Whether a media type may be that of an image configuration: old tools say nothing, or nothing of use.
+pub fn is_config(media_type: &str) -> bool {
+    matches!(media_type, OCI_CONFIG | DOCKER_CONFIG | "" | "application/json" | "application/octet-stream")
+}
+
 /// Whether a media type is that of a layer that can be unpacked.
 pub fn is_layer(media_type: &str) -> bool {
     media_type.starts_with(OCI_LAYER)

@@ -77,6 +77,35 @@ impl Platform {
         has.0 == wants.0 && has.1 == wants.1 && same_variant
     }
 
+    /// How well an image made for `self` serves somebody who asks for `wanted`: 0 is best; none if it does not. As in
+    /// containerd (`platforms.Only`), lower variants of an architecture serve those who ask for a higher one, and 32-bit
+    /// images those who ask for the same family's 64 bits. An image that names no variant comes last.
+    pub fn rank(&self, wanted: &Platform) -> Option<usize> {
+        let (has, wants) = (self.normal(), wanted.normal());
+        let served = served(&wants.1, wants.2.as_deref());
+        if has.0 != wants.0 {
+            return None;
+        }
+        let place =
+            served.iter().position(|(architecture, variant)| *architecture == has.1 && *variant == has.2);
+        let is_vague = self.usual().2.is_none() && has.1 == wants.1;
+        place.or(is_vague.then_some(served.len()))
+    }
+
+    /// As [`Platform::usual`], with each variant in one of its forms, none for the usual one of an architecture other than
+    /// `arm`.
+    fn normal(&self) -> (String, String, Option<String>) {
+        let (os, architecture, variant) = self.usual();
+        let variant = match (architecture, variant) {
+            ("amd64", Some("v1")) | ("arm64", Some("8" | "v8" | "8.0" | "v8.0")) => None,
+            ("arm64", Some("9" | "9.0" | "v9.0")) => Some("v9".to_owned()),
+            ("arm", None) => Some("v7".to_owned()),
+            ("arm", Some(variant @ ("5" | "6" | "7" | "8"))) => Some(format!("v{variant}")),
+            (_, variant) => variant.map(str::to_owned),
+        };
+        (os, architecture.to_owned(), variant)
+    }
+
     /// System, architecture and variant by their usual names: what documents say is not always Go's.
     fn usual(&self) -> (String, &str, Option<&str>) {
         let (architecture, implied) = canonical(&self.architecture);
@@ -91,6 +120,45 @@ impl fmt::Display for Platform {
             Some(variant) => write!(f, "/{variant}"),
             None => Ok(()),
         }
+    }
+}
+
+/// What serves a machine of an architecture and variant, best first; all in normal form.
+fn served(architecture: &str, variant: Option<&str>) -> Vec<(String, Option<String>)> {
+    let kind = |architecture: &str, variant: Option<String>| (architecture.to_owned(), variant);
+    let exact = || kind(architecture, variant.map(str::to_owned));
+    let arm = |highest: u8| (5..=highest).rev().map(move |level| kind("arm", Some(format!("v{level}"))));
+    let level = variant.and_then(|variant| variant.strip_prefix('v'));
+    match (architecture, level) {
+        ("amd64", level) => {
+            let level: u8 = level.and_then(|level| level.parse().ok()).unwrap_or(1);
+            let below = (1..level).rev().map(|level| kind("amd64", (level > 1).then(|| format!("v{level}"))));
+            std::iter::once(exact()).chain(below).chain([kind("386", None)]).collect()
+        }
+        ("arm", Some("5" | "6" | "7" | "8")) => {
+            arm(level.and_then(|level| level.parse().ok()).unwrap_or(5)).collect()
+        }
+        ("arm64", level) if level.is_some() == variant.is_some() => {
+            let (major, minor) =
+                level.map_or(("8", "0"), |level| level.split_once('.').unwrap_or((level, "0")));
+            let minor = minor.parse::<u8>().ok();
+            let down = |major: &'static str, minor: u8| {
+                (0..=minor).rev().map(move |minor| match (major, minor) {
+                    ("8", 0) => kind("arm64", None),
+                    (major, 0) => kind("arm64", Some(format!("v{major}"))),
+                    (major, minor) => kind("arm64", Some(format!("v{major}.{minor}"))),
+                })
+            };
+            match (major, minor) {
+                ("8", Some(minor)) => down("8", minor).chain(arm(8)).collect(),
+                // Version 9.0 has all that 8.5 has, and so on.
+                ("9", Some(minor)) => {
+                    down("9", minor).chain(down("8", minor.saturating_add(5))).chain(arm(8)).collect()
+                }
+                _ => vec![exact()],
+            }
+        }
+        _ => vec![exact()],
     }
 }
 
@@ -216,5 +284,59 @@ mod tests {
         );
         assert!(named("linux", "armhf").satisfies(&"linux/arm/v7".parse().unwrap()));
         assert!(!named("linux", "armhf").satisfies(&"linux/arm/v6".parse().unwrap()));
+    }
+
+    #[test]
+    fn those_that_serve_are_ranked() {
+        let rank = |has: &str, wants: &str| {
+            let read = |text: &str| text.parse::<Platform>().unwrap();
+            read(has).rank(&read(wants))
+        };
+        for (wants, best_first, never) in [
+            (
+                "linux/amd64",
+                &["linux/amd64", "linux/386"][..],
+                &["linux/amd64/v3", "linux/arm64", "windows/amd64"][..],
+            ),
+            (
+                "linux/amd64/v3",
+                &["linux/amd64/v3", "linux/amd64/v2", "linux/amd64", "linux/386"],
+                &["linux/amd64/v4"],
+            ),
+            ("linux/amd64/v1", &["linux/amd64", "linux/386"], &["linux/amd64/v2"]),
+            ("linux/386", &["linux/386"], &["linux/amd64"]),
+            (
+                "linux/arm",
+                &["linux/arm/v7", "linux/arm/v6", "linux/arm/v5"],
+                &["linux/arm/v8", "linux/arm64"],
+            ),
+            ("linux/arm/v6", &["linux/arm/v6", "linux/arm/v5", "linux/arm"], &["linux/arm/v7"]),
+            (
+                "linux/arm64",
+                &["linux/arm64/v8", "linux/arm/v8", "linux/arm/v7", "linux/arm/v5"],
+                &["linux/arm64/v9", "linux/arm64/v8.2"],
+            ),
+            (
+                "linux/arm64/v8.2",
+                &["linux/arm64/v8.2", "linux/arm64/v8.1", "linux/arm64", "linux/arm/v8"],
+                &["linux/arm64/v9"],
+            ),
+            (
+                "linux/arm64/v9",
+                &["linux/arm64/v9", "linux/arm64/v8.5", "linux/arm64/v8", "linux/arm/v7"],
+                &["linux/arm64/v9.1"],
+            ),
+            ("linux/arm64/vx", &["linux/arm64/vx", "linux/arm64"], &["linux/arm/v7"]),
+            ("linux/arm64/v8.999", &["linux/arm64/v8.999", "linux/arm64"], &["linux/arm/v7"]),
+            ("linux/s390x", &["linux/s390x"], &["linux/amd64"]),
+            ("plan9/pdp11", &["plan9/pdp11"], &["linux/pdp11"]),
+            ("linux/riscv64/rva20", &["linux/riscv64/rva20", "linux/riscv64"], &["linux/riscv64/rva22"]),
+        ] {
+            let ranks: Vec<_> = best_first.iter().map(|has| rank(has, wants).expect(has)).collect();
+            assert!(ranks.is_sorted_by(|one, two| one < two), "{wants}: {best_first:?} have {ranks:?}");
+            for has in never {
+                assert_eq!(rank(has, wants), None, "{has} for {wants}");
+            }
+        }
     }
 }

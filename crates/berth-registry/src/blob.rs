@@ -11,6 +11,7 @@ use tokio::time::timeout;
 
 use crate::client::{Wanted, refusal};
 use crate::connection::SILENCE;
+use crate::mirrors::blob_path;
 use crate::{Client, Error, Result};
 
 /// The bytes of a blob as they come; it ends after the first error.
@@ -36,7 +37,7 @@ impl Client {
     /// Refusals, and failures to connect; later failures come in the stream.
     pub async fn blob(&self, reference: &Reference, blob: &Descriptor, from: u64) -> Result<BlobStream> {
         let wanted = Wanted { from, ..Wanted::default() };
-        let (answer, operation) = self.get(reference, &format!("blobs/{}", blob.digest), &wanted).await?;
+        let (answer, operation) = self.get(reference, &blob_path(&blob.digest), &wanted).await?;
         let skip = match answer.status() {
             StatusCode::PARTIAL_CONTENT => {
                 let range = answer.headers().get(CONTENT_RANGE).and_then(|value| value.to_str().ok());

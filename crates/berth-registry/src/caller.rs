@@ -7,6 +7,8 @@ use crate::Credentials;
 pub struct Caller {
     /// What they have for it.
     pub credentials: Option<Credentials>,
+    /// What they have for other registries that may have to be asked, by the names of these.
+    pub others: Vec<(String, Credentials)>,
     /// What the program that they use calls itself (the value of its `User-Agent`).
     pub agent: Option<Vec<u8>>,
 }

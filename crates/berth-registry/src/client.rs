@@ -15,12 +15,13 @@ use url::Url;
 
 use crate::auth::{Key, Tokens};
 use crate::challenge::{self, Challenge};
-use crate::connection::{Endpoint, Outgoing, SILENCE};
-use crate::patience::{self, Patience, Teller, Waiting};
-use crate::{Caller, Credentials, Error, RegistryConfig, Result, caller, config, tls};
+use crate::connection::{Endpoint, Outgoing, SILENCE, Via};
+use crate::mirrors::Mirrors;
+use crate::patience::{self, Teller, Waiting};
+use crate::{Caller, Credentials, Error, RegistryConfig, Result, caller, tls};
 
 /// Redirections followed.
-const REDIRECTS: usize = 10;
+pub(crate) const REDIRECTS: usize = 10;
 /// Longest error or token that is read.
 pub(crate) const SHORT: u64 = 1 << 20;
 /// Docker Hub's API is not at its name.
@@ -29,23 +30,27 @@ const HUB: (&str, &str) = ("docker.io", "registry-1.docker.io");
 /// A client of registries. Copies share tokens and what is known about registries.
 #[derive(Debug, Clone)]
 pub struct Client {
-    shared: Arc<Shared>,
-    /// Credentials, and the registry's name that they are for.
-    credentials: Option<(String, Credentials)>,
+    pub(crate) shared: Arc<Shared>,
+    /// Credentials, each with the name of the registry that it is for.
+    credentials: Arc<[(String, Credentials)]>,
     /// What the program calls itself for which registries are asked.
     upstream: Option<Arc<[u8]>>,
     /// Who is told when a server wants to be asked later.
     pub(crate) teller: Option<Teller>,
+    /// What is known of mirrors.
+    pub(crate) mirrors: Mirrors,
 }
 
 #[derive(Debug)]
-struct Shared {
+pub(crate) struct Shared {
     config: RwLock<Arc<RegistryConfig>>,
     tokens: Tokens,
-    /// Registries that were found to speak plain HTTP.
-    plain: Mutex<HashMap<String, bool>>,
+    /// Settings of TLS by what they are for.
+    tls: tls::Cache,
+    /// Whether registries that may do without TLS do.
+    pub plain: Mutex<HashMap<String, bool>>,
     /// Registries by name that have an address in a network that may do without TLS.
-    within: Mutex<HashMap<String, bool>>,
+    pub within: Mutex<HashMap<String, bool>>,
 }
 
 /// What is asked for beside the address.
@@ -57,7 +62,7 @@ pub(crate) struct Wanted<'a> {
     pub from: u64,
     /// Only the answer's head.
     pub head: bool,
-    /// Whether a server that wants to be asked later is not waited for.
+    /// Whether the server can be done without: it is not waited for if it is slow, or wants to be asked later.
     pub hasty: bool,
 }
 
@@ -74,22 +79,32 @@ impl Client {
     /// A client without credentials.
     pub fn new(config: RegistryConfig) -> Self {
         let config = RwLock::new(Arc::new(config));
-        let shared =
-            Shared { config, tokens: Tokens::default(), plain: Mutex::default(), within: Mutex::default() };
-        Self { shared: Arc::new(shared), credentials: None, upstream: None, teller: None }
+        let shared = Shared {
+            config,
+            tokens: Tokens::default(),
+            tls: tls::Cache::default(),
+            plain: Mutex::default(),
+            within: Mutex::default(),
+        };
+        let mirrors = Mirrors::default();
+        Self { shared: Arc::new(shared), credentials: Arc::default(), upstream: None, teller: None, mirrors }
     }
 
     /// The same client with `credentials` for the registry `domain`, and for no other.
     #[must_use]
     pub fn with_credentials(&self, domain: &str, credentials: Credentials) -> Self {
-        Self { credentials: Some((domain.to_owned(), credentials)), ..self.clone() }
+        Self { credentials: Arc::new([(domain.to_owned(), credentials)]), ..self.clone() }
     }
 
-    /// The same client on behalf of `caller`, whose credentials are for the registry `domain`, and for no other.
+    /// The same client on behalf of `caller`, whose credentials are for the registry `domain`, and for no other but those that
+    /// it names itself. It asks all mirrors, whichever of them others found to be of no use.
     #[must_use]
     pub fn on_behalf(&self, domain: &str, caller: Caller) -> Self {
-        let credentials = caller.credentials.map(|found| (domain.to_owned(), found));
-        Self { credentials, upstream: caller.agent.map(Arc::from), ..self.clone() }
+        let own = caller.credentials.map(|found| (domain.to_owned(), found));
+        let others = caller.others.into_iter().filter(|(name, _)| name != domain);
+        let credentials = own.into_iter().chain(others).collect();
+        let upstream = caller.agent.map(Arc::from);
+        Self { credentials, upstream, mirrors: Mirrors::default(), ..self.clone() }
     }
 
     /// The same client, which tells when a server wants to be asked later. `tell` must not block.
@@ -104,6 +119,7 @@ impl Client {
         // A registry may have become insecure, or may not be any more.
         lock(&self.shared.plain).clear();
         lock(&self.shared.within).clear();
+        self.shared.tls.clear();
     }
 
     pub(crate) fn config(&self) -> Arc<RegistryConfig> {
@@ -118,21 +134,24 @@ impl Client {
         rest: &str,
         wanted: &Wanted<'_>,
     ) -> Result<(Response<Incoming>, String)> {
-        let domain = reference.domain();
-        for mirror in self.config().mirrors.iter().filter(|mirror| mirror.of == domain) {
-            if let Some(found) = self.get_mirrored(&mirror.url, reference, rest, wanted).await {
-                return Ok(found);
-            }
+        if let Some(found) = self.get_mirrored(reference, rest, wanted).await {
+            return Ok(found);
         }
-        let from = self.source(domain).await?;
-        self.get_from(from, reference, rest, wanted).await
+        let from = self.source(reference.domain()).await?;
+        let (before, authority) = (from.base.clone(), from.authority);
+        let outcome = self.get_from(from, reference, rest, wanted).await;
+        if !self.doubts(authority, &before, &outcome) {
+            return outcome;
+        }
+        let again = self.source(reference.domain()).await?;
+        if again.base == before { outcome } else { self.get_from(again, reference, rest, wanted).await }
     }
 
     /// The registry of a domain itself, with the credentials that are for it.
     pub(crate) async fn source<'a>(&'a self, domain: &'a str) -> Result<Source<'a>> {
         let authority = if domain == HUB.0 { HUB.1 } else { domain };
         let base = self.base(authority).await?;
-        let credentials = self.credentials.as_ref().filter(|(name, _)| name == domain);
+        let credentials = self.credentials.iter().find(|(name, _)| name == domain);
         Ok(Source { base, authority, credentials: credentials.map(|(_, found)| found) })
     }
 
@@ -146,31 +165,7 @@ impl Client {
         self.shared.tokens.put(key, header, lifetime);
     }
 
-    /// What a mirror has; none, and a note in the log, if it has not.
-    async fn get_mirrored(
-        &self,
-        mirror: &str,
-        reference: &Reference,
-        rest: &str,
-        wanted: &Wanted<'_>,
-    ) -> Option<(Response<Incoming>, String)> {
-        let base = Url::parse(mirror).ok()?;
-        let authority = authority_of(&base);
-        self.look_up(&authority).await;
-        // Credentials are the registry's, and not for its mirrors; and what is slow is no use as one.
-        let from = Source { base, authority: &authority, credentials: None };
-        let wanted = Wanted { hasty: true, ..wanted.clone() };
-        match self.get_from(from, reference, rest, &wanted).await {
-            Ok(found) if found.0.status().is_success() => return Some(found),
-            Ok((answer, operation)) => {
-                tracing::info!(operation, status = %answer.status(), "a mirror does not have it")
-            }
-            Err(error) => tracing::warn!(mirror, %error, "a mirror cannot be used"),
-        }
-        None
-    }
-
-    async fn get_from(
+    pub(crate) async fn get_from(
         &self,
         from: Source<'_>,
         reference: &Reference,
@@ -219,9 +214,7 @@ impl Client {
         authorization: Option<&str>,
     ) -> Result<(Response<Incoming>, String)> {
         let mut url = first.clone();
-        let patience = self.config().patience;
-        let patience = if wanted.hasty { Patience { pauses: 0, ..patience } } else { patience };
-        let mut waiting = Waiting::new(patience);
+        let mut waiting = if wanted.hasty { Waiting::hasty() } else { Waiting::new(self.config().patience) };
         for _ in 0..=REDIRECTS {
             let method = if wanted.head { Method::HEAD } else { Method::GET };
             let operation = format!("{method} {}", without_query(&url));
@@ -301,76 +294,26 @@ impl Client {
             "http" => None,
             _ => return Err(malformed("the address is neither http nor https")),
         };
-        let proxy = self.config().proxies.for_url(url);
-        Ok(Endpoint { host: host.trim_matches(['[', ']']).to_owned(), port, tls, proxy })
+        let via = match self.config().proxies.for_url(url)? {
+            Some(proxy) => {
+                let tls = if proxy.is_secure { Some(self.tls(&proxy.authority())?) } else { None };
+                Some(Via { proxy, tls })
+            }
+            None => None,
+        };
+        Ok(Endpoint { host: host.trim_matches(['[', ']']).to_owned(), port, tls, via })
     }
 
     fn tls(&self, authority: &str) -> Result<Arc<ClientConfig>> {
         let within = lock(&self.shared.within).get(authority).copied().unwrap_or_default();
-        tls::settings(&self.config(), authority, within)
+        self.shared
+            .tls
+            .settings(&self.config(), authority, within)
             .map_err(|error| Error::Tls { authority: authority.to_owned(), source: error })
-    }
-
-    /// The address of a registry. One that may do without TLS is asked once whether it has it.
-    async fn base(&self, authority: &str) -> Result<Url> {
-        let address = |scheme: &str| {
-            let text = format!("{scheme}://{authority}/");
-            Url::parse(&text).map_err(|error| Error::Malformed { operation: text, reason: error.to_string() })
-        };
-        let secure = address("https")?;
-        if !self.look_up(&authority_of(&secure)).await && !self.config().is_insecure(authority) {
-            return Ok(secure);
-        }
-        let known = lock(&self.shared.plain).get(authority).copied();
-        let plain = match known {
-            Some(plain) => plain,
-            None => {
-                let mut probe = secure.clone();
-                probe.set_path("/v2/");
-                let plain = match self.follow(probe, &Wanted::default(), None).await {
-                    Ok(_) => false,
-                    // Something that does not speak TLS.
-                    Err(Error::Tls { .. } | Error::Http { .. }) => true,
-                    // Nothing at the default port of TLS; there may be soon.
-                    Err(Error::Connect { .. }) => return address("http"),
-                    Err(error) => return Err(error),
-                };
-                let mut registries = lock(&self.shared.plain);
-                if registries.len() < 1024 {
-                    registries.insert(authority.to_owned(), plain);
-                }
-                plain
-            }
-        };
-        if plain { address("http") } else { Ok(secure) }
-    }
-
-    /// Whether a registry that has a name has an address in a network that may do without TLS. As with Docker, such a
-    /// network is meant for the registries in it by whatever name; without such networks nothing is looked up.
-    async fn look_up(&self, authority: &str) -> bool {
-        /// Names that are remembered.
-        const MOST: usize = 1024;
-        let config = self.config();
-        let host = config::host_of(authority);
-        if config.networks().next().is_none() || host.parse::<std::net::IpAddr>().is_ok() {
-            return false;
-        }
-        if let Some(known) = lock(&self.shared.within).get(authority).copied() {
-            return known;
-        }
-        let found = tokio::net::lookup_host((host, 443)).await;
-        // A name that is not found now may be later.
-        let Ok(mut found) = found else { return false };
-        let is_within = found.any(|address| config.is_within(address.ip()));
-        let mut within = lock(&self.shared.within);
-        if within.len() < MOST {
-            within.insert(authority.to_owned(), is_within);
-        }
-        is_within
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     // Nothing is left half-changed under this lock.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -12,17 +12,19 @@ use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 use crate::proxy::Proxy;
 use crate::{Error, Result};
 
 /// Time to open a connection.
-const CONNECT: Duration = Duration::from_secs(30);
+pub(crate) const CONNECT: Duration = Duration::from_secs(30);
 /// Time between two signs of life.
 pub(crate) const SILENCE: Duration = Duration::from_secs(60);
 
@@ -37,15 +39,28 @@ pub(crate) type Outgoing = UnsyncBoxBody<Bytes, io::Error>;
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Sent(pub Arc<AtomicU64>);
 
+/// A connection, whatever it goes through.
+trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
+
 /// Where to connect to.
 #[derive(Debug, Clone)]
 pub(crate) struct Endpoint {
     pub host: String,
     pub port: u16,
     /// None: plain HTTP.
-    pub tls: Option<Arc<rustls::ClientConfig>>,
+    pub tls: Option<Arc<ClientConfig>>,
     /// What is in between.
-    pub proxy: Option<Proxy>,
+    pub via: Option<Via>,
+}
+
+/// A proxy in between.
+#[derive(Debug, Clone)]
+pub(crate) struct Via {
+    pub proxy: Proxy,
+    /// None: plain HTTP.
+    pub tls: Option<Arc<ClientConfig>>,
 }
 
 impl Endpoint {
@@ -57,43 +72,54 @@ impl Endpoint {
         }
     }
 
-    /// Sends a request and waits for the answer's head.
-    pub async fn send(&self, mut request: Request<Outgoing>, operation: &str) -> Result<Response<Incoming>> {
-        let (host, port) = match &self.proxy {
-            Some(proxy) => (proxy.host.as_str(), proxy.port),
-            None => (self.host.as_str(), self.port),
-        };
-        let connect = TcpStream::connect((host, port));
-        let stream = match timeout(CONNECT, connect).await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(source)) => return Err(Error::Connect { authority: self.authority(), source }),
-            Err(_) => {
-                let source = io::Error::from(io::ErrorKind::TimedOut);
-                return Err(Error::Connect { authority: self.authority(), source });
+    /// Sends a request and waits for the answer's head. A connection may take `within` to open.
+    pub async fn send(
+        &self,
+        mut request: Request<Outgoing>,
+        operation: &str,
+        within: Duration,
+    ) -> Result<Response<Incoming>> {
+        let mut stream = self.open(within).await?;
+        match (&self.tls, &self.via) {
+            (None, None) => {}
+            (None, Some(via)) => {
+                self.address_to_proxy(&mut request, &via.proxy)
+                    .map_err(|error| Error::malformed(operation, error))?;
             }
-        };
-        // The first request is small, and its answer awaited.
-        stream.set_nodelay(true).map_err(|source| Error::Connect { authority: self.authority(), source })?;
-        match &self.tls {
-            None => {
-                if let Some(proxy) = &self.proxy {
-                    self.address_to_proxy(&mut request, proxy).map_err(|error| Error::Malformed {
-                        operation: operation.to_owned(),
-                        reason: error.to_string(),
-                    })?;
-                }
-                self.exchange(stream, request, operation).await
-            }
-            Some(settings) => {
-                let mut stream = stream;
-                if let Some(proxy) = &self.proxy {
+            (Some(settings), via) => {
+                if let Some(Via { proxy, .. }) = via {
                     let failed = |source| Error::Connect { authority: self.authority(), source };
                     let agreed = timeout(CONNECT, self.tunnel(&mut stream, proxy)).await;
                     agreed.map_err(|_| failed(io::ErrorKind::TimedOut.into()))?.map_err(failed)?;
                 }
-                let stream = self.secure(stream, settings).await?;
-                self.exchange(stream, request, operation).await
+                stream = Box::new(secure(stream, &self.host, || self.authority(), settings).await?);
             }
+        }
+        self.exchange(stream, request, operation).await
+    }
+
+    /// A connection to the host, or to what is in between.
+    async fn open(&self, within: Duration) -> Result<Box<dyn Wire>> {
+        let (host, port) = match &self.via {
+            Some(Via { proxy, .. }) => (proxy.host.as_str(), proxy.port),
+            None => (self.host.as_str(), self.port),
+        };
+        let failed = |source| Error::Connect {
+            authority: match &self.via {
+                Some(Via { proxy, .. }) => format!("{} by the proxy {}", self.authority(), proxy.authority()),
+                None => self.authority(),
+            },
+            source,
+        };
+        let connected = timeout(within, TcpStream::connect((host, port))).await;
+        let stream = connected.map_err(|_| failed(io::ErrorKind::TimedOut.into()))?.map_err(failed)?;
+        // The first request is small, and its answer awaited.
+        stream.set_nodelay(true).map_err(failed)?;
+        match &self.via {
+            Some(Via { proxy, tls: Some(settings) }) => {
+                Ok(Box::new(secure(stream, host, || proxy.authority(), settings).await?))
+            }
+            _ => Ok(Box::new(stream)),
         }
     }
 
@@ -113,7 +139,7 @@ impl Endpoint {
     }
 
     /// Asks the proxy for a connection to the registry (RFC 9110, 9.3.6).
-    async fn tunnel(&self, stream: &mut TcpStream, proxy: &Proxy) -> io::Result<()> {
+    async fn tunnel(&self, stream: &mut (impl Wire + ?Sized), proxy: &Proxy) -> io::Result<()> {
         /// Longest answer.
         const CAP: usize = 16 << 10;
         let authority = self.authority();
@@ -138,30 +164,12 @@ impl Endpoint {
         }
     }
 
-    async fn secure(
+    async fn exchange(
         &self,
-        stream: TcpStream,
-        settings: &Arc<rustls::ClientConfig>,
-    ) -> Result<tokio_rustls::client::TlsStream<TcpStream>> {
-        let failed = |source| Error::Tls { authority: self.authority(), source };
-        let name =
-            ServerName::try_from(self.host.clone()).map_err(|error| failed(io::Error::other(error)))?;
-        let handshake = TlsConnector::from(Arc::clone(settings)).connect(name, stream);
-        match timeout(CONNECT, handshake).await {
-            Ok(outcome) => outcome.map_err(failed),
-            Err(_) => Err(failed(io::ErrorKind::TimedOut.into())),
-        }
-    }
-
-    async fn exchange<S>(
-        &self,
-        stream: S,
+        stream: Box<dyn Wire>,
         request: Request<Outgoing>,
         operation: &str,
-    ) -> Result<Response<Incoming>>
-    where
-        S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
-    {
+    ) -> Result<Response<Incoming>> {
         let failed = |source| Error::Http { operation: operation.to_owned(), source };
         let mut http = http1::Builder::new();
         http.max_buf_size(BUFFER);
@@ -186,5 +194,21 @@ impl Endpoint {
             }
             before = now;
         }
+    }
+}
+
+/// Speaks TLS over a connection to `host`, which people know as `authority`.
+async fn secure<S: Wire>(
+    stream: S,
+    host: &str,
+    authority: impl Fn() -> String,
+    settings: &Arc<ClientConfig>,
+) -> Result<TlsStream<S>> {
+    let failed = |source| Error::Tls { authority: authority(), source };
+    let name = ServerName::try_from(host.to_owned()).map_err(|error| failed(io::Error::other(error)))?;
+    let handshake = TlsConnector::from(Arc::clone(settings)).connect(name, stream);
+    match timeout(CONNECT, handshake).await {
+        Ok(outcome) => outcome.map_err(failed),
+        Err(_) => Err(failed(io::ErrorKind::TimedOut.into())),
     }
 }

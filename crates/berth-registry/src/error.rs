@@ -27,6 +27,14 @@ pub enum Error {
         /// Why not.
         source: io::Error,
     },
+    /// The proxy of the settings is none that can be used.
+    #[error(
+        "the proxy {proxy} cannot be used: only http://[USER:PASSWORD@]HOST[:PORT] and https://[USER:PASSWORD@]HOST[:PORT] can be"
+    )]
+    Proxy {
+        /// The setting, without credentials.
+        proxy: String,
+    },
     /// The conversation broke off.
     #[error("{operation}: {source}")]
     Http {
@@ -171,6 +179,12 @@ impl Error {
     /// The registry refuses access; as Docker has it, that may mean that there is no such repository.
     pub fn is_denied(&self) -> bool {
         matches!(self, Self::Denied { .. } | Self::Refused { .. })
+    }
+
+    /// The registry has not what was asked for, or does not do it for this client.
+    pub fn is_refusal(&self) -> bool {
+        let is_status = matches!(self, Self::Status { status, .. } if status.is_client_error());
+        is_status || self.is_not_found() || self.is_denied()
     }
 
     pub(crate) fn malformed(operation: &str, reason: impl std::fmt::Display) -> Self {

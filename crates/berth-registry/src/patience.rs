@@ -12,8 +12,11 @@ use jiff::fmt::rfc2822;
 use url::Url;
 
 use crate::client::authority_of;
-use crate::connection::Outgoing;
+use crate::connection::{CONNECT, Outgoing};
 use crate::{Client, Error, Result};
+
+/// Time to open a connection to a server that can be done without.
+const CONNECT_HASTY: Duration = Duration::from_secs(5);
 
 /// How long one request is tried with a server that wants to be asked later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,11 +94,19 @@ pub(crate) struct Waiting {
     patience: Patience,
     pauses: u32,
     spent: Duration,
+    /// How long a connection may take.
+    connect: Duration,
 }
 
 impl Waiting {
     pub fn new(patience: Patience) -> Self {
-        Self { patience, pauses: 0, spent: Duration::ZERO }
+        Self { patience, pauses: 0, spent: Duration::ZERO, connect: CONNECT }
+    }
+
+    /// For a server that can be done without.
+    pub fn hasty() -> Self {
+        let patience = Patience { pauses: 0, ..Patience::default() };
+        Self { connect: CONNECT_HASTY, ..Self::new(patience) }
     }
 
     /// How long to wait before the same is asked again; none if the answer stands.
@@ -168,7 +179,8 @@ impl Client {
         request: impl Fn() -> Result<Request<Outgoing>>,
     ) -> Result<Response<Incoming>> {
         loop {
-            let answer = self.endpoint(url, operation)?.send(request()?, operation).await?;
+            let endpoint = self.endpoint(url, operation)?;
+            let answer = endpoint.send(request()?, operation, waiting.connect).await?;
             let Some(wait) = waiting.next(answer.status(), answer.headers()) else { return Ok(answer) };
             let status = answer.status();
             drop(answer);

@@ -5,10 +5,12 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use url::Url;
 
+use crate::{Error, Result};
+
 /// Proxies for requests to registries. Loopback never goes through one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Proxies {
-    /// For `http` addresses; an `http` address itself, perhaps with a user.
+    /// For `http` addresses; an `http` or `https` address itself, perhaps with a user.
     pub http: String,
     /// For `https` addresses.
     pub https: String,
@@ -48,18 +50,18 @@ impl Proxies {
         Self { http: mask(&self.http), https: mask(&self.https), none: mask(&self.none) }
     }
 
-    /// The proxy for requests to `url`. One that makes no sense counts as none, which the log says.
-    pub(crate) fn for_url(&self, url: &Url) -> Option<Proxy> {
+    /// The proxy for requests to `url`.
+    ///
+    /// # Errors
+    /// One that cannot be used: nothing is asked past it then.
+    pub(crate) fn for_url(&self, url: &Url) -> Result<Option<Proxy>> {
         let text = if url.scheme() == "https" { &self.https } else { &self.http };
-        let host = url.host_str()?.trim_matches(['[', ']']);
-        if text.is_empty() || self.spares(host, url.port_or_known_default()?) {
-            return None;
+        let (Some(host), Some(port)) = (url.host_str(), url.port_or_known_default()) else { return Ok(None) };
+        if text.is_empty() || self.spares(host.trim_matches(['[', ']']), port) {
+            return Ok(None);
         }
         let proxy = Proxy::parse(text);
-        if proxy.is_none() {
-            tracing::warn!("the proxy is not used: only http://[USER:PASSWORD@]HOST[:PORT] can be");
-        }
-        proxy
+        proxy.map(Some).ok_or_else(|| Error::Proxy { proxy: without_credentials(text) })
     }
 
     fn spares(&self, host: &str, port: u16) -> bool {
@@ -93,13 +95,15 @@ fn is_below(host: &str, name: &str) -> bool {
     below || (host == name && !name.starts_with('.'))
 }
 
-/// A proxy to be spoken to in plain HTTP.
+/// A proxy that is spoken to by HTTP.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Proxy {
     /// Its host.
     pub host: String,
     /// Its port.
     pub port: u16,
+    /// Whether it is spoken to with TLS.
+    pub is_secure: bool,
     /// What `Proxy-Authorization` says.
     pub authorization: Option<String>,
 }
@@ -108,7 +112,12 @@ impl Proxy {
     fn parse(text: &str) -> Option<Self> {
         use base64::Engine as _;
         let text = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
-        let url = Url::parse(&text).ok().filter(|url| url.scheme() == "http")?;
+        let url = Url::parse(&text).ok()?;
+        let is_secure = match url.scheme() {
+            "http" => false,
+            "https" => true,
+            _ => return None,
+        };
         let decoded = |text: &str| {
             let pairs = format!("x={}", text.replace('+', "%2B"));
             url::form_urlencoded::parse(pairs.as_bytes()).next().map(|(_, value)| value.into_owned())
@@ -121,7 +130,13 @@ impl Proxy {
             }
         };
         let host = url.host_str()?.trim_matches(['[', ']']).to_owned();
-        Some(Self { host, port: url.port_or_known_default()?, authorization })
+        Some(Self { host, port: url.port_or_known_default()?, is_secure, authorization })
+    }
+
+    /// Host and port, as settings name it.
+    pub fn authority(&self) -> String {
+        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
+        if self.is_secure && self.port == 443 { host } else { format!("{host}:{}", self.port) }
     }
 }
 
@@ -134,17 +149,33 @@ mod tests {
     }
 
     fn goes(none: &str, url: &str) -> bool {
-        proxies(none).for_url(&Url::parse(url).unwrap()).is_some()
+        proxies(none).for_url(&Url::parse(url).unwrap()).unwrap().is_some()
     }
 
     #[test]
     fn the_scheme_chooses_the_proxy() {
-        let proxy = proxies("").for_url(&Url::parse("http://a.example/").unwrap()).unwrap();
+        let proxy = proxies("").for_url(&Url::parse("http://a.example/").unwrap()).unwrap().unwrap();
         assert_eq!((proxy.host.as_str(), proxy.port, proxy.authorization), ("p", 1, None));
-        let proxy = proxies("").for_url(&Url::parse("https://a.example/").unwrap()).unwrap();
+        let proxy = proxies("").for_url(&Url::parse("https://a.example/").unwrap()).unwrap().unwrap();
         assert_eq!((proxy.host.as_str(), proxy.authorization.unwrap().as_str()), ("q", "Basic dTpzQGU="));
-        assert_eq!(Proxy::parse("socks5://x:1"), None);
-        assert_eq!(Proxy::parse("x:3128").unwrap().port, 3128);
+        assert_eq!(Proxy::parse("x:3128").unwrap().authority(), "x:3128");
+        let secure = Proxy::parse("https://[2001:db8::1]").unwrap();
+        assert!(secure.is_secure && secure.port == 443 && secure.authority() == "[2001:db8::1]");
+    }
+
+    #[test]
+    fn what_cannot_be_a_proxy_is_not_gone_past() {
+        for text in ["socks5://u:secret@x:1", "ftp://u:secret@x", "http://"] {
+            let proxies = Proxies { http: text.into(), ..Proxies::default() };
+            let for_url = |url: &str| proxies.for_url(&Url::parse(url).unwrap());
+            let told = for_url("http://a.example/").unwrap_err().to_string();
+            assert!(
+                told.contains("http://[USER:PASSWORD@]HOST[:PORT]") && !told.contains("secret"),
+                "{told}"
+            );
+            assert_eq!(for_url("http://localhost/").unwrap(), None);
+            assert_eq!(for_url("https://a.example/").unwrap(), None);
+        }
     }
 
     #[test]

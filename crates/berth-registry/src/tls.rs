@@ -1,8 +1,10 @@
 //! TLS: which certificates are believed, and which one is shown.
 
+use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
 use berth_tls::{Identity, Trust};
 use rustls::pki_types::CertificateDer;
@@ -11,12 +13,81 @@ use rustls::{ClientConfig, RootCertStore};
 
 use crate::RegistryConfig;
 
+/// How long settings are used again: the system's authorities may change meanwhile.
+const FRESH: Duration = Duration::from_secs(60);
+/// Settings that are kept.
+const MOST: usize = 128;
+
+/// Settings by authority, and whether it is in a network whose certificates are not checked. Who uses them again also takes
+/// up sessions with servers again, which spares them and us the longer handshake.
+#[derive(Debug, Default)]
+pub(crate) struct Cache(Mutex<HashMap<(String, bool), Kept>>);
+
+#[derive(Debug)]
+struct Kept {
+    settings: Arc<ClientConfig>,
+    since: Instant,
+    /// The files of the registry that they were made of.
+    files: Vec<State>,
+}
+
+/// A file and how it was: when it was changed, and its length.
+type State = (PathBuf, Option<SystemTime>, u64);
+
+impl Cache {
+    /// The TLS settings for one registry, as its files are now. `within`: it is in a network whose certificates are not
+    /// checked.
+    pub fn settings(
+        &self,
+        config: &RegistryConfig,
+        authority: &str,
+        within: bool,
+    ) -> io::Result<Arc<ClientConfig>> {
+        let key = (authority.to_owned(), within);
+        let files = states(&directories(config, &names(authority)));
+        if let Some(kept) = self.kept().get(&key)
+            && kept.since.elapsed() < FRESH
+            && kept.files == files
+        {
+            return Ok(Arc::clone(&kept.settings));
+        }
+        let settings = settings(config, authority, within)?;
+        let mut kept = self.kept();
+        kept.retain(|_, kept| kept.since.elapsed() < FRESH);
+        if kept.len() < MOST {
+            let (settings, since) = (Arc::clone(&settings), Instant::now());
+            kept.insert(key, Kept { settings, since, files });
+        }
+        Ok(settings)
+    }
+
+    /// Forgets all.
+    pub fn clear(&self) {
+        self.kept().clear();
+    }
+
+    fn kept(&self) -> MutexGuard<'_, HashMap<(String, bool), Kept>> {
+        // Nothing is left half-changed under this lock.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How the files of some directories are.
+fn states(directories: &[PathBuf]) -> Vec<State> {
+    let entries = directories.iter().flat_map(|directory| std::fs::read_dir(directory).into_iter().flatten());
+    let state = |entry: std::fs::DirEntry| {
+        // What a link points to is read.
+        let metadata = std::fs::metadata(entry.path()).ok();
+        let changed = metadata.as_ref().and_then(|metadata| metadata.modified().ok());
+        (entry.path(), changed, metadata.map_or(0, |metadata| metadata.len()))
+    };
+    let mut states: Vec<State> = entries.flatten().map(state).collect();
+    states.sort();
+    states
+}
+
 /// The TLS settings for one registry. `within`: it is in a network whose certificates are not checked.
-pub(crate) fn settings(
-    config: &RegistryConfig,
-    authority: &str,
-    within: bool,
-) -> io::Result<Arc<ClientConfig>> {
+fn settings(config: &RegistryConfig, authority: &str, within: bool) -> io::Result<Arc<ClientConfig>> {
     let names = names(authority);
     let directories = directories(config, &names);
     let trust = match within || names.iter().any(|name| config.is_insecure(name)) {
@@ -107,6 +178,26 @@ mod tests {
         assert_eq!(names("r.example:5000"), ["r.example:5000"]);
         assert_eq!(names("[::1]"), ["[::1]", "[::1]:443"]);
         assert_eq!(names("[::1]:5000"), ["[::1]:5000"]);
+    }
+
+    #[test]
+    fn settings_are_made_again_when_files_change() {
+        let folder = tempfile::tempdir().unwrap();
+        let certificates = vec![folder.path().to_owned()];
+        let config = RegistryConfig { certificates, ..RegistryConfig::default() };
+        let cache = Cache::default();
+        let settings = || cache.settings(&config, "r.example", false).unwrap();
+        let first = settings();
+        assert!(Arc::ptr_eq(&first, &settings()), "nothing has changed");
+        assert!(!Arc::ptr_eq(&first, &cache.settings(&config, "q.example", false).unwrap()));
+        std::fs::create_dir(folder.path().join("r.example")).unwrap();
+        std::fs::write(folder.path().join("r.example/ca.crt"), "").unwrap();
+        let second = settings();
+        assert!(!Arc::ptr_eq(&first, &second) && Arc::ptr_eq(&second, &settings()));
+        std::fs::write(folder.path().join("r.example/x.key"), "").unwrap();
+        assert!(cache.settings(&config, "r.example", false).is_err(), "what is wrong is told at once");
+        cache.clear();
+        assert!(cache.settings(&config, "r.example", true).is_err());
     }
 
     #[test]

@@ -17,8 +17,8 @@ use url::Url;
 
 use crate::auth::Key;
 use crate::challenge::{self, Challenge};
-use crate::client::{SHORT, Source, Wanted, authority_of, read_all, without_query, words};
-use crate::connection::{Outgoing, Sent};
+use crate::client::{REDIRECTS, SHORT, Source, Wanted, authority_of, read_all, without_query, words};
+use crate::connection::{CONNECT, Outgoing, Sent};
 use crate::patience::{self, Waiting};
 use crate::{Client, Credentials, Error, Result};
 
@@ -101,14 +101,30 @@ impl Client {
 
     async fn has(&self, to: &Reference, what: &str, accept: &[&str]) -> Result<bool> {
         let target = self.target(to).await?;
-        let call = Call::new(Method::HEAD, target.url(what)?);
-        let wanted = Wanted { head: true, accept, ..Wanted::default() };
-        let (answer, operation) = self.authorized(&target, None, call, &wanted).await?;
+        let mut outcome = self.head(&target, what, accept).await;
+        // This is what a push asks first: how the registry is spoken to may have changed since the last one.
+        if self.doubts(target.source.authority, &target.source.base, &outcome) {
+            let again = self.target(to).await?;
+            if again.source.base != target.source.base {
+                outcome = self.head(&again, what, accept).await;
+            }
+        }
+        let (answer, operation) = outcome?;
         match answer.status() {
             status if status.is_success() => Ok(true),
             StatusCode::NOT_FOUND => Ok(false),
             _ => Err(refused(answer, operation).await),
         }
+    }
+
+    async fn head(
+        &self,
+        target: &Target<'_>,
+        what: &str,
+        accept: &[&str],
+    ) -> Result<(Response<Incoming>, String)> {
+        let wanted = Wanted { head: true, accept, ..Wanted::default() };
+        self.authorized(target, None, Call::new(Method::HEAD, target.url(what)?), &wanted).await
     }
 
     /// Asks the registry of `to` to take a blob from another of its repositories, `from`, or to begin an upload.
@@ -266,7 +282,7 @@ impl Client {
         let body: Outgoing = StreamBody::new(frames).boxed_unsync();
         let mut request = request.body(body).map_err(|error| Error::malformed(&operation, error))?;
         request.extensions_mut().insert(sent);
-        let outcome = self.endpoint(place, &operation)?.send(request, &operation).await;
+        let outcome = self.endpoint(place, &operation)?.send(request, &operation, CONNECT).await;
         if let Some(source) = unread.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take() {
             return Err(Error::Feed { digest: blob.digest.clone(), source });
         }
@@ -368,19 +384,36 @@ impl Client {
         if wanted.head {
             return self.follow(call.url.clone(), wanted, authorization).await;
         }
-        let operation = format!("{} {}", call.method, without_query(&call.url));
-        let request = || {
-            let mut request = self.request(call.method.clone(), &call.url, authorization, &operation)?;
-            if let Some(content_type) = call.content_type {
-                request = request.header(CONTENT_TYPE, content_type);
-            }
-            let body = Full::new(call.body.clone()).map_err(|never| match never {}).boxed_unsync();
-            request.body(body).map_err(|error| Error::malformed(&operation, error))
-        };
+        let mut url = call.url.clone();
         let mut waiting = Waiting::new(self.config().patience);
-        let answer = self.insist(&call.url, &operation, &mut waiting, request).await?;
-        Ok((answer, operation))
+        for _ in 0..=REDIRECTS {
+            let operation = format!("{} {}", call.method, without_query(&url));
+            let request = || {
+                let mut request = self.request(call.method.clone(), &url, authorization, &operation)?;
+                if let Some(content_type) = call.content_type {
+                    request = request.header(CONTENT_TYPE, content_type);
+                }
+                let body = Full::new(call.body.clone()).map_err(|never| match never {}).boxed_unsync();
+                request.body(body).map_err(|error| Error::malformed(&operation, error))
+            };
+            let answer = self.insist(&url, &operation, &mut waiting, request).await?;
+            match moved(&answer, &url) {
+                Some(place) => url = place,
+                None => return Ok((answer, operation)),
+            }
+        }
+        let operation = format!("{} {}", call.method, without_query(&call.url));
+        Err(Error::malformed(&operation, "redirected too often"))
     }
+}
+
+/// Where the same request is to be sent instead (RFC 9110, 15.4.8 and 15.4.9). What writes goes nowhere but to the server that
+/// it is for.
+fn moved(answer: &Response<Incoming>, asked: &Url) -> Option<Url> {
+    let is_moved = matches!(answer.status(), StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT);
+    let place = answer.headers().get(LOCATION).filter(|_| is_moved)?;
+    let place = asked.join(place.to_str().ok()?).ok()?;
+    (place.origin() == asked.origin()).then_some(place)
 }
 
 pub(crate) fn challenge_of(headers: &HeaderMap) -> Option<Challenge> {

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use berth_api::auth::AuthConfig;
 use berth_api::filter::Filters;
 use berth_api::json;
 use berth_api::version::ApiVersion;
@@ -13,6 +12,7 @@ use http::{HeaderMap, Method, StatusCode};
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 
+use crate::accounts;
 use crate::failure::Failure;
 use crate::incoming::{ReadError, RequestBody};
 use crate::words;
@@ -108,22 +108,7 @@ impl Call {
     /// On whose behalf registries are asked.
     pub fn caller(&self) -> Caller {
         let agent = self.headers().get(USER_AGENT).map(|value| value.as_bytes().to_vec());
-        Caller { auth: self.registry_auth(), agent }
-    }
-
-    /// Credentials of the `X-Registry-Auth` header. As in Docker, unreadable ones count as none.
-    fn registry_auth(&self) -> Option<AuthConfig> {
-        use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
-        use base64::{Engine as _, alphabet, engine::DecodePaddingMode};
-
-        const TOLERANT: GeneralPurposeConfig =
-            GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
-        let text = self.headers().get("x-registry-auth")?.as_bytes();
-        let decoded = GeneralPurpose::new(&alphabet::URL_SAFE, TOLERANT)
-            .decode(text)
-            .or_else(|_| GeneralPurpose::new(&alphabet::STANDARD, TOLERANT).decode(text))
-            .ok()?;
-        json::from_slice::<AuthConfig>(&decoded).ok().filter(|auth| *auth != AuthConfig::default())
+        Caller { auth: accounts::one(self.headers()), accounts: accounts::all(self.headers()), agent }
     }
 }
 

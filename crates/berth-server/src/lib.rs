@@ -4,6 +4,7 @@
 //! each. Streams of containers do not pass through this crate: a connection that is to carry one is given away.
 #![forbid(unsafe_code)]
 
+mod accounts;
 mod answer;
 mod authorization;
 mod body;

@@ -16,7 +16,7 @@ use crate::database::{digest, failed, integer, now, size};
 use crate::leases::Object;
 use crate::once::WrittenOnce;
 use crate::root::PARTIAL;
-use crate::{Error, Lease, Result, Shared, unsynced};
+use crate::{Error, Lease, Result, Shared, partials, unsynced};
 
 /// Bytes written between two looks at the free space.
 pub(crate) const SPACE_CHECK_BYTES: u64 = 16 << 20;
@@ -92,7 +92,7 @@ impl<'a> Blobs<'a> {
     /// [`Error::Held`] while another writer has the same blob; file errors.
     pub fn writer(&self, kind: BlobKind, expected: Expected) -> Result<BlobWriter> {
         let name = expected.digest.hex().to_owned();
-        let claim = self.shared.leases.claim("blob", &name, "another download")?;
+        let claim = self.shared.leases.claim(partials::CLAIM, &name, "another download")?;
         let path = self.shared.root.path().join(PARTIAL).join(&name);
         let failed = |operation| {
             let path = path.clone();

@@ -1,11 +1,12 @@
-//! The background thread: syncs what came, empties the trash, keeps the cache of compressed layers within its bound and
-//! writes checkpoints, for none of which anyone should wait.
+//! The background thread: syncs what came, empties the trash, keeps the cache of compressed layers within its bound, forgets
+//! old parts of them and writes checkpoints, for none of which anyone should wait.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
-use crate::{Result, Shared, database, garbage, projects, unsynced};
+use crate::{Result, Shared, database, garbage, partials, projects, unsynced};
 
 /// Wakes the housekeeper; a wake that is pending already is enough.
 #[derive(Clone, Debug)]
@@ -45,8 +46,10 @@ impl Housekeeper {
         let work = move || {
             let is_open = || !lock(&progress_of_thread.0).closing;
             let mut sync = unsynced::Turn::new();
-            while is_woken(&wake, &sync) && is_open() {
+            let mut partials = partials::Watch::new();
+            while is_woken(&wake, sync.sleep().into_iter().chain(partials.sleep()).min()) && is_open() {
                 sync.work(&shared_of_thread);
+                partials.work(&shared_of_thread);
                 if let Err(error) = garbage::shrink_cache(&shared_of_thread) {
                     tracing::warn!(%error, "the cache of compressed layers is over its bound");
                 }
@@ -79,7 +82,7 @@ impl Housekeeper {
             self.waker.wake();
             let progress = lock(&self.progress.0);
             if progress.rounds < target {
-                let pause = std::time::Duration::from_millis(20);
+                let pause = Duration::from_millis(20);
                 drop(self.progress.1.wait_timeout(progress, pause));
             }
         }
@@ -97,9 +100,9 @@ impl Drop for Housekeeper {
     }
 }
 
-/// Waits for a wake, or until it is time for a sync that is wanted. False once nobody can wake any more.
-fn is_woken(wake: &Receiver<()>, sync: &unsynced::Turn) -> bool {
-    match sync.sleep() {
+/// Waits for a wake, or until it is time for something that is wanted. False once nobody can wake any more.
+fn is_woken(wake: &Receiver<()>, sleep: Option<Duration>) -> bool {
+    match sleep {
         None => wake.recv().is_ok(),
         Some(time) => wake.recv_timeout(time) != Err(RecvTimeoutError::Disconnected),
     }

@@ -28,6 +28,12 @@ impl LeaseTable {
         self.objects().contains_key(object)
     }
 
+    /// Whether something has an owner.
+    pub(crate) fn is_claimed(&self, kind: &'static str, id: &str) -> bool {
+        let exclusive = self.exclusive.lock().unwrap_or_else(PoisonError::into_inner);
+        exclusive.contains_key(&(kind, id.to_owned()))
+    }
+
     fn objects(&self) -> MutexGuard<'_, HashMap<Object, usize>> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }

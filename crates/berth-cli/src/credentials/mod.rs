@@ -9,6 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use berth_api::auth::AuthConfig;
 use berth_oci::Reference;
+use serde::Serialize;
 
 use crate::config::ConfigFile;
 use crate::failure::{Failure, Outcome};
@@ -20,10 +21,10 @@ const VARIABLE: &str = "DOCKER_AUTH_CONFIG";
 /// The account under which helpers keep tokens.
 const TOKEN: &str = "<token>";
 
-/// The value of `X-Registry-Auth` for the registry of an image; none if the user has nothing for it.
+/// The value of `X-Registry-Auth` for the registry of an image; none if the user has nothing for it, or nothing that can be had.
 ///
 /// # Errors
-/// A helper fails, or what is kept makes no sense.
+/// None that a user can cause.
 pub async fn header(config: &ConfigFile, image: &Reference) -> Outcome<Option<String>> {
     header_for(config, address(image.domain())).await
 }
@@ -33,12 +34,20 @@ pub async fn header(config: &ConfigFile, image: &Reference) -> Outcome<Option<St
 /// # Errors
 /// As [`header`].
 pub async fn header_for(config: &ConfigFile, server: &str) -> Outcome<Option<String>> {
-    let found = get(config, server).await?;
+    let found = find(config, server).await;
     if !has_any(&found) {
         return Ok(None);
     }
-    let text = serde_json::to_vec(&found).map_err(|error| Failure::new(error.to_string()))?;
-    Ok(Some(URL_SAFE.encode(text)))
+    encoded(&found).map(Some)
+}
+
+/// One account or several, as headers have them.
+///
+/// # Errors
+/// None that a user can cause.
+pub fn encoded<T: Serialize>(accounts: &T) -> Outcome<String> {
+    let text = serde_json::to_vec(accounts).map_err(|error| Failure::new(error.to_string()))?;
+    Ok(URL_SAFE.encode(text))
 }
 
 /// All that the user has, by the names under which it is kept. As with Docker's client, what a helper cannot tell is
@@ -71,6 +80,18 @@ fn has_any(auth: &AuthConfig) -> bool {
     secrets.iter().any(|secret| !secret.is_empty())
 }
 
+/// What the user has for some registries that may be of help, by the names under which it is kept.
+pub async fn of(config: &ConfigFile, domains: &BTreeSet<String>) -> BTreeMap<String, AuthConfig> {
+    let mut found = BTreeMap::new();
+    for server in domains.iter().map(|domain| address(domain)) {
+        // It can be done without.
+        if let Some(auth) = get(config, server).await.ok().filter(has_any) {
+            found.insert(server.to_owned(), auth);
+        }
+    }
+    found
+}
+
 /// The name under which credentials for a registry are kept.
 pub fn address(domain: &str) -> &str {
     if matches!(domain, "docker.io" | "index.docker.io") { HUB } else { domain }
@@ -82,10 +103,19 @@ pub fn host(address: &str) -> &str {
     rest.split('/').next().unwrap_or_default()
 }
 
+/// What the user has for `server`, as far as it can be had: most of what is pulled needs no account, so that a helper that is
+/// missing or broken is told of, and not in the way.
+pub async fn find(config: &ConfigFile, server: &str) -> AuthConfig {
+    get(config, server).await.unwrap_or_else(|failure| {
+        errln!("WARNING: {}: going on without an account for {server}", failure.message);
+        AuthConfig::default()
+    })
+}
+
 /// What the user has for `server`; empty if nothing.
 ///
 /// # Errors
-/// As [`header`].
+/// A helper fails, or what is kept makes no sense.
 pub async fn get(config: &ConfigFile, server: &str) -> Outcome<AuthConfig> {
     if let Some(found) = file::of_environment(VARIABLE, server)? {
         return Ok(found);

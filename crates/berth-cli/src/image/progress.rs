@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::io::{IsTerminal as _, Write as _};
 
-use berth_api::progress::JsonMessage;
+use berth_api::progress::{JsonMessage, ProgressDetail};
 use berth_client::ResponseBody;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -11,6 +11,10 @@ use serde_json::Value;
 
 use crate::failure::{Failure, Outcome};
 use crate::format::human;
+use crate::session::terminal;
+
+/// Columns of a terminal that does not tell.
+const COLUMNS: u16 = 80;
 
 /// Where messages go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,10 +106,8 @@ impl Screen {
         }
         let counted = message.progress_detail.filter(|detail| detail.current > 0 || detail.total > 0);
         if !message.id.is_empty() && message.progress_detail.is_some() && self.bars.is_some() {
-            let count = counted.map_or_else(String::new, |detail| match detail.total {
-                0 => format!("  {}", human::size(detail.current)),
-                total => format!("  {}/{}", human::size(detail.current), human::size(total)),
-            });
+            let columns = terminal::size().map_or(COLUMNS, |(_, columns)| columns);
+            let count = counted.map_or_else(String::new, |detail| count(detail, columns));
             return self.bar(&message.id, format!("{}{count}", message.status));
         }
         // Counts are for bars; a log file gets each change once.
@@ -158,5 +160,40 @@ impl Screen {
         for bar in self.layers.values() {
             bar.abandon();
         }
+    }
+}
+
+/// How far something is: with a bar in Docker's form where there is room for one.
+fn count(ProgressDetail { current, total }: ProgressDetail, columns: u16) -> String {
+    if total <= 0 {
+        return format!("  {}", human::size(current));
+    }
+    let figures = format!("{}/{}", human::size(current), human::size(total));
+    let width: usize = match columns {
+        110.. => 50,
+        76.. => 20,
+        _ => return format!("  {figures}"),
+    };
+    let share = current.clamp(0, total) as f64 / total as f64;
+    let done = ((width as f64 * share) as usize).min(width);
+    let head = if done < width { ">" } else { "" };
+    format!(" [{:<width$}] {figures}", "=".repeat(done) + head)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bars_are_as_wide_as_there_is_room() {
+        let shown = |current, total, columns| count(ProgressDetail { current, total }, columns);
+        assert_eq!(shown(0, 100, 80), " [>                   ] 0B/100B");
+        assert_eq!(shown(50, 100, 80), " [==========>         ] 50B/100B");
+        assert_eq!(shown(100, 100, 80), " [====================] 100B/100B");
+        assert_eq!(shown(250, 100, 80), " [====================] 250B/100B", "a liar");
+        assert_eq!(shown(50, 100, 75), "  50B/100B");
+        assert_eq!(shown(50, 0, 200), "  50B");
+        assert_eq!(shown(1, 2, 200).matches('=').count(), 25);
+        assert!(shown(-5, 10, 110).starts_with(" [> "));
     }
 }

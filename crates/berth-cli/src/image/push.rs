@@ -1,6 +1,9 @@
 //! `push`.
 
-use berth_client::Query;
+use std::collections::BTreeSet;
+
+use berth_api::image::Inspect;
+use berth_client::{Client, Query, segment};
 use berth_oci::Reference;
 use clap::{ArgMatches, Command};
 
@@ -78,8 +81,25 @@ async fn send(
         .on(&format!("/images/{}/push", reference.familiar_repository()));
     // There is always one, as Docker's daemons want it.
     let auth = auth.unwrap_or_else(|| NOTHING.to_owned());
-    let body = client.post_for_stream_with(&path, "x-registry-auth", &auth).await?;
+    let sources = credentials::of(&context.config, &sources(&client, reference).await).await;
+    let accounts = credentials::encoded(&sources)?;
+    let mut headers = vec![("x-registry-auth", auth.as_str())];
+    if !sources.is_empty() {
+        headers.push(("x-registry-config", accounts.as_str()));
+    }
+    let body = client.post_for_stream_with_all(&path, &headers).await?;
     progress::show_result(body, to).await
+}
+
+/// Other registries that an image is known to be in: what the daemon does not keep any more of its layers, it can have
+/// from there.
+async fn sources(client: &Client, reference: &Reference) -> BTreeSet<String> {
+    let path = format!("/images/{}/json", segment(&reference.familiar()));
+    // What cannot be pushed is told by the push itself.
+    let image: Inspect = client.get(&path).await.unwrap_or_default();
+    let names = image.repo_digests.iter().filter_map(|name| name.parse::<Reference>().ok());
+    let domains = names.map(|name| name.domain().to_owned());
+    domains.filter(|domain| domain != reference.domain()).collect()
 }
 
 /// `{}` as the header has it.

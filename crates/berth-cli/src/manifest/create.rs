@@ -70,7 +70,7 @@ pub async fn create(context: &Context, store: &Store, matches: &ArgMatches) -> O
         let kept = store.get(&list, &image)?.filter(super::entry::Entry::is_whole);
         let entry = match kept {
             Some(entry) => entry,
-            None => remote::image(&remote::client(context, &image, insecure).await?, &image).await?,
+            None => remote::image(&remote::client(context, &image, insecure).await, &image).await?,
         };
         store.save(&list, &image, &entry)?;
     }

@@ -46,7 +46,7 @@ pub async fn run(context: &Context, store: &Store, matches: &ArgMatches) -> Outc
         }
         return show_list(&entries.into_iter().map(|entry| entry.descriptor).collect::<Vec<_>>());
     }
-    let client = remote::client(context, &name, on(matches, "insecure")).await?;
+    let client = remote::client(context, &name, on(matches, "insecure")).await;
     match remote::look(&client, &name).await? {
         Found::Image(entry) => show(&entry, verbose),
         Found::List(list) if verbose => document(&remote::images(&client, &name, &list).await?),

@@ -42,7 +42,7 @@ pub async fn run(context: &Context, store: &Store, matches: &ArgMatches) -> Outc
             elsewhere.push((entry, name, entry.bytes()?));
         }
     }
-    let client = remote::client(context, &target, on(matches, "insecure")).await?;
+    let client = remote::client(context, &target, on(matches, "insecure")).await;
     for (entry, from, _) in &elsewhere {
         mount(&client, &target, entry, from).await?;
     }

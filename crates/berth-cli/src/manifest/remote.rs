@@ -27,17 +27,14 @@ pub enum Found {
 }
 
 /// A client for the registry of a name, with the user's account for it. One that is `insecure` may do without TLS.
-///
-/// # Errors
-/// A helper of credentials fails.
-pub async fn client(context: &Context, name: &Reference, insecure: bool) -> Outcome<Client> {
+pub async fn client(context: &Context, name: &Reference, insecure: bool) -> Client {
     let domain = name.domain();
     let client = Client::new(RegistryConfig {
         insecure: insecure.then(|| domain.to_owned()).into_iter().collect(),
         proxies: Proxies::from_environment(),
         ..RegistryConfig::default()
     });
-    let auth = credentials::get(&context.config, credentials::address(domain)).await?;
+    let auth = credentials::find(&context.config, credentials::address(domain)).await;
     let account = if !auth.registrytoken.is_empty() {
         Credentials::Token(auth.registrytoken)
     } else if !auth.identitytoken.is_empty() {
@@ -45,9 +42,9 @@ pub async fn client(context: &Context, name: &Reference, insecure: bool) -> Outc
     } else if !auth.username.is_empty() && !auth.password.is_empty() {
         Credentials::Password { user: auth.username, password: auth.password }
     } else {
-        return Ok(client);
+        return client;
     };
-    Ok(client.with_credentials(domain, account))
+    client.with_credentials(domain, account)
 }
 
 /// What a registry says, in Docker's words where it has no such name.

@@ -127,6 +127,6 @@ impl BuildRequest {
                 .find(|(own, _)| own == key || bare(own) == bare(key))
                 .map(|(_, auth)| auth.clone())
         };
-        Caller { auth: keys.iter().find_map(of), agent: self.agent.clone() }
+        Caller { auth: keys.iter().find_map(of), agent: self.agent.clone(), ..Caller::default() }
     }
 }

@@ -1,5 +1,7 @@
 //! On whose behalf registries are asked.
 
+use std::collections::HashMap;
+
 use berth_api::auth::AuthConfig;
 use berth_registry::Credentials;
 
@@ -8,13 +10,18 @@ use berth_registry::Credentials;
 pub struct Caller {
     /// The account, if one came.
     pub auth: Option<AuthConfig>,
+    /// Accounts for other registries that may have to be asked, by the addresses of these.
+    pub accounts: HashMap<String, AuthConfig>,
     /// What the client calls itself (the value of its `User-Agent`).
     pub agent: Option<Vec<u8>>,
 }
 
 impl From<Caller> for berth_registry::Caller {
     fn from(caller: Caller) -> Self {
-        Self { credentials: caller.auth.and_then(credentials), agent: caller.agent }
+        let others = caller.accounts.into_iter();
+        let others =
+            others.filter_map(|(address, auth)| Some((super::push::domain(&address), credentials(auth)?)));
+        Self { credentials: caller.auth.and_then(credentials), others: others.collect(), agent: caller.agent }
     }
 }
 

@@ -5,31 +5,25 @@ use berth_image::{Loaded, Progress};
 use berth_oci::{Digest, Reference};
 use tokio::sync::mpsc::{Receiver, Sender};
 
+use super::waiting::forward;
+
 /// The first message of a pull.
 pub async fn begin(reference: &Reference, out: &Sender<JsonMessage>) {
+    // A client that has gone away is noticed by whoever runs the request.
+    let _ = out.send(beginning(reference)).await;
+}
+
+fn beginning(reference: &Reference) -> JsonMessage {
     let at = match (reference.digest(), reference.tag()) {
         (Some(digest), _) => digest.to_string(),
         (None, tag) => tag.unwrap_or("latest").to_owned(),
     };
-    // A client that has gone away is noticed by whoever runs the request.
-    let _ = out.send(JsonMessage::status(at, format!("Pulling from {}", reference.path()))).await;
+    JsonMessage::status(at, format!("Pulling from {}", reference.path()))
 }
 
-/// Passes on what the layers of a pull tell; whether there was anything.
-pub async fn layers(
-    reference: &Reference,
-    mut layers: Receiver<Progress>,
-    out: &Sender<JsonMessage>,
-) -> bool {
-    let mut begun = false;
-    while let Some(progress) = layers.recv().await {
-        if !begun {
-            begin(reference, out).await;
-            begun = true;
-        }
-        let _ = out.send(message(progress)).await;
-    }
-    begun
+/// Passes on what the layers of a pull tell, which never waits for the client; whether there was anything.
+pub async fn layers(reference: &Reference, layers: Receiver<Progress>, out: &Sender<JsonMessage>) -> bool {
+    forward(layers, message, Some(beginning(reference)), out).await
 }
 
 /// What a name turned out to be.
@@ -43,11 +37,9 @@ pub async fn pulled(name: &str, up_to_date: bool, out: &Sender<JsonMessage>) {
     let _ = out.send(JsonMessage::status("", format!("Status: {status} for {name}"))).await;
 }
 
-/// Passes on what the layers of a load tell.
-pub async fn loading(mut layers: Receiver<Progress>, out: &Sender<JsonMessage>) {
-    while let Some(progress) = layers.recv().await {
-        let _ = out.send(message(progress)).await;
-    }
+/// Passes on what the layers of a load or push tell, which never waits for the client.
+pub async fn loading(layers: Receiver<Progress>, out: &Sender<JsonMessage>) {
+    forward(layers, message, None, out).await;
 }
 
 /// An image has been loaded.

@@ -120,17 +120,26 @@ fn prune(
 }
 
 /// Removes what was not used for longest until the store takes no more than `keep` bytes: compressed layers, which can be
-/// had again, and then images.
+/// had again, those first that came in part, and then images.
 fn shrink(parts: &Parts, selection: &Selection, keep: u64, report: &mut PruneResponse) -> Result<(), Error> {
     let storage = &parts.storage;
     let layers: u64 = storage.layers().list()?.iter().map(|layer| layer.size).sum();
     let cached = storage.blobs().total(BlobKind::Layer)?;
     let documents = storage.blobs().total(BlobKind::Document)?;
-    let excess = (layers + cached + documents).saturating_sub(keep);
+    let mut parts_of_blobs = storage.blobs().partial()?;
+    let begun: u64 = parts_of_blobs.iter().map(|part| part.size).sum();
+    let excess = (layers + cached + documents + begun).saturating_sub(keep);
     if excess == 0 {
         return Ok(());
     }
-    report.space_reclaimed += storage.blobs().shrink(cached.saturating_sub(excess))?;
+    parts_of_blobs.sort_by_key(|part| part.modified);
+    for part in parts_of_blobs {
+        if report.space_reclaimed < excess && storage.blobs().forget(&part.name)? {
+            report.space_reclaimed += part.size;
+        }
+    }
+    let excess_of_layers = excess.saturating_sub(report.space_reclaimed);
+    report.space_reclaimed += storage.blobs().shrink(cached.saturating_sub(excess_of_layers))?;
     let mut tried = HashSet::new();
     while report.space_reclaimed < excess {
         let mut images = storage.images().listed()?;

@@ -125,7 +125,7 @@ async fn tell(pushed: &Pushed, out: &mpsc::Sender<progress::JsonMessage>) {
 }
 
 /// The registry that an address of Docker's clients stands for.
-fn domain(address: &str) -> String {
+pub(super) fn domain(address: &str) -> String {
     let rest = address.split_once("://").map_or(address, |(_, rest)| rest);
     let host = rest.split('/').next().unwrap_or_default();
     if HUB_NAMES.contains(&host) { "docker.io".to_owned() } else { host.to_owned() }

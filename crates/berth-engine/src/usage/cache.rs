@@ -1,5 +1,5 @@
-//! What builders keep, as clients see it: compressed layers, files that clients sent, steps that were done, and directories
-//! that steps find again. Nothing depends on any of it, and it can go at any time.
+//! What builders keep, as clients see it: compressed layers, also those that came in part, files that clients sent, steps
+//! that were done, and directories that steps find again. Nothing depends on any of it, and it can go at any time.
 
 use std::sync::Arc;
 
@@ -59,6 +59,8 @@ struct Kept {
 enum Place {
     /// A compressed layer.
     Layer(Digest),
+    /// What an interrupted download left of a compressed layer.
+    Part(String),
     /// Files that a client sent.
     Context(String),
     /// The row of a step, whose result is an image's.
@@ -81,6 +83,19 @@ fn all(parts: &Parts) -> Result<Vec<Kept>, Error> {
             uses: 1,
             held: layer.held,
             place: Place::Layer(layer.digest),
+        });
+    }
+    for part in parts.storage.blobs().partial()? {
+        all.push(Kept {
+            id: part.name.clone(),
+            kind: INTERNAL,
+            description: format!("part of compressed layer {}", part.name),
+            size: part.size,
+            created: part.modified,
+            used: part.modified,
+            uses: 1,
+            held: part.held,
+            place: Place::Part(part.name),
         });
     }
     for context in parts.storage.contexts().list()? {
@@ -131,6 +146,7 @@ fn all(parts: &Parts) -> Result<Vec<Kept>, Error> {
 fn remove(parts: &Parts, kept: &Kept) -> Result<bool, Error> {
     match &kept.place {
         Place::Layer(digest) => Ok(parts.storage.blobs().evict(digest)?),
+        Place::Part(name) => Ok(parts.storage.blobs().forget(name)?),
         Place::Context(key) => Ok(parts.storage.contexts().remove(key)?),
         Place::Step(key) => {
             parts.storage.build_steps().remove(key)?;

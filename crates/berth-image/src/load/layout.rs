@@ -1,6 +1,6 @@
 //! The images of an OCI layout.
 
-use berth_oci::manifest::is_attestation;
+use berth_oci::manifest::{is_artifact, is_attestation};
 use berth_oci::media_type::{OCI_INDEX, is_index};
 use berth_oci::{
     CONFIG_LIMIT, Descriptor, Digest, Document, ImageConfig, Index, MANIFEST_LIMIT, Manifest, Platform,
@@ -21,14 +21,21 @@ pub(super) fn has_index(bundle: &Bundle) -> bool {
 }
 
 /// All images of a layout that are for one of `platforms`, or for any if none are given. Of an index, those that are
-/// in the archive with everything they need.
+/// in the archive with everything they need. Artifacts that are no images are passed over.
 pub(super) fn images(bundle: &Bundle, platforms: &[Platform]) -> Result<Vec<Found>> {
     let mut found = Vec::new();
-    for descriptor in top(bundle)?.manifests.iter().take(IMAGES) {
+    let top = top(bundle)?;
+    for descriptor in top.manifests.iter().take(IMAGES) {
         let names: Vec<Reference> = name(descriptor).into_iter().collect();
         Entry { bundle, platforms, names: &names, index: None }.add(descriptor, DEPTH, &mut found)?;
     }
     if found.is_empty() && platforms.is_empty() {
+        let is_other = |entry: &Descriptor| {
+            document(bundle, entry, MANIFEST_LIMIT).is_ok_and(|bytes| is_artifact(&bytes))
+        };
+        if !top.manifests.is_empty() && top.manifests.iter().take(IMAGES).all(is_other) {
+            return Err(Error::Archive("the archive holds no image, but other artifacts".to_owned()));
+        }
         return Err(Error::NoPlatform { platform: Platform::host() });
     }
     Ok(found)
@@ -65,6 +72,13 @@ impl Entry<'_> {
     /// Adds what a descriptor leads to.
     fn add(self, descriptor: &Descriptor, depth: usize, found: &mut Vec<Found>) -> Result<()> {
         let bytes = document(self.bundle, descriptor, MANIFEST_LIMIT)?;
+        if is_artifact(&bytes) {
+            tracing::info!(
+                manifest = descriptor.digest.short(),
+                "an archive holds something else than an image"
+            );
+            return Ok(());
+        }
         match Document::read(&bytes, Some(descriptor.media_type.as_str()))? {
             Document::Manifest(manifest) => {
                 let manifest = (descriptor.digest.clone(), bytes, manifest);

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use super::documents::Planned;
 use super::{PushLimits, Pushed, Sent};
 use crate::names::ResolvedImage;
-use crate::pull::blocking;
+use crate::turn::blocking;
 use crate::{Error, Images, Progress, Result};
 
 /// An index that a name points to.

@@ -9,7 +9,7 @@ use berth_storage::Lease;
 use super::content::{self, Content};
 use crate::origins::Origin;
 use crate::progress::Reporter;
-use crate::pull::blocking;
+use crate::turn::blocking;
 use crate::{Inner, Result, fetch};
 
 /// Repositories that are asked for one blob.
@@ -99,8 +99,8 @@ impl Job {
             match self.registry.mount(&self.target, &blob.digest, from.path()).await {
                 Ok(Mount::Mounted) => return Ok(Mounting::From(from.path().to_owned())),
                 Ok(Mount::Begun(upload)) => begun = Some(upload),
-                // One who may not read there may still push here.
-                Err(error) if error.is_denied() || error.is_not_found() => {
+                // One who may not read there may still push here, also to a registry that knows no mounts.
+                Err(error) if error.is_refusal() => {
                     tracing::debug!(%error, from = from.path(), "no mount");
                 }
                 Err(error) => return Err(error.into()),

@@ -11,8 +11,8 @@ use berth_registry::Caller;
 use tokio::sync::mpsc;
 
 use crate::progress::telling;
-use crate::pull::blocking;
 use crate::save::Saving;
+use crate::turn::blocking;
 use crate::{Error, Images, Progress, PushLimits, Result};
 
 /// The annotation with the digest of all that a step depends on.

@@ -1,8 +1,7 @@
 //! Builds of images.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
-use berth_api::auth::AuthConfig;
 use berth_api::build::Lint;
 use berth_api::container::{HostConfig, Ulimit};
 use berth_api::json;
@@ -16,6 +15,7 @@ use serde::de::DeserializeOwned;
 use super::Outcome;
 use super::images::{parts, progress};
 use super::intake::carried;
+use crate::accounts;
 use crate::call::{Call, Query};
 use crate::failure::Failure;
 
@@ -75,7 +75,7 @@ fn request(version: ApiVersion, query: &Query, headers: &HeaderMap) -> Result<Bu
         session: query.given("session").map(str::to_owned),
         aux: version >= ApiVersion::new(1, 30),
         agent: headers.get(USER_AGENT).map(|value| value.as_bytes().to_vec()),
-        accounts: accounts(headers),
+        accounts: accounts::all(headers),
     })
 }
 
@@ -112,22 +112,6 @@ fn host(query: &Query) -> Result<HostConfig, Failure> {
 fn document<T: DeserializeOwned + Default>(query: &Query, name: &str, what: &str) -> Result<T, Failure> {
     let Some(text) = query.given(name) else { return Ok(T::default()) };
     json::from_slice(text.as_bytes()).map_err(|error| Failure::invalid(format!("{what}: {error}")))
-}
-
-/// Accounts of the `X-Registry-Config` header. As in Docker, unreadable ones count as none.
-fn accounts(headers: &HeaderMap) -> HashMap<String, AuthConfig> {
-    use base64::Engine as _;
-    use base64::alphabet;
-    use base64::engine::DecodePaddingMode;
-    use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
-
-    const TOLERANT: GeneralPurposeConfig =
-        GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
-    let Some(value) = headers.get("x-registry-config") else { return HashMap::new() };
-    let decoded = [alphabet::URL_SAFE, alphabet::STANDARD]
-        .iter()
-        .find_map(|alphabet| GeneralPurpose::new(alphabet, TOLERANT).decode(value.as_bytes()).ok());
-    decoded.and_then(|bytes| json::from_slice(&bytes).ok()).unwrap_or_default()
 }
 
 #[cfg(test)]

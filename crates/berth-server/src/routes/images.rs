@@ -1,5 +1,6 @@
 //! Images: listed, pulled, loaded, named, removed.
 
+use std::future::ready;
 use std::sync::Arc;
 
 use berth_api::progress::JsonMessage;
@@ -7,8 +8,8 @@ use berth_api::version::ApiVersion;
 use berth_engine::{Engine, Error, op};
 use berth_oci::{Platform, Reference};
 use bytes::Bytes;
-use futures_util::stream::unfold;
-use futures_util::{Stream, TryStreamExt as _};
+use futures_util::stream::{once, unfold};
+use futures_util::{Stream, StreamExt as _, TryStreamExt as _};
 use http::{Response, StatusCode};
 use http_body_util::BodyStream;
 use tokio::sync::mpsc;
@@ -181,28 +182,19 @@ where
         join(&mut running).await?;
         return Ok(streamed(Body::empty()));
     };
-    let body = unfold(State::Message(first, messages, running), |state| async move {
-        match state {
-            State::Message(message, mut messages, mut running) => {
-                let line = line(&message);
-                let next = match messages.recv().await {
-                    Some(message) => State::Message(message, messages, running),
-                    None => State::Ended(join(&mut running).await.err()),
-                };
-                Some((line, next))
+    // Each is sent when it comes, and not only once there is another.
+    let first = once(ready(line(&first)));
+    let rest = unfold(Some((messages, running)), |state| async move {
+        let (mut messages, mut running) = state?;
+        match messages.recv().await {
+            Some(message) => Some((line(&message), Some((messages, running)))),
+            None => {
+                let failure = join(&mut running).await.err()?;
+                Some((line(&JsonMessage::error(failure.message)), None))
             }
-            State::Ended(Some(failure)) => {
-                Some((line(&JsonMessage::error(failure.message)), State::Ended(None)))
-            }
-            State::Ended(None) => None,
         }
     });
-    Ok(streamed(Body::stream(body)))
-}
-
-enum State {
-    Message(JsonMessage, mpsc::Receiver<JsonMessage>, Running),
-    Ended(Option<Failure>),
+    Ok(streamed(Body::stream(first.chain(rest))))
 }
 
 async fn join(running: &mut Running) -> Result<(), Failure> {
@@ -223,4 +215,38 @@ fn line(message: &JsonMessage) -> Bytes {
 
 fn streamed(body: Body) -> Response<Body> {
     answer::stream("application/json", body)
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt as _;
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    /// The next line of a body; none at its end.
+    async fn next(body: &mut Body) -> Option<Bytes> {
+        body.frame().await.map(|frame| frame.unwrap().into_data().unwrap())
+    }
+
+    #[tokio::test]
+    async fn what_is_told_is_sent_at_once() {
+        for failure in [None, Some(Error::InvalidParameter("no".to_owned()))] {
+            let (go_on, wait) = oneshot::channel::<()>();
+            let fails = failure.is_some();
+            let answer = progress(|messages| async move {
+                let _ = messages.send(JsonMessage::status("", "one")).await;
+                let _ = wait.await;
+                failure.map_or(Ok(()), Err)
+            });
+            let Ok(answer) = answer.await else { panic!("it failed before it began") };
+            let mut body = answer.into_body();
+            assert_eq!(next(&mut body).await.unwrap(), "{\"status\":\"one\"}\r\n");
+            go_on.send(()).unwrap();
+            if fails {
+                assert!(next(&mut body).await.unwrap().starts_with(b"{\"errorDetail\""));
+            }
+            assert!(next(&mut body).await.is_none());
+        }
+    }
 }

@@ -14,14 +14,14 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const SERVE: &str = "while :; do echo $0 | nc -l -p 80; done";
 
 /// Docker's daemon in the network namespace of the test.
-struct Docker {
+pub struct Docker {
     root: PathBuf,
     daemon: Child,
 }
 
 impl Docker {
     /// Starts it with the image `busybox`; its files are below the test's folder.
-    fn start(beside: &Daemon) -> Docker {
+    pub fn start(beside: &Daemon) -> Docker {
         let root = beside.root.path().join("docker");
         std::fs::create_dir(&root).unwrap();
         let below = |name: &str| root.join(name).into_os_string().into_string().unwrap();
@@ -45,7 +45,8 @@ impl Docker {
         docker
     }
 
-    fn client(&self, arguments: &[&str]) -> Output {
+    /// What its client says.
+    pub fn client(&self, arguments: &[&str]) -> Output {
         let host = format!("unix://{}", self.root.join("socket").display());
         run(Command::new("docker").args(["-H", &host]).args(arguments))
     }

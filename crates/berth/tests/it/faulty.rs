@@ -1,7 +1,7 @@
 //! A server whose every answer the test decides on, down to where it is cut.
 
 use std::collections::HashMap;
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -17,6 +17,8 @@ pub struct Asked {
     pub path: String,
     /// Names in small letters, with their values.
     headers: Vec<(String, String)>,
+    /// The body, if its length was told.
+    pub body: Vec<u8>,
 }
 
 impl Asked {
@@ -151,7 +153,8 @@ impl Faulty {
 }
 
 fn read(connection: &TcpStream) -> Option<Asked> {
-    let mut lines = BufReader::new(connection).lines();
+    let mut reader = BufReader::new(connection);
+    let mut lines = reader.by_ref().lines();
     let first = lines.next()?.ok()?;
     let mut words = first.strip_suffix(" HTTP/1.1")?.split(' ');
     let (method, path) = (words.next()?.to_owned(), words.next()?.to_owned());
@@ -164,7 +167,10 @@ fn read(connection: &TcpStream) -> Option<Asked> {
         let (name, value) = line.split_once(':')?;
         headers.push((name.to_lowercase(), value.trim().to_owned()));
     }
-    Some(Asked { method, path, headers })
+    let mut asked = Asked { method, path, headers, body: Vec::new() };
+    let length: u64 = asked.header("content-length").parse().unwrap_or(0);
+    reader.take(length).read_to_end(&mut asked.body).ok()?;
+    Some(asked)
 }
 
 /// What a registry with the image `x:y` answers, by path.

@@ -10,6 +10,7 @@ use std::process::Command;
 
 use tar::EntryType;
 
+use crate::beside_docker::Docker;
 use crate::daemon::Daemon;
 use crate::files::{self, Image, busybox, digest};
 use crate::output::run;
@@ -420,6 +421,52 @@ fn umoci_makes_the_same_of_random_layers() {
         run(&mut umoci).ok();
         let wrong = difference(&stack.tree, &tree_of(&bundle.join("rootfs")));
         assert!(wrong.is_empty(), "seed {seed}:\n{}", wrong.join("\n"));
+    }
+}
+
+/// The digests of the configuration and of the layers to which an archive's `manifest.json` leads.
+fn described(archive: &Path) -> (String, Vec<String>) {
+    let mut contents = BTreeMap::new();
+    for entry in tar::Archive::new(fs::File::open(archive).unwrap()).entries().unwrap() {
+        let mut entry = entry.unwrap();
+        let name = entry.path().unwrap().display().to_string();
+        let mut bytes = Vec::new();
+        std::io::Read::read_to_end(&mut entry, &mut bytes).unwrap();
+        contents.insert(name, bytes);
+    }
+    let manifest: serde_json::Value = serde_json::from_slice(&contents["manifest.json"]).unwrap();
+    let of = |name: &serde_json::Value| digest(&contents[name.as_str().unwrap()]);
+    (of(&manifest[0]["Config"]), manifest[0]["Layers"].as_array().unwrap().iter().map(of).collect())
+}
+
+#[test]
+fn docker_saves_the_same_of_random_layers() {
+    let daemon = Daemon::start();
+    let docker = Docker::start(&daemon);
+    // Docker refuses layers that name a path twice, as most random ones do.
+    let random = [7, 8].map(|seed| image(&Stack::make(seed)));
+    for (number, image) in std::iter::once(files::layered()).chain(random).enumerate() {
+        let name = format!("same:{number}");
+        let path = files::write(daemon.root.path(), "given.tar", &image.docker_archive(&name));
+        let expected =
+            (digest(&image.config_bytes()), image.layers.iter().map(|layer| digest(layer)).collect());
+        let [ours, theirs] = ["ours.tar", "theirs.tar"].map(|name| daemon.root.path().join(name));
+        let [our_path, their_path] = [&ours, &theirs].map(|path| path.to_str().unwrap());
+        daemon.berth(&["load", "-q", "-i", &path]).ok();
+        daemon.berth(&["save", "-o", our_path, &name]).ok();
+        assert_eq!(described(&ours), expected, "{name}");
+        docker.client(&["load", "-q", "-i", &path]).ok();
+        docker.client(&["save", "-o", their_path, &name]).ok();
+        assert_eq!(described(&theirs), expected, "{name} of Docker");
+        // And each takes what the other has saved.
+        daemon.berth(&["rmi", &name]).ok();
+        daemon.berth(&["load", "-q", "-i", their_path]).ok();
+        docker.client(&["rmi", &name]).ok();
+        docker.client(&["load", "-q", "-i", our_path]).ok();
+        let id = ["image", "inspect", "-f", "{{json .RootFS.Layers}}", &name];
+        assert_eq!(daemon.berth(&id).ok(), docker.client(&id).ok(), "{name}");
+        daemon.berth(&["rmi", &name]).ok();
+        docker.client(&["rmi", &name]).ok();
     }
 }
 

@@ -52,6 +52,51 @@ with_both_clients! {
         }
     }
 
+    fn artifacts_beside_images_are_passed_over(daemon: &Daemon, client: Client) {
+        let image = Image::new(vec![Layer::new().file("a", 0o644, "content")]);
+        let chart = b"a chart".to_vec();
+        let config = b"{}".to_vec();
+        let describe = |kind: &str, bytes: &[u8]| json!({"mediaType": kind, "digest": digest(bytes), "size": bytes.len()});
+        let artifact = json!({
+            "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "config": describe("application/vnd.cncf.helm.config.v1+json", &config),
+            "layers": [describe("application/vnd.cncf.helm.chart.content.v1.tar+gzip", &chart)],
+        });
+        let artifact = artifact.to_string().into_bytes();
+        let of_artifact = describe("application/vnd.oci.image.manifest.v1+json", &artifact);
+        let blobs = image.oci_blobs();
+        let mut of_image = describe("application/vnd.oci.image.manifest.v1+json", blobs.last().unwrap());
+        of_image["annotations"] = json!({"io.containerd.image.name": "beside:v1"});
+        let mut inner = of_image.clone();
+        inner.as_object_mut().unwrap().remove("annotations");
+        let nested = json!({"schemaVersion": 2, "manifests": [of_artifact, inner]}).to_string().into_bytes();
+        let mut of_nested = describe("application/vnd.oci.image.index.v1+json", &nested);
+        of_nested["annotations"] = json!({"io.containerd.image.name": "nested:v1"});
+        let layout = |entries: Value| {
+            let mut archive = Layer::new().file("oci-layout", 0o644, r#"{"imageLayoutVersion":"1.0.0"}"#);
+            for blob in blobs.iter().chain([&chart, &config, &artifact, &nested]) {
+                archive = archive.file(&format!("blobs/sha256/{}", &digest(blob)[7..]), 0o644, blob);
+            }
+            let index = json!({"schemaVersion": 2, "manifests": entries});
+            files::write(daemon.root.path(), "mixed.tar", &archive.file("index.json", 0o644, index.to_string()).bytes())
+        };
+        let mixed = layout(json!([of_artifact, of_image, of_nested]));
+        let told = daemon.with(client, &["load", "-i", &mixed]).ok();
+        assert!(told.contains("Loaded image: beside:v1") && told.contains("Loaded image: nested:v1"), "{told}");
+        assert_eq!(daemon.inspect("beside:v1", "{{.Id}}"), digest(&image.config_bytes()));
+        let none = layout(json!([of_artifact]));
+        daemon.with(client, &["load", "-i", &none]).fails(1, "the archive holds no image, but other artifacts");
+    }
+
+    fn names_of_an_archive_are_bounded(daemon: &Daemon, client: Client) {
+        let mut archive = Layer::new();
+        for number in 0..3000 {
+            archive = archive.file(&format!("{number}/{}", "x".repeat(3000)), 0o644, "");
+        }
+        let path = files::write(daemon.root.path(), "names.tar", &archive.bytes());
+        daemon.with(client, &["load", "-i", &path]).fails(1, "the length of all names");
+    }
+
     fn an_image_that_loses_its_name_is_told_of(daemon: &Daemon, client: Client) {
         let image = |content: &str| Image::new(vec![Layer::new().file("a", 0o644, content)]);
         let load = |image: &Image| {

@@ -7,8 +7,10 @@ use serde_json::{Value, json};
 
 use crate::api;
 use crate::daemon::{Client, Daemon};
+use crate::faulty::{Faulty, Reply, contents, honest};
+use crate::files;
 use crate::output::{feed, run};
-use crate::registry::Registry;
+use crate::registry::{ADDRESS, Registry};
 use crate::terminal::Terminal;
 
 const PRIVATE: &str = "127.0.0.1:5001";
@@ -117,6 +119,58 @@ with_both_clients! {
         if client == Client::Berth {
             with_helper(&["pull", &format!("{PRIVATE}/x")], "").fails(1, text);
         }
+    }
+
+    fn a_broken_helper_is_not_in_the_way_of_public_images(daemon: &Daemon, client: Client) {
+        let registry = Registry::start(daemon.root.path());
+        registry.push("docker-archive", files::busybox_archive().to_str().unwrap(), "public:1");
+        let folder = daemon.root.path();
+        let path = folder.join("docker-credential-broken");
+        std::fs::write(&path, "#!/bin/sh\necho it is broken; exit 3\n").unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let search = format!("{}:{}", folder.display(), std::env::var("PATH").unwrap());
+        let name = format!("{ADDRESS}/public:1");
+        for store in ["broken", "absent"] {
+            std::fs::write(folder.join("config.json"), json!({"credsStore": store}).to_string()).unwrap();
+            for arguments in [["pull", "-q", &name], ["push", "-q", &name]] {
+                let output = run(daemon.client(client, &arguments).env("PATH", &search));
+                if client == Client::Berth {
+                    let warning = "WARNING: error getting credentials - err: ";
+                    let end = format!(": going on without an account for {ADDRESS}");
+                    assert!(output.stderr.starts_with(warning) && output.stderr.trim_end().ends_with(&end), "{output:?}");
+                }
+                output.ok();
+            }
+        }
+    }
+
+    fn a_helper_may_keep_a_token_instead_of_a_password(daemon: &Daemon, client: Client) {
+        let contents = contents(&files::busybox());
+        let server = Faulty::start(move |asked| {
+            let form = String::from_utf8_lossy(&asked.body).into_owned();
+            match (asked.method.as_str(), asked.path.as_str()) {
+                ("POST", "/token") if form.contains("grant_type=refresh_token") && form.contains("refresh_token=k3ptback") => {
+                    Reply::new(200, r#"{"access_token": "fresh", "expires_in": 300}"#)
+                }
+                (_, path) if path.starts_with("/token") => Reply::new(401, "{}"),
+                _ if asked.header("authorization") == "Bearer fresh" => honest(&contents, asked),
+                _ => {
+                    let realm = format!("Bearer realm=\"http://{}/token\",service=\"s\"", asked.header("host"));
+                    Reply::new(401, "{}").header("WWW-Authenticate", realm)
+                }
+            }
+        });
+        let folder = daemon.root.path();
+        let path = folder.join("docker-credential-token");
+        let secret = json!({"ServerURL": server.address, "Username": "<token>", "Secret": "k3ptback"});
+        std::fs::write(&path, format!("#!/bin/sh\ncat > /dev/null; echo '{secret}'\n")).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        std::fs::write(folder.join("config.json"), json!({"credsStore": "token"}).to_string()).unwrap();
+        let search = format!("{}:{}", folder.display(), std::env::var("PATH").unwrap());
+        let name = format!("{}/x:y", server.address);
+        run(daemon.client(client, &["pull", "-q", &name]).env("PATH", &search)).ok();
+        assert_eq!(server.asked().iter().filter(|asked| asked.method == "POST").count(), 1);
+        assert!(!daemon.log().contains("k3ptback"), "{}", daemon.log());
     }
 
     fn a_password_that_is_typed_is_not_shown(daemon: &Daemon, client: Client) {

@@ -129,11 +129,15 @@ struct Liar {
 
 impl Liar {
     fn start(contents: &HashMap<String, Reply>) -> Liar {
+        Liar::start_at("127.0.0.1:0", contents)
+    }
+
+    fn start_at(address: &str, contents: &HashMap<String, Reply>) -> Liar {
         let (elsewhere, plain) = (contents.clone(), contents.clone());
         let elsewhere = Faulty::start(move |asked| honest(&elsewhere, asked)).address;
         let plan = Arc::new(Mutex::new((None::<Mischief>, 0)));
         let shared = Arc::clone(&plan);
-        let server = Faulty::start(move |asked| {
+        let server = Faulty::start_at(address, move |asked| {
             let what = {
                 let mut plan = shared.lock().unwrap();
                 let (mischief, done) = &mut *plan;
@@ -173,21 +177,45 @@ fn nothing_is_stored(daemon: &Daemon, why: &str) {
     assert!(kept < 4 << 20, "{why}: {kept} bytes are kept");
 }
 
-/// Lets a registry do `count` things wrong, one after another.
-fn whatever_a_registry_does(seed: u64, count: usize) {
-    let daemon = Daemon::empty(&["--max-download-attempts=2"]);
-    let image = image();
-    let contents = contents(&image);
-    let liar = Liar::start(&contents);
+/// What a pull of `x:y` asks for.
+fn paths(contents: &HashMap<String, Reply>) -> Vec<String> {
     let part = |path: &String| path["/v2/x/".len()..].to_owned();
     let mut parts: Vec<String> = contents.keys().map(part).collect();
     parts.retain(|part| !part.starts_with("manifests/sha256"));
     parts.sort();
+    parts
+}
+
+/// The same image under an index, beside one for another platform.
+fn contents_with_index(image: &Image) -> HashMap<String, Reply> {
+    let other = Image::new(vec![Layer::new().file("other", 0o644, "other")]);
+    let kind = "application/vnd.oci.image.manifest.v1+json";
+    let entry = |image: &Image, platform: &str| {
+        let blobs = image.oci_blobs();
+        let manifest = blobs.last().unwrap();
+        json!({"mediaType": kind, "digest": files::digest(manifest), "size": manifest.len(),
+               "platform": {"os": "linux", "architecture": platform}})
+    };
+    let index = json!({"schemaVersion": 2, "manifests": [entry(&other, "s390x"), entry(image, "amd64")]});
+    let mut all = contents(image);
+    let index = index.to_string();
+    let index = Reply::new(200, index.clone())
+        .header("Content-Type", "application/vnd.oci.image.index.v1+json")
+        .header("Docker-Content-Digest", files::digest(index.as_bytes()));
+    all.insert("/v2/x/manifests/y".to_owned(), index);
+    all
+}
+
+/// Lets a registry do `count` things wrong, one after another.
+fn whatever_a_registry_does(seed: u64, count: usize, contents: &HashMap<String, Reply>, parts: &[String]) {
+    let daemon = Daemon::empty(&["--max-download-attempts=2"]);
+    let image = image();
+    let liar = Liar::start(contents);
     let id = files::digest(&image.config_bytes());
     let mut random = Random(seed);
     let (mut good, mut bad) = (0, 0);
     for round in 0..count {
-        let mischief = mischief(&mut random, &parts);
+        let mischief = mischief(&mut random, parts);
         let why = format!("seed {seed}, round {round}: {mischief:?}");
         liar.does(Some(mischief));
         let output = daemon.berth(&["pull", &liar.name()]);
@@ -218,12 +246,70 @@ fn whatever_a_registry_does(seed: u64, count: usize) {
 
 #[test]
 fn a_pull_gives_the_right_image_or_nothing_1() {
-    whatever_a_registry_does(0x1234_5678_9abc_def1, 35);
+    let contents = contents(&image());
+    whatever_a_registry_does(0x1234_5678_9abc_def1, 35, &contents, &paths(&contents));
 }
 
 #[test]
 fn a_pull_gives_the_right_image_or_nothing_2() {
-    whatever_a_registry_does(0x0fed_cba9_8765_4321, 35);
+    let contents = contents(&image());
+    whatever_a_registry_does(0x0fed_cba9_8765_4321, 35, &contents, &paths(&contents));
+}
+
+#[test]
+fn a_pull_of_one_of_several_platforms_gives_the_right_image_or_nothing() {
+    let contents = contents_with_index(&image());
+    let mut parts: Vec<String> = contents.keys().map(|path| path["/v2/x/".len()..].to_owned()).collect();
+    parts.sort();
+    whatever_a_registry_does(0x05ee_d0f1_dea5_eed0, 35, &contents, &parts);
+}
+
+#[test]
+fn whatever_is_wrong_with_a_mirror_a_pull_gives_what_the_registry_has() {
+    let daemon = Daemon::empty(&[
+        "--max-download-attempts=1",
+        "--registry-mirror",
+        "127.0.0.1:5005=http://127.0.0.1:5006/",
+    ]);
+    let image = image();
+    let contents = contents(&image);
+    let mirror = Liar::start_at("127.0.0.1:5006", &contents);
+    let parts = paths(&contents);
+    let registry = Faulty::start_at("127.0.0.1:5005", move |asked| honest(&contents, asked));
+    let id = files::digest(&image.config_bytes());
+    let mut random = Random(0x0bad_5eed_0bad_5eed);
+    for round in 0..40 {
+        let mischief = mischief(&mut random, &parts);
+        let why = format!("round {round}: {mischief:?}");
+        mirror.does(Some(mischief));
+        let output = daemon.berth(&["pull", "127.0.0.1:5005/x:y"]);
+        assert_eq!(output.code, 0, "{why}: {output:?}");
+        assert_eq!(daemon.berth(&["inspect", "-f", "{{.Id}}", "127.0.0.1:5005/x:y"]).ok(), id, "{why}");
+        daemon.berth(&["rmi", "127.0.0.1:5005/x:y"]).ok();
+        daemon.berth(&["builder", "prune", "-af"]).ok();
+        nothing_is_stored(&daemon, &why);
+    }
+    assert!(registry.count("/v2/x/") > 0, "what the mirror spoiled came from the registry");
+    let before = registry.count("/v2/x/");
+    mirror.does(None);
+    daemon.with(Client::Docker, &["pull", "-q", "127.0.0.1:5005/x:y"]).ok();
+    assert_eq!(registry.count("/v2/x/"), before, "a mirror without fault is all that is asked");
+}
+
+#[test]
+fn a_list_of_tags_has_an_end() {
+    let daemon = Daemon::empty(&[]);
+    let page: Vec<String> = (0..20_000).map(|number| format!("t{number}")).collect();
+    let page = json!({"name": "x", "tags": page}).to_string();
+    let registry = Faulty::start(move |asked| match asked.path.starts_with("/v2/x/tags/list") {
+        true => Reply::new(200, page.clone()).header("Link", "</v2/x/tags/list?last=t>; rel=\"next\""),
+        false => Reply::new(404, "{}"),
+    });
+    let name = format!("{}/x", registry.address);
+    for client in [Client::Berth, Client::Docker] {
+        daemon.with(client, &["pull", "-a", &name]).fails(1, "the list of tags has no end");
+    }
+    assert!(registry.count("tags/list") < 20, "{}", registry.count("tags/list"));
 }
 
 #[test]

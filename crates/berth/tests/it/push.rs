@@ -223,3 +223,29 @@ fn a_platform_that_the_image_is_not_for_is_refused() {
         push("linux/amd64").ok();
     }
 }
+
+#[test]
+fn layers_that_left_the_cache_come_from_a_registry_that_wants_an_account() {
+    let daemon = Daemon::start();
+    let _private = Registry::start_private(daemon.root.path(), SECOND);
+    let _public = Registry::start(daemon.root.path());
+    let auths = serde_json::json!({"auths": {SECOND: {"auth": "c29tZW9uZTpzZWNyZXQ="}}});
+    files::write(daemon.root.path(), "config.json", auths.to_string().as_bytes());
+    let image = small("private");
+    let archive = files::write(daemon.root.path(), "private.tar", &image.oci_archive("a:1"));
+    let source = format!("{SECOND}/a:1");
+    let mut command = Command::new("skopeo");
+    command.args(["copy", "--quiet", "--insecure-policy", "--dest-tls-verify=false", "--dest-creds"]);
+    command.args(["someone:secret", &format!("oci-archive:{archive}"), &format!("docker://{source}")]);
+    run(&mut command).ok();
+    daemon.berth(&["pull", "-q", &source]).ok();
+    let digest = daemon.inspect(&source, "{{index .RepoDigests 0}}");
+    let (_, digest) = digest.split_once('@').unwrap();
+    assert_eq!(empty_cache(&daemon, &image), 2, "the layers were in the cache");
+    let target = format!("{ADDRESS}/b:1");
+    daemon.berth(&["tag", &source, &target]).ok();
+    let said = daemon.berth(&["push", &target]).ok();
+    assert!(said.contains(digest) && !said.contains("compressed anew"), "{said}");
+    assert_eq!(manifest_digest(&target), digest);
+    assert!(!daemon.log().contains("secret"), "{}", daemon.log());
+}

@@ -23,6 +23,10 @@ enum Fault {
     Cut(u64),
     /// Every request of this method is answered with this status and nothing of the registry's.
     Refuse(&'static str, u16),
+    /// So is every wish to mount a blob.
+    RefuseMount(u16),
+    /// Every request that writes, but for long bodies, is sent with this status to the same place of this server once.
+    Move(&'static str, u16),
 }
 
 /// Between the daemon and a registry.
@@ -83,7 +87,24 @@ fn pass(
         }
         now
     };
+    let is_mount = first.contains("?mount=");
     let bound = match now {
+        Some(Fault::Move(to, status)) if matches!(method, "POST" | "PUT") && !first.contains("moved=1") => {
+            // The body was for nothing, but it is sent all the same.
+            std::io::copy(&mut (&mut reader).take(length), &mut std::io::sink())?;
+            let path = first.split(' ').nth(1).unwrap_or_default();
+            let sign = if path.contains('?') { '&' } else { '?' };
+            return write!(
+                near,
+                "HTTP/1.1 {status} Moved\r\nLocation: {to}{path}{sign}moved=1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+            );
+        }
+        Some(Fault::RefuseMount(status)) if is_mount => {
+            return write!(
+                near,
+                "HTTP/1.1 {status} No\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{{}}"
+            );
+        }
         Some(Fault::Refuse(refused, status)) if refused == method => {
             let body =
                 r#"{"errors":[{"code":"DENIED","message":"requested access to the resource is denied"}]}"#;
@@ -298,6 +319,52 @@ fn refusals_are_told_in_the_words_of_the_registry() {
     }
     *proxy.fault.lock().unwrap() = None;
     daemon.berth(&["push", &name]).ok();
+}
+
+#[test]
+fn requests_that_write_are_sent_on_within_their_server() {
+    let (daemon, name) = daemon();
+    let _registry = Registry::start(daemon.root.path());
+    let proxy = Proxy::start(None);
+    for (round, (to, status)) in
+        [("", 307), ("http://127.0.0.1:5001", 308), ("", 308)].into_iter().enumerate()
+    {
+        let client = [Client::Berth, Client::Docker][round % 2];
+        *proxy.fault.lock().unwrap() = Some(Fault::Move(to, status));
+        let moved = format!("{PROXY}/moved{round}:1");
+        daemon.berth(&["tag", &name, &moved]).ok();
+        daemon.with(client, &["push", &moved]).ok();
+        let put = proxy.asked(&format!("PUT /v2/moved{round}/manifests/1"));
+        assert!(put.len() == 2 && put[1].contains("moved=1"), "{put:?}");
+        daemon.with(client, &["pull", &moved]).ok();
+    }
+    // Another server is another matter.
+    *proxy.fault.lock().unwrap() = Some(Fault::Move("http://127.0.0.1:5000", 307));
+    let other = format!("{PROXY}/other:1");
+    daemon.berth(&["tag", &name, &other]).ok();
+    for client in [Client::Berth, Client::Docker] {
+        daemon.with(client, &["push", &other]).fails(1, "307 Temporary Redirect");
+    }
+    assert!(proxy.asked("PUT /v2/other/manifests/1").is_empty());
+}
+
+#[test]
+fn a_layer_that_may_not_be_mounted_is_uploaded() {
+    let (daemon, name) = daemon();
+    let _registry = Registry::start(daemon.root.path());
+    let proxy = Proxy::start(None);
+    daemon.berth(&["push", &name]).ok();
+    for (round, status) in [401, 403, 404].into_iter().enumerate() {
+        let client = [Client::Berth, Client::Docker][round % 2];
+        *proxy.fault.lock().unwrap() = Some(Fault::RefuseMount(status));
+        let target = format!("{PROXY}/again{status}:1");
+        daemon.berth(&["tag", &name, &target]).ok();
+        daemon.with(client, &["push", &target]).ok();
+        assert!(!proxy.asked(&format!("POST /v2/again{status}/blobs/uploads/?mount=")).is_empty());
+        assert!(!proxy.asked(&format!("PATCH /v2/again{status}/blobs/uploads/")).is_empty());
+        daemon.berth(&["rmi", &target]).ok();
+        daemon.with(client, &["pull", "-q", &target]).ok();
+    }
 }
 
 /// A server that answers by the head of a request, and keeps all heads.

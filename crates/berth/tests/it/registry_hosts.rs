@@ -6,29 +6,30 @@ use std::process::Command;
 
 use crate::daemon::{Client, Daemon, binary};
 use crate::daemon_tls::Certificates;
-use crate::faulty::{Faulty, Reply};
+use crate::faulty::{Asked, Faulty, Reply, contents, honest};
 use crate::files;
 use crate::output::{feed, run};
 use crate::registry::Registry;
+use crate::tls_front;
 
 /// Addresses that no other test has: what is below `/etc` is for all of them.
-fn addresses() -> (String, String) {
+pub fn addresses() -> (String, String) {
     let id = std::process::id();
     let (high, low) = ((id >> 8) & 0xff, id & 0xff);
     (format!("10.{}.{high}.{low}", 100 + (id >> 16) % 100), format!("fd00:be::{:x}", id))
 }
 
 /// A directory of certificates for a registry, which goes with the test.
-struct Settings(PathBuf);
+pub struct Settings(PathBuf);
 
 impl Settings {
-    fn of(authority: &str) -> Settings {
+    pub fn of(authority: &str) -> Settings {
         let folder = PathBuf::from("/etc/docker/certs.d").join(authority);
         fs::create_dir_all(&folder).unwrap();
         Settings(folder)
     }
 
-    fn put(&self, certificates: &Certificates, from: &str, to: &str) {
+    pub fn put(&self, certificates: &Certificates, from: &str, to: &str) {
         fs::copy(certificates.path(from), self.0.join(to)).unwrap();
     }
 }
@@ -40,13 +41,13 @@ impl Drop for Settings {
 }
 
 /// Gives loopback of the test's namespace these addresses.
-fn add_addresses(v4: &str, v6: &str) {
+pub fn add_addresses(v4: &str, v6: &str) {
     run(Command::new("ip").args(["address", "add", &format!("{v4}/32"), "dev", "lo"])).ok();
     run(Command::new("ip").args(["-6", "address", "add", &format!("{v6}/128"), "dev", "lo", "nodad"])).ok();
 }
 
 /// Files of a registry's certificate for both addresses, and the registry's settings with them.
-fn certified(v4: &str, v6: &str, clients: bool) -> (Certificates, String) {
+pub fn certified(v4: &str, v6: &str, clients: bool) -> (Certificates, String) {
     let certificates = Certificates::make();
     certificates.signed("registry", "ca", &format!("subjectAltName=IP:{v4},IP:{v6},DNS:registry.test"));
     let path = |name: &str| certificates.path(name).display().to_string();
@@ -211,4 +212,87 @@ fn a_registry_by_name_is_in_the_insecure_network_of_its_address() {
     };
     copy(&format!("{}/32", v4.replace("10.", "11."))).fails(1, "TLS with registry named.test:5445 failed");
     copy(&format!("{v4}/32")).ok();
+}
+
+#[test]
+fn a_registry_may_begin_to_speak_tls_and_cease_to() {
+    let daemon = Daemon::empty(&[]);
+    let (_certificates, tls) = certified("192.0.2.1", "2001:db8::1", false);
+    let name = "127.0.0.1:5007/switched:1";
+    // Several layers: a push asks for all of them at once.
+    let archive = files::write(daemon.root.path(), "l.tar", &files::layered().docker_archive(name));
+    daemon.berth(&["load", "-q", "-i", &archive]).ok();
+    for (round, settings) in ["", &tls, "", &tls].into_iter().enumerate() {
+        let client = [Client::Berth, Client::Docker][round % 2];
+        let _registry = Registry::start_at(daemon.root.path(), "127.0.0.1:5007", settings);
+        // First one and then the other is who finds out.
+        if round < 2 {
+            daemon.with(client, &["push", name]).ok();
+        }
+        daemon.with(client, &["pull", name]).ok();
+        daemon.with(client, &["push", name]).ok();
+    }
+}
+
+/// A registry with TLS on `authority`, which the daemon believes, that answers as a test likes.
+fn answering(
+    authority: &str,
+    certificates: &Certificates,
+    answer: fn(&Asked) -> Reply,
+) -> (Faulty, Settings) {
+    let server = Faulty::start(answer);
+    tls_front::open(authority, certificates, "registry", &server.address);
+    let files = Settings::of(authority);
+    files.put(certificates, "ca.pem", "ca.crt");
+    (server, files)
+}
+
+#[test]
+fn r25_nothing_that_began_with_tls_goes_on_without() {
+    let (v4, v6) = addresses();
+    let daemon = Daemon::start();
+    add_addresses(&v4, &v6);
+    let (certificates, _) = certified(&v4, &v6, false);
+    let eavesdropper = Faulty::start_at("127.0.0.1:5009", |_| Reply::new(200, "{}"));
+    let pulled = format!("{v4}:5443");
+    let (_one, _files) = answering(&pulled, &certificates, |asked| {
+        Reply::redirect(format!("http://127.0.0.1:5009{}", asked.path))
+    });
+    let pushed = format!("{v4}:5444");
+    let (_two, _more) = answering(&pushed, &certificates, |asked| match asked.method.as_str() {
+        "POST" => Reply::new(202, "").header("Location", "http://127.0.0.1:5009/upload"),
+        _ => Reply::new(404, "{}"),
+    });
+    daemon.berth(&["tag", "busybox", &format!("{pushed}/x:1")]).ok();
+    for client in [Client::Berth, Client::Docker] {
+        daemon.with(client, &["pull", &format!("{pulled}/x:1")]).fails(1, "redirected away from TLS");
+        let push = daemon.with(client, &["push", &format!("{pushed}/x:1")]);
+        push.fails(1, "the upload is to go on without TLS");
+    }
+    assert_eq!(eavesdropper.asked().len(), 0, "nothing was sent there");
+}
+
+#[test]
+fn a_mirror_that_cannot_be_reached_costs_a_pull_little() {
+    let daemon = Daemon::empty(&["--registry-mirror", "127.0.0.1:5005=http://127.0.0.1:5006/"]);
+    // A listener whose queue is full lets who knocks wait.
+    let any = std::net::SocketAddr::from(([127, 0, 0, 1], 5006));
+    let mirror = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::STREAM, None);
+    let mirror = mirror.unwrap();
+    rustix::net::bind(&mirror, &any).unwrap();
+    rustix::net::listen(&mirror, 0).unwrap();
+    let patience = std::time::Duration::from_millis(500);
+    let mut waiting = Vec::new();
+    while let Ok(stream) = std::net::TcpStream::connect_timeout(&any, patience) {
+        waiting.push(stream);
+    }
+    let contents = contents(&files::busybox());
+    let registry = Faulty::start_at("127.0.0.1:5005", move |asked| honest(&contents, asked));
+    let begun = std::time::Instant::now();
+    daemon.berth(&["pull", "-q", "127.0.0.1:5005/x:y"]).ok();
+    // It was tried once, for five seconds, and not for half a minute for each thing that is asked for.
+    let took = begun.elapsed();
+    assert!(took < std::time::Duration::from_secs(60), "{took:?}");
+    assert_eq!(daemon.log().matches("a mirror cannot be used").count(), 1, "{}", daemon.log());
+    assert!(registry.count("/v2/x/") >= 3);
 }

@@ -3,40 +3,56 @@
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::sync::mpsc::{self, Sender};
+use std::sync::{Arc, Mutex};
 use std::thread;
 
 /// A proxy for HTTP. Clients reach it from the test's network namespace; what they ask for, it asks from that of the
-/// threads that serve them, which is the machine's.
+/// threads that serve them, which is the one of whoever opened it.
 pub struct WayOut {
     listener: Sender<TcpListener>,
+    /// Methods and addresses of all requests.
+    asked: Arc<Mutex<Vec<String>>>,
 }
 
 impl WayOut {
-    /// To be called before the test has a daemon, and with it a network namespace.
+    /// For a way to the machine's network, to be called before the test has a daemon, and with it a network namespace.
     pub fn open() -> WayOut {
         let (listener, wanted) = mpsc::channel::<TcpListener>();
+        let asked = Arc::<Mutex<Vec<String>>>::default();
+        let seen = Arc::clone(&asked);
         thread::spawn(move || {
             for listener in wanted {
                 for client in listener.incoming().flatten() {
+                    let seen = Arc::clone(&seen);
                     // A client that goes away is its own affair.
-                    thread::spawn(move || drop(serve(client)));
+                    thread::spawn(move || drop(serve(client, &seen)));
                 }
             }
         });
-        WayOut { listener }
+        WayOut { listener, asked }
     }
 
     /// Listens on every address of the test's network namespace, and gives the port.
     pub fn listen(&self) -> u16 {
-        let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+        self.listen_at(0)
+    }
+
+    /// The same on a port.
+    pub fn listen_at(&self, port: u16) -> u16 {
+        let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap();
         let port = listener.local_addr().unwrap().port();
         self.listener.send(listener).unwrap();
         port
     }
+
+    /// Methods and addresses of all requests since the last call.
+    pub fn take_asked(&self) -> Vec<String> {
+        std::mem::take(&mut self.asked.lock().unwrap())
+    }
 }
 
 /// Serves one request: a tunnel, or a page of a server without TLS.
-fn serve(client: TcpStream) -> io::Result<()> {
+fn serve(client: TcpStream, asked: &Mutex<Vec<String>>) -> io::Result<()> {
     let mut reader = BufReader::new(client.try_clone()?);
     let mut first = String::new();
     reader.read_line(&mut first)?;
@@ -51,6 +67,7 @@ fn serve(client: TcpStream) -> io::Result<()> {
     }
     let mut words = first.split_whitespace();
     let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    asked.lock().unwrap().push(format!("{method} {target}"));
     if method == "CONNECT" {
         let server = TcpStream::connect(target)?;
         (&client).write_all(b"HTTP/1.1 200 Connection established\r\n\r\n")?;
@@ -71,8 +88,7 @@ fn serve(client: TcpStream) -> io::Result<()> {
     });
     headers.push("Connection: close".into());
     write!(server, "{method} /{path} HTTP/1.1\r\n{}\r\n\r\n", headers.join("\r\n"))?;
-    io::copy(&mut server, &mut &client)?;
-    client.shutdown(Shutdown::Write)
+    tunnel(reader, client, server)
 }
 
 /// Passes on bytes both ways until both ends are done.

@@ -8,8 +8,6 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE;
 use berth_api::auth::AuthConfig;
 use berth_archive::compress;
 use berth_client::{Client, Query, ResponseBody};
@@ -18,6 +16,7 @@ use berth_session::Progress;
 use super::context::{Directory, Source};
 use super::offer::{self, CONTEXT, Offered};
 use super::output::Style;
+use crate::credentials;
 use crate::failure::{Failure, Outcome, causes};
 use crate::format::human::long_size;
 use crate::image::progress::To;
@@ -68,7 +67,7 @@ pub async fn send(
     accounts: &BTreeMap<String, AuthConfig>,
     manner: Manner,
 ) -> Outcome<Begun> {
-    let accounts = encoded(accounts)?;
+    let accounts = credentials::encoded(accounts)?;
     if matches!(source, Source::Remote { .. }) {
         let answer = client.post_for_stream_with(request, ACCOUNTS, &accounts).await?;
         return Ok(Begun { answer, sent: None });
@@ -132,16 +131,11 @@ pub async fn by_session(
     offered.directories.insert(CONTEXT.to_owned(), directory);
     let id = offer::open(client, offered).await?;
     let request = query.set("remote", "client-session").set("session", &id).on("/build");
-    let answer = client.post_for_stream_with(&request, ACCOUNTS, &encoded(accounts)?).await;
+    let answer = client.post_for_stream_with(&request, ACCOUNTS, &credentials::encoded(accounts)?).await;
     if matches!(answer, Err(berth_client::Error::Server { .. })) && manner.style == Style::Quiet {
         tell_failed(&moved);
     }
     Ok(Begun { answer: answer?, sent: Some(moved) })
-}
-
-fn encoded(accounts: &BTreeMap<String, AuthConfig>) -> Outcome<String> {
-    let text = serde_json::to_vec(accounts).map_err(|error| Failure::new(error.to_string()))?;
-    Ok(URL_SAFE.encode(text))
 }
 
 fn write(source: Source, mut out: Counted, compress: bool) -> Outcome {

@@ -75,8 +75,8 @@ pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
         let screen = screen.clone();
         move |pause| screen.line(&pause.to_string())
     });
-    let source = Source::open(&from, with_account(context, &client, &from).await?).await?;
-    let sink = Sink::open(&to, with_account(context, &client, &to).await?, &from).await?;
+    let source = Source::open(&from, with_account(context, &client, &from).await).await?;
+    let sink = Sink::open(&to, with_account(context, &client, &to).await, &from).await?;
     let platform = if all { None } else { Some(platform.unwrap_or_else(Platform::host)) };
     let mut transfer = Transfer { source, sink, screen: screen.clone() };
     let outcome = transfer.run(platform).await;
@@ -91,9 +91,9 @@ pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
 }
 
 /// The client with what the user has for the registry of a place.
-async fn with_account(context: &Context, client: &Client, place: &Place) -> Outcome<Client> {
-    let Place::Registry(reference) = place else { return Ok(client.clone()) };
-    let found = credentials::get(&context.config, credentials::address(reference.domain())).await?;
+async fn with_account(context: &Context, client: &Client, place: &Place) -> Client {
+    let Place::Registry(reference) = place else { return client.clone() };
+    let found = credentials::find(&context.config, credentials::address(reference.domain())).await;
     let account = if !found.registrytoken.is_empty() {
         Credentials::Token(found.registrytoken)
     } else if !found.identitytoken.is_empty() {
@@ -101,7 +101,7 @@ async fn with_account(context: &Context, client: &Client, place: &Place) -> Outc
     } else if !found.username.is_empty() {
         Credentials::Password { user: found.username, password: found.password }
     } else {
-        return Ok(client.clone());
+        return client.clone();
     };
-    Ok(client.with_credentials(reference.domain(), account))
+    client.with_credentials(reference.domain(), account)
 }
