@@ -18,6 +18,7 @@ use crate::event::Bus;
 use crate::life::exec::Execs;
 use crate::network::Networks;
 use crate::reload::Current;
+use crate::usage::ceiling::Ceiling;
 use crate::volumes::Volumes;
 use crate::{Error, Settings};
 
@@ -52,6 +53,8 @@ pub(crate) struct Parts {
     pub lent: Lent,
     /// Steps of builds that are being made.
     pub steps: UnderWay,
+    /// What keeps the cache of builds small.
+    pub ceiling: Ceiling,
     /// All exec instances.
     pub execs: Execs,
     /// What happens.
@@ -104,6 +107,7 @@ impl Parts {
             containers: Index::default(),
             lent: Lent::default(),
             steps: UnderWay::default(),
+            ceiling: Ceiling::default(),
             execs: Execs::default(),
             events: Bus::restore(&storage)?,
             ending: CancellationToken::new(),
