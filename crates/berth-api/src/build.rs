@@ -93,6 +93,26 @@ pub struct Checked {
     pub source: String,
 }
 
+/// The auxiliary data of a message that tells where in the Dockerfile a build has failed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Failed {
+    /// The instruction; absent in other data.
+    pub failed: Option<Place>,
+    /// The Dockerfile.
+    pub source: String,
+}
+
+/// Lines of a Dockerfile.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Place {
+    /// The first one, counted from 1.
+    pub first: usize,
+    /// The last one.
+    pub last: usize,
+}
+
 /// Something in a Dockerfile that had better be otherwise.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]

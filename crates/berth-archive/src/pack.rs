@@ -4,7 +4,7 @@
 //! directly before all that it holds (GNU tar sets a directory's time when it reads the first name outside it), the first
 //! name of a file before its hard links. Sockets have no form in a tar and are left out, as tar does.
 
-pub(crate) mod attributes;
+pub mod attributes;
 pub mod layer;
 mod sparse;
 

@@ -8,7 +8,9 @@ use berth_archive::ignore::clean;
 use berth_oci::config::{Healthcheck, ImageConfig};
 use serde_json::json;
 
-use crate::dockerfile::{Add, CommandLine, Copy, CopySource, Instruction, Mount, Pair, Run};
+use crate::dockerfile::{
+    Add, CommandLine, Copy, CopySource, Document, Instruction, Mount, Network, Pair, Run, Security,
+};
 use crate::error::{Error, Fault, Result, wrong};
 use crate::expand::{Expanded, Variables, Words};
 use crate::variables::{Given, Globals, Scope};
@@ -18,6 +20,8 @@ pub use show::arguments as shown_words;
 
 /// What runs a line if the image names no shell.
 const SHELL: [&str; 2] = ["/bin/sh", "-c"];
+/// Where scripts are seen that are here-documents, as in BuildKit.
+const SCRIPTS: &str = "/dev/pipes/";
 /// Where programs are if the base says nothing.
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -42,6 +46,15 @@ pub struct Applied {
     pub history: Option<String>,
     /// Variables that were used and are not set.
     pub missing: Vec<String>,
+}
+
+/// A file that is there for one step alone, and can be executed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Script {
+    /// Where it is seen.
+    pub path: String,
+    /// What is in it.
+    pub content: String,
 }
 
 /// What outlives a single instruction.
@@ -94,7 +107,7 @@ impl Expander<'_> {
                 CopySource::Path(path) => CopySource::Path(self.word(path)?),
                 CopySource::Document(document) if document.expand => {
                     let content = self.all(&document.content, Words::document())?.text;
-                    CopySource::Document(crate::dockerfile::Document { content, ..document.clone() })
+                    CopySource::Document(Document { content, ..document.clone() })
                 }
                 CopySource::Document(document) => CopySource::Document(document.clone()),
             })
@@ -282,20 +295,46 @@ impl Draft {
         format!("{} #(nop) {comment}", shell(self.image.config.shell.as_deref()).join(" "))
     }
 
-    /// The words that a step executes.
+    /// The words that a step executes, as the history has them.
     pub fn command(&self, run: &Run) -> Vec<String> {
-        let line = match (&run.command, run.documents.as_slice()) {
-            // The document alone is the script; otherwise the shell reads the documents after the line.
-            (CommandLine::Shell(text), [document]) if text.trim() == document_word(text) => {
-                CommandLine::Shell(document.content.clone())
-            }
+        let sole = sole_document(run).map(|document| CommandLine::Shell(document.content.clone()));
+        let line = sole.unwrap_or_else(|| match (&run.command, run.documents.as_slice()) {
+            // The shell reads the documents after the line.
             (CommandLine::Shell(text), documents) if !documents.is_empty() => {
                 let parts = documents.iter().map(|one| format!("\n{}{}", one.content, one.name));
                 CommandLine::Shell(text.clone() + &parts.collect::<String>())
             }
             (line, _) => line.clone(),
-        };
+        });
         command(&line, self.image.config.shell.as_deref())
+    }
+
+    /// The words that a step executes, and the file that they name: of a here-document that says what reads it.
+    pub fn program(&self, run: &Run) -> (Vec<String>, Option<Script>) {
+        let document = sole_document(run).filter(|document| document.content.starts_with("#!"));
+        let Some(document) = document else { return (self.command(run), None) };
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || "_-".contains(c);
+        let is_name = !document.name.is_empty() && document.name.chars().all(is_plain);
+        let path = format!("{SCRIPTS}{}", if is_name { document.name.as_str() } else { "script" });
+        let line = CommandLine::Shell(path.clone());
+        let script = Script { path, content: document.content.clone() };
+        (command(&line, self.image.config.shell.as_deref()), Some(script))
+    }
+
+    /// Whether the history says all that a step depends on: what is mounted and how it is confined does not show there, nor
+    /// where the words of a program end that has no shell.
+    pub fn is_told(&self, run: &Run) -> bool {
+        let plain =
+            run.mounts.is_empty() && run.network == Network::Default && run.security == Security::Sandbox;
+        let shell = shell(self.image.config.shell.as_deref());
+        let words = match &run.command {
+            CommandLine::Shell(_) => true,
+            CommandLine::Exec(words) => {
+                let one = |word: &String| !word.is_empty() && !word.contains(char::is_whitespace);
+                words.iter().all(one) && !words.starts_with(&shell)
+            }
+        };
+        plain && words
     }
 
     /// The mounts of a step, their variables replaced.
@@ -328,6 +367,14 @@ impl Draft {
     pub fn healthcheck(&self) -> Option<&Healthcheck> {
         let set = |check: &&Healthcheck| check.test.first().is_some_and(|form| form != "NONE");
         self.image.config.healthcheck.as_ref().filter(set)
+    }
+}
+
+/// The document that is all that a step runs.
+fn sole_document(run: &Run) -> Option<&Document> {
+    match (&run.command, run.documents.as_slice()) {
+        (CommandLine::Shell(text), [document]) if text.trim() == document_word(text) => Some(document),
+        _ => None,
     }
 }
 

@@ -134,25 +134,6 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// The lines with a few around them, the way BuildKit shows them: the file's name, and `>>>` at each line that is meant.
-pub fn excerpt(name: &str, text: &str, lines: Lines) -> String {
-    let all: Vec<&str> = text.split('\n').map(|line| line.strip_suffix('\r').unwrap_or(line)).collect();
-    let last = lines.last.max(lines.first).min(all.len());
-    if lines.first == 0 || lines.first > all.len() {
-        return String::new();
-    }
-    let around = if last == lines.first { 2 } else { 1 };
-    let from = lines.first.saturating_sub(around).max(1);
-    let to = (last + around).min(all.len());
-    let rule = "--------------------\n";
-    let mut out = format!("{name}:{}\n{rule}", lines.first);
-    for (number, line) in (1..).zip(&all).skip(from - 1).take(to + 1 - from) {
-        let mark = if (lines.first..=last).contains(&number) { ">>>" } else { "   " };
-        out.push_str(&format!(" {number:3} | {mark} {line}\n"));
-    }
-    out + rule
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -166,21 +147,5 @@ mod tests {
             "dockerfile parse error on line 3: unknown instruction: FRMO (did you mean FROM?)"
         );
         assert_eq!(error.at(Lines::one(9)).lines(), Some(Lines { first: 3, last: 4 }));
-    }
-
-    #[test]
-    fn an_excerpt_shows_the_place() {
-        let text = "FROM a\r\nRUN b\nRNU c\nRUN d\nRUN e\nRUN f";
-        assert_eq!(
-            excerpt("Dockerfile", text, Lines::one(3)),
-            "Dockerfile:3\n--------------------\n   1 |     FROM a\n   2 |     RUN b\n   3 | >>> RNU c\n   \
-            4 |     RUN d\n   5 |     RUN e\n--------------------\n"
-        );
-        assert!(
-            excerpt("x", text, Lines { first: 6, last: 60 })
-                .ends_with("   6 | >>> RUN f\n--------------------\n")
-        );
-        assert_eq!(excerpt("x", text, Lines::one(0)), "");
-        assert_eq!(excerpt("x", text, Lines::one(7)), "");
     }
 }

@@ -14,6 +14,7 @@ use berth_oci::{Digest, ImageConfig, Platform};
 
 pub use copying::{Copying, destination};
 
+use crate::configure::Script;
 use crate::dockerfile::{Dockerfile, Mount, Network, Security};
 use crate::error::{Error, Lines};
 use crate::expand::Words;
@@ -67,8 +68,21 @@ pub struct Program {
     pub network: Network,
     /// How confined it is.
     pub security: Security,
+    /// A file that its command names: a here-document with an interpreter of its own.
+    pub script: Option<Script>,
     /// Where the instruction stands.
     pub lines: Lines,
+}
+
+/// How an image is asked for.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Wanted<'a> {
+    /// For what platform; none for the build's own.
+    pub platform: Option<&'a Platform>,
+    /// Whether it is for `--from`.
+    pub copied: bool,
+    /// The stage that may have been meant, if there is no such image.
+    pub meant: Option<&'a str>,
 }
 
 /// What a step does to the files.
@@ -97,6 +111,8 @@ pub struct Step<'a, F> {
     pub change: Change<'a, F>,
     /// What it is remembered by.
     pub key: Digest,
+    /// Whether nothing of it may be taken from the cache.
+    pub fresh: bool,
 }
 
 /// A step that may have been done before.
@@ -110,6 +126,8 @@ pub struct Probe<'a> {
     pub history: &'a str,
     /// What it is remembered by.
     pub key: &'a Digest,
+    /// Whether the history says all that the step depends on: an image with this history was made by it.
+    pub told: bool,
 }
 
 /// Does what the solver decides. Stages that do not need each other are carried out at once, each by a fork.
@@ -128,9 +146,8 @@ pub trait Executor: Sized + Send {
     /// Passes on what happens. Fails when nobody wants the build any more.
     fn tell(&mut self, event: Event<'_>) -> Result<(), Self::Error>;
 
-    /// Finds an image, or what a context of this name holds as one, and fetches it if need be. Without a platform, the build's own is meant. `copied` says that it is
-    /// for `--from`.
-    fn image(&mut self, name: &str, platform: Option<&Platform>, copied: bool) -> Result<Image, Self::Error>;
+    /// Finds an image, or what a context of this name holds as one, and fetches it if need be.
+    fn image(&mut self, name: &str, wanted: Wanted<'_>) -> Result<Image, Self::Error>;
 
     /// What a step made that was done before.
     fn cached(&mut self, probe: &Probe<'_>) -> Result<Option<Image>, Self::Error>;
@@ -143,6 +160,9 @@ pub trait Executor: Sized + Send {
 
     /// Carries out a step, and remembers what it made.
     fn make(&mut self, step: Step<'_, Self::Files>) -> Result<Image, Self::Error>;
+
+    /// An instruction has failed. Of several calls of one build the first is the cause.
+    fn failed(&mut self, lines: Lines);
 }
 
 /// What a build is, beside its Dockerfile and its files.

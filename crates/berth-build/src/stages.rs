@@ -77,6 +77,13 @@ impl Stages {
         })
     }
 
+    /// The stage before `index` whose name is nearest to one that is none of them, if one is near.
+    pub fn nearest(&self, name: &str, index: usize) -> Option<&str> {
+        let earlier = self.stages.get(..index).unwrap_or_default();
+        let names = earlier.iter().filter_map(|stage| stage.from.name.as_deref());
+        crate::suggest::nearest(&name.to_lowercase(), names)
+    }
+
     /// What a stage is called in messages: its name, or `stage-` with its number.
     pub fn label(&self, index: usize) -> String {
         let name = self.stages.get(index).and_then(|stage| stage.from.name.clone());

@@ -25,6 +25,28 @@ pub const PROXIES: [&str; 10] = [
     "no_proxy",
 ];
 
+/// The argument that says when all was done, in seconds since 1970. It is heeded whether a stage declares it or not, and
+/// every layer has it: all steps depend on it.
+pub const EPOCH: &str = "SOURCE_DATE_EPOCH";
+
+/// The argument that names the host that steps see.
+pub const HOSTNAME: &str = "BUILDKIT_SANDBOX_HOSTNAME";
+/// The argument that keeps the caches of `RUN --mount=type=cache` apart from those of builds without it, or with another one.
+pub const CACHES: &str = "BUILDKIT_CACHE_MOUNT_NS";
+
+/// Arguments that are for the builder, whether a stage declares them or not. Those that are not heeded ask for what is done
+/// anyway: every image is a cache, and a build is for one platform.
+const BUILDER: [&str; 8] = [
+    CACHES,
+    "BUILDKIT_CONTEXT_KEEP_GIT_DIR",
+    "BUILDKIT_DOCKERFILE_CHECK",
+    "BUILDKIT_INLINE_CACHE",
+    "BUILDKIT_MULTI_PLATFORM",
+    HOSTNAME,
+    "BUILDKIT_SYNTAX",
+    EPOCH,
+];
+
 /// What a build is told from outside.
 #[derive(Debug, Clone, Default)]
 pub struct Given {
@@ -201,8 +223,8 @@ impl Scope {
 /// Arguments that the build gives and no `ARG` asks for, in Docker's words; none if there are none.
 pub fn unused_warning<'a>(given: &Given, declared: impl IntoIterator<Item = &'a str>) -> Option<String> {
     let declared: BTreeSet<&str> = declared.into_iter().collect();
-    let known = |name: &&String| !declared.contains(name.as_str()) && !PROXIES.contains(&name.as_str());
-    let left: Vec<&str> = given.arguments.keys().filter(known).map(String::as_str).collect();
+    let taken = |name: &str| declared.contains(name) || PROXIES.contains(&name) || BUILDER.contains(&name);
+    let left: Vec<&str> = given.arguments.keys().map(String::as_str).filter(|name| !taken(name)).collect();
     let text = format!("[Warning] One or more build-args [{}] were not consumed", left.join(" "));
     (!left.is_empty()).then_some(text)
 }

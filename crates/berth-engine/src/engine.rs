@@ -20,6 +20,7 @@ use crate::life::exec::Execs;
 use crate::network::Networks;
 use crate::paced::Paced;
 use crate::reload::Current;
+use crate::usage::ceiling::Ceiling;
 use crate::volumes::Volumes;
 use crate::{Error, Settings};
 
@@ -54,6 +55,8 @@ pub(crate) struct Parts {
     pub lent: Lent,
     /// Steps of builds that are being made.
     pub steps: UnderWay,
+    /// What keeps the cache of builds small.
+    pub ceiling: Ceiling,
     /// All exec instances.
     pub execs: Execs,
     /// Threads that serve at the pace of clients.
@@ -107,6 +110,7 @@ impl Parts {
             containers: Index::default(),
             lent: Lent::default(),
             steps: UnderWay::default(),
+            ceiling: Ceiling::default(),
             execs: Execs::default(),
             paced: Paced::default(),
             events: Bus::restore(&storage)?,

@@ -117,7 +117,7 @@ impl Parts {
     }
 
     /// The containers of an image.
-    fn users(&self, id: &Digest) -> Vec<InUse> {
+    pub(crate) fn users(&self, id: &Digest) -> Vec<InUse> {
         let id = id.to_string();
         let users = self.containers.all().into_iter().filter(|container| container.definition.has_image(&id));
         users
@@ -130,7 +130,7 @@ impl Parts {
 }
 
 /// What is gone, as clients are told, with its events.
-fn removed_items(parts: &Parts, removed: Vec<Removed>) -> Vec<image::DeleteItem> {
+pub(crate) fn removed_items(parts: &Parts, removed: Vec<Removed>) -> Vec<image::DeleteItem> {
     let items = removed.into_iter().map(|item| match item {
         Removed::Untagged { name, image, along } => {
             if !along {

@@ -61,5 +61,6 @@ pub use pieces::ArchiveStream;
 pub use remap::Remap;
 pub use runtimes::{AddedRuntime, Runtimes};
 pub use settings::{
-    BridgeSettings, FamilySettings, LogDefaults, NetworkSettings, Product, RegistrySettings, Settings,
+    BridgeSettings, BuildCacheSettings, FamilySettings, LogDefaults, NetworkSettings, Product,
+    RegistrySettings, Settings,
 };

@@ -142,6 +142,28 @@ pub struct DiskUsage {
     pub build_cache: bool,
 }
 
+/// What is removed of what builders keep.
+#[derive(Debug, Clone, Default)]
+pub struct CachePrune {
+    /// Also compressed layers, and steps whose images are more than cache.
+    pub all: bool,
+    /// How much stays.
+    pub bounds: CacheBounds,
+    /// Which.
+    pub filters: Filters,
+}
+
+/// How much of what builders keep stays, in bytes, as BuildKit has it; all zero for nothing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CacheBounds {
+    /// So much stays in any case.
+    pub reserved: u64,
+    /// No more than this stays; zero for any amount.
+    pub max_used: u64,
+    /// No more stays than leaves so much of the file system free.
+    pub min_free: u64,
+}
+
 /// Which images a list shows, and what of them.
 #[derive(Debug, Clone, Default)]
 pub struct ImageList {

@@ -15,6 +15,7 @@ use berth_registry::{Mirror, Proxies, RegistryConfig};
 use ipnet::IpNet;
 
 use crate::information::VERSION;
+use crate::op::{CacheBounds, CachePrune};
 use crate::{ContainerDefaults, Remap, Runtimes};
 
 /// Everything that `berth daemon` decides for its engine.
@@ -44,6 +45,8 @@ pub struct Settings {
     pub keep_free_bytes: Option<u64>,
     /// Bytes that compressed layers may take; `None` for a tenth of the file system.
     pub blob_cache_bytes: Option<u64>,
+    /// How the cache of builds is kept small.
+    pub build_cache: BuildCacheSettings,
     /// Bytes that a container may write that has no limit of its own; `None` for any number.
     pub storage_limit: Option<u64>,
     /// How writable layers are kept, by Docker's name; `None` is overlayfs wherever it works.
@@ -88,6 +91,7 @@ impl Settings {
             registry: RegistrySettings::default(),
             keep_free_bytes: None,
             blob_cache_bytes: None,
+            build_cache: BuildCacheSettings::default(),
             storage_limit: None,
             storage_driver: None,
             remap: None,
@@ -102,6 +106,23 @@ impl Settings {
             runtimes: Runtimes::default(),
             defaults: ContainerDefaults::default(),
         }
+    }
+}
+
+/// How the cache of builds is kept small without anyone's doing.
+#[derive(Debug, Clone)]
+pub struct BuildCacheSettings {
+    /// Whether it is at all.
+    pub bounded: bool,
+    /// How much stays where there is no policy; all zero for parts of the file system.
+    pub bounds: CacheBounds,
+    /// What goes, one rule after the other.
+    pub policy: Vec<CachePrune>,
+}
+
+impl Default for BuildCacheSettings {
+    fn default() -> Self {
+        Self { bounded: true, bounds: CacheBounds::default(), policy: Vec::new() }
     }
 }
 

@@ -2,6 +2,8 @@
 
 mod cache;
 
+pub(crate) use cache::ceiling;
+
 use std::sync::Arc;
 
 use berth_api::container::{Status, Summary};

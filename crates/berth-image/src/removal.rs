@@ -106,6 +106,22 @@ impl Images {
         Ok(removed)
     }
 
+    /// Removes the image of a build's step if nothing names or uses it, and nothing else.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] for what is in the way; [`Error::NotFound`]; database and file errors.
+    pub fn remove_step(&self, id: &Digest, in_use: Users<'_>) -> Result<Vec<Removed>> {
+        let record = self.storage().images().get(id)?;
+        let record = record.ok_or_else(|| Error::NotFound(id.to_string()))?;
+        let mut removed = Vec::new();
+        // What another name covers is no more unused than that name's image.
+        if self.references(id)?.is_empty() && !self.is_covered(id)? {
+            let how = Removal { force: false, parents: false };
+            self.delete(record, how, false, in_use, &mut removed)?;
+        }
+        Ok(removed)
+    }
+
     fn remove_name(
         &self,
         given: &str,

@@ -291,6 +291,8 @@ impl Options {
         let driver = given.text("storage-driver").filter(|driver| !driver.is_empty());
         settings.storage_driver = driver.map(str::to_owned);
         settings.storage_limit = storage_limit(given.list("storage-opt"))?;
+        settings.build_cache =
+            config::builder::cache(&given.object("builder")).map_err(|error| value(error.to_string()))?;
         let parent = given.text("cgroup-parent").filter(|parent| !parent.is_empty());
         settings.cgroup_parent = parent.unwrap_or(defaults.cgroup_parent).to_owned();
         settings.labels = labels(given.list("label"))?;

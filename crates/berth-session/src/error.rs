@@ -2,6 +2,8 @@
 
 use std::io;
 
+use tonic::Code;
+
 /// A call over a session that failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -20,9 +22,12 @@ pub enum Error {
     /// The other end does not offer this.
     #[error("the client of the build offers no {0}")]
     NotOffered(&'static str),
-    /// The other end refuses, or is gone; its own words.
+    /// The other end refuses; its own words.
     #[error("{0}")]
     Call(String),
+    /// There was no answer: the connection is gone, or was too slow.
+    #[error("{0}")]
+    Lost(String),
     /// The other end sends what the protocol does not allow.
     #[error("the client's files are refused: {0}")]
     Refused(String),
@@ -57,6 +62,26 @@ impl Error {
 
 impl From<tonic::Status> for Error {
     fn from(status: tonic::Status) -> Self {
-        Self::Call(status.message().to_owned())
+        let text = status.message().to_owned();
+        // What went wrong at this end has a source; what the other end says has none.
+        let here = std::error::Error::source(&status).is_some();
+        match status.code() {
+            Code::Unavailable | Code::Cancelled | Code::DeadlineExceeded => Self::Lost(text),
+            _ if here => Self::Lost(text),
+            _ => Self::Call(text),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_no_lost_connection() {
+        assert!(matches!(Error::from(tonic::Status::unknown("unset key")), Error::Call(_)));
+        assert!(matches!(Error::from(tonic::Status::unavailable("gone")), Error::Lost(_)));
+        let broken = io::Error::from(io::ErrorKind::BrokenPipe);
+        assert!(matches!(Error::from(tonic::Status::from_error(Box::new(broken))), Error::Lost(_)));
     }
 }

@@ -16,7 +16,7 @@ pub struct BuildStep {
     pub key: Digest,
     /// The image that it made.
     pub image: Digest,
-    /// When it was done.
+    /// When it was done, or last taken from the cache.
     pub used: Timestamp,
 }
 
@@ -64,7 +64,26 @@ impl<'a> BuildSteps<'a> {
         })
     }
 
-    /// All of them, the oldest first.
+    /// Notes that steps were used now. What is not there any more is passed over.
+    ///
+    /// # Errors
+    /// Database errors.
+    pub fn touch(&self, keys: &[Digest]) -> Result<()> {
+        let now = now();
+        self.shared.write(|transaction| {
+            let mut statement = transaction
+                .prepare_cached("UPDATE build_steps SET used = ?2 WHERE key = ?1")
+                .map_err(failed("noting the use of build steps"))?;
+            for key in keys {
+                statement
+                    .execute(params![key.to_string(), now])
+                    .map_err(failed("noting the use of build steps"))?;
+            }
+            Ok(())
+        })
+    }
+
+    /// All of them, those first that were not used for longest.
     ///
     /// # Errors
     /// Database errors.
@@ -81,6 +100,60 @@ impl<'a> BuildSteps<'a> {
             Ok(BuildStep { key: digest(&key)?, image: digest(&image)?, used })
         };
         rows.into_iter().map(step).collect()
+    }
+
+    /// Whether an image was made by a step that is remembered.
+    ///
+    /// # Errors
+    /// Database errors.
+    pub fn made(&self, image: &Digest) -> Result<bool> {
+        self.exists("SELECT 1 FROM build_steps WHERE image = ?", image)
+    }
+
+    /// Remembers that a build ended with an image, which is stored: it is more than what its last step left.
+    ///
+    /// # Errors
+    /// Database errors; a missing image is one.
+    pub fn end_with(&self, image: &Digest) -> Result<()> {
+        self.shared.write(|transaction| {
+            transaction
+                .prepare_cached("INSERT INTO build_results (image) VALUES (?) ON CONFLICT DO NOTHING")
+                .and_then(|mut statement| statement.execute([image.to_string()]))
+                .map(drop)
+                .map_err(failed("recording the result of a build"))
+        })
+    }
+
+    /// Whether a build ended with an image.
+    ///
+    /// # Errors
+    /// Database errors.
+    pub fn is_result(&self, image: &Digest) -> Result<bool> {
+        self.exists("SELECT 1 FROM build_results WHERE image = ?", image)
+    }
+
+    /// The images that builds ended with.
+    ///
+    /// # Errors
+    /// Database errors.
+    pub fn results(&self) -> Result<Vec<Digest>> {
+        let rows: Vec<String> = self.shared.database.read(|connection| {
+            let mut statement = connection
+                .prepare_cached("SELECT image FROM build_results")
+                .map_err(failed("listing the results of builds"))?;
+            let rows = statement.query_map([], |row| row.get(0));
+            rows.and_then(Iterator::collect).map_err(failed("listing the results of builds"))
+        })?;
+        rows.iter().map(|image| digest(image)).collect()
+    }
+
+    fn exists(&self, query: &str, image: &Digest) -> Result<bool> {
+        self.shared.database.read(|connection| {
+            connection
+                .prepare_cached(query)
+                .and_then(|mut statement| statement.exists([image.to_string()]))
+                .map_err(failed("looking up the image of a build"))
+        })
     }
 
     /// Forgets a step; its image stays.

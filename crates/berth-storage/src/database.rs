@@ -11,7 +11,7 @@ use crate::root::Root;
 use crate::{Error, Result};
 
 /// Steps from each schema version to the next; the version is SQLite's `user_version`.
-const MIGRATIONS: [&str; 8] = [
+const MIGRATIONS: [&str; 9] = [
     include_str!("schema/0001.sql"),
     include_str!("schema/0002.sql"),
     include_str!("schema/0003.sql"),
@@ -20,6 +20,7 @@ const MIGRATIONS: [&str; 8] = [
     include_str!("schema/0006.sql"),
     include_str!("schema/0007.sql"),
     include_str!("schema/0008.sql"),
+    include_str!("schema/0009.sql"),
 ];
 /// Commits between two checkpoints.
 const CHECKPOINT_EVERY: u64 = 256;

@@ -371,6 +371,14 @@ impl Storage {
         self.shared.root.free_bytes()
     }
 
+    /// Bytes of the file system.
+    ///
+    /// # Errors
+    /// File errors.
+    pub fn file_system_size(&self) -> Result<u64> {
+        self.shared.root.file_system_size()
+    }
+
     /// Waits until everything removed so far is gone from the disk. Blocks.
     pub fn settle(&self) {
         self.housekeeper.settle();

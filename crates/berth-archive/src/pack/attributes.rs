@@ -19,8 +19,17 @@ pub(crate) fn all(directory: BorrowedFd<'_>, name: &CStr) -> Result<Attributes> 
     let mut path = proc_path(directory).into_bytes();
     path.push(b'/');
     path.extend_from_slice(name.to_bytes());
-    let failed = |error| Error::file("reading the attributes of", name.to_bytes(), error);
-    let names = match grown(|buffer| rustix::fs::llistxattr(&*path, spare_capacity(buffer))) {
+    of(&path)
+}
+
+/// Names and values of all attributes of a file that mean something elsewhere, sorted; those of a link itself. `path` is
+/// one of this process. What is not there has none.
+///
+/// # Errors
+/// File errors.
+pub fn of(path: &[u8]) -> Result<Attributes> {
+    let failed = |error| Error::file("reading the attributes of", path, error);
+    let names = match grown(|buffer| rustix::fs::llistxattr(path, spare_capacity(buffer))) {
         Ok(names) => names,
         Err(Errno::NOTSUP | Errno::NOENT) => return Ok(Attributes::new()),
         Err(error) => return Err(failed(error)),
@@ -29,7 +38,7 @@ pub(crate) fn all(directory: BorrowedFd<'_>, name: &CStr) -> Result<Attributes> 
     for attribute in names.split(|byte| *byte == 0).filter(|name| leaves_the_host(name)) {
         // The kernel's names have no NUL within them.
         let Ok(key) = CString::new(attribute) else { continue };
-        match grown(|buffer| rustix::fs::lgetxattr(&*path, &*key, spare_capacity(buffer))) {
+        match grown(|buffer| rustix::fs::lgetxattr(path, &*key, spare_capacity(buffer))) {
             Ok(value) => found.push((attribute.to_vec(), value)),
             Err(Errno::NODATA | Errno::NOTSUP | Errno::NOENT) => {}
             Err(error) => return Err(failed(error)),

@@ -127,6 +127,25 @@ fn here_documents_become_scripts() {
 }
 
 #[test]
+fn a_script_may_say_what_reads_it() {
+    let program = |text: &str| {
+        let (draft, all) = applied(ImageConfig::default(), &[], text).unwrap();
+        let Instruction::Run(run) = &all[0].instruction else { panic!() };
+        let (words, script) = draft.program(run);
+        (words.last().cloned().unwrap(), script.map(|script| (script.path, script.content)))
+    };
+    let script = |path: &str, content: &str| Some((path.to_owned(), content.to_owned()));
+    assert_eq!(
+        program("RUN <<EOF\n#!/usr/bin/env python\nprint()\nEOF"),
+        ("/dev/pipes/EOF".into(), script("/dev/pipes/EOF", "#!/usr/bin/env python\nprint()\n"))
+    );
+    let odd = program("RUN <<'a;b'\n#!/bin/sh\na;b");
+    assert_eq!(odd, ("/dev/pipes/script".into(), script("/dev/pipes/script", "#!/bin/sh\n")));
+    assert_eq!(program("RUN <<E\necho #!\nE"), ("echo #!\n".into(), None));
+    assert_eq!(program("RUN cat <<E\n#!/bin/sh\nE").1, None);
+}
+
+#[test]
 fn senseless_values_are_refused_and_change_nothing() {
     for (text, error) in [
         ("EXPOSE x", "invalid containerPort: x"),

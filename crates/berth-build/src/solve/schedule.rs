@@ -31,6 +31,8 @@ struct Progress<E> {
     left: Vec<usize>,
     running: usize,
     failed: Option<E>,
+    /// Whether the thread of a stage has panicked: the panic goes on when all the others have ended.
+    panicked: bool,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -63,8 +65,6 @@ impl<'a> Plan<'a> {
                 declared.extend(arguments.iter().map(|argument| argument.name.clone()));
             }
         }
-        // It is heeded whether a stage asks for it or not.
-        declared.insert("SOURCE_DATE_EPOCH".to_owned());
         let (done, declared) = (Mutex::default(), Mutex::new(declared));
         Plan { build, stages, graph, globals, words, total, order, done, declared }
     }
@@ -141,12 +141,12 @@ impl<'a> Plan<'a> {
     }
 
     fn all_at_once<E: Executor>(&self, executor: &mut E) -> Result<(), E::Error> {
-        let begun = Progress { left: self.order.clone(), running: 0, failed: None };
+        let begun = Progress { left: self.order.clone(), running: 0, failed: None, panicked: false };
         let (progress, changed) = (Mutex::new(begun), Condvar::new());
         std::thread::scope(|scope| {
             let mut now = lock(&progress);
             loop {
-                if now.failed.is_some() {
+                if now.failed.is_some() || now.panicked {
                     // What they do now is for nothing.
                     executor.stop();
                     now.left.clear();
@@ -192,7 +192,10 @@ struct End<'a, E> {
 
 impl<E> Drop for End<'_, E> {
     fn drop(&mut self) {
-        lock(self.progress).running -= 1;
+        let mut progress = lock(self.progress);
+        progress.running -= 1;
+        progress.panicked |= std::thread::panicking();
+        drop(progress);
         self.changed.notify_all();
     }
 }

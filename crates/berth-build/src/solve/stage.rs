@@ -3,15 +3,15 @@
 use berth_oci::{Digest, ImageConfig};
 
 use super::schedule::Plan;
-use super::{Change, Copying, Event, Executor, Image, Probe, Program, Step};
+use super::{Change, Copying, Event, Executor, Image, Probe, Program, Step, Wanted};
 use crate::configure::{Applied, Draft, Settings};
 use crate::dockerfile::{Copy, Dockerfile, Instruction, MountKind, Run, Statement};
 use crate::error::{Error, Fault, Lines};
 use crate::stages::{Graph, Origin, Outside};
-use crate::variables::Scope;
+use crate::variables::{CACHES, EPOCH, HOSTNAME, Scope};
 
 /// Changes with every change of what keys are made of.
-const KEY_VERSION: &str = "berth-build-1";
+const KEY_VERSION: &str = "berth-build-2";
 
 /// Builds one stage.
 pub(super) struct Builder<'a, E> {
@@ -31,6 +31,14 @@ pub(super) struct Done {
     /// How many of its layers are those of its base.
     pub base: usize,
     scope: Scope,
+}
+
+/// What a step depends on beside configuration and history.
+#[derive(Default)]
+struct Depends {
+    text: String,
+    /// Whether it changes the result, and the history does not show it.
+    hidden: bool,
 }
 
 /// A stage under way.
@@ -55,7 +63,8 @@ impl<E: Executor> Builder<'_, E> {
             return Ok(Done { image: None, base: 0, scope: Scope::default() });
         };
         self.step(&Instruction::From(stage.from.clone()).to_string())?;
-        let (mut current, triggers) = self.begin(index)?;
+        let begun = self.begin(index);
+        let (mut current, triggers) = begun.inspect_err(|_| self.executor.failed(stage.lines))?;
         let base = current.draft.image.rootfs.diff_ids.len();
         if !triggers.is_empty() {
             self.executor.tell(Event::Triggers(triggers.len()))?;
@@ -67,7 +76,8 @@ impl<E: Executor> Builder<'_, E> {
                 for needed in self.graph.needs(index) {
                     self.plan.stage(needed, self.executor)?;
                 }
-                self.statement(&mut current, &statement)?;
+                self.statement(&mut current, &statement)
+                    .inspect_err(|_| self.executor.failed(statement.lines))?;
             }
         }
         self.executor.tell(Event::Made(current.image.as_ref().map(|image| &image.id)))?;
@@ -75,7 +85,7 @@ impl<E: Executor> Builder<'_, E> {
         let statements: &[Statement] = if replaced { &[] } else { stage.statements.as_slice() };
         for statement in statements {
             self.step(&statement.text)?;
-            self.statement(&mut current, statement)?;
+            self.statement(&mut current, statement).inspect_err(|_| self.executor.failed(statement.lines))?;
             self.executor.tell(Event::Made(current.image.as_ref().map(|image| &image.id)))?;
         }
         if index == self.graph.target {
@@ -103,7 +113,9 @@ impl<E: Executor> Builder<'_, E> {
             Origin::Scratch => None,
             Origin::Stage(stage) => self.plan.done(*stage).and_then(|done| done.image),
             Origin::Image(name) | Origin::Context(name) => {
-                Some(self.executor.image(name, platform.as_ref(), false)?)
+                let meant = self.plan.stages.nearest(name, index);
+                let wanted = Wanted { platform: platform.as_ref(), copied: false, meant };
+                Some(self.executor.image(name, wanted)?)
             }
         };
         let mut config = image.as_ref().map(|image| image.config.clone()).unwrap_or_else(|| {
@@ -126,7 +138,7 @@ impl<E: Executor> Builder<'_, E> {
         for (name, value) in &self.plan.build.labels {
             self.step(&format!("LABEL {name}={value}"))?;
             let history = current.draft.label(name, value);
-            self.finish(current, history, "", Change::Nothing)?;
+            self.finish(current, history, Depends::default(), Change::Nothing)?;
             self.executor.tell(Event::Made(current.image.as_ref().map(|image| &image.id)))?;
         }
         Ok(())
@@ -154,9 +166,9 @@ impl<E: Executor> Builder<'_, E> {
             }
             Instruction::Workdir(_) => {
                 let directory = current.draft.image.config.working_dir.clone();
-                self.finish(current, history, "", Change::Directory(&directory))
+                self.finish(current, history, Depends::default(), Change::Directory(&directory))
             }
-            _ => self.finish(current, history, "", Change::Nothing),
+            _ => self.finish(current, history, Depends::default(), Change::Nothing),
         }
     }
 
@@ -181,7 +193,10 @@ impl<E: Executor> Builder<'_, E> {
                 Ok(Some(image.ok_or_else(|| nothing().at(lines))?))
             }
             Origin::Scratch => Err(nothing().at(lines).into()),
-            Origin::Image(name) | Origin::Context(name) => self.executor.image(&name, None, true).map(Some),
+            Origin::Image(name) | Origin::Context(name) => {
+                let meant = self.plan.stages.nearest(&name, current.index);
+                self.executor.image(&name, Wanted { platform: None, copied: true, meant }).map(Some)
+            }
         }
     }
 
@@ -200,8 +215,10 @@ impl<E: Executor> Builder<'_, E> {
             };
             mounts.push((mount, from));
         }
+        let (command, script) = current.draft.program(run);
         let program = Program {
-            command: current.draft.command(run),
+            command,
+            script,
             environment: current.draft.scope.step_environment(),
             mounts,
             network: run.network,
@@ -217,18 +234,33 @@ impl<E: Executor> Builder<'_, E> {
             };
             sources.push(format!("{mount:?} {files}"));
         }
-        let depends = format!("{} {:?} {}", run.network.name(), run.security, sources.join("\n"));
-        self.finish(current, history, &depends, Change::Run(&program))
+        // The history joins words with spaces: it does not tell where one ends.
+        let arguments = current.draft.scope.visible_arguments();
+        let Program { command, script, .. } = &program;
+        let given = &self.plan.build.given.arguments;
+        let (hostname, caches) = (given.get(HOSTNAME), given.get(CACHES));
+        let depends = Depends {
+            text: format!(
+                "{arguments:?} {command:?} {script:?} {hostname:?} {caches:?} {} {:?} {}",
+                run.network.name(),
+                run.security,
+                sources.join("\n")
+            ),
+            hidden: hostname.is_some() || !current.draft.is_told(run),
+        };
+        self.finish(current, history, depends, Change::Run(&program))
     }
 
     fn copy(&mut self, current: &mut Current, copying: &Copying) -> Result<(), E::Error> {
         let (files, digest) = self.executor.gather(copying)?;
         let history = current.draft.no_operation(&copying.history(&digest));
-        let depends = format!(
-            "{} {:?} {} {} {:?}",
-            copying.destination, copying.unpack, copying.link, copying.parents, copying.exclude
-        );
-        self.finish(current, history, &depends, Change::Copy(copying, files))
+        let Copying { destination, unpack, link, parents, exclude, .. } = copying;
+        let depends = Depends {
+            text: format!("{destination:?} {unpack:?} {link} {parents} {exclude:?}"),
+            // What links of the image below lead to counts only without it. All else shows in the digest.
+            hidden: *link,
+        };
+        self.finish(current, history, depends, Change::Copy(copying, files))
     }
 
     /// Whether a stage is to be done again.
@@ -238,19 +270,21 @@ impl<E: Executor> Builder<'_, E> {
         name.is_some_and(|name| fresh.contains(name)) || fresh.contains(&index.to_string())
     }
 
-    /// Takes the step from the cache, or carries it out. `depends` is what it depends on beside configuration and history.
+    /// Takes the step from the cache, or carries it out.
     fn finish(
         &mut self,
         current: &mut Current,
         history: String,
-        depends: &str,
+        depends: Depends,
         change: Change<'_, E::Files>,
     ) -> Result<(), E::Error> {
-        let key = key(current, &history, depends);
+        let epoch = self.plan.build.given.arguments.get(EPOCH).map(String::as_str).unwrap_or_default();
+        let key = key(current, &history, &depends.text, epoch);
         let (parent, config) = (current.image.as_ref(), &current.draft.image);
-        let known = match self.is_fresh(current.index) {
+        let (fresh, told) = (self.is_fresh(current.index), !depends.hidden);
+        let known = match fresh {
             true => None,
-            false => self.executor.cached(&Probe { parent, config, history: &history, key: &key })?,
+            false => self.executor.cached(&Probe { parent, config, history: &history, key: &key, told })?,
         };
         let image = match known {
             Some(image) => {
@@ -260,7 +294,7 @@ impl<E: Executor> Builder<'_, E> {
             None => {
                 let config = current.draft.image.clone();
                 let parent = current.image.as_ref();
-                self.executor.make(Step { parent, config, history, change, key })?
+                self.executor.make(Step { parent, config, history, change, key, fresh })?
             }
         };
         current.draft.image = image.config.clone();
@@ -270,13 +304,13 @@ impl<E: Executor> Builder<'_, E> {
 }
 
 /// The digest of all that a step depends on.
-fn key(current: &Current, history: &str, depends: &str) -> Digest {
+fn key(current: &Current, history: &str, depends: &str, epoch: &str) -> Digest {
     let image = &current.draft.image;
     let parent = current.image.as_ref().map(|image| image.id.to_string()).unwrap_or_default();
     // Maps are sorted: the same configuration is the same text.
     let config = serde_json::to_string(&image.config).unwrap_or_default();
     let platform = format!("{}/{}/{:?}", image.os, image.architecture, image.variant);
-    let parts = [KEY_VERSION, &parent, &platform, &config, &image.author, history, depends];
+    let parts = [KEY_VERSION, &parent, &platform, &config, &image.author, history, depends, epoch];
     let mut text = String::new();
     for part in parts {
         text.push_str(&format!("{}:{part}\n", part.len()));

@@ -1,6 +1,8 @@
 use std::collections::BTreeMap;
 
 use super::*;
+use crate::error::Fault;
+use crate::variables::{CACHES, EPOCH, HOSTNAME};
 
 /// Remembers what it was asked for. Images are numbered.
 #[derive(Default)]
@@ -9,6 +11,9 @@ struct Fake {
     known: BTreeMap<Digest, Image>,
     made: usize,
     changed: &'static str,
+    /// Of each step that was looked for, whether its history tells all.
+    histories: Vec<bool>,
+    failures: Vec<Lines>,
 }
 
 fn image(number: usize, config: ImageConfig) -> Image {
@@ -36,8 +41,13 @@ impl Executor for Fake {
         Ok(())
     }
 
-    fn image(&mut self, name: &str, _: Option<&Platform>, _: bool) -> Result<Image, Error> {
+    fn image(&mut self, name: &str, wanted: Wanted<'_>) -> Result<Image, Error> {
         let mut config = ImageConfig::default();
+        if let Some(meant) = wanted.meant {
+            let fault = Fault::Instruction(format!("no image {name}"));
+            return Err(Error::new(fault).meant(Some(meant)));
+        }
+        assert_ne!(name, "panics");
         if name == "triggers" {
             config.config.on_build = Some(vec!["ENV T=1".into(), "COPY --from=first /a /b".into()]);
         }
@@ -45,6 +55,7 @@ impl Executor for Fake {
     }
 
     fn cached(&mut self, probe: &Probe<'_>) -> Result<Option<Image>, Error> {
+        self.histories.push(probe.told);
         Ok(self.known.get(probe.key).cloned())
     }
 
@@ -67,6 +78,10 @@ impl Executor for Fake {
         });
         self.known.insert(step.key, made.clone());
         Ok(made)
+    }
+
+    fn failed(&mut self, lines: Lines) {
+        self.failures.push(lines);
     }
 }
 
@@ -118,9 +133,94 @@ fn steps_are_done_once() {
     let told = build(&mut fake, &asked, text);
     assert_eq!(told.iter().position(|line| line == "cached"), Some(3), "{told:?}");
     assert!(told.iter().any(|line| line.contains("V=2")));
-    asked.given.arguments.insert("W".into(), "2".into());
+    for name in ["W", "HTTP_PROXY", "BUILDKIT_SYNTAX", "BUILDKIT_INLINE_CACHE", EPOCH] {
+        asked.given.arguments.insert(name.into(), "2".into());
+    }
     let told = build(&mut fake, &asked, text);
     assert_eq!(told.last().unwrap(), "[Warning] One or more build-args [W] were not consumed");
+}
+
+#[test]
+fn words_and_the_epoch_are_part_of_a_key() {
+    let mut fake = Fake::default();
+    let mut asked = Build::default();
+    let mut made = |asked: &Build, text: &str| {
+        let before = fake.made;
+        build(&mut fake, asked, text);
+        fake.made - before
+    };
+    // They have the same history.
+    for text in ["FROM base\nRUN [\"touch\", \"/a b\"]\n", "FROM base\nRUN [\"touch\", \"/a\", \"b\"]\n"] {
+        assert!(made(&asked, text) > 0, "{text}");
+        assert_eq!(made(&asked, text), 0, "{text}");
+    }
+    // A step sees where it runs, and the caches that it has.
+    for name in [HOSTNAME, CACHES] {
+        let mut other = asked.clone();
+        other.given.arguments.insert(name.to_owned(), "other".to_owned());
+        let text = "FROM base\nENV A=b\nRUN hostname\n";
+        let first = usize::from(name == HOSTNAME) * 2;
+        assert_eq!((made(&asked, text), made(&other, text), made(&other, text)), (first, 1, 0), "{name}");
+    }
+    let text = "FROM base\nRUN touch\nCOPY a /b\nENV A=b\n";
+    assert_eq!((made(&asked, text), made(&asked, text)), (3, 0));
+    for epoch in ["1", "2"] {
+        asked.given.arguments.insert(EPOCH.to_owned(), epoch.to_owned());
+        assert_eq!((made(&asked, text), made(&asked, text)), (3, 0), "{epoch}");
+    }
+}
+
+#[test]
+fn what_a_history_does_not_tell_is_known() {
+    let told = |text: &str| {
+        let mut fake = Fake::default();
+        build(&mut fake, &Build::default(), &format!("FROM base\n{text}\n"));
+        fake.histories
+    };
+    for text in ["RUN make a", "RUN [\"make\", \"a\"]", "COPY a /b", "COPY --exclude=c a /b", "ENV A=b"] {
+        assert_eq!(told(text), [true], "{text}");
+    }
+    for text in [
+        "RUN --mount=target=/src make",
+        "RUN --network=none make",
+        "RUN --security=insecure make",
+        "RUN [\"touch\", \"/a b\"]",
+        "RUN [\"/bin/sh\", \"-c\", \"make\", \"a\"]",
+        "COPY --link a /b",
+    ] {
+        assert_eq!(told(text), [false], "{text}");
+    }
+}
+
+#[test]
+fn failures_have_a_place_and_a_suggestion() {
+    let failed = |text: &str| {
+        let mut fake = Fake::default();
+        let error = Build::default().run(&Dockerfile::read(text.as_bytes()).unwrap(), &mut fake).unwrap_err();
+        (error.to_string(), fake.failures.first().map(|lines| (lines.first, lines.last)))
+    };
+    let first = "FROM base AS builder\n\n";
+    for (text, words, lines) in [
+        ("FROM biulder\n", "no image biulder (did you mean builder?)", (3, 3)),
+        ("FROM base\nCOPY --from=bilder \\\n a b\n", "no image bilder (did you mean builder?)", (4, 5)),
+        (
+            "FROM base\nRUN --mount=from=Bulder,target=/a b\n",
+            "no image Bulder (did you mean builder?)",
+            (4, 4),
+        ),
+        ("FROM base\nENV A=${B?why}\n", "failed to process \"${B?why}\": B: why", (4, 4)),
+    ] {
+        assert_eq!(failed(&format!("{first}{text}")), (words.to_owned(), Some(lines)), "{text}");
+    }
+}
+
+#[test]
+fn a_panic_ends_the_build() {
+    let text = "FROM panics AS one\nFROM base AS two\nFROM base\nCOPY --from=one a b\nCOPY --from=two a b\n";
+    let file = Dockerfile::read(text.as_bytes()).unwrap();
+    let build = Build { jobs: 2, ..Build::default() };
+    let outcome = std::panic::catch_unwind(|| build.run(&file, &mut Fake::default()).is_ok());
+    assert!(outcome.is_err());
 }
 
 #[test]

@@ -235,6 +235,7 @@ fn filters(command: &str) -> &'static [&'static str] {
         "images" => &["before=", "dangling=", "label=", "reference=", "since=", "until="],
         "events" => &["container=", "daemon=", "event=", "image=", "label=", "network=", "type=", "volume="],
         "prune" => &["label!=", "label=", "until="],
+        "du" => &["description=", "id=", "inuse=", "private=", "shared=", "type="],
         _ => &[],
     }
 }
@@ -248,7 +249,8 @@ pub fn of_filter(command: &str, filter: &str) -> Wanted {
         ("events", "event") => words(&ACTIONS),
         (_, "status") => words(&STATES),
         (_, "health") => words(&["healthy", "none", "starting", "unhealthy"]),
-        (_, "dangling" | "is-official") => words(&["false", "true"]),
+        ("du", "type") => words(&["exec.cachemount", "internal", "regular", "source.local"]),
+        ("du", "inuse" | "private" | "shared") | (_, "dangling" | "is-official") => words(&["false", "true"]),
         (_, "ancestor" | "image" | "reference") => Wanted::Names(vec![Kind::Images]),
         ("images", "before" | "since") => Wanted::Names(vec![Kind::Images]),
         (_, "before" | "since" | "name" | "container") => Wanted::Names(vec![Kind::Containers]),

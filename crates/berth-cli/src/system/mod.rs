@@ -4,7 +4,7 @@ mod dial;
 mod events;
 mod info;
 mod prune;
-mod usage;
+pub mod usage;
 mod version;
 
 use clap::{ArgMatches, Command};

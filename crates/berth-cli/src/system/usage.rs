@@ -56,8 +56,7 @@ pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
     if verbose && format.is_some_and(|format| format.starts_with("table")) {
         return Err(Failure::new("the table format is not supported with the verbose option"));
     }
-    let answer: Answer = context.client().await?.get("/system/df?verbose=1").await?;
-    let usage = settled(answer);
+    let usage = fetch(context, "/system/df?verbose=1").await?;
     match (verbose, format) {
         (true, None) => out!("{}", detail::table(&usage)?),
         (true, Some(format)) => outln!("{}", template::object(format, &detail::object(&usage))?),
@@ -65,6 +64,11 @@ pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
         (false, format) => out!("{}", template::rows(format.unwrap_or("table"), &COLUMNS, rows(&usage))?),
     }
     Ok(())
+}
+
+/// Asks for what takes how much; `path` says of which kinds.
+pub async fn fetch(context: &Context, path: &str) -> Outcome<DiskUsage> {
+    Ok(settled(context.client().await?.get(path).await?))
 }
 
 /// The new form of either.

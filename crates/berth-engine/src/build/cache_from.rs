@@ -2,6 +2,7 @@
 
 use berth_build::solve::{Image, Probe};
 use berth_oci::ImageConfig;
+use jiff::Timestamp;
 
 use super::executor::Worker;
 use crate::Error;
@@ -9,10 +10,11 @@ use crate::Error;
 impl Worker {
     /// What a step made, as an image says that the build may take from: its own history goes on with the step.
     pub(super) fn cached_from(&self, names: &[String], probe: &Probe<'_>) -> Result<Option<Image>, Error> {
-        for name in names {
+        let epoch = self.request.epoch();
+        for name in names.iter().filter(|_| probe.told) {
             // One that is not here is none.
             let Ok(found) = self.parts().images.resolve(name) else { continue };
-            let Some(taken) = taken(probe, &found.config) else { continue };
+            let Some(taken) = taken(probe, &found.config, epoch) else { continue };
             let image = if taken == found.config {
                 Image { id: found.record.id, config: found.config }
             } else {
@@ -27,13 +29,21 @@ impl Worker {
     }
 }
 
-/// The configuration of the step's image, if `source` was made by it.
-fn taken(probe: &Probe<'_>, source: &ImageConfig) -> Option<ImageConfig> {
+/// The configuration of the step's image, if `source` was made by it, and at the time that all is to be done at, if there
+/// is one.
+fn taken(probe: &Probe<'_>, source: &ImageConfig, epoch: Option<i64>) -> Option<ImageConfig> {
+    if source.platform() != probe.config.platform() {
+        return None;
+    }
     let before = probe.config.history.len();
     let (past, rest) = source.history.split_at_checked(before)?;
     let same =
         past.iter().zip(&probe.config.history).all(|(theirs, ours)| theirs.created_by == ours.created_by);
     let step = rest.first().filter(|step| same && step.created_by == probe.history)?;
+    let created = step.created.as_deref().and_then(|text| text.parse::<Timestamp>().ok());
+    if epoch.is_some_and(|epoch| created.is_none_or(|created| created.as_second() != epoch)) {
+        return None;
+    }
     let layers = probe.config.rootfs.diff_ids.len() + usize::from(!step.empty_layer);
     let below = source.rootfs.diff_ids.get(..layers)?;
     if !below.starts_with(&probe.config.rootfs.diff_ids) {

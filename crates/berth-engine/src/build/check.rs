@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use berth_api::build::{Checked, Lint, Warning};
+use berth_api::build::{Checked, Failed, Lint, Place, Warning};
 use berth_archive::ignore::Ignore;
 use berth_build::dockerfile::Dockerfile;
 use berth_build::lint::{self, Surroundings};
@@ -22,6 +22,19 @@ pub(super) struct Checker<'a> {
     pub given: &'a Given,
     /// What stays out of the context.
     pub ignore: &'a Ignore,
+}
+
+/// Tells a client that shows such where in the Dockerfile the build has failed, before it hears of the failure.
+pub(super) fn tell_place(worker: &Worker, error: &Error, text: &[u8]) {
+    let own = if let Error::Build(error) = error { error.lines() } else { None };
+    let lines = worker.failed.get().copied().or(own);
+    let Some(lines) = lines.filter(|_| worker.request.lint != Lint::No && worker.check().is_ok()) else {
+        return;
+    };
+    let failed = Some(Place { first: lines.first, last: lines.last });
+    let failed = Failed { failed, source: String::from_utf8_lossy(text).into_owned() };
+    // A client that is gone misses nothing.
+    let _ = worker.output.aside(serde_json::json!(failed));
 }
 
 impl Checker<'_> {

@@ -9,12 +9,11 @@ use berth_archive::decompress::{self, Compression};
 use berth_archive::ignore::{self, Ignore};
 use berth_build::dockerfile::FILE_LIMIT;
 use berth_storage::Scratch;
-use tokio_util::io::{StreamReader, SyncIoBridge};
 use url::Url;
 
 use super::executor::Worker;
 use super::session::{self, Received};
-use super::{git, tree};
+use super::{fetched, git, tree};
 use crate::Error;
 use crate::engine::Parts;
 
@@ -140,7 +139,8 @@ impl Context {
 pub(super) fn fetch(worker: &mut Worker, address: &str) -> Result<Context, Error> {
     if git::is_context(address) {
         let keep = worker.request.arguments.get(KEEP_GIT).is_some_and(|value| value.as_deref() == Some("1"));
-        let git::Checkout { root, scratch } = git::check_out(worker, address, keep)?;
+        let git::Checkout { root, scratch } =
+            git::check_out(worker, address, git::Manner { keep_repository: keep, checksum: None })?;
         return Ok(Context { root, _scratch: Some(scratch), received: None, alone: None });
     }
     if !address.starts_with("http://") && !address.starts_with("https://") {
@@ -151,10 +151,7 @@ pub(super) fn fetch(worker: &mut Worker, address: &str) -> Result<Context, Error
         .map_err(|error| Error::InvalidParameter(format!("parse {address:?}: {error}")))?;
     let parts = std::sync::Arc::clone(worker.parts());
     let fetched = worker.wait(async { Ok(parts.images.fetch(&url).await?) })?;
-    let handle = worker.handle.clone();
-    let bytes = futures_util::StreamExt::map(fetched.parts, |part| part.map_err(io::Error::other));
-    let stream = SyncIoBridge::new_with_handle(StreamReader::new(Box::pin(bytes)), handle);
-    let mut stream = worker.cancelling(stream);
+    let mut stream = fetched::reader(worker, fetched.parts);
     let mut start = Vec::new();
     (&mut stream)
         .take(HEADER as u64)

@@ -1,12 +1,12 @@
 //! Carries out what the solver decides.
 
 use std::io::{self, Read};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use berth_api::progress::JsonMessage;
 use berth_build::Lines;
 use berth_build::dockerfile::Mount;
-use berth_build::solve::{Change, Copying, Event, Executor, Image, Probe, Program, Step};
+use berth_build::solve::{Change, Copying, Event, Executor, Image, Probe, Program, Step, Wanted};
 use berth_image::NewLayer;
 use berth_oci::config::History;
 use berth_oci::{Digest, ImageConfig, Platform, Reference};
@@ -26,9 +26,10 @@ use super::mounts::{self, Mounts};
 use super::output::Output;
 use super::request::BuildRequest;
 use super::run::{self, Does, Temporary};
-use super::under_way::Claim;
+use super::under_way::{Claim, ImageUse};
 use super::{cache, contexts, stubs, tree};
 use crate::engine::Parts;
+use crate::usage::ceiling;
 use crate::{Engine, Error};
 
 /// Messages of a pull that wait for a slow client.
@@ -37,6 +38,19 @@ const QUEUE: usize = 16;
 /// A build that nobody wants any more.
 pub(super) fn cancelled() -> Error {
     Error::Unavailable("Build cancelled".into())
+}
+
+/// Adds what is missing if the programs of an image are another machine's.
+fn foreign(error: Error, platform: &Platform) -> Error {
+    let host = Platform::host();
+    let text = error.to_string();
+    if !text.contains("exec format error") || platform.satisfies(&host) {
+        return error;
+    }
+    Error::InvalidParameter(format!(
+        "{text}: the image is for {platform} and this host is {host}; an emulator for it has to be registered with the kernel \
+         (binfmt_misc), such as by the package qemu-user-static"
+    ))
 }
 
 /// A build under way.
@@ -49,9 +63,11 @@ pub(super) struct Worker {
     /// The files that came with it.
     pub context: Option<Arc<Context>>,
     /// Keeps the layers of its images, whoever removes them meanwhile.
-    pub held: Arc<Mutex<Vec<berth_image::Held>>>,
+    pub held: Arc<Mutex<Vec<(berth_image::Held, ImageUse)>>>,
     /// Images that named contexts became.
     pub made: contexts::Made,
+    /// Where the instruction stands that has failed.
+    pub failed: Arc<OnceLock<Lines>>,
     /// Caches that steps are taken from, and the steps that are to go to some.
     pub caches: Arc<cache::Caches>,
     /// What stages have in common that are built at once: one that fails ends them all.
@@ -79,6 +95,7 @@ impl Worker {
             context: None,
             held: Arc::default(),
             made: Arc::default(),
+            failed: Arc::default(),
             caches: Arc::default(),
             group,
             claim: None,
@@ -114,16 +131,21 @@ impl Worker {
     pub fn end(mut self, outcome: Result<(), Error>) -> Result<(), Error> {
         // Before the client hears of the end.
         self.context = None;
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).clear();
         match outcome {
             Ok(()) => Ok(()),
             Err(error) => self.output.failed(error),
         }
     }
 
-    /// Keeps an image's layers until the build is over.
+    /// Keeps an image until the build is over: its layers whoever removes it, and itself from the ceiling of the cache.
     pub fn hold(&self, image: &Image) -> Result<(), Error> {
+        let used = self.parts().steps.use_image(&image.id);
+        if self.parts().storage.images().get(&image.id)?.is_none() {
+            return Err(berth_image::Error::NotFound(image.id.to_string()).into());
+        }
         let held = self.parts().images.hold(&image.id, &image.config)?;
-        self.held.lock().unwrap_or_else(PoisonError::into_inner).push(held);
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).push((held, used));
         Ok(())
     }
 
@@ -199,7 +221,7 @@ impl Worker {
                 let message = format!("The command '{command}' returned a non-zero code: {code}{why}");
                 Err(Error::Step { message, code: i32::try_from(code).unwrap_or(i32::MAX) })
             }
-            Err(error) => Err(error),
+            Err(error) => Err(foreign(error, &config.platform())),
         };
         self.finish(container, outcome)
     }
@@ -242,6 +264,8 @@ impl Worker {
         if let Err(error) = parts.storage.build_steps().put(step.key, &image.id) {
             tracing::warn!(%error, "a build step is not remembered");
         }
+        self.caches.made();
+        ceiling::look(&parts, &self.handle, false);
         Ok(image)
     }
 }
@@ -268,6 +292,7 @@ impl Executor for Worker {
             context: self.context.clone(),
             held: Arc::clone(&self.held),
             made: Arc::clone(&self.made),
+            failed: Arc::clone(&self.failed),
             caches: Arc::clone(&self.caches),
             group: self.group.clone(),
             claim: None,
@@ -283,14 +308,24 @@ impl Executor for Worker {
         self.output.event(&event)
     }
 
-    fn image(&mut self, name: &str, platform: Option<&Platform>, copied: bool) -> Result<Image, Error> {
+    fn image(&mut self, name: &str, wanted: Wanted<'_>) -> Result<Image, Error> {
+        let Wanted { platform, copied, meant } = wanted;
         let named = self.context_image(name, platform).transpose();
         match named.unwrap_or_else(|| self.find_image(name, platform)) {
-            Err(error) if copied && !self.cancelled.is_cancelled() => {
-                Err(Error::Files(format!("invalid from flag value {name}: {error}")))
+            Err(error) if self.cancelled.is_cancelled() || !copied && meant.is_none() => Err(error),
+            Err(error) => {
+                let before = if copied { format!("invalid from flag value {name}: ") } else { String::new() };
+                let after =
+                    meant.map(|stage| format!(" (did you mean the stage {stage}?)")).unwrap_or_default();
+                Err(Error::Files(format!("{before}{error}{after}")))
             }
             found => found,
         }
+    }
+
+    fn failed(&mut self, lines: Lines) {
+        // The first is the cause: others end because of it.
+        let _ = self.failed.set(lines);
     }
 
     fn cached(&mut self, probe: &Probe<'_>) -> Result<Option<Image>, Error> {
@@ -319,14 +354,14 @@ impl Executor for Worker {
     fn make(&mut self, step: Step<'_, Files>) -> Result<Image, Error> {
         let _claim = self.claim.take();
         self.check()?;
-        let Step { parent, config, history, change, key } = step;
+        let Step { parent, config, history, change, key, fresh } = step;
         let layer = match change {
             Change::Nothing => self.nothing(parent, &config)?,
             Change::Directory(path) => self.directory(parent, path)?,
             Change::Run(program) => self.run(parent, &config, program)?,
             Change::Copy(copying, files) => {
                 if copying.link {
-                    let linked = link::copy(self, parent, (copying, &history), &files)?;
+                    let linked = link::copy(self, parent, (copying, &history), &files, fresh)?;
                     let fresh = linked.layer.is_some();
                     let parent = parent.map(|image| &image.id);
                     let made = self.record(
@@ -380,7 +415,8 @@ impl Worker {
     pub(super) fn find_image(&mut self, name: &str, platform: Option<&Platform>) -> Result<Image, Error> {
         let own = self.request.platform.clone();
         let platform = platform.or(own.as_ref());
-        let is_id = |image: &Image| image.id.to_string() == name || image.id.hex().starts_with(name);
+        // Part of one may be a name as well.
+        let is_id = |image: &Image| image.id.to_string() == name || image.id.hex() == name;
         let image = match self.local(name, platform) {
             Ok(image) if !self.request.pull || is_id(&image) => image,
             Ok(_) | Err(Error::Image(berth_image::Error::NotFound(_))) => {
@@ -435,9 +471,13 @@ struct Cancelling<R> {
 
 impl<R: Read> Read for Cancelling<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.cancelled.is_cancelled() {
-            return Err(io::Error::other("the build was cancelled"));
-        }
-        self.reader.read(buffer)
+        let check = || match self.cancelled.is_cancelled() {
+            true => Err(io::Error::other("the build was cancelled")),
+            false => Ok(()),
+        };
+        check()?;
+        let length = self.reader.read(buffer)?;
+        // What ends because of that is no end.
+        check().map(|()| length)
     }
 }

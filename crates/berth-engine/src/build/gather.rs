@@ -11,11 +11,11 @@ use berth_oci::Digest;
 use berth_oci::digest::{Algorithm, Hasher};
 use berth_storage::Scratch;
 use rustix::fs::FileType;
-use tokio_util::io::{StreamReader, SyncIoBridge};
 use url::Url;
 
 use super::exclude::Exclude;
 use super::executor::Worker;
+use super::fetched;
 use super::git;
 use super::mounted::Mounted;
 use super::tree;
@@ -49,7 +49,26 @@ pub(super) struct Source {
     pub directory: bool,
     /// Whether it is unpacked if it is an archive.
     pub unpack: bool,
-    digest: String,
+    /// What it is: `file`, `dir` or `git`.
+    kind: &'static str,
+    /// The digest of its files, which its own name is no part of.
+    content: String,
+}
+
+impl Source {
+    /// What tells it apart from others that would be copied elsewhere, or otherwise.
+    fn digest(&self) -> String {
+        // A directory's own name goes nowhere: what it holds is copied.
+        let name: &[u8] = if self.directory { b"" } else { &self.name };
+        let below = self.parents.as_ref().map_or(&b""[..], |parents| &parents.below);
+        let mut hasher = Hasher::new(Algorithm::Sha256);
+        for part in [name, below, &[u8::from(self.parents.is_some())], &[u8::from(self.unpack)]] {
+            hasher.update(format!("{}:", part.len()).as_bytes());
+            hasher.update(part);
+        }
+        hasher.update(self.content.as_bytes());
+        format!("{}:{}", self.kind, hasher.finish().hex())
+    }
 }
 
 /// Directories that are kept of a source's path.
@@ -66,6 +85,7 @@ pub(super) fn gather(worker: &mut Worker, copying: &Copying) -> Result<(Files, S
         Some(image) => Some(Mounted::new(worker.parts(), Some(&image.config))?),
         None => None,
     };
+    check_checksum(copying)?;
     let mut files = Files { sources: Vec::new(), image, scratch: Vec::new() };
     for source in &copying.sources {
         let found = match source {
@@ -97,14 +117,28 @@ pub(super) fn gather(worker: &mut Worker, copying: &Copying) -> Result<(Files, S
             copying.keyword
         )));
     }
-    let digest = match files.sources.as_slice() {
-        [one] => one.digest.clone(),
-        several => {
-            let all: Vec<&str> = several.iter().map(|source| source.digest.as_str()).collect();
-            format!("multi:{}", Digest::of(all.join(",").as_bytes()).hex())
-        }
-    };
+    let digest = together(&files.sources);
     Ok((files, digest))
+}
+
+/// A checksum is that of one thing from elsewhere.
+fn check_checksum(copying: &Copying) -> Result<(), Error> {
+    let refused = |text: &str| Err(Error::InvalidParameter(text.to_owned()));
+    match (&copying.checksum, copying.sources.as_slice()) {
+        (None, _) => Ok(()),
+        (Some(_), [CopySource::Path(source)]) if is_address(source) || git::is_address(source) => Ok(()),
+        (Some(_), [_]) => refused("checksum requires HTTP(S) or Git sources"),
+        (Some(_), _) => refused("checksum can't be specified for multiple sources"),
+    }
+}
+
+/// What tells sources apart from others, in their order.
+fn together(sources: &[Source]) -> String {
+    let all: Vec<String> = sources.iter().map(Source::digest).collect();
+    match all.as_slice() {
+        [one] => one.clone(),
+        several => format!("multi:{}", Digest::of(several.join(",").as_bytes()).hex()),
+    }
 }
 
 fn keep(files: &mut Files, source: Source, scratch: Scratch) -> Vec<Source> {
@@ -151,6 +185,7 @@ fn local(worker: &Worker, copying: &Copying, files: &Files, written: &str) -> Re
         unpack: copying.unpack.unwrap_or(true),
         context: copying.from.is_none(),
         exclude: Exclude::new(&copying.exclude)?,
+        worker,
         // What stands before `/./` is not kept.
         pivot: copying.parents.then(|| relative.split_once("/./").map_or(0, |(base, _)| depth(base))),
     };
@@ -222,6 +257,7 @@ struct Finder<'a> {
     unpack: bool,
     context: bool,
     exclude: Exclude,
+    worker: &'a Worker,
     /// How many parts of a path are not kept; none if no directories are.
     pivot: Option<usize>,
 }
@@ -242,19 +278,18 @@ impl Finder<'_> {
         let stat = copy::look(self.root, &real).map_err(failed)?;
         let directory = stat.kind() == FileType::Directory;
         let skip = |path: &[u8]| self.exclude.skips(path);
-        let digest = tree::digest_selected(self.root, &real, self.owned, &skip).map_err(failed)?;
-        let kind = if directory { "dir" } else { "file" };
-        let parents = self.pivot.map(|pivot| parents(path, pivot, directory));
-        let below = parents.as_ref().map(|parents| String::from_utf8_lossy(&parents.below).into_owned());
-        let below = below.map(|below| format!(":{below}")).unwrap_or_default();
+        let go_on = || self.worker.check().is_ok();
+        let content = tree::digest_selected(self.root, &real, self.owned, &skip, &go_on)
+            .map_err(|error| self.worker.check().err().unwrap_or_else(|| failed(error)))?;
         Ok(Source {
             root: None,
             name: copy::path::base(path).to_vec(),
             path: real,
-            parents,
+            parents: self.pivot.map(|pivot| parents(path, pivot, directory)),
             directory,
             unpack: self.unpack,
-            digest: format!("{kind}:{digest}{below}"),
+            kind: if directory { "dir" } else { "file" },
+            content,
         })
     }
 }
@@ -286,7 +321,7 @@ fn made(
     file.set_permissions(mode).map_err(failed)?;
     let root = scratch.open()?;
     let path = absolute(name.as_bytes());
-    let digest = tree::digest(root.as_fd(), &path, false).map_err(failed)?;
+    let content = tree::digest(root.as_fd(), &path, false).map_err(failed)?;
     let source = Source {
         root: Some(root),
         path,
@@ -294,7 +329,8 @@ fn made(
         parents: None,
         directory: false,
         unpack: false,
-        digest: format!("file:{digest}"),
+        kind: "file",
+        content,
     };
     Ok((source, scratch))
 }
@@ -316,10 +352,7 @@ fn remote(worker: &mut Worker, copying: &Copying, address: &str) -> Result<(Sour
     let parts = Arc::clone(worker.parts());
     let fetched = worker.wait(async { Ok(parts.images.fetch(&url).await?) })?;
     let modified = fetched.modified.as_deref().and_then(moment);
-    let handle = worker.handle.clone();
-    let bytes = futures_util::StreamExt::map(fetched.parts, |part| part.map_err(io::Error::other));
-    let stream = SyncIoBridge::new_with_handle(StreamReader::new(Box::pin(bytes)), handle);
-    let mut stream = worker.cancelling(stream);
+    let mut stream = fetched::reader(worker, fetched.parts);
     let mut hasher = Hasher::new(Algorithm::Sha256);
     let (mut source, scratch) = made(worker, &name, |file| {
         let mut piece = vec![0; 64 << 10];
@@ -333,7 +366,8 @@ fn remote(worker: &mut Worker, copying: &Copying, address: &str) -> Result<(Sour
             }
         }
         Ok(())
-    })?;
+    })
+    .map_err(|error| worker.check().err().unwrap_or(error))?;
     worker.output.say("\n")?;
     let digest = hasher.finish();
     if let Some(wanted) = &copying.checksum
@@ -349,17 +383,20 @@ fn remote(worker: &mut Worker, copying: &Copying, address: &str) -> Result<(Sour
 
 /// What a Git repository holds.
 fn repository(worker: &Worker, copying: &Copying, address: &str) -> Result<(Source, Scratch), Error> {
-    let checkout = git::check_out(worker, address, copying.keep_git_dir)?;
+    let (keep_repository, checksum) = (copying.keep_git_dir, copying.checksum.as_deref());
+    let checkout = git::check_out(worker, address, git::Manner { keep_repository, checksum })?;
     let failed = |error| tree::failed("read", address.as_bytes(), &error);
     let exclude = Exclude::new(&copying.exclude)?;
-    let digest = tree::digest_selected(checkout.root.as_fd(), b"/", false, &|path| exclude.skips(path));
+    let content =
+        tree::digest_selected(checkout.root.as_fd(), b"/", false, &|path| exclude.skips(path), &|| true);
     let source = Source {
         path: b"/".to_vec(),
         name: Vec::new(),
         parents: None,
         directory: true,
         unpack: false,
-        digest: format!("git:{}", digest.map_err(failed)?),
+        kind: "git",
+        content: content.map_err(failed)?,
         root: Some(checkout.root),
     };
     Ok((source, checkout.scratch))
@@ -387,6 +424,32 @@ fn decoded(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn source(name: &str, directory: bool, below: Option<&str>) -> Source {
+        let kind = if directory { "dir" } else { "file" };
+        let below = below.map(|below| Parents { base: Vec::new(), below: below.as_bytes().to_vec() });
+        let (name, path, content) = (name.as_bytes().to_vec(), b"/".to_vec(), "same".to_owned());
+        Source { root: None, path, name, parents: below, directory, unpack: false, kind, content }
+    }
+
+    #[test]
+    fn sources_differ_by_their_names_and_their_order() {
+        let digest = |sources: &[Source]| together(sources);
+        let one = |name| digest(&[source(name, false, None)]);
+        assert_ne!(one("a"), one("b"));
+        assert_eq!(one("a"), one("a"));
+        assert!(one("a").starts_with("file:"), "{}", one("a"));
+        // What a directory holds is copied, and not the directory.
+        assert_eq!(digest(&[source("a", true, None)]), digest(&[source("b", true, None)]));
+        let two = |first, second| digest(&[source(first, false, None), source(second, false, None)]);
+        assert_ne!(two("a", "b"), two("b", "a"));
+        let below = |name, below| digest(&[source(name, false, below)]);
+        assert_ne!(below("a", Some("x")), below("a", Some("y")));
+        assert_ne!(below("a", Some("")), below("a", None));
+        assert_ne!(below("ab", Some("c")), below("a", Some("bc")));
+        let unpacked = Source { unpack: true, ..source("a", false, None) };
+        assert_ne!(digest(&[unpacked]), one("a"));
+    }
 
     #[test]
     fn patterns_are_told_from_paths() {

@@ -40,6 +40,8 @@ pub(crate) struct Loan {
     pub mounts: HashMap<usize, OwnedFd>,
     /// `NAME=value`.
     pub environment: Vec<String>,
+    /// Whether what the container writes need not outlive a crash of the host: it goes with its step.
+    pub volatile: bool,
 }
 
 /// What all containers of builds get.
@@ -64,6 +66,11 @@ impl Lent {
     /// The variables of a container.
     pub fn environment(&self, container: &str) -> Vec<String> {
         self.lock().get(container).map(|loan| loan.environment.clone()).unwrap_or_default()
+    }
+
+    /// Whether what a container writes need not outlive a crash of the host.
+    pub fn is_volatile(&self, container: &str) -> bool {
+        self.lock().get(container).is_some_and(|loan| loan.volatile)
     }
 
     /// A container is over.

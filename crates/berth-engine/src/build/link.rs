@@ -13,7 +13,7 @@ use super::mounted::Mounted;
 use crate::Error;
 
 /// Changes with every change of what keys are made of.
-const VERSION: &str = "berth-link-1";
+const VERSION: &str = "berth-link-2";
 
 /// A layer, and what it is remembered by: the image that it was last the top of.
 pub(super) struct Linked {
@@ -21,12 +21,14 @@ pub(super) struct Linked {
     pub key: Digest,
 }
 
-/// Makes the layer of an instruction upon nothing, or takes it from wherever it lies on top. Blocks.
+/// Makes the layer of an instruction upon nothing, or takes it from wherever it lies on top, unless it has to be `fresh`.
+/// Blocks.
 pub(super) fn copy(
     worker: &Worker,
     parent: Option<&Image>,
     (copying, history): (&Copying, &str),
     files: &Files,
+    fresh: bool,
 ) -> Result<Linked, Error> {
     let named = copying.chown.as_deref().is_some_and(|text| text.contains(|c: char| c.is_ascii_alphabetic()));
     let nothing = Mounted::new(worker.parts(), None)?;
@@ -36,10 +38,13 @@ pub(super) fn copy(
         None => Manner::new(copying, nothing.root()?)?,
     };
     let Copying { destination, unpack, parents, exclude, .. } = copying;
-    let text =
-        format!("{VERSION} {history} {destination} {unpack:?} {parents} {exclude:?} {}", manner.text());
+    let (manner_text, epoch) = (manner.text(), worker.request.epoch());
+    let text = format!(
+        "{VERSION} {history:?} {destination:?} {unpack:?} {parents} {exclude:?} {manner_text} {epoch:?}"
+    );
     let key = Digest::of(text.as_bytes());
-    if !worker.request.no_cache
+    if !fresh
+        && !worker.request.no_cache
         && worker.request.cache_from.is_empty()
         && let Some(layer) = known(worker, &key)?
     {

@@ -15,6 +15,7 @@ mod contexts;
 mod copy;
 mod exclude;
 mod executor;
+mod fetched;
 mod gather;
 mod git;
 mod keys;
@@ -36,8 +37,10 @@ use std::io::Read;
 use std::sync::Arc;
 
 use berth_api::progress::JsonMessage;
+use berth_archive::ignore::Ignore;
+use berth_build::Lines;
 use berth_build::dockerfile::Dockerfile;
-use berth_build::solve::{Build, Image};
+use berth_build::solve::{Build, Executor, Image};
 use berth_build::variables::Given;
 use berth_oci::{Platform, Reference};
 use tokio::sync::mpsc::Sender;
@@ -53,6 +56,11 @@ pub use lent::LentMount;
 pub use request::BuildRequest;
 pub(crate) use run::sweep;
 
+/// The argument that stands for the directive `# syntax=`.
+const SYNTAX: &str = "BUILDKIT_SYNTAX";
+/// The same of `# check=`.
+const CHECK: &str = "BUILDKIT_DOCKERFILE_CHECK";
+
 impl Engine {
     /// Builds an image of a context (a tar, compressed or not), and tells what happens in the words of Docker's classic
     /// builder. When the future is dropped, the build ends.
@@ -64,6 +72,7 @@ impl Engine {
     ) -> Result<(), Error> {
         let names = request.names()?;
         allow::check_names(&request)?;
+        request.check_epoch()?;
         let mut request = request;
         if let Some(session) = &request.session {
             request.keys = SharedKeys(Arc::new(self.client_keys(session)));
@@ -75,6 +84,7 @@ impl Engine {
         let work = move || {
             let mut worker = Worker::new(engine, request, messages, cancelled)?;
             let outcome = solve(&mut worker, archive, &names);
+            cache::close(&worker);
             worker.end(outcome)
         };
         self.parts.paced.run(work).await
@@ -93,13 +103,37 @@ fn solve(worker: &mut Worker, archive: Box<dyn Read + Send>, names: &[Reference]
     if text.is_empty() {
         return Err(Error::InvalidParameter(format!("the Dockerfile ({name}) cannot be empty")));
     }
-    let read = Dockerfile::read(&text);
-    let file = read.map_err(|error| match error.to_string() {
-        text if text.starts_with("dockerfile parse error") => Error::InvalidParameter(text),
-        text => Error::InvalidParameter(format!("failed to parse {name}: {text}")),
-    })?;
-    check_frontend(&file)?;
     worker.context = Some(Arc::new(context));
+    let outcome = build(worker, &text, &ignore, names);
+    if let Err(error) = &outcome {
+        check::tell_place(worker, error, &text);
+    }
+    outcome
+}
+
+/// Builds what a Dockerfile says.
+fn build(worker: &mut Worker, text: &[u8], ignore: &Ignore, names: &[Reference]) -> Result<(), Error> {
+    let mut file = Dockerfile::read(text).map_err(|error| {
+        if let Some(lines) = error.lines() {
+            worker.failed(lines);
+        }
+        match error.to_string() {
+            text if text.starts_with("dockerfile parse error") => Error::InvalidParameter(text),
+            text => Error::InvalidParameter(format!("failed to parse {}: {text}", worker.request.dockerfile)),
+        }
+    })?;
+    // The client's word counts more than the file's.
+    let directives = &mut file.directives;
+    for (argument, directive) in [(SYNTAX, &mut directives.syntax), (CHECK, &mut directives.check)] {
+        if let Some(value) = worker.request.argument(argument) {
+            *directive = Some((value.to_owned(), Lines::one(1)));
+        }
+    }
+    check_frontend(&file).inspect_err(|_| {
+        if let Some((_, lines)) = &file.directives.syntax {
+            worker.failed(*lines);
+        }
+    })?;
     let request = &worker.request;
     let given = Given {
         arguments: request.given_arguments(),
@@ -107,7 +141,7 @@ fn solve(worker: &mut Worker, archive: Box<dyn Read + Send>, names: &[Reference]
         target_platform: request.platform.clone().unwrap_or_else(Platform::host),
         target: Some(request.target.clone()).filter(|target| !target.is_empty()),
     };
-    let checker = Checker { file: &file, text: &text, given: &given, ignore: &ignore };
+    let checker = Checker { file: &file, text, given: &given, ignore };
     if !checker.run(worker)? {
         return Ok(());
     }
@@ -127,6 +161,10 @@ fn solve(worker: &mut Worker, archive: Box<dyn Read + Send>, names: &[Reference]
         return Err(Error::InvalidParameter("No image was generated. Is your Dockerfile empty?".into()));
     };
     let image = if worker.request.squash { squash::squash(worker, image, base)? } else { image };
+    // What only goes elsewhere stays as cache.
+    if worker.request.outputs.is_empty() || !names.is_empty() {
+        worker.parts().storage.build_steps().end_with(&image.id)?;
+    }
     results::send(worker, &image)?;
     cache::export(worker, &image)?;
     name_it(worker, &image, names)?;
@@ -135,16 +173,22 @@ fn solve(worker: &mut Worker, archive: Box<dyn Read + Send>, names: &[Reference]
 
 /// A frontend that is not the one for Dockerfiles has a language of its own.
 fn check_frontend(file: &Dockerfile) -> Result<(), Error> {
-    let Some((image, lines)) = &file.directives.syntax else { return Ok(()) };
-    let name = image.split('@').next().unwrap_or_default();
-    let last = name.rsplit('/').next().unwrap_or_default();
-    match last.split(':').next() {
-        Some("dockerfile" | "dockerfile-upstream") => Ok(()),
-        _ => Err(Error::InvalidParameter(format!(
+    match &file.directives.syntax {
+        Some((image, lines)) if !is_frontend(image) => Err(Error::InvalidParameter(format!(
             "Dockerfile line {}: the frontend {image} cannot be used: docker/dockerfile is built in, and no other one",
             lines.first
         ))),
+        _ => Ok(()),
     }
+}
+
+/// Whether an image is the frontend for Dockerfiles, in Docker's registry or in a copy of it elsewhere.
+fn is_frontend(image: &str) -> bool {
+    let Ok(name) = image.parse::<Reference>() else { return false };
+    let repository = name.name();
+    ["docker/dockerfile", "docker/dockerfile-upstream"]
+        .iter()
+        .any(|own| repository.strip_suffix(own).is_some_and(|before| before.ends_with('/')))
 }
 
 /// Tells the image's ID, and gives it its names.
@@ -162,4 +206,27 @@ fn name_it(worker: &mut Worker, image: &Image, names: &[Reference]) -> Result<()
         worker.output.say(&format!("Successfully tagged {}\n", name.familiar()))?;
     }
     worker.output.done(&image.id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_frontend;
+
+    #[test]
+    fn one_frontend_is_built_in() {
+        for (image, expected) in [
+            ("docker/dockerfile", true),
+            ("docker/dockerfile:1", true),
+            ("docker.io/docker/dockerfile-upstream:master-labs", true),
+            ("mirror.example:5000/hub/docker/dockerfile:1.7", true),
+            ("evil.example/x/dockerfile:1", false),
+            ("x/dockerfile", false),
+            ("dockerfile:1", false),
+            ("mydocker/dockerfile", false),
+            ("docker/dockerfile-other", false),
+            ("", false),
+        ] {
+            assert_eq!(is_frontend(image), expected, "{image}");
+        }
+    }
 }

@@ -9,8 +9,10 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use berth_archive::copy;
+use berth_build::configure::Script;
 use berth_build::dockerfile::{Mount, MountKind, Sharing};
 use berth_build::solve::{Image, Program, destination};
+use berth_build::variables::CACHES;
 use berth_oci::Digest;
 use berth_storage::{CacheLease, CacheUse, Scratch};
 use berth_sys::mount::{self, Parameter, attr};
@@ -79,7 +81,24 @@ impl Mounts {
                 Err(cancelled) => cancelled,
             })?;
         }
+        if let Some(script) = &program.script {
+            mounts.script(worker, script)?;
+        }
         Ok(mounts)
+    }
+
+    /// A file that the program executes.
+    fn script(&mut self, worker: &Worker, script: &Script) -> Result<(), Error> {
+        let failed = |source| Error::Io { operation: "lend a script".into(), source };
+        // The run-time directory may be one from which nothing can be executed.
+        let scratch = worker.parts().storage.scratch()?;
+        let path = scratch.path().join("script");
+        std::fs::write(&path, &script.content).map_err(failed)?;
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).map_err(failed)?;
+        let tree = mount::clone_at(rustix::fs::CWD, &path, false).map_err(failed)?;
+        self._scratch.push(scratch);
+        self.put(tree, script.path.clone(), true);
+        Ok(())
     }
 
     /// What is given to the container, once.
@@ -153,7 +172,11 @@ impl Mounts {
         from: Option<&Image>,
         target: &str,
     ) -> Result<OwnedFd, Error> {
-        let id = mount.id.as_deref().unwrap_or(target);
+        let named = mount.id.as_deref().unwrap_or(target);
+        let id = match worker.request.argument(CACHES) {
+            Some(namespace) => format!("{}/{named}", namespace.trim_end_matches('/')),
+            None => named.to_owned(),
+        };
         let base = from.map(|image| image.id.to_string()).unwrap_or_default();
         let source = mount.source.as_deref().unwrap_or_default();
         let key = Digest::of(format!("{}:{id}\n{base}\n{source}", id.len()).as_bytes());
@@ -203,7 +226,7 @@ impl Mounts {
         let id = named.map(|text| text.rsplit('/').next().unwrap_or(text)).unwrap_or_default();
         // Only a target is a path whose last part is the name.
         let id = mount.id.as_deref().or(mount.source.as_deref()).unwrap_or(id);
-        let Some(value) = worker.request.keys.0.secret(id) else {
+        let Some(value) = worker.request.keys.0.secret(id)? else {
             return match mount.required {
                 true => Err(Error::InvalidParameter(format!("secret {id}: not found"))),
                 false => Ok(()),
@@ -232,7 +255,9 @@ impl Mounts {
 
     fn ssh(&mut self, worker: &Worker, mount: &Mount, directory: &str) -> Result<(), Error> {
         let id = mount.id.as_deref().unwrap_or(AGENT);
-        let Some(socket) = worker.request.keys.0.ssh(id) else {
+        let owner = (mount.uid.unwrap_or(0), mount.gid.unwrap_or(0));
+        let mode = mount.mode.unwrap_or(0o600) & 0o7777;
+        let Some(socket) = worker.request.keys.0.ssh(id, owner, mode)? else {
             return match mount.required {
                 true => Err(Error::InvalidParameter(format!("unset ssh forward key {id}"))),
                 false => Ok(()),
@@ -244,10 +269,6 @@ impl Mounts {
         };
         let failed = |source| Error::Io { operation: format!("lend the ssh agent {id}"), source };
         let tree = mount::clone_at(rustix::fs::CWD, &socket, false).map_err(failed)?;
-        let (uid, gid) = (mount.uid.unwrap_or(0), mount.gid.unwrap_or(0));
-        std::os::unix::fs::lchown(&socket, Some(uid), Some(gid)).map_err(failed)?;
-        let mode = std::fs::Permissions::from_mode(mount.mode.unwrap_or(0o600));
-        std::fs::set_permissions(&socket, mode).map_err(failed)?;
         if !self.loan.environment.iter().any(|one| one.starts_with("SSH_AUTH_SOCK=")) {
             self.loan.environment.push(format!("SSH_AUTH_SOCK={place}"));
         }

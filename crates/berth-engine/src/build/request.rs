@@ -5,13 +5,12 @@ use std::collections::{BTreeMap, HashMap};
 use berth_api::auth::AuthConfig;
 use berth_api::build::{self, Lint};
 use berth_api::container::HostConfig;
+use berth_build::variables::EPOCH;
 use berth_oci::{Platform, Reference};
+use jiff::Timestamp;
 
 use super::keys::SharedKeys;
 use crate::{Caller, Error};
-
-/// The argument that says when all was done.
-const EPOCH: &str = "SOURCE_DATE_EPOCH";
 
 /// An image to build.
 #[derive(Debug, Clone, Default)]
@@ -101,7 +100,22 @@ impl BuildRequest {
 
     /// The time that all is to have been done at, in seconds since 1970, so that a build can be repeated.
     pub(super) fn epoch(&self) -> Option<i64> {
-        self.arguments.get(EPOCH)?.as_deref()?.parse().ok().filter(|seconds| *seconds >= 0)
+        self.argument(EPOCH).and_then(seconds)
+    }
+
+    /// Refuses a time that is none: a build that is to be repeated would not be.
+    pub(super) fn check_epoch(&self) -> Result<(), Error> {
+        match self.argument(EPOCH) {
+            Some(text) if seconds(text).is_none() => {
+                Err(Error::InvalidParameter(format!("invalid {EPOCH}: {text}")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// An argument for the builder.
+    pub(super) fn argument(&self, name: &str) -> Option<&str> {
+        self.arguments.get(name)?.as_deref().filter(|value| !value.is_empty())
     }
 
     /// Arguments that have none.
@@ -128,5 +142,32 @@ impl BuildRequest {
                 .map(|(_, auth)| auth.clone())
         };
         Caller { auth: keys.iter().find_map(of), agent: self.agent.clone(), ..Caller::default() }
+    }
+}
+
+/// Seconds since 1970 that are a time.
+fn seconds(text: &str) -> Option<i64> {
+    text.parse().ok().filter(|seconds| *seconds >= 0 && Timestamp::from_second(*seconds).is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_one_or_refused() {
+        let request = |text: &str| BuildRequest {
+            arguments: BTreeMap::from([(EPOCH.to_owned(), Some(text.to_owned()))]),
+            ..BuildRequest::default()
+        };
+        for (text, seconds) in [("", None), ("0", Some(0)), ("1700000000", Some(1_700_000_000))] {
+            assert_eq!(request(text).epoch(), seconds, "{text}");
+            request(text).check_epoch().unwrap();
+        }
+        for text in ["-1", "yesterday", "1.5", "99999999999999999"] {
+            assert_eq!(request(text).epoch(), None);
+            let error = request(text).check_epoch().unwrap_err().to_string();
+            assert_eq!(error, format!("invalid SOURCE_DATE_EPOCH: {text}"));
+        }
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use berth_api::container::{Config, HealthConfig};
 use berth_build::dockerfile::{Network, Security};
 use berth_build::solve::{Image, Program};
+use berth_build::variables::HOSTNAME;
 use berth_image::NewLayer;
 use berth_oci::config::ContainerDefaults;
 use berth_storage::Snapshot;
@@ -15,6 +16,7 @@ use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 
 use super::executor::Worker;
+use super::lent::Loan;
 use super::mounts::{self, Mounts};
 use super::output::red;
 use crate::op::{Attach, CreateContainer, Remove, WaitCondition};
@@ -77,7 +79,9 @@ impl Temporary {
         }
         let created = created?;
         let handle = worker.handle.clone();
-        engine.parts.lent.put(&created.id, mounts.loan());
+        // One that fails may stay all the same, to be looked into; that is no reason to wait for the disk.
+        let loan = Loan { volatile: worker.request.remove, ..mounts.loan() };
+        engine.parts.lent.put(&created.id, loan);
         let temporary =
             Temporary { engine, id: created.id, name, handle, mounts, latest: worker.request.epoch() };
         Ok((temporary, created.warnings))
@@ -143,6 +147,7 @@ fn request(worker: &Worker, image: &Image, does: Does<'_>, name: &str) -> Create
         healthcheck: Some(HealthConfig { test: Some(vec!["NONE".into()]), ..HealthConfig::default() }),
         working_dir: defaults.working_dir.clone(),
         user: defaults.user.clone(),
+        hostname: worker.request.argument(HOSTNAME).unwrap_or_default().to_owned(),
         ..Config::default()
     };
     match does {

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 
 use berth_archive::copy;
 use berth_archive::decompress;
+use berth_archive::pack::attributes;
 use berth_oci::digest::{Algorithm, Hasher};
 use rustix::fs::{FileType, Mode, OFlags};
 
@@ -87,27 +88,38 @@ pub(super) fn names(root: BorrowedFd<'_>, path: &[u8]) -> io::Result<Vec<Vec<u8>
     Ok(names)
 }
 
-/// What tells the files at a path without links apart from others: names, kinds, permissions, contents, and owners if they
-/// are `owned`. Times do not count.
+/// What tells the files at a path without links apart from others: names, kinds, permissions, extended attributes, contents,
+/// and owners if they are `owned`. Times do not count, nor does the name of what stands at the path itself.
 pub(super) fn digest(root: BorrowedFd<'_>, path: &[u8], owned: bool) -> io::Result<String> {
-    digest_selected(root, path, owned, &|_| false)
+    digest_selected(root, path, owned, &|_| false, &|| true)
 }
 
-/// As [`digest`], without what `skip` names below a directory.
+/// As [`digest`], without what `skip` names below a directory, and as long as `go_on` says so.
 pub(super) fn digest_selected(
     root: BorrowedFd<'_>,
     path: &[u8],
     owned: bool,
     skip: &dyn Fn(&[u8]) -> bool,
+    go_on: &dyn Fn() -> bool,
 ) -> io::Result<String> {
     let mut hasher = Hasher::new(Algorithm::Sha256);
     let mut left = vec![(here(root, path), Vec::new())];
     while let Some((whole, relative)) = left.pop() {
+        if !go_on() {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
         let metadata = std::fs::symlink_metadata(&whole)?;
         let owner = if owned { (metadata.uid(), metadata.gid()) } else { (0, 0) };
         let head = format!("{}:{:o}:{}:{}:", relative.len(), metadata.mode(), owner.0, owner.1);
         hasher.update(head.as_bytes());
         hasher.update(&relative);
+        let attributes = attributes::of(whole.as_os_str().as_bytes()).map_err(io::Error::other)?;
+        hasher.update(format!("{}:", attributes.len()).as_bytes());
+        for (name, value) in attributes {
+            hasher.update(format!("{}:{}:", name.len(), value.len()).as_bytes());
+            hasher.update(&name);
+            hasher.update(&value);
+        }
         let kind = metadata.file_type();
         if kind.is_symlink() {
             let target = std::fs::read_link(&whole)?;
@@ -128,7 +140,7 @@ pub(super) fn digest_selected(
             }
         } else if kind.is_file() {
             hasher.update(format!("{}:", metadata.len()).as_bytes());
-            content(&whole, &mut hasher)?;
+            content(&whole, &mut hasher, go_on)?;
         } else if kind.is_char_device() || kind.is_block_device() {
             hasher.update(format!("{}:", metadata.rdev()).as_bytes());
         }
@@ -136,13 +148,16 @@ pub(super) fn digest_selected(
     Ok(hasher.finish().hex().to_owned())
 }
 
-fn content(path: &std::path::Path, hasher: &mut Hasher) -> io::Result<()> {
+fn content(path: &std::path::Path, hasher: &mut Hasher, go_on: &dyn Fn() -> bool) -> io::Result<()> {
     let mut file = File::open(path)?;
     let mut piece = vec![0; PIECE];
     loop {
         match file.read(&mut piece)? {
             0 => return Ok(()),
             length => hasher.update(&piece[..length]),
+        }
+        if !go_on() {
+            return Err(io::ErrorKind::Interrupted.into());
         }
     }
 }
@@ -218,4 +233,45 @@ pub(super) fn make_directories(
     // What is there must be a directory.
     copy::opened(root, &done, OFlags::PATH | OFlags::DIRECTORY)?;
     Ok((done, made))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn files_differ_by_all_that_is_copied_of_them() {
+        let temp = tempfile::tempdir().unwrap();
+        let file = temp.path().join("file");
+        fs::write(&file, "content").unwrap();
+        let root = File::open(temp.path()).unwrap();
+        let told = |path: &[u8]| digest(root.as_fd(), path, false).unwrap();
+        let attribute = |value: &[u8]| {
+            let flags = rustix::fs::XattrFlags::empty();
+            rustix::fs::setxattr(&file, "user.text", value, flags).unwrap();
+        };
+        let mut seen = vec![told(b"/file")];
+        let mut other = |told: String| {
+            assert!(!seen.contains(&told), "{told}");
+            seen.push(told);
+        };
+        attribute(b"one");
+        other(told(b"/file"));
+        attribute(b"two");
+        other(told(b"/file"));
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o700)).unwrap();
+        other(told(b"/file"));
+        fs::write(&file, "contenu").unwrap();
+        other(told(b"/file"));
+        other(told(b"/"));
+        fs::rename(&file, temp.path().join("another")).unwrap();
+        other(told(b"/"));
+        let ended = digest_selected(root.as_fd(), b"/", false, &|_| false, &|| false).unwrap_err();
+        assert_eq!(ended.kind(), io::ErrorKind::Interrupted);
+        // The name that is asked for is none of its own.
+        assert!(seen.contains(&told(b"/another")));
+    }
 }

@@ -41,7 +41,8 @@ impl Sharing {
         chains
     }
 
-    fn size(&self, chain: &Digest) -> i64 {
+    /// Bytes of a layer's own files.
+    pub fn size(&self, chain: &Digest) -> i64 {
         self.known.get(chain).map_or(0, |(size, _)| *size)
     }
 

@@ -469,6 +469,6 @@ pub(super) fn rootfs(parts: &Parts, container: &Container) -> Result<(Rootfs, Op
     let snapshot = parts.storage.snapshots().mounts(container.id())?;
     let Some(work) = snapshot.work else { return Ok((Rootfs::Path(snapshot.upper), snapshot.owners)) };
     // What goes with its end needs no care for a crash of the host.
-    let volatile = container.definition.host.auto_remove;
+    let volatile = container.definition.host.auto_remove || parts.lent.is_volatile(container.id());
     Ok((Rootfs::Overlay { lower: snapshot.lower, upper: snapshot.upper, work, volatile }, None))
 }

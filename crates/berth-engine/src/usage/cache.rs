@@ -1,6 +1,10 @@
 //! What builders keep, as clients see it: compressed layers, also those that came in part, files that clients sent, steps
 //! that were done, and directories that steps find again. Nothing depends on any of it, and it can go at any time.
 
+pub(crate) mod ceiling;
+mod steps;
+
+use std::cmp::Reverse;
 use std::sync::Arc;
 
 use berth_api::duration;
@@ -15,6 +19,7 @@ use crate::engine::Parts;
 use crate::event::Event;
 use crate::inspect::to_signed;
 use crate::list::filter::check_known;
+use crate::op::{CacheBounds, CachePrune};
 use crate::{Engine, Error};
 
 /// BuildKit's kind of what no step made.
@@ -52,7 +57,18 @@ struct Kept {
     used: Timestamp,
     uses: i64,
     held: bool,
+    /// Whether its bytes are counted as those of an image, and do not go with it.
+    shared: bool,
+    /// How much it stands on that was made before it.
+    depth: usize,
     place: Place,
+}
+
+impl Kept {
+    /// Bytes that go with it.
+    fn own_size(&self) -> u64 {
+        if self.shared { 0 } else { self.size }
+    }
 }
 
 /// Where it is kept.
@@ -63,13 +79,13 @@ enum Place {
     Part(String),
     /// Files that a client sent.
     Context(String),
-    /// The row of a step, whose result is an image's.
-    Step(Digest),
+    /// A step, with the image that it made.
+    Step(steps::Done),
     /// A directory that steps find again.
     Mount(String),
 }
 
-/// All of it, those first that were not used for longest.
+/// All of it, those first that were not used for longest, and of those what nothing else stands on.
 fn all(parts: &Parts) -> Result<Vec<Kept>, Error> {
     let mut all = Vec::new();
     for layer in parts.storage.blobs().cached()? {
@@ -82,6 +98,8 @@ fn all(parts: &Parts) -> Result<Vec<Kept>, Error> {
             used: layer.used,
             uses: 1,
             held: layer.held,
+            shared: false,
+            depth: 0,
             place: Place::Layer(layer.digest),
         });
     }
@@ -95,6 +113,8 @@ fn all(parts: &Parts) -> Result<Vec<Kept>, Error> {
             used: part.modified,
             uses: 1,
             held: part.held,
+            shared: false,
+            depth: 0,
             place: Place::Part(part.name),
         });
     }
@@ -108,21 +128,25 @@ fn all(parts: &Parts) -> Result<Vec<Kept>, Error> {
             used: context.used,
             uses: i64::try_from(context.uses).unwrap_or(i64::MAX),
             held: false,
+            shared: false,
+            depth: 0,
             place: Place::Context(context.key),
         });
     }
-    for step in parts.storage.build_steps().list()? {
+    for step in steps::all(parts)? {
         all.push(Kept {
-            id: step.key.hex().to_owned(),
+            // An image that is a step has one key at least.
+            id: step.keys.first().unwrap_or(&step.image).hex().to_owned(),
             kind: REGULAR,
             description: format!("step of a build, which made {}", step.image),
-            // The files belong to the image.
-            size: 0,
+            size: step.size,
             created: step.used,
             used: step.used,
             uses: 1,
-            held: false,
-            place: Place::Step(step.key),
+            held: step.held,
+            shared: step.shared,
+            depth: step.depth,
+            place: Place::Step(step),
         });
     }
     for cache in parts.storage.build_caches().list()? {
@@ -135,44 +159,45 @@ fn all(parts: &Parts) -> Result<Vec<Kept>, Error> {
             used: cache.used,
             uses: i64::try_from(cache.uses).unwrap_or(i64::MAX),
             held: cache.held,
+            shared: false,
+            depth: 0,
             place: Place::Mount(cache.key),
         });
     }
-    all.sort_by_key(|kept| kept.used);
+    all.sort_by_key(|kept| (kept.used, Reverse(kept.depth)));
     Ok(all)
 }
 
-/// Removes one, unless it is in use; whether it is gone by this.
-fn remove(parts: &Parts, kept: &Kept) -> Result<bool, Error> {
-    match &kept.place {
-        Place::Layer(digest) => Ok(parts.storage.blobs().evict(digest)?),
-        Place::Part(name) => Ok(parts.storage.blobs().forget(name)?),
-        Place::Context(key) => Ok(parts.storage.contexts().remove(key)?),
-        Place::Step(key) => {
-            parts.storage.build_steps().remove(key)?;
-            Ok(true)
-        }
-        Place::Mount(key) => Ok(parts.storage.build_caches().evict(key)?),
-    }
+/// Removes one, unless it is in use: the bytes that are freed, if it is gone by this.
+fn remove(parts: &Parts, kept: &Kept) -> Result<Option<u64>, Error> {
+    let gone = match &kept.place {
+        Place::Layer(digest) => parts.storage.blobs().evict(digest)?,
+        Place::Part(name) => parts.storage.blobs().forget(name)?,
+        Place::Context(key) => parts.storage.contexts().remove(key)?,
+        Place::Step(step) => return steps::remove(parts, step),
+        Place::Mount(key) => parts.storage.build_caches().evict(key)?,
+    };
+    Ok(gone.then_some(kept.size))
 }
 
 /// All of it, as clients see it.
 pub(super) fn usage(parts: &Parts) -> Result<Usage<CacheRecord>, Error> {
     let mut usage = Usage::default();
     for kept in all(parts)? {
-        let size = to_signed(kept.size);
-        usage.total_size += size;
+        // What an image has is counted there.
+        let own = to_signed(kept.own_size());
+        usage.total_size += own;
         match kept.held {
             true => usage.active_count += 1,
-            false => usage.reclaimable += size,
+            false => usage.reclaimable += own,
         }
         usage.items.push(CacheRecord {
             id: kept.id,
             kind: kept.kind.into(),
             description: kept.description,
             in_use: kept.held,
-            shared: false,
-            size,
+            shared: kept.shared,
+            size: to_signed(kept.size),
             created_at: Some(kept.created.into()),
             last_used_at: Some(kept.used.into()),
             usage_count: kept.uses,
@@ -210,38 +235,65 @@ impl Selection {
             && any("types", &|kind| kind == kept.kind)
             && any("description", &|text| kept.description.contains(text))
             && any("inuse", &|text| matches!(text, "0" | "false"))
-            && any("shared", &|text| matches!(text, "0" | "false"))
+            && any("shared", &|text| matches!(text, "1" | "true") == kept.shared)
             && any("private", &|text| matches!(text, "1" | "true"))
             && self.until.is_none_or(|until| kept.used < until)
     }
 }
 
+impl CacheBounds {
+    /// How many of `total` bytes stay where `free` bytes are free; all bounds zero for nothing.
+    fn keep(self, total: u64, free: u64) -> u64 {
+        let room = match self.min_free.saturating_sub(free) {
+            0 => total,
+            missing => total.saturating_sub(missing),
+        };
+        let most = match (self.max_used, self.min_free) {
+            (0, 0) => 0,
+            (0, _) => room,
+            (most, _) => most.min(room),
+        };
+        most.max(self.reserved)
+    }
+}
+
 impl Engine {
-    /// Removes what builders keep and what satisfies the filters, that first which was not used for longest, until all that is
-    /// there takes no more than `keep` bytes.
-    pub async fn cache_prune(&self, keep: u64, filters: Filters) -> Result<CachePruneResponse, Error> {
+    /// Removes what builders keep and what satisfies the filters, that first which was not used for longest, until no more is
+    /// there than may stay.
+    pub async fn cache_prune(&self, rule: CachePrune) -> Result<CachePruneResponse, Error> {
         let parts = Arc::clone(&self.parts);
         blocking(move || {
-            let selection = Selection::new(filters, Timestamp::now())?;
-            let all = all(&parts)?;
-            let mut total: u64 = all.iter().map(|kept| kept.size).sum();
-            let mut report = CachePruneResponse::default();
-            for kept in all.into_iter().filter(|kept| selection.has(kept)) {
-                // What takes nothing goes only with all the rest.
-                if total <= keep && (keep > 0 || kept.size > 0) {
-                    continue;
-                }
-                if remove(&parts, &kept)? {
-                    total -= kept.size;
-                    report.space_reclaimed += kept.size;
-                    report.caches_deleted.get_or_insert_default().push(kept.id);
-                }
-            }
+            let report = prune(&parts, &rule, Timestamp::now())?;
             parts.events.publish(Event::CachePruned { reclaimed: report.space_reclaimed });
             Ok(report)
         })
         .await
     }
+}
+
+fn prune(parts: &Parts, rule: &CachePrune, now: Timestamp) -> Result<CachePruneResponse, Error> {
+    let selection = Selection::new(rule.filters.clone(), now)?;
+    let all = all(parts)?;
+    let mut total: u64 = all.iter().map(Kept::own_size).sum();
+    let bounded = rule.bounds != CacheBounds::default();
+    let keep = rule.bounds.keep(total, parts.storage.free_bytes()?);
+    let mut report = CachePruneResponse::default();
+    for kept in all.into_iter().filter(|kept| selection.has(kept)) {
+        if bounded && total <= keep {
+            break;
+        }
+        // What belongs to images makes no room.
+        let spared = kept.shared && (bounded || !rule.all) || kept.kind == INTERNAL && !rule.all;
+        if spared {
+            continue;
+        }
+        if let Some(freed) = remove(parts, &kept)? {
+            total = total.saturating_sub(freed);
+            report.space_reclaimed += freed;
+            report.caches_deleted.get_or_insert_default().push(kept.id);
+        }
+    }
+    Ok(report)
 }
 
 #[cfg(test)]
@@ -262,6 +314,8 @@ mod tests {
             used,
             uses: 1,
             held: false,
+            shared: false,
+            depth: 0,
             place: Place::Layer(digest),
         };
         for (filters, goes) in [
@@ -275,10 +329,32 @@ mod tests {
             (r#"{"label!":["a"]}"#, true),
             (r#"{"type":["regular"]}"#, false),
             (r#"{"inuse":["true"]}"#, false),
+            (r#"{"shared":["true"]}"#, false),
+            (r#"{"shared":["0"]}"#, true),
         ] {
             let selection = Selection::new(Filters::parse(filters).unwrap(), now).unwrap();
             assert_eq!(selection.has(&layer), goes, "{filters}");
         }
         assert!(Selection::new(Filters::parse(r#"{"colour":["red"]}"#).unwrap(), now).is_err());
+    }
+    #[test]
+    fn bounds_are_those_of_buildkit() {
+        let bounds = |reserved, max_used, min_free| CacheBounds { reserved, max_used, min_free };
+        for (bounds, free, stays) in [
+            (bounds(0, 0, 0), 0, 0),
+            (bounds(40, 0, 0), 0, 40),
+            (bounds(0, 60, 0), 0, 60),
+            (bounds(70, 60, 0), 0, 70),
+            // There is room enough.
+            (bounds(0, 0, 10), 10, 100),
+            (bounds(40, 0, 10), 10, 100),
+            (bounds(0, 0, 30), 10, 80),
+            (bounds(0, 60, 30), 10, 60),
+            (bounds(0, 90, 30), 10, 80),
+            (bounds(90, 0, 30), 10, 90),
+            (bounds(0, 0, 500), 10, 0),
+        ] {
+            assert_eq!(bounds.keep(100, free), stays, "{bounds:?}");
+        }
     }
 }

@@ -50,9 +50,7 @@ impl Overlay<'_> {
     }
 
     fn make(&self) -> io::Result<OwnedFd> {
-        if self.volatile {
-            rootfs::forget_volatile(self.host_work)?;
-        }
+        rootfs::forget_volatile(self.host_work)?;
         let mut options = vec![Parameter::value("source", "overlay")?];
         for layer in self.lower {
             options.push(Parameter::value("lowerdir+", name(layer))?);

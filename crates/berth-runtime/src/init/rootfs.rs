@@ -65,8 +65,9 @@ pub(super) fn prepared(mount: &OwnedFd) -> Result<Root, StartError> {
 pub(super) const OVERLAY_FORMAT: [(&str, &str); 4] =
     [("metacopy", "off"), ("redirect_dir", "off"), ("index", "off"), ("xino", "off")];
 
-/// Takes away the mark by which overlayfs refuses to mount a volatile upper twice: after a crash of the host nobody
-/// starts such a container again, and a restart without one has lost nothing.
+/// Takes away the mark by which overlayfs refuses to mount an upper again that was volatile: after a crash of the host nobody
+/// starts such a container again, and a restart without one has lost nothing. One that a failed step of a build left is
+/// volatile no more when it is started again.
 pub(super) fn forget_volatile(work: &Path) -> io::Result<()> {
     match std::fs::remove_dir_all(work.join("work/incompat")) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -75,9 +76,7 @@ pub(super) fn forget_volatile(work: &Path) -> io::Result<()> {
 }
 
 fn overlay(lower: &[PathBuf], upper: &Path, work: &Path, volatile: bool) -> io::Result<Root> {
-    if volatile {
-        forget_volatile(work)?;
-    }
+    forget_volatile(work)?;
     // The kernel takes at most 255 bytes for one value; longer paths go through a descriptor.
     let mut held = Vec::new();
     let context = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;

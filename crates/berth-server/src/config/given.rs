@@ -10,7 +10,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::file::{File, FileError};
 use super::table::{Effect, Kind, OPTIONS, Opt, WORKING_KEYS};
-use super::values;
+use super::{builder, values};
 
 /// Options by the names of their flags.
 #[derive(Debug, Default, Clone)]
@@ -231,6 +231,12 @@ impl Given {
         self.extra.get(key)?.last().map(String::as_str)
     }
 
+    /// The file's object of this name, which is no flag; null if there is none.
+    pub fn object(&self, key: &str) -> serde_json::Value {
+        let text = self.extra.get(key).and_then(|values| values.last());
+        text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
+    }
+
     /// Options that were given and have no effect here, in the words of the user.
     pub fn without_effect(&self) -> Vec<&str> {
         let ignored = |flag: &&str| {
@@ -239,8 +245,12 @@ impl Given {
         // One of the features is known.
         let unknown = |flag: &&str| *flag != "feature" || self.feature("cdi").is_none();
         let flags = self.values.keys().copied().filter(ignored).filter(unknown);
-        let extra = self.extra.keys().map(String::as_str).filter(|key| !WORKING_KEYS.contains(key));
-        flags.chain(extra).collect()
+        // The only thing about the builder that has one is what it keeps.
+        let works = |key: &&str| match *key {
+            "builder" => builder::is_understood(&self.object("builder")),
+            key => WORKING_KEYS.contains(&key),
+        };
+        flags.chain(self.extra.keys().map(String::as_str).filter(|key| !works(key))).collect()
     }
 
     /// All values are of their options' kinds.
@@ -345,9 +355,11 @@ mod tests {
 
     #[test]
     fn what_has_no_effect_is_collected() {
-        let given =
-            with(&["--containerd=/x", "--debug"], r#"{"features": {"buildkit": true}, "builder": {}}"#)
-                .unwrap();
+        let given = with(
+            &["--containerd=/x", "--debug"],
+            r#"{"features": {"buildkit": true}, "builder": {"entitlements": {}}}"#,
+        )
+        .unwrap();
         assert_eq!(given.without_effect(), ["containerd", "feature", "builder"]);
     }
 

@@ -1,6 +1,7 @@
 //! What a daemon is configured with: one table of options, which may be given on the command line or in `daemon.json`,
 //! never in both.
 
+pub mod builder;
 mod file;
 mod given;
 mod table;

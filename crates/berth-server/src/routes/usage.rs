@@ -40,15 +40,34 @@ pub async fn disk_usage(call: Call) -> Outcome {
     })
 }
 
-/// `POST /build/prune`. Other bounds than that of what is to stay are not for compressed layers.
+/// `POST /build/prune`.
 pub async fn prune_cache(call: Call) -> Outcome {
-    let keep = ["reserved-space", "keep-storage"].into_iter().find_map(|name| call.query.given(name));
-    let keep = keep.map(|text| {
-        text.parse().map_err(|_| {
-            Failure::invalid(format!("keep-storage is in bytes and expects an integer, got {text}"))
-        })
-    });
-    Ok(answer::ok(&call.engine.cache_prune(keep.transpose()?.unwrap_or(0), call.query.filters()?).await?))
+    let rule = op::CachePrune {
+        all: call.query.flag("all"),
+        bounds: bounds(&call.query)?,
+        filters: call.query.filters()?,
+    };
+    Ok(answer::ok(&call.engine.cache_prune(rule).await?))
+}
+
+/// How much of the cache is to stay.
+fn bounds(query: &Query) -> Result<op::CacheBounds, Failure> {
+    let bytes = |name: &str| -> Result<Option<u64>, Failure> {
+        let Some(text) = query.given(name) else { return Ok(None) };
+        let wrong = |_| Failure::invalid(format!("{name} is in bytes and expects an integer, got {text}"));
+        // As in Docker, a negative number is as good as none.
+        Ok(Some(u64::try_from(text.parse::<i64>().map_err(wrong)?).unwrap_or(0)))
+    };
+    // The name before there were several.
+    let reserved = match bytes("reserved-space")? {
+        None => bytes("keep-storage")?,
+        given => given,
+    };
+    Ok(op::CacheBounds {
+        reserved: reserved.unwrap_or(0),
+        max_used: bytes("max-used-space")?.unwrap_or(0),
+        min_free: bytes("min-free-space")?.unwrap_or(0),
+    })
 }
 
 /// Both forms from 1.52 on, unless the client says that it knows the new one.
@@ -102,6 +121,18 @@ mod tests {
         assert_eq!(old["Images"][0]["VirtualSize"], 7);
         let newer = form(ApiVersion::new(1, 44), false, &usage()).unwrap();
         assert!(newer["Images"][0].get("VirtualSize").is_none());
+    }
+
+    #[test]
+    fn every_bound_of_the_cache_counts() {
+        let all =
+            |query: &str| bounds(&Query::parse(query)).map(|all| (all.reserved, all.max_used, all.min_free));
+        assert_eq!(all("").unwrap(), (0, 0, 0));
+        assert_eq!(all("reserved-space=1&max-used-space=2&min-free-space=3").unwrap(), (1, 2, 3));
+        assert_eq!(all("keep-storage=4").unwrap(), (4, 0, 0));
+        assert_eq!(all("keep-storage=4&reserved-space=5&max-used-space=-1").unwrap(), (5, 0, 0));
+        let words = "max-used-space is in bytes and expects an integer, got 1g";
+        assert_eq!(all("max-used-space=1g").unwrap_err().message, words);
     }
 
     #[test]

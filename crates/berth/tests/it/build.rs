@@ -230,6 +230,9 @@ fn failures_are_told_as_docker_tells_them() {
     build(&daemon, &write("FROM busybox\nRUN echo x > /y; false\n"), &[]).fails(1, "non-zero code: 1");
     let id = daemon.berth(&["ps", "-aq"]).ok();
     assert!(daemon.berth(&["diff", &id]).ok().contains("A /y"));
+    // It can be started again, although nobody had cared to bring its files to the disk.
+    assert_eq!(daemon.berth(&["start", "-a", &id]).code, 1);
+    assert!(daemon.berth(&["diff", &id]).ok().contains("A /y"));
     let left = names(&daemon, "staging");
     assert!(left.iter().all(|name| name == "trash" || name == "partial"), "{left:?}");
 }
@@ -338,7 +341,8 @@ fn the_stream_is_that_of_the_api() {
 fn limits_of_a_build_are_those_of_its_steps() {
     let daemon = Daemon::start();
     let dockerfile = "FROM busybox\n\
-        RUN ulimit -n; df -k /dev/shm | tail -1; grep extra /etc/hosts; ls /sys/class/net\n";
+        RUN ulimit -n; df -k /dev/shm | tail -1; grep extra /etc/hosts; ls /sys/class/net; \
+        cd /sys/fs/cgroup; cat memory.max memory/memory.limit_in_bytes 2> /dev/null; true\n";
     let context = context(&daemon, "limits", &[("Dockerfile", dockerfile)]);
     let limits = ["--ulimit", "nofile=77:88", "--shm-size", "3m", "--memory", "64m"];
     let network = ["--add-host", "extra:1.2.3.4", "--network", "none"];
@@ -348,6 +352,7 @@ fn limits_of_a_build_are_those_of_its_steps() {
         "{text}"
     );
     assert!(!text.contains("eth0"), "{text}");
+    assert!(text.contains(&format!("\n{}\n", 64 << 20)), "{text}");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::building::{command, context};
+use crate::building::{BOTH, command, context};
 use crate::daemon::{Client, Daemon};
 use crate::output::{Output, run};
 use crate::registry::{ADDRESS, Registry};
@@ -97,6 +97,34 @@ fn an_image_is_a_cache_of_its_own_steps() {
     let from = format!("type=registry,ref={name}");
     let told = build(&second, &root, &["-t", "made", "--cache-from", &from]).ok();
     assert_eq!((runs(&told), told.matches("Using cache").count()), (0, 2), "{told}");
+}
+
+/// R16: a history does not say what a step has mounted, nor where the words of its program end.
+#[test]
+fn a_history_that_does_not_tell_all_is_no_cache() {
+    let first = Daemon::start();
+    let _registry = Registry::start(first.root.path());
+    let text =
+        "FROM busybox\nRUN --mount=target=/src cat /src/file > /made\nRUN [\"touch\", \"/a b\"]\nRUN true\n";
+    let root = context(&first, "context", &[("Dockerfile", text), ("file", "one\n")]);
+    let name = format!("{ADDRESS}/inline:2");
+    build(&first, &root, &["-t", &name, "--push", "--cache-to", "type=inline"]).ok();
+    fs::write(root.join("file"), "two\n").unwrap();
+    fs::write(root.join("Dockerfile"), text.replace("/a b", "/a\", \"b")).unwrap();
+    let from = format!("type=registry,ref={name}");
+    let second = first.beside();
+    build(&second, &root, &["-t", "made", "--cache-from", &from]).ok();
+    assert_eq!(
+        second.berth(&["run", "--rm", "made", "sh", "-c", "cat /made; ls -d /a /b"]).ok(),
+        "two\n/a\n/b"
+    );
+    // The classic client names an image.
+    second.berth(&["pull", "-q", &name]).ok();
+    for client in BOTH {
+        let context = root.to_str().unwrap();
+        run(&mut command(&second, client, context, &["-t", "made", "--cache-from", &name])).ok();
+        assert_eq!(second.berth(&["run", "--rm", "made", "cat", "/made"]).ok(), "two");
+    }
 }
 
 #[test]

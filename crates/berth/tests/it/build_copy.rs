@@ -1,10 +1,10 @@
 //! `COPY` and `ADD` with the flags that Docker's classic builder lacks, and Git repositories, through both clients.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
 use std::net::TcpListener;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use crate::building::{BOTH, command, context};
 use crate::daemon::{Client, Daemon};
@@ -106,6 +106,43 @@ fn patterns_parents_and_permissions() {
     build(&daemon, Client::Docker, root.to_str().unwrap(), &[]).fails(1, "invalid chmod parameter: 'u=q'");
 }
 
+/// Files with the same content are others if they have another name.
+#[test]
+fn names_of_files_are_part_of_what_is_copied() {
+    let daemon = Daemon::start();
+    let files = [("a", "same\n"), ("b", "same\n"), ("p/x.txt", "same\n"), ("q/x.txt", "same\n")];
+    let root = context(&daemon, "names", &files);
+    let seen = |client, text: &str| {
+        fs::write(root.join("Dockerfile"), format!("FROM busybox\n{text}\n")).unwrap();
+        build(&daemon, client, root.to_str().unwrap(), &[]).ok();
+        shell(&daemon, "cd /d && find . -type f | sort")
+    };
+    for (number, (client, lines)) in (1..).zip([
+        (Client::Berth, ["COPY a /d/", "COPY b /d/"]),
+        (Client::Docker, ["ADD a /d/", "ADD b /d/"]),
+        (Client::Berth, ["COPY --link a /d/", "COPY --link b /d/"]),
+        (Client::Docker, ["COPY [a] /d/", "COPY [b] /d/"]),
+        (Client::Berth, ["COPY <<a /d/\nsame\na", "COPY <<b /d/\nsame\nb"]),
+        (Client::Berth, ["COPY --parents p/*.txt /d/", "COPY --parents q/*.txt /d/"]),
+        (Client::Docker, ["COPY --chmod=600 a b /d/", "COPY --chmod=600 b p/x.txt /d/"]),
+    ]) {
+        // Each pair has a cache of its own.
+        let [one, other] = lines.map(|line| format!("ENV CASE={number}\n{line}"));
+        let first = seen(client, &one);
+        let second = seen(client, &other);
+        assert!(first != second, "{one}, {other}: {first:?}, {second:?}");
+        assert_eq!((seen(client, &one), seen(client, &other)), (first, second), "{one}");
+    }
+    // Of two layers that depend on nothing below them, neither takes the other's place.
+    let both =
+        seen(Client::Berth, "COPY --link p/x.txt /d/one/\nCOPY --link a /d/one/\nCOPY --link b /d/one/");
+    assert_eq!(both, "./one/a\n./one/b\n./one/x.txt");
+    // A file that was renamed under a pattern.
+    assert_eq!(seen(Client::Berth, "COPY [ab]* /d/"), "./a\n./b");
+    fs::rename(root.join("b"), root.join("bb")).unwrap();
+    assert_eq!(seen(Client::Berth, "COPY [ab]* /d/"), "./a\n./bb");
+}
+
 #[test]
 fn a_linked_layer_stands_for_itself() {
     let daemon = Daemon::start();
@@ -192,6 +229,25 @@ fn git_repositories_are_contexts_and_sources() {
         build(&daemon, client, root.to_str().unwrap(), &["--no-cache"]).ok();
         assert_eq!(shell(&daemon, "cat /at/file /all/sub/file; ls -d /all/.git"), "one\ntwo\n/all/.git");
     }
+    let commit = |name: &str| run(Command::new("git").args(["rev-parse", name]).current_dir(&work)).ok();
+    let (first, second) = (commit("first"), commit("main"));
+    let add = |flags: &str, query: &str, client| {
+        let text = format!("FROM busybox\nADD {flags} {address}{query} /at/\n");
+        fs::write(root.join("Dockerfile"), text).unwrap();
+        build(&daemon, client, root.to_str().unwrap(), &[])
+    };
+    let checksum = |sum: &str| format!("--checksum={sum}");
+    for client in BOTH {
+        add("", "?tag=first&subdir=sub", client).ok();
+        assert_eq!(shell(&daemon, "cat /at/file"), "one");
+        add(&checksum(&second), "?branch=main&keep-git-dir=true", client).ok();
+        assert_eq!(shell(&daemon, "cat /at/sub/file; ls -d /at/.git"), "two\n/at/.git");
+        add(&checksum(&first[..12]), "#first:sub", client).ok();
+        add(&checksum(&first), "#main:sub", client).fails(1, "expected checksum to match");
+        add(&checksum(&first), &format!("?checksum={second}"), client).fails(1, "checksum mismatch");
+        add(&checksum("sha256:1"), "#main", client).fails(1, "invalid checksum sha256:1 for Git URL");
+        add("", "?colour=red", client).fails(1, "invalid query \"colour\"");
+    }
 }
 
 fn url(text: &str) -> String {
@@ -213,5 +269,38 @@ fn what_an_address_gives_has_its_checksum() {
         assert_eq!(shell(&daemon, "cat /file.txt"), "served");
         fs::write(root.join("Dockerfile"), text(&"0".repeat(64))).unwrap();
         build(&daemon, client, root.to_str().unwrap(), &[]).fails(1, "digest mismatch sha256:");
+        for (sources, words) in [
+            ("Dockerfile", "checksum requires HTTP(S) or Git sources"),
+            ("Dockerfile Dockerfile", "checksum can't be specified for multiple sources"),
+        ] {
+            let text = format!("FROM busybox\nADD --checksum=sha256:{digest} {sources} /to/\n");
+            fs::write(root.join("Dockerfile"), text).unwrap();
+            build(&daemon, client, root.to_str().unwrap(), &[]).fails(1, words);
+        }
     }
+}
+
+/// However slow a server is, a build that nobody wants any more ends.
+#[test]
+fn a_server_that_is_silent_holds_up_no_end() {
+    let daemon = Daemon::start();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let text = format!("FROM busybox\nADD http://{address}/file /\n");
+    let root = context(&daemon, "silent", &[("Dockerfile", &text)]);
+    let mut command = daemon.client(Client::Berth, &["build", root.to_str().unwrap()]);
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let (mut server, _) = listener.accept().unwrap();
+    let asked =
+        BufReader::new(&server).lines().map_while(Result::ok).take_while(|line| !line.is_empty()).count();
+    assert!(asked > 0);
+    server.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n").unwrap();
+    // More than sockets hold: it is being read.
+    server.write_all(&vec![0; 50_000_000]).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    // The connection ends with the build, half a minute before the server's silence would be too long.
+    server.set_read_timeout(Some(std::time::Duration::from_secs(30))).unwrap();
+    let ended = server.read_to_end(&mut Vec::new());
+    assert!(ended.map_or_else(|error| error.kind() == ErrorKind::ConnectionReset, |_| true));
 }

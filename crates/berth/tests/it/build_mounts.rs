@@ -130,6 +130,64 @@ fn steps_are_forgotten_by_a_prune() {
     assert!(!build(&daemon, Client::Berth, &root, &[]).ok().contains("Using cache"));
 }
 
+/// Images of steps go with the cache when nothing else is left of them; what a build ended with stays.
+#[test]
+fn a_prune_frees_what_only_the_cache_has() {
+    let daemon = Daemon::start();
+    let layers = || fs::read_dir(daemon.data_root().join("layers")).unwrap().count();
+    let before = layers();
+    let text = "FROM busybox AS first\nRUN head -c 3000000 /dev/urandom > /big\nRUN echo small > /small\n\
+        FROM busybox\nCOPY --from=first /small /\n";
+    let root = context(&daemon, "freed", &[("Dockerfile", text)]);
+    let id = build(&daemon, Client::Berth, &root, &["-q"]).ok();
+    assert_eq!(layers(), before + 3);
+    let used = daemon.berth(&["builder", "du", "--filter", "type=regular", "--format", "{{.Size}}"]).ok();
+    assert!(used.lines().any(|size| size.starts_with('3') && size.ends_with("MB")), "{used}");
+    let told = daemon.with(Client::Docker, &["builder", "prune", "-af"]).ok();
+    let freed = told.lines().last().unwrap_or_default();
+    assert!(freed.contains("space: 3") && freed.ends_with("MB"), "{told}");
+    assert_eq!(layers(), before + 1);
+    assert_eq!(daemon.berth(&["run", "--rm", &id, "cat", "/small"]).ok(), "small");
+    assert_eq!(daemon.berth(&["builder", "du", "--filter", "type=regular", "-v"]).ok().lines().count(), 2);
+    // It goes as any other image without a name.
+    daemon.berth(&["image", "prune", "-f"]).ok();
+    assert_eq!(layers(), before);
+}
+
+#[test]
+fn a_prune_keeps_what_it_is_told_to() {
+    let daemon = Daemon::start();
+    for (number, megabytes) in [("1", 4), ("2", 2)] {
+        let text = format!(
+            "FROM busybox\nRUN --mount=type=cache,target=/c,id={number} head -c {megabytes}000000 /dev/urandom > /c/file\n"
+        );
+        build_text(&daemon, Client::Berth, &text).ok();
+    }
+    let mounts = || {
+        let told = daemon
+            .berth(&["builder", "du", "--filter", "type=exec.cachemount", "--format", "{{.Size}}"])
+            .ok();
+        told.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let whole = mounts();
+    assert_eq!(whole.len(), 2, "{whole:?}");
+    let prune =
+        |client, flags: &[&str]| daemon.with(client, &[&["builder", "prune", "-af"], flags].concat()).ok();
+    prune(Client::Berth, &["--max-used-space", "100m"]);
+    // More is free than this.
+    prune(Client::Berth, &["--min-free-space", "1"]);
+    prune(Client::Docker, &["--keep-storage", "100mb"]);
+    assert_eq!(mounts(), whole);
+    // The older one goes.
+    prune(Client::Berth, &["--max-used-space", "3m"]);
+    let left = mounts();
+    assert!(left.len() == 1 && left[0].starts_with('2'), "{left:?}");
+    prune(Client::Berth, &["--min-free-space", "100000g", "--reserved-space", "100m"]);
+    assert_eq!(mounts(), left);
+    prune(Client::Berth, &["--min-free-space", "100000g"]);
+    assert!(mounts().is_empty());
+}
+
 #[test]
 fn a_locked_cache_has_one_user_at_a_time() {
     let daemon = Daemon::start();
@@ -146,6 +204,23 @@ fn a_locked_cache_has_one_user_at_a_time() {
         .collect();
     for mut child in children {
         assert!(child.wait().unwrap().success());
+    }
+}
+
+#[test]
+fn a_script_may_say_what_reads_it() {
+    let daemon = Daemon::start();
+    let text = "FROM busybox\nRUN <<EOF\n#!/bin/cat\nread as it is $HOME\nEOF\n\
+        RUN <<-'S' > /dev/null || true\n\t#!/bin/sh\n\tS\n\
+        RUN <<\"two\"\n#!/usr/bin/awk -f\nBEGIN { print \"by awk\" > \"/made\" }\ntwo\n";
+    for client in BOTH {
+        let told = build_text(&daemon, client, text).ok();
+        assert!(told.contains("#!/bin/cat\nread as it is $HOME\n"), "{told}");
+        assert_eq!(
+            shell(&daemon, "made", "cat /made; ls -d /dev/pipes 2>&1 | grep -c 'No such'"),
+            "by awk\n1"
+        );
+        daemon.berth(&["builder", "prune", "-af"]).ok();
     }
 }
 

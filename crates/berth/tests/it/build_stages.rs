@@ -119,6 +119,67 @@ fn a_stage_is_done_again_for_the_asking() {
     let told = build(&daemon, Client::Berth, &root, &["--no-cache-filter", "ONE"]).ok();
     assert!(told.contains("RUN echo 2 > /2\n ---> Using cache"), "{told}");
     assert!(told.contains("RUN echo 1 > /1\n ---> Running in"), "{told}");
+    // A layer that depends on nothing below it is no exception.
+    let root = context(&daemon, "linked", "FROM busybox AS one\nCOPY --link Dockerfile /\n");
+    let layer = |arguments: &[&str]| {
+        build(&daemon, Client::Berth, &root, arguments).ok();
+        daemon.inspect("made", "{{json .RootFS.Layers}}")
+    };
+    let first = layer(&[]);
+    filetime(&root.join("Dockerfile"), 1_000_000_000);
+    assert_eq!(layer(&[]), first, "times are no change");
+    assert_ne!(layer(&["--no-cache-filter", "one"]), first);
+}
+
+/// Sets when a file was changed, in seconds since 1970.
+fn filetime(path: &Path, seconds: u64) {
+    let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
+    fs::File::options().write(true).open(path).unwrap().set_modified(time).unwrap();
+}
+
+#[test]
+fn stages_may_be_for_another_platform() {
+    let daemon = Daemon::start();
+    let host = daemon.inspect("busybox", "{{.Os}}/{{.Architecture}}");
+    let text = "FROM --platform=$BUILDPLATFORM busybox AS first\n\
+        ARG TARGETPLATFORM TARGETOS TARGETARCH TARGETVARIANT BUILDPLATFORM BUILDARCH\n\
+        RUN echo \"$BUILDPLATFORM $BUILDARCH; $TARGETPLATFORM $TARGETOS $TARGETARCH [$TARGETVARIANT]\" > /told\n\
+        FROM scratch\nCOPY --from=first /told /\n";
+    let root = context(&daemon, "platforms", text);
+    let architecture = host.split('/').nth(1).unwrap();
+    for client in BOTH {
+        for (platform, expected) in
+            [("linux/arm/v7", "linux/arm/v7 linux arm [v7]"), ("linux/s390x", "linux/s390x linux s390x []")]
+        {
+            build(&daemon, client, &root, &["--platform", platform]).ok();
+            let made = daemon.inspect("made", "{{.Os}}/{{.Architecture}}{{with .Variant}}/{{.}}{{end}}");
+            assert_eq!(made, platform);
+            let told = format!("{host} {architecture}; {expected}\n");
+            let copy = daemon.berth(&["create", "--platform", platform, "made", "x"]).ok();
+            let to = daemon.root.path().join("told");
+            daemon.berth(&["cp", &format!("{copy}:/told"), to.to_str().unwrap()]).ok();
+            assert_eq!(fs::read_to_string(to).unwrap(), told);
+        }
+    }
+}
+
+/// Without overlayfs every step has a whole copy.
+#[test]
+fn whole_copies_make_the_same_files() {
+    let daemons = [Daemon::start(), Daemon::empty(&["--storage-driver", "vfs"])];
+    let text = "FROM busybox AS first\nRUN mkdir /d; echo a > /d/a; ln /d/a /d/b; rm /etc/passwd\n\
+        FROM first\nRUN --mount=from=first,target=/m,rw rm /d/a; echo x > /m/x; ls /m/d > /seen\n\
+        RUN --mount=target=/context cp /context/Dockerfile /copied\nCOPY --link --from=first /d /linked\nWORKDIR /w\n";
+    let made = daemons.map(|daemon| {
+        let archive = crate::files::busybox_archive();
+        daemon.berth(&["load", "-q", "-i", archive.to_str().unwrap()]).ok();
+        let root = context(&daemon, "copies", text);
+        filetime(&root.join("Dockerfile"), 1_000_000_000);
+        build(&daemon, Client::Berth, &root, &["--build-arg", "SOURCE_DATE_EPOCH=1600000000"]).ok();
+        let files = "find /d /etc /linked /w /m /copied /seen 2>&1 | sort; cat /d/b /linked/a /seen /copied";
+        daemon.berth(&["run", "--rm", "--network", "none", "made", "sh", "-c", files]).ok()
+    });
+    assert!(made[0] == made[1] && !made[0].contains("/d/a\n"), "{made:?}");
 }
 
 #[test]
@@ -141,6 +202,35 @@ fn one_layer_is_made_of_all() {
         "echo $A; cat /2; ls /1 /home 2>&1 | grep -c 'No such'",
     ]);
     assert_eq!(seen.ok(), "b\n2\n2");
+}
+
+/// The cache has no layers with other times than those that are asked for.
+#[test]
+fn a_repeated_build_takes_nothing_of_another_time_from_the_cache() {
+    let daemon = Daemon::start();
+    let root = context(
+        &daemon,
+        "epochs",
+        "FROM busybox\nRUN echo x > /ran\nCOPY Dockerfile /\nCOPY --link Dockerfile /link\n",
+    );
+    let built = |client, epoch: Option<&str>| {
+        let argument = epoch.map(|epoch| format!("SOURCE_DATE_EPOCH={epoch}"));
+        let arguments: Vec<&str> = argument.iter().flat_map(|text| ["--build-arg", text]).collect();
+        let told = build(&daemon, client, &root, &arguments).ok();
+        let times =
+            daemon.berth(&["run", "--rm", "made", "stat", "-c", "%Y", "/ran", "/Dockerfile", "/link"]).ok();
+        (times, told.matches("Using cache").count())
+    };
+    let plain = built(Client::Docker, None).0;
+    let always = |epoch: &str| format!("{epoch}\n{epoch}\n{epoch}");
+    assert_eq!(built(Client::Berth, Some("1600000000")), (always("1600000000"), 0));
+    assert_eq!(built(Client::Docker, Some("1500000000")), (always("1500000000"), 0));
+    assert_eq!(built(Client::Docker, Some("1600000000")), (always("1600000000"), 3));
+    assert_eq!(built(Client::Berth, None), (plain, 3));
+    for client in BOTH {
+        build(&daemon, client, &root, &["--build-arg", "SOURCE_DATE_EPOCH=today"])
+            .fails(1, "invalid SOURCE_DATE_EPOCH: today");
+    }
 }
 
 #[test]

@@ -55,6 +55,28 @@ fn validate(json: Option<&str>, arguments: &[&str]) -> Output {
     run(Command::new(binary()).args(["daemon", "--validate", "--config-file"]).arg(&file).args(arguments))
 }
 
+/// Whatever builds leave behind stays under its ceiling, without anyone's doing.
+#[test]
+fn the_cache_of_builds_has_a_ceiling() {
+    let json = r#"{"builder": {"gc": {"policy": [{"all": true, "maxUsedSpace": "4MB"}]}}}"#;
+    let configured = Configured::start(json, &[]);
+    let daemon = &configured.daemon;
+    let folder = tempfile::tempdir().unwrap();
+    for number in 1..=3 {
+        let text = format!(
+            "FROM busybox AS tool\nRUN head -c 2500000 /dev/urandom > /{number}\nFROM busybox\nRUN --mount=from=tool,target=/t wc -c /t/{number}\n"
+        );
+        fs::write(folder.path().join("Dockerfile"), text).unwrap();
+        daemon.berth(&["build", "-t", "made", folder.path().to_str().unwrap()]).ok();
+    }
+    let steps = || daemon.berth(&["builder", "du", "--filter", "type=regular", "--format", "{{.Size}}"]).ok();
+    let large = || steps().lines().filter(|size| size.starts_with("2.5")).count();
+    eventually("the oldest step goes", || (large() == 1).then_some(()));
+    assert!(daemon.log().contains("to stay under its ceiling"), "{}", daemon.log());
+    validate(Some(r#"{"builder": {"gc": {"defaultKeepStorage": "much"}}}"#), &[])
+        .fails(1, "invalid value of defaultKeepStorage in the builder's settings");
+}
+
 #[test]
 fn files_are_validated_as_dockerd_does() {
     for json in ["", "\n", "{}", r#"{"debug": true, "features": {"buildkit": true}}"#] {

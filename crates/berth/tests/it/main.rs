@@ -61,6 +61,7 @@ mod build_check;
 mod build_cli;
 mod build_contexts;
 mod build_copy;
+mod build_failures;
 mod build_mounts;
 mod build_output;
 mod build_recorder;

@@ -1,7 +1,7 @@
 //! Secrets and agents on their way from the client of a build to its steps, and nowhere else.
 
 use std::fs;
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -104,4 +104,64 @@ fn an_agent_answers_inside_of_a_step() {
     fs::write(format!("{root}/go"), "").unwrap();
     assert!(child.wait().unwrap().success());
     daemon.berth(&["run", "--rm", "made", "ls", "/run"]).fails(1, "No such file");
+}
+
+/// Stages that run at once and ask for one agent do not change each other's socket.
+#[test]
+fn a_socket_is_as_its_own_step_asks_for() {
+    let daemon = Daemon::start();
+    let socket = daemon.root.path().join("agent.sock");
+    agent(&socket);
+    let stage = |name: &str, other: &str, flags: &str| {
+        format!(
+            "FROM busybox AS {name}\nRUN --mount=type=cache,target=/c --mount=type=ssh,{flags} touch /c/{name} && \
+            while ! test -e /c/{other}; do usleep 10000; done; stat -c '%a %u:%g' $SSH_AUTH_SOCK > /{name}\n"
+        )
+    };
+    let dockerfile = stage("one", "two", "mode=0640,uid=3,gid=4")
+        + &stage("two", "one", "mode=0666")
+        + "FROM busybox\nCOPY --from=one /one /\nCOPY --from=two /two /\n";
+    let folder = context(&daemon, "sockets", &dockerfile);
+    let flag = format!("default={}", socket.display());
+    let mut command = daemon.client(Client::Berth, &["build", "-q", "-t", "made", "--ssh", &flag]);
+    run(command.arg(&folder)).ok();
+    assert_eq!(daemon.berth(&["run", "--rm", "made", "cat", "/one", "/two"]).ok(), "640 3:4\n666 0:0");
+}
+
+/// Repositories are fetched with what the client lends, and with nothing of the daemon's.
+#[test]
+fn secrets_open_repositories() {
+    let daemon = Daemon::start();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (seen, asked) = std::sync::mpsc::channel();
+    // It ends with the test.
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let mut lines = BufReader::new(&stream).lines().map_while(Result::ok);
+            let head: Vec<String> = lines.by_ref().take_while(|line| !line.is_empty()).collect();
+            let given = head.iter().find_map(|line| line.strip_prefix("Authorization: ")).unwrap_or("none");
+            let _ = seen.send(given.to_owned());
+            let _ = (&stream)
+                .write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        }
+    });
+    let folder = context(&daemon, "repository", &format!("FROM busybox\nADD http://{address}/r.git /r\n"));
+    let own = format!("id=GIT_AUTH_TOKEN.{address},env=TOKEN");
+    for (secrets, expected) in [
+        (&[][..], "none"),
+        (&["--secret", "id=GIT_AUTH_HEADER,env=HEADER"], "bearer x"),
+        (
+            &["--secret", "id=GIT_AUTH_HEADER,env=HEADER", "--secret", &own],
+            "basic eC1hY2Nlc3MtdG9rZW46aHVzaA==",
+        ),
+    ] {
+        let mut command = daemon.client(Client::Berth, &[&["build"], secrets].concat());
+        command.env("TOKEN", "hush").env("HEADER", "bearer x").arg(&folder);
+        let output = run(&mut command);
+        let output = output.fails(1, "git fetch");
+        assert!(!output.stderr.contains("hush"), "{output:?}");
+        let all: Vec<String> = asked.try_iter().collect();
+        assert!(!all.is_empty() && all.iter().all(|given| given == expected), "{all:?}");
+    }
 }

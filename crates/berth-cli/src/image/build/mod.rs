@@ -93,9 +93,10 @@ pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
     } else {
         send::send(&client, &query.on("/build"), source, &accounts, manner).await?
     };
-    let built = output::show(build, manner).await?;
+    let name = if matches!(file, "" | "-") { "Dockerfile" } else { file };
+    let built = output::show(build, name, manner).await?;
     if on(matches, "check") {
-        return checked(&built.checked.unwrap_or_default(), file);
+        return checked(&built.checked.unwrap_or_default(), name);
     }
     let mut digest = None;
     for name in &wanted.pushed {
@@ -164,8 +165,7 @@ fn is_able(ping: &Ping, matches: &ArgMatches, extras: &Extras, offered: &Offered
 
 /// Shows what is to be said of a Dockerfile. Fails if there is something.
 fn checked(checked: &berth_api::build::Checked, file: &str) -> Outcome {
-    let name = if matches!(file, "" | "-") { "Dockerfile" } else { file };
-    out!("{}", warnings::report(checked, name));
+    out!("{}", warnings::report(checked, file));
     match checked.warnings.as_deref().unwrap_or_default() {
         [] => Ok(()),
         _ => Err(Failure::silent(1)),

@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 
-use berth_api::build::Checked;
+use berth_api::build::{Checked, Failed};
 use berth_api::progress::JsonMessage;
 use clap::ArgMatches;
 
@@ -77,11 +77,11 @@ pub struct Built {
     pub checked: Option<Checked>,
 }
 
-/// Shows a build to its end.
+/// Shows a build to its end. `file` is the name of its Dockerfile.
 ///
 /// # Errors
 /// The build fails: with the exit code of the command that failed.
-pub async fn show(build: Begun, manner: Manner) -> Outcome<Built> {
+pub async fn show(build: Begun, file: &str, manner: Manner) -> Outcome<Built> {
     let style = manner.style;
     let mut output = Output::new(manner);
     let mut lines = build.answer.lines();
@@ -92,7 +92,9 @@ pub async fn show(build: Begun, manner: Manner) -> Outcome<Built> {
                 let _ = write!(std::io::stderr(), "{}", output.held);
             }
             let warnings = output.built.checked.as_ref().map(warnings::summary).unwrap_or_default();
-            let _ = write!(std::io::stderr(), "{warnings}");
+            let place =
+                output.failed.as_ref().map(|failed| warnings::place(failed, file)).unwrap_or_default();
+            let _ = write!(std::io::stderr(), "{warnings}{place}");
             return Err(failure);
         }
     }
@@ -107,6 +109,8 @@ struct Output {
     to: To,
     colour: bool,
     built: Built,
+    /// Where in the Dockerfile it has failed, if the daemon tells.
+    failed: Option<Failed>,
 }
 
 impl Output {
@@ -117,7 +121,7 @@ impl Output {
             Style::Raw | Style::Quiet => Screen::without_bars(To::Nowhere),
         };
         let colour = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        Self { style, screen, held: String::new(), to, colour, built: Built::default() }
+        Self { style, screen, held: String::new(), to, colour, built: Built::default(), failed: None }
     }
 
     fn take(&mut self, line: &[u8]) -> Outcome {
@@ -132,6 +136,10 @@ impl Output {
         }
         if let Some(id) = message.aux.as_ref().and_then(|aux| aux["ID"].as_str()) {
             id.clone_into(&mut self.built.id);
+        }
+        let place = message.aux.clone().and_then(|aux| serde_json::from_value::<Failed>(aux).ok());
+        if let Some(place) = place.filter(|place| place.failed.is_some()) {
+            self.failed = Some(place);
         }
         let checked = message.aux.clone().and_then(|aux| serde_json::from_value::<Checked>(aux).ok());
         if let Some(checked) = checked.filter(|checked| checked.warnings.is_some()) {

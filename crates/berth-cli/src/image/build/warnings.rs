@@ -1,8 +1,8 @@
-//! Warnings about a Dockerfile, as BuildKit's clients show them.
+//! Places in a Dockerfile, and warnings about them, as BuildKit's clients show them.
 
 use std::fmt::Write as _;
 
-use berth_api::build::{Checked, Warning};
+use berth_api::build::{Checked, Failed, Place};
 
 /// Between the parts of an excerpt.
 const RULER: &str = "--------------------\n";
@@ -18,7 +18,7 @@ pub fn report(checked: &Checked, file: &str) -> String {
     for warning in warnings {
         let url = if warning.url.is_empty() { String::new() } else { format!(" - {}", warning.url) };
         let _ = write!(out, "\nWARNING: {}{url}\n{}\n", warning.rule, warning.message);
-        excerpt(&mut out, &checked.source, file, warning);
+        excerpt(&mut out, &checked.source, file, Place { first: warning.first, last: warning.last });
     }
     out
 }
@@ -37,10 +37,19 @@ pub fn summary(checked: &Checked) -> String {
     out
 }
 
-/// The lines of a warning, and some around them.
-fn excerpt(out: &mut String, source: &str, file: &str, warning: &Warning) {
-    let lines: Vec<&str> = source.split('\n').collect();
-    let (first, last) = (warning.first, warning.last.max(warning.first).min(lines.len()));
+/// Where a build has failed.
+pub fn place(failed: &Failed, file: &str) -> String {
+    let mut out = String::new();
+    if let Some(place) = failed.failed {
+        excerpt(&mut out, &failed.source, file, place);
+    }
+    out
+}
+
+/// Some lines, and others around them.
+fn excerpt(out: &mut String, source: &str, file: &str, place: Place) {
+    let lines: Vec<&str> = source.split('\n').map(|line| line.strip_suffix('\r').unwrap_or(line)).collect();
+    let (first, last) = (place.first, place.last.max(place.first).min(lines.len()));
     if first < 1 || first > lines.len() {
         return;
     }
@@ -68,6 +77,8 @@ fn excerpt(out: &mut String, source: &str, file: &str, warning: &Warning) {
 
 #[cfg(test)]
 mod tests {
+    use berth_api::build::Warning;
+
     use super::*;
 
     fn checked(source: &str, places: &[(usize, usize)]) -> Checked {
@@ -94,6 +105,15 @@ mod tests {
         assert!(wide.contains("   2 |     b\n   3 | >>> c\n   4 | >>> d\n   5 |     e\n-"), "{wide}");
         // A daemon that lies does no harm.
         assert!(report(&checked("a", &[(0, 0), (7, 9), (1, 99)]), "D").starts_with("Check complete, 3"));
+    }
+
+    #[test]
+    fn a_failure_stands_with_its_line() {
+        let failed = Failed { failed: Some(Place { first: 2, last: 2 }), source: "FROM a\r\nRUN b".into() };
+        let expected =
+            "D:2\n--------------------\n   1 |     FROM a\n   2 | >>> RUN b\n--------------------\n";
+        assert_eq!(place(&failed, "D"), expected);
+        assert_eq!(place(&Failed::default(), "D"), "");
     }
 
     #[test]

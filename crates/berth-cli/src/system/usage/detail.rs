@@ -67,7 +67,9 @@ fn parts(usage: &DiskUsage) -> Parts {
 /// All tables, one after the other.
 pub fn table(usage: &DiskUsage) -> Outcome<String> {
     let parts = parts(usage);
-    let kept: i64 = usage.build_cache_usage.iter().flat_map(|usage| &usage.items).map(|item| item.size).sum();
+    let records = usage.build_cache_usage.iter().flat_map(|usage| &usage.items);
+    // What images have, too, is counted there.
+    let kept: i64 = records.filter(|item| !item.shared).map(|item| item.size).sum();
     let of = |columns: &[Column], rows: Rows| template::rows("table", columns, rows);
     Ok(format!(
         "Images space usage:\n\n{}\nContainers space usage:\n\n{}\nLocal Volumes space usage:\n\n{}\nBuild cache usage: {}\n\n{}",

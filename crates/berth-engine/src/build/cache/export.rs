@@ -1,7 +1,6 @@
 //! Writing caches.
 
 use std::collections::HashSet;
-use std::sync::PoisonError;
 
 use berth_api::build::{Cache, CacheKind, CacheMode};
 use berth_build::solve::Image;
@@ -27,7 +26,7 @@ pub(in super::super) fn export(worker: &mut Worker, image: &Image) -> Result<(),
 }
 
 fn one(worker: &mut Worker, image: &Image, cache: &Cache) -> Result<(), Error> {
-    let taken = worker.caches.taken.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let taken = worker.caches.taken();
     let taken = match cache.mode {
         CacheMode::Max => taken,
         CacheMode::Min => chain(taken, &image.id),

@@ -19,6 +19,7 @@ use berth_oci::{Descriptor, Digest, ImageConfig, Reference};
 use tokio::sync::mpsc;
 
 use super::executor::Worker;
+use crate::usage::ceiling;
 use crate::{Error, error};
 
 pub(super) use directory::from_layout;
@@ -36,6 +37,8 @@ pub(super) struct Caches {
     images: OnceLock<Vec<String>>,
     taken: Mutex<Vec<Taken>>,
     mounts: Mutex<Vec<Digest>>,
+    /// Whether a step was made.
+    grown: AtomicBool,
 }
 
 /// A step of the build, done now or before.
@@ -70,6 +73,16 @@ impl Caches {
         if !taken.contains(&step) {
             taken.push(step);
         }
+    }
+
+    /// The steps of the build, done now or before.
+    fn taken(&self) -> Vec<Taken> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A step was not taken from a cache.
+    pub fn made(&self) {
+        self.grown.store(true, Ordering::Relaxed);
     }
 
     /// A step uses a cache mount.
@@ -140,6 +153,20 @@ fn reference(text: &str) -> Result<Reference, Error> {
 fn warn(worker: &mut Worker, what: &str, error: &Error) -> Result<(), Error> {
     worker.check()?;
     worker.output.say(&format!(" ---> [Warning] {what}: {}\n", error::chain(error)))
+}
+
+/// The build is over: its steps were used now, so that those go first that no build needs any more, and the cache has to be
+/// under its ceiling. Blocks.
+pub(super) fn close(worker: &Worker) {
+    let keys: Vec<Digest> = worker.caches.taken().into_iter().map(|step| step.key).collect();
+    if !keys.is_empty()
+        && let Err(error) = worker.parts().storage.build_steps().touch(&keys)
+    {
+        tracing::warn!(%error, "the use of build steps is not noted");
+    }
+    if worker.caches.grown.load(Ordering::Relaxed) {
+        ceiling::look(worker.parts(), &worker.handle, true);
+    }
 }
 
 /// What a step made, if a cache has it. Blocks.
