@@ -2,6 +2,7 @@
 
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use berth_api::build::Lint;
 use berth_archive::copy::{self, Options};
@@ -11,6 +12,7 @@ use berth_build::dockerfile::FILE_LIMIT;
 use berth_storage::Scratch;
 use url::Url;
 
+use super::digests::Digests;
 use super::executor::Worker;
 use super::session::{self, Received};
 use super::{fetched, git, tree};
@@ -30,6 +32,8 @@ pub(super) struct Context {
     _scratch: Option<Scratch>,
     /// What came by the client's session, and is kept.
     received: Option<Received>,
+    /// What is known of the files.
+    digests: Arc<Digests>,
     /// A Dockerfile that came alone.
     alone: Option<Vec<u8>>,
 }
@@ -48,7 +52,7 @@ impl Context {
         // A step that sees it may not be root.
         rustix::fs::fchmod(&root, rustix::fs::Mode::from_raw_mode(0o755))
             .map_err(|error| Error::Io { operation: "open the context".into(), source: error.into() })?;
-        Ok(Context { root, _scratch: Some(scratch), received: None, alone: None })
+        Ok(Context { root, _scratch: Some(scratch), received: None, digests: Arc::default(), alone: None })
     }
 
     /// Brings the build's context by its client's session; where it is only looked at the Dockerfile, no other files. Blocks.
@@ -61,18 +65,24 @@ impl Context {
         let (lower, own) = (name.to_lowercase(), format!("{name}.dockerignore"));
         let include = [name, lower, own, ".dockerignore".to_owned()].map(|name| ignore::literal(&name));
         let (root, scratch) = session::bring(worker, session::CONTEXT, include.into())?;
-        Ok(Context { root, _scratch: Some(scratch), received: None, alone: None })
+        Ok(Context { root, _scratch: Some(scratch), received: None, digests: Arc::default(), alone: None })
     }
 
     /// Brings the files that the build's client offers by its session under a name. Blocks.
     pub fn from_client(worker: &Worker, name: &str) -> Result<Context, Error> {
         let (root, received) = session::receive(worker, name)?;
-        Ok(Context { root, _scratch: None, received: Some(received), alone: None })
+        let digests = received.digests();
+        Ok(Context { root, _scratch: None, received: Some(received), digests, alone: None })
     }
 
     /// Whether there are files, and not a Dockerfile alone.
     pub fn has_files(&self) -> bool {
         self.alone.is_none()
+    }
+
+    /// What is known of the files.
+    pub fn digests(&self) -> &Digests {
+        &self.digests
     }
 
     /// The root of the files.
@@ -141,7 +151,13 @@ pub(super) fn fetch(worker: &mut Worker, address: &str) -> Result<Context, Error
         let keep = worker.request.arguments.get(KEEP_GIT).is_some_and(|value| value.as_deref() == Some("1"));
         let git::Checkout { root, scratch } =
             git::check_out(worker, address, git::Manner { keep_repository: keep, checksum: None })?;
-        return Ok(Context { root, _scratch: Some(scratch), received: None, alone: None });
+        return Ok(Context {
+            root,
+            _scratch: Some(scratch),
+            received: None,
+            digests: Arc::default(),
+            alone: None,
+        });
     }
     if !address.starts_with("http://") && !address.starts_with("https://") {
         let text = format!("remoteURL ({address}) could not be recognized as URL");
@@ -149,7 +165,7 @@ pub(super) fn fetch(worker: &mut Worker, address: &str) -> Result<Context, Error
     }
     let url = Url::parse(address)
         .map_err(|error| Error::InvalidParameter(format!("parse {address:?}: {error}")))?;
-    let parts = std::sync::Arc::clone(worker.parts());
+    let parts = Arc::clone(worker.parts());
     let fetched = worker.wait(async { Ok(parts.images.fetch(&url).await?) })?;
     let mut stream = fetched::reader(worker, fetched.parts);
     let mut start = Vec::new();
@@ -169,5 +185,5 @@ pub(super) fn fetch(worker: &mut Worker, address: &str) -> Result<Context, Error
         .map_err(|source| Error::Io { operation: format!("download {address}"), source })?;
     let scratch = parts.storage.scratch()?;
     let root = scratch.open()?;
-    Ok(Context { root, _scratch: Some(scratch), received: None, alone: Some(text) })
+    Ok(Context { root, _scratch: Some(scratch), received: None, digests: Arc::default(), alone: Some(text) })
 }

@@ -13,12 +13,13 @@ use berth_storage::Scratch;
 use rustix::fs::FileType;
 use url::Url;
 
+use super::digests::Digests;
 use super::exclude::Exclude;
 use super::executor::Worker;
 use super::fetched;
 use super::git;
 use super::mounted::Mounted;
-use super::tree;
+use super::tree::{self, Reading};
 use crate::Error;
 use crate::images::pattern::Pattern;
 
@@ -278,8 +279,15 @@ impl Finder<'_> {
         let stat = copy::look(self.root, &real).map_err(failed)?;
         let directory = stat.kind() == FileType::Directory;
         let skip = |path: &[u8]| self.exclude.skips(path);
-        let go_on = || self.worker.check().is_ok();
-        let content = tree::digest_selected(self.root, &real, self.owned, &skip, &go_on)
+        let cancelled = &self.worker.cancelled;
+        let (none, context) = (Digests::default(), self.worker.context.as_deref());
+        let reading = Reading {
+            owned: self.owned,
+            skip: &skip,
+            go_on: &|| !cancelled.is_cancelled(),
+            digests: context.filter(|_| self.context).map_or(&none, |context| context.digests()),
+        };
+        let content = tree::digest_by(self.root, &real, reading)
             .map_err(|error| self.worker.check().err().unwrap_or_else(|| failed(error)))?;
         Ok(Source {
             root: None,
@@ -387,8 +395,9 @@ fn repository(worker: &Worker, copying: &Copying, address: &str) -> Result<(Sour
     let checkout = git::check_out(worker, address, git::Manner { keep_repository, checksum })?;
     let failed = |error| tree::failed("read", address.as_bytes(), &error);
     let exclude = Exclude::new(&copying.exclude)?;
-    let content =
-        tree::digest_selected(checkout.root.as_fd(), b"/", false, &|path| exclude.skips(path), &|| true);
+    let (skip, go_on) = (|path: &[u8]| exclude.skips(path), || true);
+    let reading = Reading { owned: false, skip: &skip, go_on: &go_on, digests: &Digests::default() };
+    let content = tree::digest_by(checkout.root.as_fd(), b"/", reading);
     let source = Source {
         path: b"/".to_vec(),
         name: Vec::new(),

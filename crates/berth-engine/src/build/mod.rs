@@ -13,6 +13,7 @@ mod check;
 mod context;
 mod contexts;
 mod copy;
+mod digests;
 mod exclude;
 mod executor;
 mod fetched;

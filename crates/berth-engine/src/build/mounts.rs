@@ -279,12 +279,17 @@ impl Mounts {
 
 /// The digest of what a bind of the context shows. Blocks.
 pub(super) fn digest(worker: &Worker, mount: &Mount, line: usize) -> Result<String, Error> {
-    let context = worker.context.as_deref().map(super::Context::root);
-    let root = context.ok_or_else(|| Error::Files("missing build context".into()))?;
+    let context = worker.context.as_deref();
+    let context = context.ok_or_else(|| Error::Files("missing build context".into()))?;
+    let root = context.root();
     let source = mount.source.as_deref().unwrap_or("/");
     let missing = |error: std::io::Error| at(line, not_found(source, &error));
     let real = copy::follow(root, source.as_bytes()).map_err(missing)?;
-    tree::digest(root, &real, false).map_err(missing)
+    let cancelled = &worker.cancelled;
+    let go_on = || !cancelled.is_cancelled();
+    let reading = tree::Reading { owned: false, skip: &|_| false, go_on: &go_on, digests: context.digests() };
+    tree::digest_by(root, &real, reading)
+        .map_err(|error| worker.check().err().unwrap_or_else(|| missing(error)))
 }
 
 /// An error with the line that it is about.

@@ -1,7 +1,7 @@
 //! Files of a tree that nobody else changes, with paths that are walked inside it.
 
 use std::ffi::{CString, OsStr};
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -14,10 +14,11 @@ use berth_archive::pack::attributes;
 use berth_oci::digest::{Algorithm, Hasher};
 use rustix::fs::{FileType, Mode, OFlags};
 
+use super::digests::{Digests, GoOn};
 use crate::Error;
 
-/// Bytes read at a time.
-const PIECE: usize = 64 << 10;
+/// Files whose digests are taken together.
+const TOGETHER: usize = 4096;
 
 /// The file's content, links inside `root` followed; none if it is not there. More than `limit` bytes are cut off.
 pub(super) fn read(root: BorrowedFd<'_>, path: &[u8], limit: u64) -> io::Result<Option<Vec<u8>>> {
@@ -88,44 +89,46 @@ pub(super) fn names(root: BorrowedFd<'_>, path: &[u8]) -> io::Result<Vec<Vec<u8>
     Ok(names)
 }
 
+/// What is digested of files, and how.
+#[derive(Clone, Copy)]
+pub(super) struct Reading<'a> {
+    /// Whether owners count.
+    pub owned: bool,
+    /// What is left out below a directory.
+    pub skip: &'a dyn Fn(&[u8]) -> bool,
+    /// Whether to go on.
+    pub go_on: GoOn<'a>,
+    /// What is known of files.
+    pub digests: &'a Digests,
+}
+
+/// Something below the path that is digested.
+struct Item {
+    /// Where it is.
+    whole: PathBuf,
+    /// Its path from there.
+    relative: Vec<u8>,
+    about: Metadata,
+}
+
 /// What tells the files at a path without links apart from others: names, kinds, permissions, extended attributes, contents,
 /// and owners if they are `owned`. Times do not count, nor does the name of what stands at the path itself.
 pub(super) fn digest(root: BorrowedFd<'_>, path: &[u8], owned: bool) -> io::Result<String> {
-    digest_selected(root, path, owned, &|_| false, &|| true)
+    let (skip, go_on) = (|_: &[u8]| false, || true);
+    digest_by(root, path, Reading { owned, skip: &skip, go_on: &go_on, digests: &Digests::default() })
 }
 
-/// As [`digest`], without what `skip` names below a directory, and as long as `go_on` says so.
-pub(super) fn digest_selected(
-    root: BorrowedFd<'_>,
-    path: &[u8],
-    owned: bool,
-    skip: &dyn Fn(&[u8]) -> bool,
-    go_on: &dyn Fn() -> bool,
-) -> io::Result<String> {
+/// As [`digest`], of some files, as long as they are wanted, of which some are known.
+pub(super) fn digest_by(root: BorrowedFd<'_>, path: &[u8], reading: Reading<'_>) -> io::Result<String> {
     let mut hasher = Hasher::new(Algorithm::Sha256);
     let mut left = vec![(here(root, path), Vec::new())];
+    let mut found = Vec::new();
     while let Some((whole, relative)) = left.pop() {
-        if !go_on() {
+        if !(reading.go_on)() {
             return Err(io::ErrorKind::Interrupted.into());
         }
-        let metadata = std::fs::symlink_metadata(&whole)?;
-        let owner = if owned { (metadata.uid(), metadata.gid()) } else { (0, 0) };
-        let head = format!("{}:{:o}:{}:{}:", relative.len(), metadata.mode(), owner.0, owner.1);
-        hasher.update(head.as_bytes());
-        hasher.update(&relative);
-        let attributes = attributes::of(whole.as_os_str().as_bytes()).map_err(io::Error::other)?;
-        hasher.update(format!("{}:", attributes.len()).as_bytes());
-        for (name, value) in attributes {
-            hasher.update(format!("{}:{}:", name.len(), value.len()).as_bytes());
-            hasher.update(&name);
-            hasher.update(&value);
-        }
-        let kind = metadata.file_type();
-        if kind.is_symlink() {
-            let target = std::fs::read_link(&whole)?;
-            hasher.update(format!("{}:", target.as_os_str().len()).as_bytes());
-            hasher.update(target.as_os_str().as_bytes());
-        } else if kind.is_dir() {
+        let about = std::fs::symlink_metadata(&whole)?;
+        if about.is_dir() {
             let mut inside = Vec::new();
             for entry in std::fs::read_dir(&whole)? {
                 inside.push(entry?.file_name());
@@ -133,33 +136,49 @@ pub(super) fn digest_selected(
             inside.sort();
             for name in inside.into_iter().rev() {
                 let below = [&relative, &b"/"[..], name.as_bytes()].concat();
-                if skip(&below[1..]) {
-                    continue;
+                if !(reading.skip)(&below[1..]) {
+                    left.push((whole.join(&name), below));
                 }
-                left.push((whole.join(&name), below));
             }
-        } else if kind.is_file() {
-            hasher.update(format!("{}:", metadata.len()).as_bytes());
-            content(&whole, &mut hasher, go_on)?;
-        } else if kind.is_char_device() || kind.is_block_device() {
-            hasher.update(format!("{}:", metadata.rdev()).as_bytes());
+        }
+        found.push(Item { whole, relative, about });
+        if found.len() >= TOGETHER || left.is_empty() {
+            add(&mut hasher, &found, reading)?;
+            found.clear();
         }
     }
     Ok(hasher.finish().hex().to_owned())
 }
 
-fn content(path: &std::path::Path, hasher: &mut Hasher, go_on: &dyn Fn() -> bool) -> io::Result<()> {
-    let mut file = File::open(path)?;
-    let mut piece = vec![0; PIECE];
-    loop {
-        match file.read(&mut piece)? {
-            0 => return Ok(()),
-            length => hasher.update(&piece[..length]),
+/// Adds what is to be told of files; their contents are read several at once.
+fn add(hasher: &mut Hasher, found: &[Item], reading: Reading<'_>) -> io::Result<()> {
+    let files = found.iter().filter(|item| item.about.is_file());
+    let files: Vec<_> = files.map(|item| (item.whole.as_path(), &item.about)).collect();
+    reading.digests.learn(&files, reading.go_on)?;
+    for Item { whole, relative, about } in found {
+        let owner = if reading.owned { (about.uid(), about.gid()) } else { (0, 0) };
+        let head = format!("{}:{:o}:{}:{}:", relative.len(), about.mode(), owner.0, owner.1);
+        hasher.update(head.as_bytes());
+        hasher.update(relative);
+        let attributes = attributes::of(whole.as_os_str().as_bytes()).map_err(io::Error::other)?;
+        hasher.update(format!("{}:", attributes.len()).as_bytes());
+        for (name, value) in attributes {
+            hasher.update(format!("{}:{}:", name.len(), value.len()).as_bytes());
+            hasher.update(&name);
+            hasher.update(&value);
         }
-        if !go_on() {
-            return Err(io::ErrorKind::Interrupted.into());
+        let kind = about.file_type();
+        if kind.is_symlink() {
+            let target = std::fs::read_link(whole)?;
+            hasher.update(format!("{}:", target.as_os_str().len()).as_bytes());
+            hasher.update(target.as_os_str().as_bytes());
+        } else if kind.is_file() {
+            hasher.update(&reading.digests.of(whole, about, reading.go_on)?);
+        } else if kind.is_char_device() || kind.is_block_device() {
+            hasher.update(format!("{}:", about.rdev()).as_bytes());
         }
     }
+    Ok(())
 }
 
 /// Whether a file is an archive, compressed or not.
@@ -269,7 +288,9 @@ mod tests {
         other(told(b"/"));
         fs::rename(&file, temp.path().join("another")).unwrap();
         other(told(b"/"));
-        let ended = digest_selected(root.as_fd(), b"/", false, &|_| false, &|| false).unwrap_err();
+        let digests = Digests::default();
+        let reading = Reading { owned: false, skip: &|_| false, go_on: &|| false, digests: &digests };
+        let ended = digest_by(root.as_fd(), b"/", reading).unwrap_err();
         assert_eq!(ended.kind(), io::ErrorKind::Interrupted);
         // The name that is asked for is none of its own.
         assert!(seen.contains(&told(b"/another")));

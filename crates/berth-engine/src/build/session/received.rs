@@ -10,6 +10,7 @@ use berth_session::{Bounds, Entry, Session, Wanted};
 use berth_storage::Scratch;
 use rustix::fs::{Mode, OFlags, Timespec, Timestamps};
 
+use super::super::digests::Digests;
 use super::super::executor::Worker;
 use super::super::tree;
 use super::failed;
@@ -20,6 +21,8 @@ use crate::engine::Parts;
 const FILES: &str = "files";
 /// What is known of them.
 const ENTRIES: &str = "entries";
+/// The digests of those that were read.
+const DIGESTS: &str = "digests";
 /// Where files are that a build is not to see.
 const ASIDE: &str = "aside";
 
@@ -31,6 +34,8 @@ pub(crate) struct Received {
     key: Option<Digest>,
     description: String,
     size: u64,
+    /// What is known of the files.
+    digests: Arc<Digests>,
     /// Files that were moved away, by their paths.
     aside: Mutex<Vec<Vec<u8>>>,
 }
@@ -74,7 +79,9 @@ pub(crate) fn receive(worker: &Worker, directory: &str) -> Result<(OwnedFd, Rece
         "" => "files of a build context".to_owned(),
         name => format!("files of the build context {name}"),
     };
-    Ok((root, Received { parts, scratch: Some(scratch), key, description, size, aside: Mutex::default() }))
+    let digests = Arc::new(Digests::read(&scratch.path().join(DIGESTS)));
+    let aside = Mutex::default();
+    Ok((root, Received { parts, scratch: Some(scratch), key, description, size, digests, aside }))
 }
 
 /// What is known of files that were kept; none if that cannot be read.
@@ -134,6 +141,11 @@ fn transfer(
 }
 
 impl Received {
+    /// What is known of the files.
+    pub fn digests(&self) -> Arc<Digests> {
+        Arc::clone(&self.digests)
+    }
+
     /// Moves a file away until the build is over: it is not to be seen, and the client need not send it again.
     pub fn set_aside(&self, path: &[u8]) {
         let mut aside = self.aside.lock().unwrap_or_else(PoisonError::into_inner);
@@ -175,6 +187,9 @@ impl Received {
                 rustix::fs::renameat(rustix::fs::CWD, &there, parent, name)
             });
             back.map_err(|source| Error::Io { operation: "put a file back".into(), source })?;
+        }
+        if let Err(error) = self.digests.write(&scratch.path().join(DIGESTS)) {
+            tracing::debug!(%error, "digests of a context's files are not kept");
         }
         Ok(self.parts.storage.contexts().keep(&key, scratch, self.size, &self.description)?)
     }
