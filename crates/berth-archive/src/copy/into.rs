@@ -14,6 +14,7 @@ use rustix::io::Errno;
 use super::mode::ModeChange;
 use super::path;
 use super::place::opened;
+use super::stage::Stage;
 use crate::extract::Limits;
 use crate::extract::attributes::{is_overlay, mode, timestamps};
 use crate::extract::place::fill;
@@ -25,7 +26,7 @@ use crate::tree::{self, proc_path};
 use crate::{Error, Result, owned};
 
 /// How often a name is freed that somebody else takes again and again.
-const ATTEMPTS: usize = 8;
+pub(super) const ATTEMPTS: usize = 8;
 /// The mode of directories that the archive does not name.
 const IMPLIED: u32 = 0o755;
 
@@ -46,6 +47,9 @@ pub enum Owner {
 pub struct Options {
     /// Whether a file may take the place of a directory, and a directory that of a file.
     pub replace: bool,
+    /// Whether a file is seen when it is whole and not before, and what it replaces stays until then: for trees that outlive
+    /// a failure. Both are on the disk for a moment.
+    pub atomic: bool,
     /// To whom new files belong.
     pub owner: Owner,
     /// Whose the tree's owners are outside of the user namespace that the archive's are in.
@@ -91,12 +95,12 @@ impl Rename {
 
 /// Unpacks an uncompressed tar stream below the directory `destination` inside `root`. Blocks.
 ///
-/// Links that stand in the way of a name are followed inside `root`; one at the end of a name is replaced. What a file
-/// replaces is removed before the new one is written, so that nobody who has the old one open sees it change.
+/// Links that stand in the way of a name are followed inside `root`; one at the end of a name is replaced. Nobody who has
+/// open what a file replaces sees it change.
 ///
 /// # Errors
 /// Whatever is wrong with the archive, the tree or the disk. What was unpacked before stays; the file that was being
-/// written is removed.
+/// written is removed, and with [`Options::atomic`] what it was to replace is there.
 pub fn unpack(root: BorrowedFd<'_>, destination: &[u8], options: &Options, reader: impl Read) -> Result<()> {
     let mut entries = Entries::new(Input::unhashed(reader), Recorder::new(None)?, options.limits);
     let mut target = Target {
@@ -119,11 +123,11 @@ pub fn unpack(root: BorrowedFd<'_>, destination: &[u8], options: &Options, reade
 }
 
 /// The tree, as seen from the destination.
-struct Target<'a> {
+pub(super) struct Target<'a> {
     root: BorrowedFd<'a>,
     /// The destination, absolute and clean.
     base: Vec<u8>,
-    options: &'a Options,
+    pub(super) options: &'a Options,
     /// The directory of the last entry: most entries follow their neighbours.
     cached: Option<(Vec<u8>, OwnedFd)>,
     /// Times of directories, set when nothing changes them any more.
@@ -132,9 +136,9 @@ struct Target<'a> {
 }
 
 /// A directory to create in, and the name there.
-struct Spot<'a> {
-    parent: BorrowedFd<'a>,
-    name: &'a OsStr,
+pub(super) struct Spot<'a> {
+    pub(super) parent: BorrowedFd<'a>,
+    pub(super) name: &'a OsStr,
 }
 
 impl Target<'_> {
@@ -157,6 +161,9 @@ impl Target<'_> {
         }
         if let Some(change) = &self.options.mode {
             entry.mode = change.apply(entry.mode, entry.kind == Kind::Directory);
+        }
+        if entry.kind == Kind::HardLink && self.linked(&name, &entry)? == name {
+            return Ok(());
         }
         self.make_way(&name, &entry)?;
         match entry.kind {
@@ -193,7 +200,7 @@ impl Target<'_> {
         Ok((name != b".").then_some(name))
     }
 
-    /// Removes what the entry replaces, or refuses to.
+    /// Removes what the entry replaces, or sees that it can be replaced.
     fn make_way(&mut self, name: &[u8], entry: &Entry) -> Result<()> {
         self.enter(name)?;
         let Some(stat) = self.examine(name)? else { return Ok(()) };
@@ -206,7 +213,7 @@ impl Target<'_> {
             let (name, directory) = (crate::error::lossy(name), crate::error::lossy(&self.base));
             return Err(Error::Overwrite { old, name, new, directory });
         }
-        self.clear(name)
+        if self.options.atomic && !becomes { self.check_mounts(name) } else { self.clear(name) }
     }
 
     fn directory(&mut self, name: &[u8], entry: &Entry) -> Result<()> {
@@ -224,23 +231,20 @@ impl Target<'_> {
     }
 
     fn file<R: Read>(&mut self, name: &[u8], entry: &Entry, entries: &mut Entries<R>) -> Result<()> {
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let made = self.create(name, |spot| {
-            rustix::fs::openat(spot.parent, spot.name, flags, Mode::RUSR | Mode::WUSR)
-        })?;
+        let (made, stage) = self.begin_file(name)?;
         let filled = fill(&made, name, entry, entries, |_| Ok(()))
             .and_then(|()| self.attributes(made.as_fd(), entry, name))
             .and_then(|()| {
                 rustix::fs::futimens(&made, &timestamps(entry.mtime))
                     .map_err(|error| Error::file("setting the times of", name, error))
             });
-        if filled.is_err()
-            && let Ok(spot) = self.spot(name)
-        {
-            // The first failure is the one to tell.
-            let _ = rustix::fs::unlinkat(spot.parent, spot.name, AtFlags::empty());
+        match (filled, stage) {
+            (Ok(()), Stage::Unnamed) => {
+                let stage = self.name_file(name, made.as_fd())?;
+                self.end(name, &stage, Ok(()))
+            }
+            (filled, stage) => self.end(name, &stage, filled),
         }
-        filled
     }
 
     fn symlink(&mut self, name: &[u8], entry: &Entry) -> Result<()> {
@@ -251,8 +255,12 @@ impl Target<'_> {
             return Err(Error::refused(name, "its target is empty, too long or holds a NUL byte"));
         }
         let target = OsStr::from_bytes(&entry.link);
-        self.create(name, |spot| rustix::fs::symlinkat(target, spot.parent, spot.name))?;
-        let spot = self.spot(name)?;
+        let ((), stage) = self.begin(name, |spot| rustix::fs::symlinkat(target, spot.parent, spot.name))?;
+        let set = self.spot(name).and_then(|spot| self.attributes_of_link(&stage.at(spot), entry, name));
+        self.end(name, &stage, set)
+    }
+
+    fn attributes_of_link(&self, spot: &Spot<'_>, entry: &Entry, name: &[u8]) -> Result<()> {
         if self.options.owner != Owner::Caller {
             let (uid, gid) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
             rustix::fs::chownat(spot.parent, spot.name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
@@ -264,8 +272,14 @@ impl Target<'_> {
 
     fn node(&mut self, name: &[u8], entry: &Entry, kind: FileType, (major, minor): (u32, u32)) -> Result<()> {
         let device = rustix::fs::makedev(major, minor);
-        self.create(name, |spot| rustix::fs::mknodat(spot.parent, spot.name, kind, Mode::empty(), device))?;
-        let spot = self.spot(name)?;
+        let make = |spot: &Spot<'_>| rustix::fs::mknodat(spot.parent, spot.name, kind, Mode::empty(), device);
+        let ((), stage) = self.begin(name, make)?;
+        let set =
+            self.spot(name).and_then(|spot| self.attributes_of_node(&stage.at(spot), kind, entry, name));
+        self.end(name, &stage, set)
+    }
+
+    fn attributes_of_node(&self, spot: &Spot<'_>, kind: FileType, entry: &Entry, name: &[u8]) -> Result<()> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let failed = |error| Error::file("opening", name, error);
         let made = rustix::fs::openat(spot.parent, spot.name, flags, Mode::empty()).map_err(failed)?;
@@ -279,24 +293,36 @@ impl Target<'_> {
 
     /// A link to what the same archive, or the destination, has under another name.
     fn hard_link(&mut self, name: &[u8], entry: &Entry) -> Result<()> {
-        let target = self.name(&entry.link).ok().flatten();
-        let target = target.ok_or_else(|| Error::refused(name, "its hard link leads out of the archive"))?;
-        if target == name {
-            return Ok(());
-        }
+        let target = self.linked(name, entry)?;
         let (directory, last) = split(&target);
         let failed = |error: io::Error| Error::file("opening", &target, error);
         let from =
             opened(self.root, &self.below(directory), OFlags::PATH | OFlags::DIRECTORY).map_err(failed)?;
         let last = OsStr::from_bytes(last);
-        self.create(name, |spot| {
+        let ((), stage) = self.begin(name, |spot| {
             // A link is not followed: without AT_SYMLINK_FOLLOW, it is the link that gets another name.
             rustix::fs::linkat(&from, last, spot.parent, spot.name, AtFlags::empty())
-        })
+        })?;
+        self.end(name, &stage, Ok(()))?;
+        if matches!(stage, Stage::Beside(_)) {
+            // Where both are the same file already, the kernel has moved nothing.
+            self.discard(name, &stage);
+        }
+        Ok(())
+    }
+
+    /// What a hard link is another name of.
+    fn linked(&self, name: &[u8], entry: &Entry) -> Result<Vec<u8>> {
+        let target = self.name(&entry.link).ok().flatten();
+        target.ok_or_else(|| Error::refused(name, "its hard link leads out of the archive"))
     }
 
     /// Runs `make` for a name that is free, or is made so.
-    fn create<T>(&mut self, name: &[u8], make: impl Fn(&Spot<'_>) -> rustix::io::Result<T>) -> Result<T> {
+    pub(super) fn create<T>(
+        &mut self,
+        name: &[u8],
+        make: impl Fn(&Spot<'_>) -> rustix::io::Result<T>,
+    ) -> Result<T> {
         for _ in 0..ATTEMPTS {
             match make(&self.spot(name)?) {
                 Err(Errno::EXIST) => {
@@ -311,19 +337,25 @@ impl Target<'_> {
         Err(Error::file("creating", name, Errno::EXIST))
     }
 
-    fn clear(&mut self, name: &[u8]) -> Result<()> {
+    pub(super) fn clear(&mut self, name: &[u8]) -> Result<()> {
+        self.check_mounts(name)?;
         let spot = self.spot(name)?;
-        let last = CString::new(spot.name.as_bytes())
-            .map_err(|_| Error::refused(name, "its name holds a NUL byte"))?;
-        // Asked from outside its mount namespace, the kernel would remove what is below a mount, and the mount with it.
-        let failed = |error: io::Error| Error::file("replacing", name, error);
-        if tree::holds_mount(spot.parent, &last).map_err(failed)? {
-            return Err(failed(Errno::BUSY.into()));
-        }
-        tree::remove(spot.parent, &last).map_err(failed)
+        tree::remove(spot.parent, &terminated(spot.name)?)
+            .map_err(|error| Error::file("replacing", name, error))
     }
 
-    fn examine(&self, name: &[u8]) -> Result<Option<Stat>> {
+    /// Refuses to replace what something is mounted on: asked from outside its mount namespace, the kernel would remove
+    /// what is below a mount, and the mount with it.
+    pub(super) fn check_mounts(&self, name: &[u8]) -> Result<()> {
+        let spot = self.spot(name)?;
+        let failed = |error: io::Error| Error::file("replacing", name, error);
+        match tree::holds_mount(spot.parent, &terminated(spot.name)?).map_err(failed)? {
+            true => Err(failed(Errno::BUSY.into())),
+            false => Ok(()),
+        }
+    }
+
+    pub(super) fn examine(&self, name: &[u8]) -> Result<Option<Stat>> {
         let spot = self.spot(name)?;
         match rustix::fs::statat(spot.parent, spot.name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => Ok(Some(stat)),
@@ -355,7 +387,7 @@ impl Target<'_> {
     }
 
     /// Where [`Target::enter`] has been with this name.
-    fn spot<'s>(&'s self, name: &'s [u8]) -> Result<Spot<'s>> {
+    pub(super) fn spot<'s>(&'s self, name: &'s [u8]) -> Result<Spot<'s>> {
         let (directory, last) = split(name);
         match &self.cached {
             Some((cached, fd)) if cached == directory => {
@@ -421,7 +453,11 @@ fn tolerate(set: rustix::io::Result<()>, name: &[u8]) -> Result<()> {
     }
 }
 
-fn is_directory(stat: &Stat) -> bool {
+fn terminated(name: &OsStr) -> Result<CString> {
+    CString::new(name.as_bytes()).map_err(|_| Error::refused(name.as_bytes(), "its name holds a NUL byte"))
+}
+
+pub(super) fn is_directory(stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::Directory
 }
 

@@ -9,6 +9,7 @@ mod mode;
 mod out;
 pub mod path;
 mod place;
+mod stage;
 
 pub use into::{Options, Owner, Rename, unpack};
 pub use mode::ModeChange;

@@ -304,3 +304,116 @@ fn owners_are_seen_from_inside_a_user_namespace() {
     let error = unpack(open(&root).as_fd(), b"/bar", &options, &nobodys[..]).unwrap_err();
     assert!(error.to_string().contains("not in the user namespace"), "{error}");
 }
+
+/// All names of a directory, in order.
+fn listed(directory: &std::path::Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).unwrap();
+    let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+fn replace(root: &std::path::Path, tar: impl Read) -> Result<()> {
+    let options = Options { replace: true, atomic: true, owner: Owner::Caller, ..Options::default() };
+    unpack(open(root).as_fd(), b"/", &options, tar)
+}
+
+/// Looks at a tree whenever more of the archive is read.
+struct Watched<'a, F> {
+    tar: &'a [u8],
+    look: F,
+}
+
+impl<F: FnMut()> Read for Watched<'_, F> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        (self.look)();
+        let count = self.tar.len().min(buffer.len()).min(4096);
+        buffer[..count].copy_from_slice(&self.tar[..count]);
+        self.tar = &self.tar[count..];
+        Ok(count)
+    }
+}
+
+#[test]
+fn a_file_is_seen_when_it_is_whole() {
+    let temp = tree();
+    let root = temp.path().join("root");
+    let text = "x".repeat(100_000);
+    let tar = archive(&[("foo", FILE, &text), ("new", FILE, &text), ("bar/notarget", FILE, &text)]);
+    let mut looks = 0;
+    let look = || {
+        looks += 1;
+        let foo = fs::read_to_string(root.join("foo")).unwrap();
+        assert!(foo == "hello" || foo == text, "{} bytes", foo.len());
+        assert!(
+            fs::read_to_string(root.join("new")).is_ok_and(|new| new == text) || !root.join("new").exists()
+        );
+    };
+    replace(&root, Watched { tar: &tar, look }).unwrap();
+    assert!(looks > 30, "{looks}");
+    assert_eq!(listed(&root), ["bar", "foo", "new"]);
+    assert_eq!(listed(&root.join("bar")), ["dirsymlink", "notarget", "quux", "root"]);
+    assert_eq!(fs::read_to_string(root.join("bar/notarget")).unwrap(), text);
+    assert_eq!(fs::metadata(root.join("foo")).unwrap().mode() & 0o7777, 0o640);
+}
+
+#[test]
+fn what_was_to_be_replaced_stays_if_the_new_one_fails() {
+    let temp = tree();
+    let root = temp.path().join("root");
+    let text = "x".repeat(100_000);
+    // A file over a file, over a directory, and over a link that leads nowhere.
+    for name in ["foo", "bar", "bar/notarget", "new"] {
+        let tar = archive(&[(name, FILE, &text)]);
+        assert!(replace(&root, &tar[..50_000]).is_err());
+        assert_eq!(listed(&root), ["bar", "foo"]);
+        assert_eq!(fs::read_to_string(root.join("foo")).unwrap(), "hello");
+        assert_eq!(listed(&root.join("bar")), ["dirsymlink", "notarget", "quux", "root"]);
+    }
+    // Nor does a hard link that leads nowhere take its place.
+    assert!(replace(&root, archive(&[("foo", HARD, "absent")]).as_slice()).is_err());
+    assert_eq!(fs::read_to_string(root.join("foo")).unwrap(), "hello");
+    assert!(replace(&root, archive(&[("bar/quux", HARD, "foo/none")]).as_slice()).is_err());
+    assert_eq!(listed(&root), ["bar", "foo"]);
+    assert_eq!(fs::read_to_string(root.join("bar/quux/baz")).unwrap(), "world");
+}
+
+#[test]
+fn everything_replaces_everything_and_leaves_nothing_beside() {
+    const FIFO: tar::EntryType = tar::EntryType::Fifo;
+    for (kind, text) in [(FILE, "x"), (DIRECTORY, ""), (LINK, "where"), (HARD, "bar/quux/baz"), (FIFO, "")] {
+        let temp = tree();
+        let root = temp.path().join("root");
+        fs::create_dir(root.join("empty")).unwrap();
+        for name in ["foo", "empty", "bar/dirsymlink", "bar/notarget", "new"] {
+            let tar = archive(&[(name, kind, text)]);
+            // Once more, over itself.
+            for _ in 0..2 {
+                replace(&root, tar.as_slice()).unwrap();
+                let found = fs::symlink_metadata(root.join(name)).unwrap().file_type();
+                let expected = match kind {
+                    DIRECTORY => found.is_dir(),
+                    LINK => found.is_symlink(),
+                    FIFO => found.is_fifo(),
+                    _ => found.is_file(),
+                };
+                assert!(expected, "{name} {kind:?}: {found:?}");
+            }
+        }
+        assert_eq!(listed(&root), ["bar", "empty", "foo", "new"], "{kind:?}");
+        assert_eq!(listed(&root.join("bar")), ["dirsymlink", "notarget", "quux", "root"], "{kind:?}");
+        assert_eq!(fs::read_to_string(root.join("bar/quux/baz")).unwrap(), "world");
+    }
+}
+
+#[test]
+fn a_hard_link_to_itself_is_nothing() {
+    let temp = tree();
+    let root = temp.path().join("root");
+    let tar = archive(&[("foo", HARD, "./foo"), ("bar/dirsymlink/baz", HARD, "bar/quux/baz")]);
+    replace(&root, tar.as_slice()).unwrap();
+    put(&root, "/", &archive(&[("foo", HARD, "foo")])).unwrap();
+    assert_eq!(fs::read_to_string(root.join("foo")).unwrap(), "hello");
+    assert_eq!(fs::read_to_string(root.join("bar/quux/baz")).unwrap(), "world");
+    assert_eq!(listed(&root.join("bar/quux")), ["baz"]);
+}

@@ -89,7 +89,8 @@ impl Engine {
             .run(move || {
                 let access = Access::open(parts, &volume)?;
                 let reader = decompress::reader(reader)?;
-                let options = Unpacking { replace: true, ids: access.owners.clone(), ..Unpacking::default() };
+                let ids = access.owners.clone();
+                let options = Unpacking { replace: true, atomic: true, ids, ..Unpacking::default() };
                 Ok(copy::unpack(access.content.as_fd(), b"/", &options, reader)?)
             })
             .await

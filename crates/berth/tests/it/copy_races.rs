@@ -120,7 +120,8 @@ with_both_clients! {
     }
 }
 
-/// A copy into a container whose client has sent only a part, and waits.
+/// A copy into a container whose client has sent only a part, and waits. The second of two files is not seen before it is
+/// whole.
 fn half_a_copy(daemon: &Daemon, id: &str, path: &str) -> std::os::unix::net::UnixStream {
     let tar = crate::files::Layer::new()
         .file("whole", 0o644, "w")
@@ -144,7 +145,7 @@ fn a_client_that_stops_holds_up_no_start_for_long() {
     let daemon = Daemon::start();
     let id = daemon.berth(&["create", "-v", "data:/data", "busybox", "true"]).ok();
     let mut stream = half_a_copy(&daemon, &id, "/data");
-    arrived(&daemon, "half");
+    arrived(&daemon, "whole");
     daemon.berth(&["start", "-a", &id]).ok();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
@@ -164,7 +165,7 @@ fn a_removal_ends_copies() {
             daemon.wait(&id);
         }
         let put = half_a_copy(&daemon, &id, "/data");
-        arrived(&daemon, "half");
+        arrived(&daemon, "whole");
         let mut get = daemon.client(Client::Docker, &["cp", &format!("{id}:/bin"), "-"]);
         let mut get = get.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let mut byte = [0];
@@ -203,7 +204,7 @@ fn a_killed_daemon_leaves_no_mounts_and_what_was_copied() {
     let before = mounted(&daemon);
     let one = half_a_copy(&daemon, &id, "/data");
     let two = half_a_copy(&daemon, &id, "/tmp");
-    arrived(&daemon, "half");
+    arrived(&daemon, "whole");
     assert_eq!(mounted(&daemon), before, "no process ever has them in its table");
     daemon.kill();
     drop((one, two));
@@ -219,15 +220,18 @@ fn a_killed_daemon_leaves_no_mounts_and_what_was_copied() {
 fn a_container_may_end_during_a_copy() {
     let daemon = Daemon::start();
     let id = daemon.background(&["-v", "data:/data", "--tmpfs", "/scratch", "busybox", "sleep", "1000"]);
-    let tar =
-        crate::files::Layer::new().file("a", 0o644, vec![b'a'; 4_000_000]).file("vol/b", 0o644, "b").bytes();
+    let tar = crate::files::Layer::new()
+        .file("first", 0o644, "")
+        .file("a", 0o644, vec![b'a'; 4_000_000])
+        .file("vol/b", 0o644, "b")
+        .bytes();
     // The volume is seen to the end, though no process of the container is left.
     let query = format!("/v1.44/containers/{id}/archive?path=/data");
     let request = raw::request("PUT", &query, "", &tar);
     let mut stream = raw::connect(&daemon);
     let (first, second) = request.split_at(3_000_000);
     stream.write_all(first).unwrap();
-    arrived(&daemon, "a");
+    arrived(&daemon, "first");
     daemon.berth(&["kill", &id]).ok();
     daemon.wait(&id);
     stream.write_all(second).unwrap();

@@ -186,7 +186,7 @@ pub async fn unpack(mut archive: ResponseBody, from: &Resource, to: &[u8], progr
     let base = path::split_entry(&from.path).1;
     let followed = (!from.name.is_empty()).then(|| Rename { from: base, to: from.name.clone() });
     let renames = followed.into_iter().chain(name).collect();
-    let options = Options { owner: Owner::Caller, renames, ..Options::default() };
+    let options = Options { atomic: true, owner: Owner::Caller, renames, ..Options::default() };
     let (sender, receiver) = mpsc::channel::<Bytes>(AHEAD);
     let unpacked = tokio::task::spawn_blocking(move || into_directory(&directory, &options, receiver));
     let moved = progress.counter();
