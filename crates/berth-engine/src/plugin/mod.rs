@@ -18,7 +18,7 @@ use discovery::Address;
 pub use discovery::Directories;
 use transport::Failed;
 
-/// Longest that a call may take, with all attempts to reach the plugin.
+/// Longest that a plugin is tried to be reached, and that most calls may take with that.
 const CALL: Duration = Duration::from_secs(30);
 /// How long a plugin that is there has to say what it is.
 const ACTIVATION: Duration = Duration::from_secs(5);
@@ -58,10 +58,18 @@ pub enum PluginError {
         /// What it should have been.
         interface: &'static str,
     },
-    /// It could not be reached, or broke off.
+    /// It could not be reached.
     #[error("{method}: {reason}")]
     Unreachable {
         /// What was to be called.
+        method: String,
+        /// Why there is no answer.
+        reason: String,
+    },
+    /// It was reached, but broke off, or took too long: what it was asked for may be done.
+    #[error("{method}: {reason}")]
+    Unanswered {
+        /// What was called.
         method: String,
         /// Why there is no answer.
         reason: String,
@@ -134,7 +142,7 @@ impl Plugin {
         let plugin = Plugin { name: name.to_owned(), address };
         // One that is there may take a moment.
         let until = until.max(Instant::now() + ACTIVATION);
-        let manifest: Manifest = plugin.call_until("Plugin.Activate", Bytes::new(), until).await?;
+        let manifest: Manifest = plugin.call_until("Plugin.Activate", Bytes::new(), until, until).await?;
         if !manifest.implements.unwrap_or_default().iter().any(|other| other == interface) {
             return Err(PluginError::NotImplemented { name: plugin.name, interface });
         }
@@ -158,8 +166,19 @@ impl Plugin {
         method: &str,
         arguments: &A,
     ) -> Result<R, PluginError> {
+        self.call_for(method, arguments, CALL).await
+    }
+
+    /// Calls `method` as [`Plugin::call`] does, and waits as long as `limit` for the answer.
+    pub async fn call_for<A: Serialize, R: DeserializeOwned>(
+        &self,
+        method: &str,
+        arguments: &A,
+        limit: Duration,
+    ) -> Result<R, PluginError> {
         let body = serde_json::to_vec(arguments).map_err(|error| failed(method, error.to_string()))?;
-        self.call_until(method, body.into(), Instant::now() + CALL).await
+        let now = Instant::now();
+        self.call_until(method, body.into(), now + limit.min(CALL), now + limit).await
     }
 
     /// Calls `method` as [`Plugin::call`] does, but waits no longer than `limit`, and for nobody who is not there.
@@ -181,14 +200,15 @@ impl Plugin {
         &self,
         method: &str,
         body: Bytes,
-        until: Instant,
+        reached: Instant,
+        answered: Instant,
     ) -> Result<R, PluginError> {
         let mut pause = FIRST_PAUSE;
         let (status, answer) = loop {
-            let attempt = timeout_at(until, self.address.post(method, body.clone())).await;
+            let attempt = timeout_at(answered, self.address.post(method, body.clone())).await;
             match attempt.unwrap_or_else(|_| Err(Failed::silent())) {
                 Ok(answer) => break answer,
-                Err(Failed::Unreachable(error)) if Instant::now() + pause < until => {
+                Err(Failed::Unreachable(error)) if Instant::now() + pause < reached => {
                     tracing::warn!(plugin = self.name, method, error, "cannot reach a plugin, trying again");
                     sleep(pause).await;
                     pause = (pause * 2).min(LONGEST_PAUSE);
@@ -206,8 +226,11 @@ impl Failed {
     }
 
     fn about(self, method: &str) -> PluginError {
-        let (Failed::Unreachable(reason) | Failed::Broken(reason)) = self;
-        PluginError::Unreachable { method: method.to_owned(), reason }
+        let method = method.to_owned();
+        match self {
+            Failed::Unreachable(reason) => PluginError::Unreachable { method, reason },
+            Failed::Broken(reason) => PluginError::Unanswered { method, reason },
+        }
     }
 }
 
@@ -312,6 +335,26 @@ mod tests {
         drop(silent);
         let error = tell("A.B", long).await.unwrap_err().to_string();
         assert!(error.starts_with("A.B: dial unix "), "{error}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_is_waited_for_as_long_as_the_caller_says() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("p.sock");
+        let directories = Directories::of(folder.path(), &[]);
+        // It accepts, and says nothing.
+        let silent = UnixListener::bind(&path).unwrap();
+        let plugin = Plugin::locate(&directories, "p").unwrap();
+        let called = Instant::now();
+        let limit = CALL * 4;
+        let error = plugin.call_for::<_, Value>("A.B", &json!({}), limit).await.unwrap_err();
+        assert!(matches!(error, PluginError::Unanswered { .. }), "{error}");
+        assert!(called.elapsed() >= limit, "{:?}", called.elapsed());
+        drop(silent);
+        let called = Instant::now();
+        let error = plugin.call_for::<_, Value>("A.B", &json!({}), limit).await.unwrap_err();
+        assert!(matches!(error, PluginError::Unreachable { .. }), "{error}");
+        assert!(called.elapsed() <= CALL, "{:?}", called.elapsed());
     }
 
     #[tokio::test]

@@ -23,6 +23,10 @@ use crate::plugin::{Directories, Plugin, PluginError};
 const INTERFACE: &str = "VolumeDriver";
 /// How long a plugin that is not there yet is waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a plugin may take to make or mount a volume; as in Docker.
+const LONG: Duration = Duration::from_secs(120);
+/// How long it may take for all else.
+const SHORT: Duration = Duration::from_secs(60);
 
 /// The drivers that were asked for anything so far, and what is known of their volumes.
 #[derive(Debug, Default)]
@@ -173,7 +177,8 @@ impl Drivers {
 impl Driver {
     async fn activate(directories: &Directories, name: &str) -> Result<Arc<Self>, PluginError> {
         let plugin = Plugin::activate(directories, name, INTERFACE, PATIENCE).await?;
-        let answer: Result<Answer, _> = plugin.call("VolumeDriver.Capabilities", &Question::default()).await;
+        let answer: Result<Answer, _> =
+            plugin.call_for("VolumeDriver.Capabilities", &Question::default(), SHORT).await;
         // A driver need not answer this.
         let scope = answer.map(|answer| answer.capabilities.scope.to_lowercase()).unwrap_or_default();
         let scope = if scope == "global" { scope } else { LOCAL.to_owned() };
@@ -181,8 +186,10 @@ impl Driver {
     }
 
     fn ask(&self, method: &str, question: &Question<'_>) -> Result<Answer, PluginError> {
+        let limit = if matches!(method, "Create" | "Mount") { LONG } else { SHORT };
         // What has nothing to say may say `null`.
-        let answer: Option<Answer> = wait(self.plugin.call(&format!("VolumeDriver.{method}"), question))?;
+        let answer: Option<Answer> =
+            wait(self.plugin.call_for(&format!("VolumeDriver.{method}"), question, limit))?;
         Ok(answer.unwrap_or_default())
     }
 
@@ -197,7 +204,7 @@ impl Driver {
     pub fn get(&self, name: &str) -> Result<Option<Described>, PluginError> {
         match self.ask("Get", &Question { name, ..Question::default() }) {
             Ok(answer) => Ok(answer.volume),
-            Err(error @ PluginError::Unreachable { .. }) => Err(error),
+            Err(error @ (PluginError::Unreachable { .. } | PluginError::Unanswered { .. })) => Err(error),
             // There is no telling why it refuses; as in Docker, it has no such volume.
             Err(_) => Ok(None),
         }
