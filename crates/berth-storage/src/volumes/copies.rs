@@ -65,7 +65,10 @@ impl Volumes<'_> {
             return Err(Error::NoSharing(self.shared.root.path().to_owned()));
         }
         let view = View::open_marked([(&source, Marks::Whole { made: None })]).map_err(failed)?;
-        let options = replica::Options { keep_free: self.shared.keep_free_bytes, ..Default::default() };
+        self.shared.root.check_space(self.shared.keep_free_bytes)?;
+        // Where there is a limit, what is free in the directory is what is left of that.
+        let keep_free = if limit.is_some() { 0 } else { self.shared.keep_free_bytes };
+        let options = replica::Options { keep_free, ..Default::default() };
         replica::copy(&view, target.as_fd(), &options).map_err(failed)?;
         self.publish(name)
     }

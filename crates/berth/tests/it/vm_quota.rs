@@ -106,6 +106,12 @@ fn xfs_has_limits_too() {
         write='dd if=/dev/zero of=/big bs=1M count=12; echo $?; rm /big; dd if=/dev/zero of=/small bs=1M count=6 2> /dev/null; echo $?'
         step limited q run --rm --storage-opt size=8M busybox sh -c "$write"
         step free q run --rm busybox sh -c "$write"
+        step volume q volume create -o size=8M counted
+        step large q run --rm -v counted:/v busybox sh -c 'dd if=/dev/zero of=/v/big bs=1M count=12; echo $?; rm /v/big; dd if=/dev/zero of=/v/small bs=1M count=6 2> /dev/null; echo $?'
+        step room q run --rm -v counted:/v busybox sh -c "df -k /v | tail -1 | awk '{print \$2}'"
+        step snapshot q volume snapshot counted copy
+        step copied q run --rm -v copy:/v busybox sh -c 'ls /v; dd if=/dev/zero of=/v/more bs=1M count=4'
+        step first q run --rm -v counted:/v busybox sh -c 'ls /v; dd if=/dev/zero of=/v/little bs=1M count=1 2> /dev/null; echo $?'
         for i in 1 2 3; do q run --rm --storage-opt size=4M busybox sh -c 'dd if=/dev/zero of=/x bs=1M count=3' > /dev/null 2>&1 || echo refused $i; done
     "#;
     let extras = Extras { files: program(&folder, "sbin/mkfs.xfs"), ..Extras::default() };
@@ -115,4 +121,13 @@ fn xfs_has_limits_too() {
     assert!(limited.contains("o space left") && limited.ends_with("\n1\n0\ncode 0"), "{limited}");
     assert!(steps.step("free").ends_with("\n0\n0\ncode 0"), "{}", steps.step("free"));
     assert!(!steps.whole().contains("\nrefused "), "each container has its own limit");
+    // So has a volume, and one that shares its contents a limit of its own.
+    assert_eq!(steps.step("volume"), "counted\ncode 0");
+    let large = steps.step("large");
+    assert!(large.contains("o space left") && large.ends_with("\n1\n0\ncode 0"), "{large}");
+    assert_eq!(steps.step("room"), "8192\ncode 0");
+    assert_eq!(steps.step("snapshot"), "copy\ncode 0");
+    let copied = steps.step("copied");
+    assert!(copied.starts_with("small\n") && copied.contains("o space left"), "{copied}");
+    assert_eq!(steps.step("first"), "small\n0\ncode 0");
 }
