@@ -5,7 +5,7 @@ use std::path::{Component, Path};
 use berth_api::container::{Mount, TmpfsOptions};
 
 use super::idmap::IdMap;
-use super::mounts::{MountPlan, MountSource, VolumeWish, clean, destination, volume_name};
+use super::mounts::{MountPlan, MountSource, VolumeWish, clean, destination};
 use crate::Error;
 
 const PROPAGATIONS: [&str; 6] = ["private", "rprivate", "slave", "rslave", "shared", "rshared"];
@@ -140,7 +140,7 @@ fn volume(
     plan.source = if mount.source.is_empty() {
         anonymous()?
     } else {
-        MountSource::Volume { name: volume_name(&mount.source)?, anonymous: false, subpath: options.subpath }
+        MountSource::Volume { name: mount.source.clone(), anonymous: false, subpath: options.subpath }
     };
     // As in Docker, which labels them for all containers.
     plan.mode = "z".into();

@@ -14,6 +14,8 @@ pub mod storage;
 mod sysctls;
 pub mod validate;
 
+use std::path::Path;
+
 use berth_api::container::{Config, CreateRequest, HostConfig};
 use berth_api::descriptor::Descriptor;
 use berth_api::image::ImageConfig;
@@ -26,6 +28,9 @@ use crate::{Error, LogDefaults, logging, name, op};
 use mounts::{MountPlan, MountSource};
 
 pub use image::image_defaults;
+
+/// There where files have SELinux labels.
+const LABELS: &str = "/sys/fs/selinux/enforce";
 
 /// What a container is, from its creation to its removal. Its name and state are kept beside it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -161,7 +166,7 @@ pub fn define(
     merge::merge(&mut config, image)?;
     let random = |source| Error::Io { operation: "read random bytes".into(), source };
     let id = name::new_id().map_err(random)?;
-    let warnings = validate::validate(&mut config, &mut host, cpus)?;
+    let mut warnings = validate::validate(&mut config, &mut host, cpus)?;
     logging::settle(&mut host.log_config, log)?;
     let network = match NetworkPlan::parse(&host.network_mode)? {
         NetworkPlan::Bridge if config.network_disabled => NetworkPlan::None,
@@ -169,6 +174,7 @@ pub fn define(
     };
     fill_defaults(&id, &mut config, &mut host, &network);
     let mut mounts = mounts::plan(&config, &host, name::new_id)?;
+    warnings.extend(mounts::label_warning(&host, || Path::new(LABELS).exists()));
     for plan in mounts.iter_mut().filter(|plan| plan.read_only) {
         plan.read_only_top |= read_only_top && matches!(plan.source, MountSource::Bind { .. });
     }

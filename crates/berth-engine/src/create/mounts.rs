@@ -1,7 +1,7 @@
 //! Mounts that a request asks for: binds, volumes and temporary file systems, in both of Docker's notations.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 
 use berth_api::StringMap;
@@ -160,14 +160,19 @@ pub fn plan(
     Ok(plans.into_values().collect())
 }
 
-/// Adds mounts of other containers. What the container asks for itself wins, but for a volume that has no name.
+/// Adds mounts of other containers, of which the last one with a destination wins. What the container asks for itself comes
+/// before all, but for the volumes of its image and of `-v PATH`.
 pub fn inherit(plans: &mut Vec<MountPlan>, inherited: Vec<MountPlan>) {
-    for plan in inherited {
-        let own = plans.iter_mut().find(|own| own.destination == plan.destination);
-        match own {
+    // These alone have no options.
+    let yields = |own: &MountPlan| {
+        matches!(own.source, MountSource::Volume { anonymous: true, .. }) && own.mode.is_empty()
+    };
+    let own: BTreeSet<String> =
+        plans.iter().filter(|own| !yields(own)).map(|own| own.destination.clone()).collect();
+    for plan in inherited.into_iter().filter(|plan| !own.contains(&plan.destination)) {
+        match plans.iter_mut().find(|other| other.destination == plan.destination) {
             None => plans.push(plan),
-            Some(own) if matches!(own.source, MountSource::Volume { anonymous: true, .. }) => *own = plan,
-            Some(_) => {}
+            Some(other) => *other = plan,
         }
     }
     plans.sort_by(|a, b| a.destination.cmp(&b.destination));
@@ -256,9 +261,7 @@ fn parse_bind(text: &str, anonymous: impl Fn() -> Result<MountSource, Error>) ->
         Some(path) if is_bind => {
             MountSource::Bind { path: clean(path), create: true, recursive: options.recursive, idmap: None }
         }
-        Some(name) => {
-            MountSource::Volume { name: volume_name(name)?, anonymous: false, subpath: String::new() }
-        }
+        Some(name) => MountSource::Volume { name: name.to_owned(), anonymous: false, subpath: String::new() },
     };
     let propagation = if is_bind { options.propagation.unwrap_or("rprivate") } else { "" };
     Ok(MountPlan {
@@ -353,7 +356,21 @@ pub fn clean(path: &str) -> PathBuf {
     cleaned
 }
 
-/// Checks a volume's name: it becomes a directory.
+/// What is to be said of `z` and `Z`, which set no labels: it matters on a host that `has_labels`.
+pub fn label_warning(host: &HostConfig, has_labels: impl Fn() -> bool) -> Option<String> {
+    let asks = |bind: &String| {
+        let mode = bind.splitn(3, ':').nth(2).unwrap_or_default();
+        mode.split(',').any(|option| matches!(option, "z" | "Z"))
+    };
+    let bind = host.binds.iter().flatten().find(|bind| asks(bind))?;
+    has_labels().then(|| {
+        format!(
+            "SELinux labels are not changed: what is mounted by {bind:?} keeps its own, whatever \"z\" and \"Z\" ask for"
+        )
+    })
+}
+
+/// Checks the name of a volume of the local driver, in its words.
 pub fn volume_name(name: &str) -> Result<String, Error> {
     let bytes = name.as_bytes();
     if bytes.len() == 1 {

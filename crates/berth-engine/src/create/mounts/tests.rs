@@ -32,6 +32,46 @@ fn mounts_of_other_containers_give_way() {
 }
 
 #[test]
+fn the_last_of_other_containers_wins() {
+    let volume = |name: &str, mode: &str| MountPlan {
+        source: MountSource::Volume { name: name.into(), anonymous: true, subpath: String::new() },
+        destination: "/a".into(),
+        read_only: false,
+        read_only_top: false,
+        mode: mode.into(),
+        propagation: String::new(),
+        wish: VolumeWish::default(),
+    };
+    for (own, winner) in
+        [(vec![], "2"), (vec![volume("image", "")], "2"), (vec![volume("asked", "z")], "asked")]
+    {
+        let mut plans = own;
+        inherit(&mut plans, vec![volume("1", ""), volume("2", "")]);
+        let names: Vec<_> = plans
+            .iter()
+            .map(|plan| match &plan.source {
+                MountSource::Volume { name, .. } => name.as_str(),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(names, [winner]);
+    }
+}
+
+#[test]
+fn labels_are_not_set_without_a_word() {
+    let warning = |bind: &str, has_labels| {
+        let host = HostConfig { binds: Some(vec![bind.into()]), ..Default::default() };
+        label_warning(&host, || has_labels)
+    };
+    assert!(warning("/a:/b:ro,Z", true).unwrap().contains("\"/a:/b:ro,Z\""));
+    assert!(warning("name:/b:z", true).is_some());
+    for (bind, has_labels) in [("/a:/b:ro,z", false), ("/a:/b:ro", true), ("/z:/Z", true), ("z", true)] {
+        assert_eq!(warning(bind, has_labels), None, "{bind}");
+    }
+}
+
+#[test]
 fn the_short_notation() {
     let plans = binds(&["/a//b/../c:/x/:ro,rslave", "name:/y", "/z"]).unwrap();
     assert_eq!(plans[0].destination, "/x");
@@ -75,12 +115,9 @@ fn malformed_binds_get_dockers_words() {
             "name:/b:rslave",
             "invalid volume specification: 'name:/b:rslave': invalid mount config for type \"volume\": field BindOptions must not be specified",
         ),
-        ("x:/b", "create x: volume name is too short, names should be at least two alphanumeric characters"),
     ] {
         assert_eq!(binds(&[bind]).unwrap_err().to_string(), text);
     }
-    let text = binds(&["../up:/b"]).unwrap_err().to_string();
-    assert!(text.contains("If you intended to pass a host directory, use absolute path"), "{text}");
     assert_eq!(binds(&["/a:/x", "/b:/x/"]).unwrap_err().to_string(), "Duplicate mount point: /x");
 }
 
