@@ -68,6 +68,12 @@ impl<'a> Volumes<'a> {
         Self { shared }
     }
 
+    /// Whether a volume can have this name, which becomes its directory's.
+    #[must_use]
+    pub fn can_have(name: &str) -> bool {
+        check(name).is_ok()
+    }
+
     /// Makes a volume with an empty directory, unless there is one of that name; whether it was made.
     ///
     /// # Errors

@@ -20,6 +20,7 @@ use crate::create::idmap::IdMap;
 use crate::create::mounts::{MountPlan, MountSource};
 use crate::engine::Parts;
 use crate::remap::{self, Remap};
+use crate::volumes::is_the_hosts;
 
 impl Parts {
     /// Where a volume's content is; empty for one of a plugin that has not said so.
@@ -151,9 +152,19 @@ fn clone(parts: &Parts, user: &str, source: Source, seen: Option<&Seen>) -> Resu
                 None => path,
             };
             let tree = volume(&path, &subpath, root)?;
-            if let Some(remap) = inside.filter(|_| root.is_none()) {
-                // One of a file system that has no idmapped mounts is as a bind would be.
-                tolerated(remap.map(&tree), &path)?;
+            let is_the_hosts = record.as_ref().is_some_and(is_the_hosts);
+            let is_mapped = match seen {
+                // As a bind: where others look, nobody of the container must be the host's root.
+                Some(Seen::Outside(remap)) if is_the_hosts => {
+                    tolerated(remap::map_back(&tree, &remap.mappings), &path)?
+                }
+                Some(Seen::Inside(remap)) if root.is_none() && !is_the_hosts => {
+                    tolerated(remap.map(&tree), &path)?
+                }
+                _ => true,
+            };
+            if !is_mapped {
+                tracing::warn!(path = %path.display(), "no idmapped mounts: its files keep their owners");
             }
             Ok(tree)
         }
@@ -170,11 +181,11 @@ fn clone(parts: &Parts, user: &str, source: Source, seen: Option<&Seen>) -> Resu
     }
 }
 
-/// Passes over that a file system has no idmapped mounts.
-fn tolerated(mapped: std::io::Result<()>, path: &Path) -> Result<(), Error> {
+/// Passes over that a file system has no idmapped mounts, where files are as those of a bind; whether it has.
+fn tolerated(mapped: std::io::Result<()>, path: &Path) -> Result<bool, Error> {
     match mapped {
-        Err(error) if error.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => Ok(()),
-        other => other.map_err(failed("map the owners of", path)),
+        Err(error) if error.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => Ok(false),
+        other => other.map(|()| true).map_err(failed("map the owners of", path)),
     }
 }
 
@@ -191,7 +202,7 @@ pub fn shared_memory(shm: Shm, remap: Option<&Remap>) -> Result<OwnedFd, Error> 
 fn bind(path: &Path, create: bool, recursive: bool, owner: Option<(u32, u32)>) -> Result<OwnedFd, Error> {
     match mount::clone_at(rustix::fs::CWD, path, recursive) {
         Err(error) if is_missing(&error) && create => {
-            make_owned(path, owner).map_err(failed("error while creating mount source path", path))?;
+            make_owned(path, owner)?;
             mount::clone_at(rustix::fs::CWD, path, recursive).map_err(failed("mount", path))
         }
         Err(error) if is_missing(&error) => Err(Error::InvalidParameter(missing_bind(path))),
@@ -330,14 +341,21 @@ pub fn host_path(path: &Path, recursive: bool) -> Result<OwnedFd, Error> {
     })
 }
 
-/// Makes a directory and those above it, which belong to `owner`.
-fn make_owned(path: &Path, owner: Option<(u32, u32)>) -> std::io::Result<()> {
+/// Makes a directory and those above it, which belong to `owner`. On failure, Docker's words.
+fn make_owned(path: &Path, owner: Option<(u32, u32)>) -> Result<(), Error> {
     let missing: Vec<&Path> = path.ancestors().take_while(|path| !path.exists()).collect();
-    std::fs::create_dir_all(path)?;
-    if let Some((uid, gid)) = owner {
-        for made in missing {
-            std::os::unix::fs::lchown(made, Some(uid), Some(gid))?;
-        }
+    for made in missing.into_iter().rev() {
+        let (what, done) = match (std::fs::create_dir(made), owner) {
+            (Ok(()), Some((uid, gid))) => ("lchown", std::os::unix::fs::lchown(made, Some(uid), Some(gid))),
+            // Somebody else was faster.
+            (Err(_), _) if made.is_dir() => continue,
+            (done, _) => ("mkdir", done),
+        };
+        done.map_err(|error| {
+            let (path, made) = (path.display(), made.display());
+            let why = berth_runtime::launch::describe(&error);
+            Error::Volume(format!("error while creating mount source path '{path}': {what} {made}: {why}"))
+        })?;
     }
     Ok(())
 }

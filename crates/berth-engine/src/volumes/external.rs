@@ -1,7 +1,6 @@
 //! Volumes that plugins keep: a row each, as others have, and the plugin's own idea of whether they are there.
 
 use std::path::PathBuf;
-use std::sync::PoisonError;
 
 use berth_storage::{VolumeRecord, VolumeRemoval, Wish};
 use jiff::Timestamp;
@@ -42,7 +41,7 @@ impl Volumes {
         if found.driver != LOCAL {
             // Not while it is being removed.
             let turn = self.turn(name);
-            let _users = turn.lock().unwrap_or_else(PoisonError::into_inner);
+            let _users = turn.lock();
             let driver = &found.driver;
             let there = self.drivers.find(driver).and_then(|driver| driver.get(name)).map_err(|error| {
                 conflict(format!(
@@ -81,6 +80,10 @@ impl Volumes {
         driver: &str,
         wish: &VolumeWish,
     ) -> Result<(VolumeRecord, bool), Error> {
+        if !berth_storage::Volumes::can_have(name) {
+            let why = "the name of a volume is one of a directory, and does not begin with a dot";
+            return Err(Error::InvalidParameter(format!("create {name}: {why}")));
+        }
         let found = self.drivers.find(driver).map_err(|error| not_found(name, driver, &error))?;
         let failed = |error| Error::Volume(format!("create {name}: {error}"));
         if !found.get(name).is_ok_and(|there| there.is_some()) {

@@ -13,7 +13,7 @@ mod prune;
 mod snapshot;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use berth_api::StringMap;
 use berth_api::filter::Filters;
@@ -32,6 +32,7 @@ use crate::list::pattern;
 use crate::{Engine, Error, name};
 
 pub(crate) use driver::Drivers;
+pub(crate) use mounted::is_the_hosts;
 pub(crate) use options::Options;
 pub(crate) use populate::Preparation;
 pub(crate) use prune::size;
@@ -49,7 +50,7 @@ pub(crate) struct Volumes {
     pub drivers: Drivers,
     /// Creations of containers that are about to have a volume: it must not go meanwhile.
     held: Mutex<HashMap<String, usize>>,
-    /// One lock for each volume in use. It is held while the volume is mounted or filled, which may take long.
+    /// One lock for each volume in use, and for each that is being looked at. It is held while the volume is mounted or filled, which may take long.
     turns: Mutex<HashMap<String, Arc<Mutex<Users>>>>,
     /// Which volumes each user needs mounted.
     needs: Mutex<HashMap<String, BTreeSet<String>>>,
@@ -73,9 +74,10 @@ impl Volumes {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn turn(&self, name: &str) -> Arc<Mutex<Users>> {
+    fn turn(&self, name: &str) -> Turn<'_> {
         let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(turns.entry(name.to_owned()).or_default())
+        let users = Arc::clone(turns.entry(name.to_owned()).or_default());
+        Turn { volumes: self, name: name.to_owned(), users }
     }
 
     /// Keeps a volume, or its name if there is none yet, from being removed.
@@ -86,7 +88,6 @@ impl Volumes {
 
     /// Makes a volume unless there is one of the name; also whether it was made.
     fn ensure(&self, name: &str, wish: &VolumeWish) -> Result<(VolumeRecord, bool), Error> {
-        volume_name(name)?;
         if let Some(found) = self.existing(name, &wish.driver)? {
             return Ok((found, false));
         }
@@ -103,6 +104,7 @@ impl Volumes {
 
     /// Makes a volume of the local driver.
     fn make(&self, name: &str, wish: &VolumeWish) -> Result<(VolumeRecord, bool), Error> {
+        volume_name(name)?;
         let failed = |why: String| Error::InvalidParameter(format!("create {name}: {why}"));
         let options =
             Options::parse(wish.options.as_ref(), self.storage.enforces_quotas()).map_err(failed)?;
@@ -135,7 +137,7 @@ impl Volumes {
         }
         // Nothing of what is mounted there must be removed with it.
         let turn = self.turn(name);
-        let users = turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let users = turn.lock();
         if !users.is_empty() {
             return Err(in_use(&[]));
         }
@@ -173,7 +175,7 @@ impl Volumes {
         let turns: Vec<_> = volumes.iter().map(|name| self.turn(name)).collect();
         let mut locked = Vec::new();
         for (name, turn) in volumes.iter().zip(&turns) {
-            let users = turn.lock().unwrap_or_else(PoisonError::into_inner);
+            let users = turn.lock();
             if users.is_empty() && !self.held().contains_key(name) {
                 going.push(name.clone());
                 locked.push(users);
@@ -195,6 +197,35 @@ impl Volumes {
             (name, driver)
         };
         Ok(gone.into_iter().map(with_driver).collect())
+    }
+}
+
+/// The lock of one volume. It is forgotten with the last who has it, unless it says that somebody uses the volume.
+struct Turn<'a> {
+    volumes: &'a Volumes,
+    name: String,
+    users: Arc<Mutex<Users>>,
+}
+
+impl Turn<'_> {
+    /// Waits for those who mount, fill or remove the volume.
+    fn lock(&self) -> MutexGuard<'_, Users> {
+        self.users.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let mut turns = self.volumes.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_idle = match self.users.try_lock() {
+            Ok(users) => users.is_empty(),
+            Err(TryLockError::Poisoned(users)) => users.into_inner().is_empty(),
+            Err(TryLockError::WouldBlock) => false,
+        };
+        // The map's and this one: nobody gets another while the map is locked.
+        if is_idle && Arc::strong_count(&self.users) == 2 {
+            turns.remove(&self.name);
+        }
     }
 }
 
@@ -357,7 +388,7 @@ impl Volumes {
             return Err(Error::InvalidParameter(why));
         }
         let turn = self.turn(old);
-        let users = turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let users = turn.lock();
         if let Some(user) = users.iter().next() {
             return Err(in_use(user));
         }
@@ -404,8 +435,35 @@ mod tests {
             volumes.ensure("a b", &wish("")).unwrap_err().to_string(),
             "create a b: \"a b\" includes invalid characters for a local volume name, only \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, use absolute path"
         );
+        for name in ["../up", ".x", "", "a/b", "a\0b"] {
+            let text = volumes.ensure(name, &wish("local")).unwrap_err().to_string();
+            assert!(text.contains("If you intended to pass a host directory, use absolute path"), "{text}");
+        }
+        let text = volumes.ensure("x", &wish("")).unwrap_err().to_string();
+        assert_eq!(
+            text,
+            "create x: volume name is too short, names should be at least two alphanumeric characters"
+        );
         assert!(volumes.ensure("ab", &wish("")).unwrap().1);
         assert!(!volumes.ensure("ab", &wish("local")).unwrap().1);
+    }
+
+    #[test]
+    fn locks_are_forgotten_that_nobody_has() {
+        let temp = tempfile::tempdir().unwrap();
+        let volumes = volumes(&temp);
+        let count = || volumes.turns.lock().unwrap().len();
+        let (one, same) = (volumes.turn("a"), volumes.turn("a"));
+        drop(one);
+        assert_eq!(count(), 1, "somebody else has it");
+        drop(same);
+        assert_eq!(count(), 0);
+        volumes.keep("a", "user");
+        volumes.keep("b", "user");
+        assert!(volumes.turn("a").lock().contains("user"));
+        assert_eq!(count(), 2);
+        volumes.release("user");
+        assert_eq!(count(), 0);
     }
 
     #[test]

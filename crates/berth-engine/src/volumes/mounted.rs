@@ -9,6 +9,7 @@ use std::sync::PoisonError;
 
 use berth_storage::VolumeRecord;
 use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags};
+use rustix::io::Errno;
 
 use super::options::Flags;
 use super::{LOCAL, Options, Volumes};
@@ -16,6 +17,7 @@ use crate::Error;
 use crate::create::Definition;
 use crate::create::mounts::MountSource;
 use crate::engine::Parts;
+use crate::plugin::PluginError;
 
 impl Volumes {
     /// Sees to it that a volume is mounted until `user` releases it, and says where. Blocks, perhaps on another host.
@@ -30,8 +32,8 @@ impl Volumes {
             return Ok(place);
         }
         let turn = self.turn(&record.name);
-        let mut users = turn.lock().unwrap_or_else(PoisonError::into_inner);
-        if !is_mounted(&place)? {
+        let mut users = turn.lock();
+        if !is_mounted(&place) {
             mount(&options, &place).map_err(|error| {
                 let place = place.display();
                 Error::Volume(format!("error while mounting volume '{place}': {error}"))
@@ -49,10 +51,17 @@ impl Volumes {
             |why: &dyn std::fmt::Display| Error::Volume(format!("error while mounting volume '': {why}"));
         let driver = self.drivers.find(&record.driver).map_err(|error| failed(&error))?;
         let turn = self.turn(name);
-        let mut users = turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut users = turn.lock();
         let place = match users.contains(user) {
             true => driver.path(name),
-            false => driver.mount(name, user),
+            false => driver.mount(name, user).inspect_err(|error| {
+                // Nobody else would have it undone.
+                if let PluginError::Unanswered { .. } = error
+                    && let Err(error) = driver.unmount(name, user)
+                {
+                    tracing::warn!(name, %error, "a volume may stay mounted");
+                }
+            }),
         };
         let place = place.map_err(|error| failed(&error))?;
         users.insert(user.to_owned());
@@ -81,7 +90,7 @@ impl Volumes {
 
     /// Notes that a container which an earlier daemon started needs a volume.
     fn adopt(&self, name: &str, user: &str) {
-        self.turn(name).lock().unwrap_or_else(PoisonError::into_inner).insert(user.to_owned());
+        self.turn(name).lock().insert(user.to_owned());
         self.note(name, user);
     }
 
@@ -90,7 +99,7 @@ impl Volumes {
         let needed = self.needs.lock().unwrap_or_else(PoisonError::into_inner).remove(user);
         for name in needed.unwrap_or_default() {
             let turn = self.turn(&name);
-            let mut users = turn.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut users = turn.lock();
             if !users.remove(user) {
                 continue;
             }
@@ -113,13 +122,16 @@ impl Volumes {
         found.map_err(|error| Error::Volume(error.to_string()))
     }
 
-    /// Unmounts what an earlier daemon had mounted and nobody needs. Blocks.
+    /// Unmounts what an earlier daemon had mounted and nobody needs. What cannot be unmounted stays. Blocks.
     pub(crate) fn sweep(&self) -> Result<(), Error> {
         for record in self.storage.volumes().list()? {
             let turn = self.turn(&record.name);
-            let users = turn.lock().unwrap_or_else(PoisonError::into_inner);
+            let users = turn.lock();
             if record.driver == LOCAL && record.options.is_some() && users.is_empty() {
-                unmount(&self.storage.volumes().directory(&record.name))?;
+                let unmounted = unmount(&self.storage.volumes().directory(&record.name));
+                if let Err(error) = unmounted {
+                    tracing::warn!(name = record.name, %error, "a volume stays mounted");
+                }
             }
         }
         Ok(())
@@ -166,24 +178,32 @@ fn mount(options: &Options, place: &Path) -> Result<(), String> {
         })
 }
 
-/// Takes away all that is mounted at a place; nothing there, or nothing mounted, is fine.
-pub(super) fn unmount(place: &Path) -> Result<(), Error> {
-    while is_mounted(place)? {
-        berth_sys::mount::detach(place)
-            .map_err(|source| Error::Io { operation: format!("unmount {}", place.display()), source })?;
-    }
-    Ok(())
+/// Whether what a volume holds is the host's or a plugin's own: others reach it by another path. Nobody's files there are made
+/// to belong to others.
+pub(crate) fn is_the_hosts(record: &VolumeRecord) -> bool {
+    record.driver != LOCAL
+        || Options::parse(record.options.as_ref(), true).is_ok_and(|options| options.is_bind())
 }
 
-fn is_mounted(place: &Path) -> Result<bool, Error> {
-    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+/// Takes away all that is mounted at a place; nothing there, or nothing mounted, is fine. What is mounted is not asked for
+/// anything: its server may have gone.
+pub(super) fn unmount(place: &Path) -> Result<(), Error> {
+    loop {
+        let Err(source) = berth_sys::mount::detach(place) else { continue };
+        return match source.raw_os_error().map(Errno::from_raw_os_error) {
+            Some(Errno::INVAL | Errno::NOENT | Errno::NOTDIR) => Ok(()),
+            // Who may unmount nothing has mounted nothing.
+            Some(Errno::PERM) if !is_mounted(place) => Ok(()),
+            _ => Err(Error::Io { operation: format!("unmount {}", place.display()), source }),
+        };
+    }
+}
+
+/// Whether something is mounted at a place; what cannot be examined is, for the engine's own directory can.
+fn is_mounted(place: &Path) -> bool {
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT | AtFlags::STATX_DONT_SYNC;
     match rustix::fs::statx(CWD, place, flags, StatxFlags::TYPE) {
-        Ok(stat) => Ok(stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT)),
-        Err(rustix::io::Errno::NOENT) => Ok(false),
-        // A server that has gone answers so; what is mounted from it can still be taken away.
-        Err(rustix::io::Errno::STALE) => Ok(true),
-        Err(error) => {
-            Err(Error::Io { operation: format!("examine {}", place.display()), source: error.into() })
-        }
+        Ok(stat) => stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT),
+        Err(error) => !matches!(error, Errno::NOENT | Errno::NOTDIR),
     }
 }

@@ -54,6 +54,11 @@ impl Options {
         !self.device.is_empty() || !self.kind.is_empty()
     }
 
+    /// Whether it is a directory of the host, mounted in one more place.
+    pub fn is_bind(&self) -> bool {
+        Flags::parse(&self.mount).flags & berth_sys::mount::BIND != 0
+    }
+
     /// The device and the mount options with names of hosts resolved, which the kernel cannot do. Blocks.
     pub fn resolved(&self) -> Result<(String, String), String> {
         if self.device.is_empty() {
@@ -200,6 +205,8 @@ mod tests {
         ] {
             assert_eq!(parse(pairs), Err(message.to_owned()));
         }
+        let bind = |o| parse(&[("type", "none"), ("device", "/x"), ("o", o)]).unwrap().is_bind();
+        assert!(bind("ro,bind") && bind("rbind") && !bind("ro"));
         let map = [("size".to_owned(), "1m".to_owned())].into();
         assert_eq!(Options::parse(Some(&map), true).unwrap().size, Some(1 << 20));
     }

@@ -4,14 +4,13 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::sync::PoisonError;
 
 use berth_archive::copy::{self, Options as Unpacking};
 use berth_storage::{Snapshot, VolumeRecord};
 use berth_sys::ids::Mappings;
 use rustix::fs::{FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Uid};
 
-use super::{Held, LOCAL, Options};
+use super::{Held, LOCAL, Options, is_the_hosts};
 use crate::Error;
 use crate::create::Definition;
 use crate::create::mounts::{MountPlan, MountSource};
@@ -122,13 +121,20 @@ impl<'a> Preparation<'a> {
             false => self.parts.volume_dir(name),
         };
         let turn = self.parts.volumes.turn(name);
-        let users = turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let users = turn.lock();
         // Only what nobody sees yet can be replaced as a whole.
         let is_new = !is_mount
             && subpath.is_empty()
             && held.is_alone()
+            // Whoever copies into it or out of it has it open.
+            && users.is_empty()
             && !self.parts.storage.volumes().users()?.contains_key(name);
-        let copy = TreeCopy { image, path: &path, owners: self.parts.storage.volumes().owners(name)? };
+        let outside = || {
+            let remap = self.parts.remap(&definition.host).filter(|_| is_the_hosts(record));
+            remap.map(|remap| remap.mappings.clone())
+        };
+        let owners = self.parts.storage.volumes().owners(name)?.or_else(outside);
+        let copy = TreeCopy { image, path: &path, owners };
         let filled = if is_new {
             self.fill_new(name, &copy)
         } else {

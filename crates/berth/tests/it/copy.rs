@@ -139,6 +139,20 @@ with_both_clients! {
         }
     }
 
+    fn what_a_container_at_rest_takes(daemon: &Daemon, client: Client) {
+        let script = "ls /tmp | wc -l; stat -c '%u:%g' /f /v/f";
+        let id = daemon.with(client, &["create", "-u", "7:8", "--tmpfs", "/tmp", "-v", "kept:/v", "busybox", "sh", "-c", script]).ok();
+        let from = folder(daemon, "from");
+        fs::write(from.join("f"), "x").unwrap();
+        std::os::unix::fs::chown(from.join("f"), Some(77), Some(88)).unwrap();
+        // With -a it belongs to the container's user; what goes where memory will be is hidden by it.
+        for target in ["/f", "/v/f", "/tmp/f"] {
+            cp(daemon, client, &from, &["-a", "f", &format!("{id}:{target}")]).ok();
+        }
+        assert_eq!(daemon.with(client, &["start", "-a", &id]).ok(), "0\n7:8\n7:8");
+        assert_eq!(inside(daemon, &id, "/tmp/f"), "x");
+    }
+
     fn archives_go_through_standard_input_and_output(daemon: &Daemon, client: Client) {
         let id = container(daemon, false, &[]);
         let tar = daemon.client(client, &["cp", &format!("{id}:/d/."), "-"]).output().unwrap();

@@ -10,6 +10,9 @@ use std::sync::{Arc, Mutex};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+/// What a plugin replies that gives no answer, and ends the conversation.
+pub const HANG_UP: &str = "hang up";
+
 /// A plugin, found by its name until this is dropped.
 pub struct PluginServer {
     pub name: String,
@@ -43,7 +46,11 @@ impl PluginServer {
         std::thread::spawn(move || {
             for mut stream in listener.incoming().flatten() {
                 if let Some((method, question)) = receive(&mut stream) {
-                    let text = reply(&method, &question).to_string();
+                    let reply = reply(&method, &question);
+                    if reply == HANG_UP {
+                        continue;
+                    }
+                    let text = reply.to_string();
                     let _ = write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{text}", text.len());
                 }
             }

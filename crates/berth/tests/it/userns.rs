@@ -118,6 +118,27 @@ remapped_with_both_clients! {
         assert_eq!(inside(daemon, client, &flags, script), "7:8\n0:0\n65534:65534\n0:0");
         assert_eq!(owner(theirs.join("f")), (uid, gid));
         assert_eq!((owner(&made), owner(made.join("f"))), ((uid, gid), (uid, gid)));
+        // So it is in a directory of the host, and in what a plugin keeps, by another name: root of the container is not the
+        // host's there, nor in what the image has there, whoever looks.
+        let device = format!("device={}", theirs.display());
+        daemon.with(client, &["volume", "create", "-o", "type=none", "-o", "o=bind", "-o", &device, "bound"]).ok();
+        let script = "touch /m/g; chmod 4755 /m/g; stat -c '%u:%g' /m/g /m/hosts";
+        assert_eq!(inside(daemon, client, &["-v", "bound:/m"], script), "0:0\n65534:65534");
+        assert_eq!(owner(theirs.join("g")), (uid, gid));
+        let id = daemon.with(client, &["create", "-v", "bound:/m", "busybox"]).ok();
+        let tar = daemon.berth(&["cp", &format!("{id}:/m/g"), "-"]).stdout;
+        let mut tar = tar::Archive::new(tar.as_bytes());
+        let entry = tar.entries().unwrap().next().unwrap().unwrap();
+        assert_eq!((entry.header().uid().unwrap(), entry.header().gid().unwrap()), (0, 0));
+        let filled = daemon.root.path().join("filled");
+        fs::create_dir(&filled).unwrap();
+        let device = format!("device={}", filled.display());
+        daemon.with(client, &["volume", "create", "-o", "type=none", "-o", "o=bind", "-o", &device, "filled"]).ok();
+        assert_eq!(inside(daemon, client, &["-v", "filled:/etc"], "stat -c '%u:%g' /etc /etc/passwd"), "0:0\n0:0");
+        assert_eq!((owner(&filled), owner(filled.join("passwd"))), ((uid, gid), (uid, gid)));
+        // What nobody else can reach is mapped.
+        daemon.with(client, &["volume", "create", "-o", "type=tmpfs", "-o", "device=tmpfs", "mem"]).ok();
+        assert_eq!(inside(daemon, client, &["-v", "mem:/m"], "touch /m/f; stat -c '%u:%g' /m /m/f"), "0:0\n0:0");
         // On the disk a volume is as containers see it, where mounts can map, and so it is for those without a user namespace.
         let (uid, gid) = on_disk(daemon, (7, 8));
         assert_eq!(owner(Path::new(&volume(daemon, "kept")).join("f")), (uid, gid));
@@ -346,4 +367,37 @@ fn users_that_are_not_there_are_refused() {
     daemon.launch();
     assert!(daemon.log().contains("root cannot be remapped with itself"), "{}", daemon.log());
     assert!(!daemon.berth(&["info", "-f", "{{.SecurityOptions}}"]).ok().contains("userns"));
+}
+
+#[test]
+fn a_bind_with_owners_of_its_own_has_them_inside_too() {
+    let daemon = remapped();
+    let theirs = daemon.root.path().join("theirs");
+    fs::create_dir(&theirs).unwrap();
+    fs::write(theirs.join("f"), "x").unwrap();
+    for path in [&theirs, &theirs.join("f")] {
+        std::os::unix::fs::chown(path, Some(1234), Some(2345)).unwrap();
+    }
+    let mount = |ids: &str| format!("type=bind,src={},dst=/m,idmap={ids}", theirs.display());
+    let known = mount("uids=1234-5-1;gids=2345-6-1");
+    let script = "stat -c '%u:%g' /m /m/f; touch /m/new && echo made";
+    assert_eq!(inside(&daemon, Client::Berth, &["-u", "5:6", "--mount", &known], script), "5:6\n5:6\nmade");
+    assert_eq!(owner(theirs.join("new")), (1234, 2345));
+    // Root of the container is nobody there.
+    let refused = daemon.berth(&["run", "--rm", "--mount", &known, "busybox", "touch", "/m/roots"]);
+    assert!(refused.code == 1 && !theirs.join("roots").exists(), "{}", refused.stderr);
+    // The same in a container that does not run.
+    let id = daemon.berth(&["create", "--mount", &known, "busybox"]).ok();
+    let tar = daemon.berth(&["cp", &format!("{id}:/m/f"), "-"]).stdout;
+    let mut tar = tar::Archive::new(tar.as_bytes());
+    let entry = tar.entries().unwrap().next().unwrap().unwrap();
+    assert_eq!((entry.header().uid().unwrap(), entry.header().gid().unwrap()), (5, 6));
+    // Users that the container has not.
+    let unknown = mount("uids=1234-90000-1;gids=2345-90000-1");
+    let refused = daemon.berth(&["run", "--rm", "--mount", &unknown, "busybox", "true"]);
+    assert!(
+        refused.code != 0 && refused.stderr.contains("the container has no such users or groups"),
+        "{}",
+        refused.stderr
+    );
 }

@@ -37,6 +37,9 @@ fn containers_have_users_of_their_own_on_an_older_kernel() {
         step exec u exec one sh -c 'id -u; touch /g; cat /proc/self/uid_map'
         step changes u diff one
         step image u run --rm --mount type=image,src=busybox,dst=/i busybox stat -c %u /i/bin/busybox
+        u volume create -o type=tmpfs -o device=tmpfs mem
+        step memory u run --rm -v mem:/m busybox sh -c 'stat -c %u:%g /m; touch /m/f && stat -c %u /m/f'
+        step said grep -c 'no idmapped mounts: its files keep their owners' /u.log
         step again u restart -t 0 one
         step there u exec one stat -c %u /g
         u rm -f one
@@ -59,4 +62,6 @@ fn containers_have_users_of_their_own_on_an_older_kernel() {
     assert_eq!(steps.step("changes"), "A /g\ncode 0");
     assert_eq!(steps.step("image"), "0\ncode 0");
     assert_eq!(steps.step("there"), "0\ncode 0");
+    assert_eq!(steps.step("memory"), "65534:65534\n0\ncode 0");
+    assert_ne!(steps.step("said"), "0\ncode 1");
 }

@@ -150,6 +150,15 @@ with_both_clients! {
         assert_eq!(shown("store"), [format!("/any {any} true"), "/host /usr false".into(), "/named named true".into()]);
         assert_eq!(shown("chain"), [format!("/any {any} true"), "/host /usr false".into(), "/named own true".into()]);
         assert_eq!(shown("end"), [format!("/any {any} false"), "/host /usr false".into(), "/named own false".into()]);
+        // Of two, the later one wins; what the container asks for itself comes before both, though it has no name.
+        daemon.with(client, &["create", "--name", "second", "-v", "late:/named", "busybox"]).ok();
+        daemon.with(client, &["create", "--name", "both", "--volumes-from", "store", "--volumes-from", "second", "busybox"]).ok();
+        assert_eq!(shown("both")[2], "/named late true");
+        daemon.with(client, &["create", "--name", "asks", "--volumes-from", "second", "--mount", "dst=/named", "busybox"]).ok();
+        assert!(!shown("asks")[0].contains(" late "), "{:?}", shown("asks"));
+        daemon.with(client, &["create", "--name", "yields", "--volumes-from", "second", "-v", "/named", "busybox"]).ok();
+        assert_eq!(shown("yields"), ["/named late true"]);
+        daemon.with(client, &["rm", "-v", "second", "both", "asks", "yields"]).ok();
         refused(daemon, client, &["--volumes-from", "store:rshared"], "invalid mode: rshared");
         refused(daemon, client, &["--volumes-from", "store:nocopy"], "invalid mode: nocopy");
         daemon.with(client, &["rm", "-v", "store", "chain"]).ok();
@@ -245,11 +254,76 @@ with_both_clients! {
         fs::write(&file, "").unwrap();
         daemon.with(client, &["run", "--rm", "-v", &format!("{}:/bin", file.display()), "busybox", "true"]).fails(125, WRONG_KIND);
         daemon.with(client, &["run", "--rm", "-v", "/usr:/etc/passwd", "busybox", "true"]).fails(125, WRONG_KIND);
+        let words = "error while creating mount source path '/proc/none/at/all': mkdir /proc/none: no such file or directory";
+        daemon.with(client, &["run", "--rm", "-v", "/proc/none/at/all:/b", "busybox", "true"]).fails(127, words);
         let created = daemon.root.path().join("created");
         let mount = format!("type=bind,src={},dst=/b,bind-create-src", created.display());
         if client == Client::Berth {
             daemon.with(client, &["run", "--rm", "--mount", &mount, "busybox", "true"]).ok();
             assert!(created.is_dir());
+        }
+    }
+}
+
+with_both_clients! {
+    fn what_lies_in_one_another_is_mounted_in_order(daemon: &Daemon, client: Client) {
+        let host = daemon.root.path().join("host");
+        fs::create_dir_all(host.join("y")).unwrap();
+        fs::write(host.join("y/hidden"), "").unwrap();
+        let bind = format!("{}:/x", host.display());
+        // In any order of the flags; the parts that lie below hide what the others have there.
+        let flags = ["-v", "bb:/x/y", "--tmpfs", "/x/y/z", "-v", &bind, "-v", "cc:/x/y/z/deep"];
+        let script = "touch /x/of-host /x/y/of-b /x/y/z/of-memory /x/y/z/deep/of-c; cd /x; ls y y/z y/z/deep";
+        assert_eq!(inside(daemon, client, &flags, script), "y:\nof-b\nz\n\ny/z:\ndeep\nof-memory\n\ny/z/deep:\nof-c");
+        let volume = |name: &str| daemon.data_root().join("volumes").join(name).join("_data");
+        let names = |path: &std::path::Path| {
+            let mut names: Vec<_> = fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+            names.sort();
+            names
+        };
+        assert_eq!(names(&host), ["of-host", "y"]);
+        assert_eq!(names(&host.join("y")), ["hidden"], "what is mounted over it is not in it");
+        assert_eq!(names(&volume("bb")), ["of-b", "z"]);
+        assert_eq!(names(&volume("bb").join("z")), Vec::<String>::new());
+        assert_eq!(names(&volume("cc")), ["of-c"]);
+        // One volume in two places, and within itself.
+        let twice = ["-v", "aa:/a", "-v", "aa:/a/again"];
+        assert_eq!(inside(daemon, client, &twice, "echo same > /a/f; cat /a/again/f; ls -A /a/again/again"), "same");
+    }
+
+    fn containers_write_one_volume_at_once(daemon: &Daemon, client: Client) {
+        let script = "for i in $(seq 500); do echo $0 $i >> /v/all; echo $i > /v/$0.$i; done";
+        let writers: Vec<String> = (0..4)
+            .map(|writer| daemon.background(&["-v", "shared:/v", "busybox", "sh", "-c", script, &format!("w{writer}")]))
+            .collect();
+        for id in &writers {
+            assert_eq!(daemon.wait(id), 0);
+        }
+        let count = "wc -l < /v/all; sort -u /v/all | wc -l; ls /v | wc -l";
+        assert_eq!(inside(daemon, client, &["-v", "shared:/v:ro"], count), "2000\n2000\n2001");
+    }
+
+    fn links_of_the_image_lead_no_mount_out_of_it(daemon: &Daemon, client: Client) {
+        let outside = daemon.root.path().join("outside");
+        fs::create_dir(&outside).unwrap();
+        fs::write(outside.join("mark"), "of the host").unwrap();
+        let place = outside.display();
+        let script = format!("ln -s {place} /absolute; ln -s ../../../../../../../..{place} /climbing; mkdir /in; ln -s ../in /within");
+        daemon.berth(&["run", "--name", "maker", "busybox", "sh", "-c", &script]).ok();
+        daemon.berth(&["commit", "maker", "linked"]).ok();
+        daemon.berth(&["rm", "maker"]).ok();
+        for link in ["/absolute", "/climbing", "/within", "/absolute/below", "/climbing/be/low"] {
+            for flags in [&["-v", &format!("data:{link}")][..], &["--tmpfs", link], &["-v", &format!("/usr:{link}:ro")]] {
+                let run = [&["run", "--rm"], flags, &["linked", "grep", "-c", "", "/proc/self/mountinfo"]].concat();
+                daemon.with(client, &run).ok();
+                let left: Vec<_> = fs::read_dir(&outside).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+                assert_eq!(left, ["mark"], "{link} {flags:?}");
+            }
+            // What is mounted is where the link leads within the image.
+            let run = ["run", "--rm", "-v", &format!("data:{link}"), "linked", "sh", "-c", &format!("echo here > {link}/f; cat {link}/f")];
+            assert_eq!(daemon.with(client, &run).ok(), "here");
+            assert_eq!(fs::read_to_string(daemon.data_root().join("volumes/data/_data/f")).unwrap(), "here\n");
+            daemon.with(client, &["volume", "rm", "data"]).ok();
         }
     }
 }

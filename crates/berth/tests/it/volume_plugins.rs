@@ -2,14 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 
 use crate::daemon::{Client, Daemon};
+use crate::files::Layer;
 use crate::output::eventually;
-use crate::plugin_server::{Calls, PluginServer};
+use crate::plugin_server::{Calls, HANG_UP, PluginServer};
+use crate::raw;
 
 /// A driver whose volumes are directories, and what it was asked.
 struct Driver {
@@ -90,6 +93,10 @@ fn reply(method: &str, question: &Value, state: &mut State, folder: &Path) -> Va
         "Get" if known => json!({"Volume": described(&name, state)}),
         "Path" if known => json!({"Mountpoint": place}),
         "Mount" if known && state.volumes[&name]["unmountable"].is_string() => json!({"Err": "it is stuck"}),
+        "Mount" if known && state.volumes[&name]["silent"].is_string() => {
+            state.mounts.push(user);
+            json!(HANG_UP)
+        }
         "Mount" if known => {
             state.mounts.push(user);
             json!({"Mountpoint": place})
@@ -191,6 +198,16 @@ with_both_clients! {
         create("stuck", "unmountable=1").ok();
         with(&["run", "--rm", "-v", "stuck:/m", "busybox"]).fails(125, "VolumeDriver.Mount: it is stuck");
         assert_eq!(driver.count("Unmount"), 0);
+        // One that hangs up may have mounted it: that is undone.
+        create("silent", "silent=1").ok();
+        with(&["run", "--rm", "-v", "silent:/m", "busybox"]).fails(125, "VolumeDriver.Mount");
+        assert_eq!((driver.count("Unmount"), driver.mounts()), (1, Vec::new()));
+        // Names that the local driver would refuse are the plugin's affair, as far as they can be directories.
+        create("two words", "x=1").ok();
+        with(&["run", "--rm", "-v", "two words:/m", "busybox", "touch", "/m/here"]).ok();
+        assert!(driver.place("two words").join("here").exists());
+        eventually("it is free", || (with(&["volume", "rm", "two words"]).code == 0).then_some(()));
+        create(".hidden", "x=1").fails(1, "create .hidden: the name of a volume is one of a directory");
         create("sticky", "sticky=1").ok();
         with(&["volume", "rm", "sticky"]).fails(1, "VolumeDriver.Remove: it does not go");
         assert!(with(&["volume", "ls", "-q"]).ok().contains("sticky"));
@@ -249,4 +266,47 @@ fn a_plugin_that_is_gone_holds_nobody_up() {
     // It comes back, and the one that waited goes on.
     driver.serve();
     assert!(waiting.wait().unwrap().success());
+}
+
+#[test]
+fn a_copy_keeps_the_volumes_of_a_container_at_rest() {
+    let driver = Driver::start();
+    let daemon = Daemon::start();
+    daemon.berth(&["volume", "create", "-d", &driver.name, "data"]).ok();
+    daemon.berth(&["volume", "create", "-o", "type=tmpfs", "-o", "device=tmpfs", "mem"]).ok();
+    let id = daemon.berth(&["create", "-v", "data:/data", "-v", "mem:/data/mem", "busybox"]).ok();
+    let tar = Layer::new()
+        .file("mem/first", 0o644, "of memory")
+        .file("large", 0o644, vec![b'x'; 4_000_000])
+        .bytes();
+    let request = raw::request("PUT", &format!("/v1.44/containers/{id}/archive?path=/data"), "", &tar);
+    let mut stream = raw::connect(&daemon);
+    let (most, rest) = request.split_at(request.len() - 1_000_000);
+    stream.write_all(most).unwrap();
+    // A container that starts meanwhile has the same memory.
+    let memory = daemon.data_root().join("volumes/mem/_data/first");
+    eventually("a part has arrived", || memory.exists().then_some(()));
+    let mounts = driver.mounts();
+    assert!(mounts.len() == 1 && mounts[0].starts_with("data view-"), "{mounts:?}");
+    assert_eq!(
+        daemon.berth(&["run", "--rm", "-v", "mem:/m", "busybox", "cat", "/m/first"]).ok(),
+        "of memory"
+    );
+    assert_eq!(driver.count("Unmount"), 0);
+    stream.write_all(rest).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert_eq!(raw::status(&answer), 200, "{answer}");
+    assert_eq!(driver.mounts(), Vec::<String>::new());
+    assert_eq!(fs::metadata(driver.place("data").join("large")).unwrap().len(), 4_000_000);
+    // A client that goes away in the middle leaves nothing mounted either.
+    let mut stream = raw::connect(&daemon);
+    stream.write_all(most).unwrap();
+    eventually("it is mounted", || (driver.count("Mount") == 2).then_some(()));
+    drop(stream);
+    eventually("it is given back", || driver.mounts().is_empty().then_some(()));
+    daemon.berth(&["rm", &id]).ok();
+    for volume in ["data", "mem"] {
+        eventually("it is free", || (daemon.berth(&["volume", "rm", volume]).code == 0).then_some(()));
+    }
 }

@@ -211,3 +211,83 @@ fn content_goes_out_and_in_and_names_change() {
     daemon.berth(&["volume", "rename", "third", "a b"]).fails(1, "invalid characters");
     daemon.berth(&["volume", "import", "absent", archive.to_str().unwrap()]).fails(1, "no such volume");
 }
+
+/// An archive of one file.
+fn archived(daemon: &Daemon, content: &str) -> String {
+    crate::files::write(
+        daemon.root.path(),
+        "one.tar",
+        &crate::files::Layer::new().file("f", 0o644, content).bytes(),
+    )
+}
+
+#[test]
+fn content_of_volumes_that_are_mounts_goes_out_and_in() {
+    let daemon = Daemon::start();
+    let host = daemon.root.path().join("host");
+    fs::create_dir(&host).unwrap();
+    let device = format!("device={}", host.display());
+    daemon.berth(&["volume", "create", "-o", "type=none", "-o", "o=bind", "-o", &device, "bound"]).ok();
+    daemon
+        .berth(&["volume", "create", "-o", "type=tmpfs", "-o", "device=tmpfs", "-o", "o=size=1m", "mem"])
+        .ok();
+    let archive = archived(&daemon, "text");
+    daemon.berth(&["volume", "import", "bound", &archive]).ok();
+    assert_eq!(fs::read_to_string(host.join("f")).unwrap(), "text");
+    assert!(daemon.berth(&["volume", "export", "bound"]).ok().contains("text"));
+    // Nobody had it: what was imported is gone with its memory.
+    daemon.berth(&["volume", "import", "mem", &archive]).ok();
+    assert!(!daemon.berth(&["volume", "export", "mem"]).ok().contains("text"));
+    // A container that runs sees what is imported, and what it writes is exported.
+    for volume in ["bound", "mem", "plain"] {
+        let id = daemon.background(&["-v", &format!("{volume}:/v"), "busybox", "sleep", "1000"]);
+        daemon.berth(&["volume", "import", volume, &archive]).ok();
+        assert_eq!(daemon.berth(&["exec", &id, "cat", "/v/f"]).ok(), "text");
+        daemon.berth(&["exec", &id, "sh", "-c", "echo mine > /v/g"]).ok();
+        let exported = daemon.berth(&["volume", "export", volume]).ok();
+        assert!(exported.contains("text") && exported.contains("mine"), "{volume}");
+        daemon.berth(&["rm", "-f", &id]).ok();
+    }
+    // What does not fit is told, and nothing of it stays. The server reads what is left of a request, if that is not much.
+    let large = crate::files::Layer::new()
+        .file("small", 0o644, "s")
+        .file("large", 0o644, vec![1; (1 << 20) + (100 << 10)])
+        .bytes();
+    let large = crate::files::write(daemon.root.path(), "large.tar", &large);
+    let id = daemon.background(&["-v", "mem:/v", "busybox", "sleep", "1000"]);
+    daemon.berth(&["volume", "import", "mem", &large]).fails(1, "o space left on device");
+    assert_eq!(daemon.berth(&["exec", &id, "ls", "-A", "/v"]).ok(), "small");
+    daemon.berth(&["rm", "-f", &id]).ok();
+    daemon.berth(&["volume", "rm", "bound", "mem"]).ok();
+    assert!(host.join("f").exists());
+}
+
+#[test]
+fn a_broken_archive_leaves_what_was_there() {
+    let daemon = Daemon::start();
+    daemon.berth(&["volume", "create", "data"]).ok();
+    daemon.berth(&["volume", "import", "data", &archived(&daemon, "before")]).ok();
+    let content = daemon.data_root().join("volumes/data/_data");
+    let whole =
+        crate::files::Layer::new().file("f", 0o600, vec![b'n'; 100_000]).file("g", 0o600, "g").bytes();
+    let import = |bytes: &[u8]| feed(&mut daemon.client(Client::Berth, &["volume", "import", "data"]), bytes);
+    let packed = crate::files::gzip(&whole);
+    let up = crate::files::Layer::new().raw(tar::EntryType::Regular, b"../up", b"", b"x").bytes();
+    for (what, bytes) in [
+        ("cut", &whole[..60_000]),
+        ("cut and compressed", &packed[..packed.len() / 2]),
+        ("no archive", &[b'x'; 4096][..]),
+        ("leads out", &up),
+    ] {
+        let refused = import(bytes);
+        assert_eq!(refused.code, 1, "{what}: {}", refused.stdout);
+        assert!(!refused.stderr.is_empty(), "{what}");
+        assert_eq!(fs::read_to_string(content.join("f")).unwrap(), "before", "{what}");
+        assert_eq!(fs::read_dir(&content).unwrap().count(), 1, "{what}");
+    }
+    assert!(!content.join("../up").exists());
+    // It can be used, and removed, at once.
+    import(&whole).ok();
+    assert_eq!(fs::metadata(content.join("f")).unwrap().len(), 100_000);
+    daemon.berth(&["volume", "rm", "data"]).ok();
+}

@@ -1,6 +1,8 @@
-//! Volumes that a copy from or to a running container needs: the container may end, and let go of them, before the copy does.
+//! Volumes that a copy needs: a container that runs may end, and let go of them, before the copy does.
 
 use std::sync::Arc;
+
+use tokio::runtime::{Handle, RuntimeFlavor};
 
 use crate::blocking::blocking;
 use crate::container::Container;
@@ -9,22 +11,42 @@ use crate::create::mounts::MountSource;
 use crate::engine::Parts;
 use crate::{Error, name};
 
-/// Volumes that stay mounted on the host until this is dropped, which blocks: not on a thread of the runtime's.
+/// Volumes that stay mounted on the host until this is dropped, which blocks.
 pub struct Lent {
     parts: Arc<Parts>,
     user: String,
 }
 
+impl Lent {
+    /// Nothing yet, for a user whose name begins so.
+    pub fn new(parts: &Arc<Parts>, kind: &str) -> Result<Self, Error> {
+        let random = |source| Error::Io { operation: "read random bytes".into(), source };
+        let user = format!("{kind}-{}", name::new_id().map_err(random)?);
+        Ok(Self { parts: Arc::clone(parts), user })
+    }
+
+    /// In whose name volumes are mounted.
+    pub fn user(&self) -> &str {
+        &self.user
+    }
+}
+
 impl Drop for Lent {
     fn drop(&mut self) {
-        if self.parts.volumes.has_mounted(&self.user) {
-            self.parts.volumes.release(&self.user);
+        if !self.parts.volumes.has_mounted(&self.user) {
+            return;
+        }
+        let release = || self.parts.volumes.release(&self.user);
+        // Of a client that has gone, it is dropped on a thread that others wait for.
+        match Handle::try_current().map(|runtime| runtime.runtime_flavor()) {
+            Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(release),
+            _ => release(),
         }
     }
 }
 
 /// Keeps the volumes of a running container mounted. What a plugin refuses is no reason not to copy: the container has
-/// its volumes already. One that does not run has mounts of its own made for each view.
+/// its volumes already. For one that does not run, the view has them.
 pub async fn lend(parts: &Arc<Parts>, container: &Arc<Container>) -> Result<Option<Lent>, Error> {
     let mounts = &container.definition.mounts;
     let volumes: Vec<String> = mounts
@@ -37,8 +59,7 @@ pub async fn lend(parts: &Arc<Parts>, container: &Arc<Container>) -> Result<Opti
     if volumes.is_empty() || !matches!(container.state(), State::Running(_)) {
         return Ok(None);
     }
-    let random = |source| Error::Io { operation: "read random bytes".into(), source };
-    let lent = Lent { parts: Arc::clone(parts), user: format!("copy-{}", name::new_id().map_err(random)?) };
+    let lent = Lent::new(parts, "copy")?;
     blocking(move || {
         for name in volumes {
             let Some(record) = lent.parts.storage.volumes().get(&name)? else { continue };

@@ -89,10 +89,15 @@ impl Engine {
     }
 
     async fn access(&self, container: &Arc<Container>) -> Result<Access, Error> {
-        let copying = container.gate.enter().await;
-        let view = container.gate.view(view::open(&self.parts, container)).await?;
-        let lent = lent::lend(&self.parts, container).await?;
-        Ok(Access { view, _lent: lent, copying })
+        let (parts, container) = (Arc::clone(&self.parts), Arc::clone(container));
+        // What is being mounted for a client that goes away is given back.
+        let opened = tokio::spawn(async move {
+            let copying = container.gate.enter().await;
+            let view = container.gate.view(view::open(&parts, &container)).await?;
+            let lent = lent::lend(&parts, &container).await?;
+            Ok(Access { view, _lent: lent, copying })
+        });
+        opened.await.unwrap_or_else(|_| Err(Error::Unavailable("the engine is ending".into())))
     }
 }
 
@@ -168,6 +173,7 @@ impl Place {
         }
         let options = Options {
             replace: extract.replace,
+            atomic: true,
             owner: owner(view, container, extract)?,
             ids: view.mappings.clone(),
             ..Options::default()

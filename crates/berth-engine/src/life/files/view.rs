@@ -1,12 +1,13 @@
 //! A container's root with all that is mounted in it, whether it runs or not.
 
+use std::ops::Deref;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use berth_runtime::launch::GeneratedFile;
-use berth_runtime::view::{Parts as Mounts, assemble};
+use berth_runtime::view::{self, Parts as Mounts, assemble};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
@@ -18,9 +19,23 @@ use crate::create::mounts::MountSource;
 use crate::engine::Parts;
 use crate::life::sources::{self, Seen};
 use crate::life::start::{self, GENERATED};
-use crate::{Error, name, spec};
+use crate::{Error, spec};
 
-pub use berth_runtime::view::View;
+use super::lent::Lent;
+
+/// A container's files, and the volumes that are mounted for them alone.
+pub struct View {
+    files: view::View,
+    _volumes: Option<Lent>,
+}
+
+impl Deref for View {
+    type Target = view::View;
+
+    fn deref(&self) -> &view::View {
+        &self.files
+    }
+}
 
 /// How long the end of a container is waited for that runs by name, but has no process any more.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -66,7 +81,9 @@ async fn of_process(parts: &Arc<Parts>, container: &Arc<Container>, pid: i32) ->
         // A process that is in the cgroup now, and has had its number since before its root was opened, is the one.
         let is_its = cgroup.pids()?.contains(&pid) && is_alive(&process);
         match (root, namespace) {
-            (Ok(root), Ok(namespace)) if is_its => Ok(Some(View { root, namespace, mappings })),
+            (Ok(root), Ok(namespace)) if is_its => {
+                Ok(Some(View { files: view::View { root, namespace, mappings }, _volumes: None }))
+            }
             // One that is ending has let go of its root before its end can be seen.
             (Err(Errno::NOENT | Errno::SRCH), _) | (_, Err(Errno::NOENT | Errno::SRCH)) => Ok(None),
             (Err(source), _) | (_, Err(source)) if is_its => {
@@ -91,9 +108,8 @@ async fn at_rest(parts: &Arc<Parts>, container: &Arc<Container>) -> Result<View,
     let definition = &container.definition;
     let all = spec::planned_mounts(definition)?;
     let mounts = all.mounts;
-    // What is mounted elsewhere stays in use by the view's own copies. Each view is a user of its own: they end in any order.
-    let random = |source| Error::Io { operation: "read random bytes".into(), source };
-    let user = format!("view-{}", name::new_id().map_err(random)?);
+    // Each view is a user of its own: they end in any order.
+    let lent = Lent::new(parts, "view")?;
     let (rootfs, owners) = start::rootfs(parts, container)?;
     // A copy with owners of its own is looked at from outside, as that of a running container.
     let place = if owners.is_some() { Seen::Inside } else { Seen::Outside };
@@ -101,9 +117,7 @@ async fn at_rest(parts: &Arc<Parts>, container: &Arc<Container>) -> Result<View,
     // What a build lends is there for the run alone.
     let kept = all.sources.iter().filter(|(_, plan)| !matches!(plan.source, MountSource::Lent { .. }));
     let planned: Vec<_> = kept.copied().collect();
-    let opened = sources::open(parts, container.id(), &user, &planned, seen).await;
-    sources::release(parts, &user).await;
-    let (indices, fds) = opened?;
+    let (indices, fds) = sources::open(parts, container.id(), lent.user(), &planned, seen).await?;
     let directory = parts.storage.container_dir(container.id())?;
     let taken = |target: &str| mounts.iter().any(|mount| mount.destination() == Path::new(target));
     // Those that its last run had.
@@ -127,11 +141,12 @@ async fn at_rest(parts: &Arc<Parts>, container: &Arc<Container>) -> Result<View,
         let working_directory = working_directory.as_deref().filter(|path| path.is_absolute());
         let owner = owners.as_ref().and_then(|owners| owners.outside(0, 0));
         let mounts = Mounts { rootfs: &rootfs, binds, working_directory, files: &files, read_only, owner };
-        let view = assemble(&mounts).map_err(|error| Error::Io {
+        let files = assemble(&mounts).map_err(|error| Error::Io {
             operation: "mount the container's files".into(),
             source: std::io::Error::other(error.message),
         })?;
-        Ok(View { mappings: owners.as_deref().cloned(), ..view })
+        let files = view::View { mappings: owners.as_deref().cloned(), ..files };
+        Ok(View { files, _volumes: Some(lent) })
     })
     .await
 }
