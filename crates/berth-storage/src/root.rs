@@ -101,7 +101,7 @@ impl Root {
     pub(crate) fn trash(&self, path: &str) -> Result<bool> {
         match rustix::fs::renameat(&self.fd, path, &self.fd, format!("{TRASH}/{}", self.unique())) {
             Ok(()) => Ok(true),
-            Err(rustix::io::Errno::NOENT) => Ok(false),
+            Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => Ok(false),
             Err(error) => Err(Error::file("moving to the trash", path, error)),
         }
     }

@@ -385,8 +385,10 @@ pub(crate) fn reconcile(shared: &Arc<Shared>) -> Result<()> {
                 tracing::info!(name, "taking up a volume that was found");
                 adopt(&volumes, name)?;
             }
-            // No volume of ours.
-            Err(_) => {}
+            // Less than that, which is empty; or no volume of ours.
+            Err(_) => {
+                let _ = rustix::fs::unlinkat(shared.root.fd(), relative(name), AtFlags::REMOVEDIR);
+            }
         }
     }
     Ok(())
@@ -555,12 +557,18 @@ mod tests {
         let root = temp.path().join("root/volumes");
         fs::remove_dir_all(root.join("gone")).unwrap();
         fs::create_dir_all(root.join("begun/_data")).unwrap();
+        fs::create_dir_all(root.join("hardly")).unwrap();
+        fs::create_dir_all(root.join("others/files")).unwrap();
+        // Docker keeps one there.
+        fs::write(root.join("metadata.db"), "").unwrap();
         fs::create_dir_all(root.join("older/_data")).unwrap();
         fs::write(root.join("older/_data/file"), "x").unwrap();
         let storage = open(&temp);
         let names: Vec<String> = storage.volumes().list().unwrap().into_iter().map(|v| v.name).collect();
         assert_eq!(names, ["kept", "older"]);
-        assert!(!root.join("begun").exists() && !root.join("kept/_staged").exists());
+        assert!(!root.join("begun").exists() && !root.join("hardly").exists());
+        assert!(!root.join("kept/_staged").exists() && root.join("others/files").exists());
+        assert!(root.join("metadata.db").exists());
         assert!(root.join("older/_data/file").exists());
     }
 }
