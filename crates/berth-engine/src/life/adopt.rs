@@ -3,7 +3,8 @@
 //! Rows say what was meant, shims and their exit files what is. A row that says "starting" or "running" is checked
 //! against the shim; what has ended in the meantime is recorded and followed up as if it ended now.
 
-use std::path::Path;
+use std::fs::DirEntry;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -157,8 +158,34 @@ fn known(
     Ok((container, mailbox))
 }
 
+/// Directories of shims whose containers are gone.
+async fn strangers(parts: &Arc<Parts>) -> Result<Vec<PathBuf>, Error> {
+    let parts = Arc::clone(parts);
+    blocking(move || {
+        let entries = std::fs::read_dir(parts.settings.exec_root.join("containers"));
+        let entries = entries.into_iter().flatten().flatten();
+        let unknown = |entry: &DirEntry| parts.containers.find(&entry.file_name().to_string_lossy()).is_err();
+        Ok(entries.filter(unknown).map(|entry| entry.path()).collect())
+    })
+    .await
+}
+
+/// Lets a shim go that waits for somebody to record how its container ended. An engine may have done so, and have been killed
+/// before it could tell.
+async fn dismiss(directory: &Path) {
+    let told = tokio::time::timeout(PATIENCE, first_word(directory)).await;
+    if let Ok(Some(Told::Ended(_, Some(control)))) = told
+        && let Err(error) = control.recorded().await
+    {
+        tracing::debug!(directory = %directory.display(), %error, "a shim was not let go");
+    }
+}
+
 /// Removes layers and directories of shims whose containers are gone.
 async fn sweep(parts: &Arc<Parts>) -> Result<(), Error> {
+    for directory in strangers(parts).await? {
+        dismiss(&directory).await;
+    }
     let parts = Arc::clone(parts);
     blocking(move || {
         let snapshots = parts.storage.snapshots();
@@ -189,7 +216,11 @@ async fn sweep(parts: &Arc<Parts>) -> Result<(), Error> {
 impl Owner {
     /// Finds out what its container is doing, and goes on from there.
     pub(super) async fn take_over(&mut self, found: Found) {
-        match self.container.state() {
+        let state = self.container.state();
+        if !matches!(state, State::Starting { .. } | State::Running(_)) {
+            dismiss(&self.parts.exec_dir(self.container.id())).await;
+        }
+        match state {
             State::Starting { before, endpoints, again } => {
                 // Until something else is known: the engine ended between the row and the release.
                 self.take_over_run(found, None, before, endpoints).await;

@@ -380,9 +380,8 @@ impl Run {
                 ask(&self.daemon.socket(), "DELETE", &format!("/volumes/volume-{name}"), "").unwrap();
             assert!([204, 404].contains(&status), "{status} {body}");
         }
-        // Daemon, spawner and net process. A shim that nobody asked how its container ended, since a daemon was killed just
-        // then, stays for half a minute.
-        eventually_within(Duration::from_secs(90), "no process is left", || {
+        // Daemon, spawner and net process. A shim that has still something to deliver may stay for half a minute.
+        eventually_within(Duration::from_secs(45), "no process is left", || {
             (self.daemon.processes().len() <= 3).then_some(())
         });
         eventually("no link is left", || (links() == 0).then_some(()));

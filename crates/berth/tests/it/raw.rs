@@ -49,7 +49,7 @@ fn what_is_refused_is_read_to_its_end() {
         ("POST", "/no/such/page", "", 404),
         ("POST", "/v1.99/containers/create", json, 400),
         ("POST", "/%zz", "", 400),
-        ("POST", "/containers/absent/start", "", 404),
+        ("POST", "/containers/absent/start", "", 400),
         ("POST", "/containers/absent/update", "Content-Type: text/plain\r\n", 400),
         ("POST", "/containers/absent/kill", json, 404),
         ("POST", "/containers/create", json, 400),
