@@ -45,8 +45,9 @@ impl Context {
         let scratch = parts.storage.scratch()?;
         let root = scratch.open()?;
         let options = Options { replace: true, ..Options::default() };
-        let reader = decompress::reader(archive)?;
-        copy::unpack(root.as_fd(), b"/", &options, reader).map_err(|error| {
+        let unpacked =
+            decompress::reader(archive).and_then(|reader| copy::unpack(root.as_fd(), b"/", &options, reader));
+        unpacked.map_err(|error| {
             Error::InvalidParameter(format!("Error processing tar file: {}", crate::error::chain(&error)))
         })?;
         // A step that sees it may not be root.

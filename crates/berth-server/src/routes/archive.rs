@@ -40,7 +40,11 @@ pub async fn put(call: Call, name: &str) -> Outcome {
 }
 
 fn path(query: &Query) -> Result<&str, Failure> {
-    query.given("path").ok_or_else(|| Failure::invalid("bad parameter: path cannot be empty"))
+    let path = query.given("path").ok_or_else(|| Failure::invalid("bad parameter: path cannot be empty"))?;
+    match path.contains('\0') {
+        true => Err(Failure::invalid("bad parameter: path holds a NUL byte")),
+        false => Ok(path),
+    }
 }
 
 fn with_stat(mut response: Response<Body>, stat: &PathStat) -> Outcome {
