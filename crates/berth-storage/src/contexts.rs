@@ -36,7 +36,7 @@ pub struct Contexts<'a> {
 pub struct KeptContext {
     /// Its name.
     pub key: String,
-    /// Bytes of its files that no layer has, too: what is free without it.
+    /// Bytes of its files, whoever else has them.
     pub size: u64,
     /// What it is, for users.
     pub description: String,
@@ -103,26 +103,25 @@ impl<'a> Contexts<'a> {
         self.bound()
     }
 
-    /// All that are kept and not in use, those first that were not used for longest. Blocks: their files are looked at.
+    /// Bytes of what is kept under a name that no layer has, too: what is free without it. None is 0. Blocks: all of its
+    /// files are looked at.
+    ///
+    /// # Errors
+    /// File errors.
+    pub fn own_size(&self, key: &str) -> Result<u64> {
+        let directory = match self.shared.root.open_directory(&format!("{DIRECTORY}/{key}")) {
+            // Somebody has taken it meanwhile.
+            Err(Error::File { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => return Ok(0),
+            directory => directory?,
+        };
+        berth_archive::tree::own_size(directory.as_fd()).map_err(|error| Error::file("measuring", key, error))
+    }
+
+    /// All that are kept and not in use, those first that were not used for longest.
     ///
     /// # Errors
     /// File errors.
     pub fn list(&self) -> Result<Vec<KeptContext>> {
-        let mut all = self.kept()?;
-        for kept in &mut all {
-            let directory = match self.shared.root.open_directory(&format!("{DIRECTORY}/{}", kept.key)) {
-                // Somebody has taken it meanwhile.
-                Err(Error::File { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => continue,
-                directory => directory?,
-            };
-            kept.size = berth_archive::tree::own_size(directory.as_fd())
-                .map_err(|error| Error::file("measuring", &kept.key, error))?;
-        }
-        Ok(all)
-    }
-
-    /// The same, with all bytes of their files, whoever else has them.
-    fn kept(&self) -> Result<Vec<KeptContext>> {
         let mut all = Vec::new();
         for key in self.shared.root.list(DIRECTORY)? {
             // One that is taken meanwhile has nothing to tell.
@@ -158,7 +157,7 @@ impl<'a> Contexts<'a> {
     /// Removes what is too much.
     fn bound(&self) -> Result<()> {
         let ceiling = (self.shared.root.file_system_size()? / PART).min(CEILING);
-        let all = self.kept()?;
+        let all = self.list()?;
         let (mut count, mut total) = (all.len(), all.iter().map(|kept| kept.size).sum::<u64>());
         for kept in all {
             if count <= MOST && total <= ceiling {
@@ -189,8 +188,9 @@ mod tests {
         fs::hard_link(scratch.path().join("shared"), temp.path().join("layer")).unwrap();
         contexts.keep(&key, scratch, 7, "a directory").unwrap();
         let kept = contexts.list().unwrap();
+        assert_eq!((kept.len(), kept[0].size, kept[0].uses), (1, 7, 1));
         let about = fs::metadata(temp.path().join(DIRECTORY).join(key.hex()).join(ABOUT)).unwrap().len();
-        assert_eq!((kept.len(), kept[0].size - about, kept[0].uses), (1, 7, 1));
+        assert_eq!(contexts.own_size(key.hex()).unwrap() - about, 7);
 
         let taken = contexts.take(&key).unwrap().unwrap();
         assert_eq!(fs::read_to_string(taken.path().join("file")).unwrap(), "content");

@@ -36,9 +36,8 @@ impl Origin {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let Ok(file) = rustix::fs::openat(from, last, flags, Mode::empty()) else { return Ok(false) };
         let stat = rustix::fs::fstat(&file).map_err(|error| Error::file("examining", path, error))?;
-        let size = entry.sparse.as_ref().map_or(entry.stored, |map| map.real_size);
         let is_same = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
-            && u64::try_from(stat.st_size) == Ok(size);
+            && u64::try_from(stat.st_size) == Ok(entry.size());
         // One with other names is somebody else's too, and stays as it is.
         let is_own = stat.st_nlink == 1;
         if !is_same || !is_own && !is_dressed(&file, &stat, entry, path)? {
@@ -63,9 +62,7 @@ impl Origin {
 
 /// Reads what the archive repeats of a file, for its hash and its record.
 pub(super) fn pass<R: Source>(path: &[u8], entry: &Entry, entries: &mut Entries<R>) -> Result<()> {
-    let whole = [(0, entry.stored)];
-    let segments = entry.sparse.as_ref().map_or(&whole[..], |map| &map.segments);
-    for &(offset, length) in segments {
+    for (offset, length) in entry.segments() {
         entries.recorder.content(path, offset, length)?;
         let mut done = 0;
         while done < length {

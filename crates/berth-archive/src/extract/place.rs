@@ -543,10 +543,8 @@ pub(crate) fn fill<R: Source>(
     entries: &mut Entries<R>,
     mut written: impl FnMut(u64) -> Result<()>,
 ) -> Result<()> {
-    let whole = [(0, entry.stored)];
-    let segments = entry.sparse.as_ref().map_or(&whole[..], |map| &map.segments);
     let mut end = 0;
-    for &(offset, length) in segments {
+    for (offset, length) in entry.segments() {
         entries.recorder.content(path, offset, length)?;
         let mut done = 0;
         while done < length {
@@ -556,7 +554,7 @@ pub(crate) fn fill<R: Source>(
             written(part.bytes)?;
         }
     }
-    let size = entry.sparse.as_ref().map_or(entry.stored, |map| map.real_size);
+    let size = entry.size();
     if end < size {
         rustix::fs::ftruncate(fd, size).map_err(|error| Error::file("setting the size of", path, error))?;
     }

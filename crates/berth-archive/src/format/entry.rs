@@ -37,6 +37,20 @@ pub(crate) struct Entry {
     pub(crate) sparse: Option<Map>,
 }
 
+impl Entry {
+    /// Bytes of the file, holes counted.
+    pub(crate) fn size(&self) -> u64 {
+        self.sparse.as_ref().map_or(self.stored, |map| map.real_size)
+    }
+
+    /// Where the content in the stream belongs, as offsets and lengths.
+    pub(crate) fn segments(&self) -> impl Iterator<Item = (u64, u64)> {
+        let whole = self.sparse.is_none().then_some((0, self.stored));
+        let parts = self.sparse.iter().flat_map(|map| map.segments.iter().copied());
+        whole.into_iter().chain(parts)
+    }
+}
+
 /// The stream, read entry by entry. Every byte that is not file content goes to the recorder as it passes.
 pub(crate) struct Entries<R> {
     pub(crate) input: Input<R>,

@@ -39,6 +39,11 @@ pub(super) struct Context {
 }
 
 impl Context {
+    /// Files that nothing is known of.
+    fn new(root: OwnedFd, scratch: Scratch) -> Context {
+        Context { root, _scratch: Some(scratch), received: None, digests: Arc::default(), alone: None }
+    }
+
     /// Unpacks an archive. Blocks.
     pub fn read(parts: &Parts, archive: impl Read) -> Result<Context, Error> {
         parts.storage.check_space()?;
@@ -53,7 +58,7 @@ impl Context {
         // A step that sees it may not be root.
         rustix::fs::fchmod(&root, rustix::fs::Mode::from_raw_mode(0o755))
             .map_err(|error| Error::Io { operation: "open the context".into(), source: error.into() })?;
-        Ok(Context { root, _scratch: Some(scratch), received: None, digests: Arc::default(), alone: None })
+        Ok(Context::new(root, scratch))
     }
 
     /// Brings the build's context by its client's session; where it is only looked at the Dockerfile, no other files. Blocks.
@@ -66,7 +71,7 @@ impl Context {
         let (lower, own) = (name.to_lowercase(), format!("{name}.dockerignore"));
         let include = [name, lower, own, ".dockerignore".to_owned()].map(|name| ignore::literal(&name));
         let (root, scratch) = session::bring(worker, session::CONTEXT, include.into())?;
-        Ok(Context { root, _scratch: Some(scratch), received: None, digests: Arc::default(), alone: None })
+        Ok(Context::new(root, scratch))
     }
 
     /// Brings the files that the build's client offers by its session under a name. Blocks.
@@ -152,13 +157,7 @@ pub(super) fn fetch(worker: &mut Worker, address: &str) -> Result<Context, Error
         let keep = worker.request.arguments.get(KEEP_GIT).is_some_and(|value| value.as_deref() == Some("1"));
         let git::Checkout { root, scratch } =
             git::check_out(worker, address, git::Manner { keep_repository: keep, checksum: None })?;
-        return Ok(Context {
-            root,
-            _scratch: Some(scratch),
-            received: None,
-            digests: Arc::default(),
-            alone: None,
-        });
+        return Ok(Context::new(root, scratch));
     }
     if !address.starts_with("http://") && !address.starts_with("https://") {
         let text = format!("remoteURL ({address}) could not be recognized as URL");
@@ -186,5 +185,5 @@ pub(super) fn fetch(worker: &mut Worker, address: &str) -> Result<Context, Error
         .map_err(|source| Error::Io { operation: format!("download {address}"), source })?;
     let scratch = parts.storage.scratch()?;
     let root = scratch.open()?;
-    Ok(Context { root, _scratch: Some(scratch), received: None, digests: Arc::default(), alone: Some(text) })
+    Ok(Context { alone: Some(text), ..Context::new(root, scratch) })
 }

@@ -55,7 +55,11 @@ pub(super) fn copy(
     files: &Files,
     manner: Manner,
 ) -> Result<Option<NewLayer>, Error> {
-    if share::all(worker, &mut target, copying, files, &manner)? {
+    let failed = |error: Error| match error {
+        Error::Storage(_) => error,
+        other => Error::Files(format!("failed to copy files: {other}")),
+    };
+    if share::all(worker, &mut target, copying, files, &manner).map_err(failed)? {
         return target.layer(worker.request.epoch());
     }
     let into = Into {
@@ -72,10 +76,7 @@ pub(super) fn copy(
             (None, None, Some(context)) => context.root(),
             (None, None, None) => return Err(Error::Files("missing build context".into())),
         };
-        into.source(from, source).map_err(|error| match error {
-            Error::Storage(_) => error,
-            other => Error::Files(format!("failed to copy files: {other}")),
-        })?;
+        into.source(from, source).map_err(failed)?;
     }
     target.layer(worker.request.epoch())
 }

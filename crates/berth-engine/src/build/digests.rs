@@ -60,7 +60,7 @@ impl Digests {
         if !self.changed.load(Ordering::Relaxed) {
             return Ok(());
         }
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = self.lock();
         let all = known.len() <= MOST;
         let mut bytes = Vec::with_capacity(known.len().min(MOST) * RECORD);
         for (identity, (sum, _)) in known.iter().filter(|(_, (_, used))| all || *used).take(MOST) {

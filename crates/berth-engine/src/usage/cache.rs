@@ -168,6 +168,17 @@ fn all(parts: &Parts) -> Result<Vec<Kept>, Error> {
     Ok(all)
 }
 
+/// As [`all`], with those bytes alone of files that clients sent that no layer has, too. All of these files are looked at.
+fn measured(parts: &Parts) -> Result<Vec<Kept>, Error> {
+    let mut all = all(parts)?;
+    for kept in &mut all {
+        if let Place::Context(key) = &kept.place {
+            kept.size = parts.storage.contexts().own_size(key)?;
+        }
+    }
+    Ok(all)
+}
+
 /// Removes one, unless it is in use: the bytes that are freed, if it is gone by this.
 fn remove(parts: &Parts, kept: &Kept) -> Result<Option<u64>, Error> {
     let gone = match &kept.place {
@@ -183,7 +194,7 @@ fn remove(parts: &Parts, kept: &Kept) -> Result<Option<u64>, Error> {
 /// All of it, as clients see it.
 pub(super) fn usage(parts: &Parts) -> Result<Usage<CacheRecord>, Error> {
     let mut usage = Usage::default();
-    for kept in all(parts)? {
+    for kept in measured(parts)? {
         // What an image has is counted there.
         let own = to_signed(kept.own_size());
         usage.total_size += own;
@@ -263,7 +274,7 @@ impl Engine {
     pub async fn cache_prune(&self, rule: CachePrune) -> Result<CachePruneResponse, Error> {
         let parts = Arc::clone(&self.parts);
         blocking(move || {
-            let report = prune(&parts, &rule, Timestamp::now())?;
+            let report = prune(&parts, measured(&parts)?, &rule, Timestamp::now())?;
             parts.events.publish(Event::CachePruned { reclaimed: report.space_reclaimed });
             Ok(report)
         })
@@ -271,19 +282,28 @@ impl Engine {
     }
 }
 
-fn prune(parts: &Parts, rule: &CachePrune, now: Timestamp) -> Result<CachePruneResponse, Error> {
+/// Bytes of what is kept, and how many of them may stay; none if that is not bounded.
+fn room(parts: &Parts, all: &[Kept], bounds: CacheBounds) -> Result<(u64, Option<u64>), Error> {
+    let total = all.iter().map(Kept::own_size).sum();
+    let keep = bounds.keep(total, parts.storage.free_bytes()?);
+    Ok((total, (bounds != CacheBounds::default()).then_some(keep)))
+}
+
+fn prune(
+    parts: &Parts,
+    all: Vec<Kept>,
+    rule: &CachePrune,
+    now: Timestamp,
+) -> Result<CachePruneResponse, Error> {
     let selection = Selection::new(rule.filters.clone(), now)?;
-    let all = all(parts)?;
-    let mut total: u64 = all.iter().map(Kept::own_size).sum();
-    let bounded = rule.bounds != CacheBounds::default();
-    let keep = rule.bounds.keep(total, parts.storage.free_bytes()?);
+    let (mut total, keep) = room(parts, &all, rule.bounds)?;
     let mut report = CachePruneResponse::default();
     for kept in all.into_iter().filter(|kept| selection.has(kept)) {
-        if bounded && total <= keep {
+        if keep.is_some_and(|keep| total <= keep) {
             break;
         }
         // What belongs to images makes no room.
-        let spared = kept.shared && (bounded || !rule.all) || kept.kind == INTERNAL && !rule.all;
+        let spared = kept.shared && (keep.is_some() || !rule.all) || kept.kind == INTERNAL && !rule.all;
         if spared {
             continue;
         }

@@ -2,7 +2,7 @@
 //!
 //! Nothing changes them through either name: the context's files are replaced and never written, and so are a layer's.
 
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use berth_archive::copy;
 use berth_archive::marks::Marks;
@@ -38,7 +38,7 @@ pub(super) fn all(
     let from = context.root();
     let destination = copying.destination.as_bytes();
     let into = Into { root: target.root()?, destination, must: false, manner };
-    let Some(place) = into.room(source, from.as_fd())? else { return Ok(false) };
+    let Some(place) = into.room(source, from)? else { return Ok(false) };
     let failed = |error: std::io::Error| tree::failed("open", &source.name, &error);
     let flags = OFlags::RDONLY | OFlags::DIRECTORY;
     let files = copy::opened(from, &source.path, flags).map_err(failed)?;
@@ -53,14 +53,13 @@ pub(super) fn all(
         skip: Some(&skip),
         ..replica::Options::default()
     };
-    replica::copy_contents(&view, place.as_fd(), &options)
-        .map_err(|error| Error::Files(format!("failed to copy files: {}", crate::error::chain(&error))))?;
+    replica::copy_contents(&view, place.as_fd(), &options)?;
     Ok(true)
 }
 
 impl Into<'_> {
     /// The directory that the source's files go into, if it holds nothing yet: made if it is missing, and in the writable layer.
-    fn room(&self, source: &Source, from: std::os::fd::BorrowedFd<'_>) -> Result<Option<Vec<u8>>, Error> {
+    fn room(&self, source: &Source, from: BorrowedFd<'_>) -> Result<Option<Vec<u8>>, Error> {
         let (directory, new) = self.make(self.destination)?;
         if new {
             self.like(from, &source.path, &directory)?;

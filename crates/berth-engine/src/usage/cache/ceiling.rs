@@ -78,8 +78,16 @@ pub(crate) fn look(parts: &Arc<Parts>, handle: &Handle, ended: bool) {
 }
 
 fn shrink(parts: &Parts) -> Result<(), Error> {
+    // At most this is there: whether files that clients sent are layers', too, is only looked at if it is too much.
+    let mut all = super::all(parts)?;
     for rule in rules(&parts.settings.build_cache, parts.storage.file_system_size()?) {
-        let report = super::prune(parts, &rule, Timestamp::now())?;
+        if let (total, Some(keep)) = super::room(parts, &all, rule.bounds)?
+            && total <= keep
+        {
+            continue;
+        }
+        let report = super::prune(parts, super::measured(parts)?, &rule, Timestamp::now())?;
+        all = super::all(parts)?;
         if let Some(deleted) = report.caches_deleted {
             let (count, bytes) = (deleted.len(), report.space_reclaimed);
             tracing::info!(count, bytes, "build cache was removed to stay under its ceiling");
