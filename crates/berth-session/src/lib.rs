@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod agent;
+mod descriptors;
 mod entry;
 mod error;
 mod filter;
@@ -27,9 +28,10 @@ pub use agent::{Agent, DEFAULT as DEFAULT_AGENT};
 pub use entry::{Entry, Kind};
 pub use error::Error;
 pub use packet::{Message, from_bytes, to_bytes};
-pub use receive::{Bounds, Received};
+pub use receive::{Bounds, Learned, Received};
 pub use send::{Directory, Progress};
 pub use serve::{Accounts, Output, Secret, Services};
 pub use session::{Offer, Session, Wanted};
 pub use sessions::{Claim, Sessions};
+pub use tree::Sum;
 pub use words::method;

@@ -1,13 +1,16 @@
 //! Files of another end, as far as they are not known.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::fs::File;
 
 use futures_util::{Stream, StreamExt as _};
 use prost::Message as _;
 use tokio::sync::mpsc::Sender;
+use tokio::sync::mpsc::error::SendError;
 
+use crate::descriptors::{Invitation, Taken, Taking};
 use crate::protocol::fsutil::types::Packet;
-use crate::tree::{Incoming, Tree};
+use crate::tree::{Incoming, Sum, Tree};
 use crate::{Entry, Error, Message};
 
 /// Files that are asked for and did not come yet. They may all be open.
@@ -44,6 +47,9 @@ pub struct Bounds<'a> {
     pub room: &'a mut (dyn FnMut() -> Result<(), Error> + Send),
 }
 
+/// Is told the digests of those files that were looked at while they were written.
+pub type Learned<'a> = &'a mut (dyn FnMut(&File, Sum) + Send);
+
 impl<'a> Bounds<'a> {
     /// The usual ones.
     pub fn new(room: &'a mut (dyn FnMut() -> Result<(), Error> + Send)) -> Self {
@@ -52,6 +58,7 @@ impl<'a> Bounds<'a> {
 }
 
 /// Makes `tree` what the other end tells. Blocks the thread while files are written. `outgoing` has room for [`REQUESTS`].
+/// Files are taken open where the other end invites to that.
 ///
 /// # Errors
 /// The other end fails, goes away or does what the protocol does not allow; files cannot be written. The tree is then
@@ -59,8 +66,10 @@ impl<'a> Bounds<'a> {
 pub(crate) async fn receive<S>(
     incoming: S,
     outgoing: &Sender<Packet>,
+    invitation: Option<Invitation>,
     tree: Tree,
     bounds: Bounds<'_>,
+    learned: Learned<'_>,
 ) -> Result<Received, Error>
 where
     S: Stream<Item = Result<Packet, Error>>,
@@ -68,6 +77,8 @@ where
     let mut receiver = Receiver {
         tree,
         bounds,
+        learned,
+        taking: invitation.and_then(|invitation| Taking::begin(&invitation, ASKED)),
         told: 0,
         ended: false,
         wanted: VecDeque::new(),
@@ -92,9 +103,12 @@ where
     }
 }
 
-struct Receiver<'a> {
+struct Receiver<'a, 'b> {
     tree: Tree,
     bounds: Bounds<'a>,
+    learned: Learned<'b>,
+    /// What writes files that are handed over; none where they all travel.
+    taking: Option<Taking>,
     /// Bytes of what was told of files.
     told: usize,
     /// All files were told.
@@ -110,37 +124,106 @@ struct Receiver<'a> {
     received: Received,
 }
 
-impl Receiver<'_> {
+impl Receiver<'_, '_> {
     async fn all<S>(&mut self, incoming: S, outgoing: &Sender<Packet>) -> Result<(), Error>
     where
         S: Stream<Item = Result<Packet, Error>>,
     {
-        let gone = |_| Error::Call("the client of the build went away".into());
         let mut incoming = std::pin::pin!(incoming);
         let mut finished = false;
-        while let Some(packet) = incoming.next().await {
-            let packet = packet?;
-            let length = packet.encoded_len();
-            self.received.moved += length as u64;
-            match Message::of(packet)? {
-                Message::Failed(text) => return Err(Error::Told(text)),
-                Message::Finished if finished => return Ok(()),
-                message => self.take(message, length)?,
+        loop {
+            tokio::select! {
+                packet = incoming.next() => {
+                    let Some(packet) = packet else {
+                        return Err(Error::Call("the client of the build went away before all files had come".into()));
+                    };
+                    let packet = packet?;
+                    let length = packet.encoded_len();
+                    self.received.moved += length as u64;
+                    match Message::of(packet)? {
+                        Message::Failed(text) => return Err(Error::Told(text)),
+                        Message::Finished if finished => return Ok(()),
+                        message => self.take(message, length)?,
+                    }
+                }
+                taken = taken(&mut self.taking) => {
+                    if let Some(number) = self.taken(taken)? {
+                        request(outgoing, number).await?;
+                    }
+                }
             }
-            while self.asked.len() + self.open.len() < ASKED
-                && let Some(number) = self.wanted.pop_front()
-            {
-                self.asked.insert(number);
-                outgoing.send(Message::Request(number).packet()).await.map_err(gone)?;
-            }
-            let is_whole =
-                self.ended && self.wanted.is_empty() && self.asked.is_empty() && self.open.is_empty();
-            if is_whole && !finished {
+            self.ask(outgoing).await?;
+            if self.is_whole() && !finished {
                 finished = true;
                 outgoing.send(Message::Finished.packet()).await.map_err(gone)?;
             }
         }
-        Err(Error::Call("the client of the build went away before all files had come".into()))
+    }
+
+    /// Files that were asked for and are not there.
+    fn under_way(&self) -> usize {
+        self.asked.len() + self.open.len() + self.taking.as_ref().map_or(0, Taking::under_way)
+    }
+
+    fn is_whole(&self) -> bool {
+        self.ended && self.wanted.is_empty() && self.under_way() == 0
+    }
+
+    /// Asks for as many of the files that are wanted as may be under way.
+    async fn ask(&mut self, outgoing: &Sender<Packet>) -> Result<(), Error> {
+        while self.under_way() < ASKED
+            && let Some(number) = self.wanted.pop_front()
+        {
+            let Some(taking) = &mut self.taking else {
+                self.asked.insert(number);
+                request(outgoing, number).await?;
+                continue;
+            };
+            if let Err(incoming) = taking.want(self.tree.open(number as usize)?) {
+                self.open.insert(number, incoming);
+                request(outgoing, number).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What came of a file that was to be handed over. Gives its number if it is to be asked for.
+    fn taken(&mut self, taken: Taken) -> Result<Option<u32>, Error> {
+        match taken {
+            Taken::Failed(error) => return Err(error),
+            Taken::Part(bytes) => self.written(bytes)?,
+            Taken::Whole(incoming) => {
+                self.received.sent += 1;
+                self.received.moved += incoming.length();
+                self.written(incoming.length())?;
+                self.close(incoming)?;
+            }
+            Taken::Absent(incoming) => {
+                let number =
+                    u32::try_from(incoming.number()).map_err(|_| Error::refused("too many files"))?;
+                self.received.sent += 1;
+                self.open.insert(number, incoming);
+                return Ok(Some(number));
+            }
+        }
+        Ok(None)
+    }
+
+    fn close(&mut self, incoming: Incoming) -> Result<(), Error> {
+        if let Some((file, sum)) = self.tree.close(incoming)? {
+            (self.learned)(&file, sum);
+        }
+        Ok(())
+    }
+
+    /// Looks at the room that is left now and then.
+    fn written(&mut self, bytes: u64) -> Result<(), Error> {
+        self.unchecked += bytes;
+        if self.unchecked >= BETWEEN {
+            self.unchecked = 0;
+            (self.bounds.room)()?;
+        }
+        Ok(())
     }
 
     fn take(&mut self, message: Message, length: usize) -> Result<(), Error> {
@@ -166,7 +249,7 @@ impl Receiver<'_> {
         if wanted && is_empty {
             // Nothing has to be asked for where there is nothing.
             let made = self.tree.open(number)?;
-            return self.tree.close(made);
+            return self.close(made);
         }
         if wanted {
             let number = u32::try_from(number).map_err(|_| Error::refused("too many files"))?;
@@ -182,16 +265,28 @@ impl Receiver<'_> {
         }
         let unasked = || Error::refused(format!("content of file {number}, which was not asked for"));
         if data.is_empty() {
-            return self.tree.close(self.open.remove(&number).ok_or_else(unasked)?);
+            let incoming = self.open.remove(&number).ok_or_else(unasked)?;
+            return self.close(incoming);
         }
-        let file = self.open.get_mut(&number).ok_or_else(unasked)?;
-        self.unchecked += self.tree.write(file, data)?;
-        if self.unchecked >= BETWEEN {
-            self.unchecked = 0;
-            (self.bounds.room)()?;
-        }
-        Ok(())
+        let written = self.open.get_mut(&number).ok_or_else(unasked)?.write(data)?;
+        self.written(written as u64)
     }
+}
+
+/// What comes next of what is handed over; nothing ever where nothing is.
+async fn taken(taking: &mut Option<Taking>) -> Taken {
+    match taking {
+        Some(taking) => taking.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn request(outgoing: &Sender<Packet>, number: u32) -> Result<(), Error> {
+    outgoing.send(Message::Request(number).packet()).await.map_err(gone)
+}
+
+fn gone<T>(_: SendError<T>) -> Error {
+    Error::Call("the client of the build went away".into())
 }
 
 fn kind(message: &Message) -> &'static str {

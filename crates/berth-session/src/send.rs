@@ -59,7 +59,7 @@ enum Source {
 type Packets = Sender<Result<Packet, Status>>;
 
 /// What one end sends, and what is left to be asked for.
-struct Sending {
+pub(crate) struct Sending {
     directory: Arc<Directory>,
     root: OwnedFd,
     /// By number: each can be asked for once.
@@ -68,19 +68,10 @@ struct Sending {
 }
 
 /// Sends what is asked for by `incoming`; `filter` says which files are told.
-pub(crate) async fn send<S>(
-    directory: Arc<Directory>,
-    filter: Filter,
-    incoming: S,
-    packets: Packets,
-) -> Result<(), Error>
+pub(crate) async fn send<S>(sending: Arc<Sending>, filter: Filter, incoming: S) -> Result<(), Error>
 where
     S: Stream<Item = Result<Packet, Status>> + Unpin,
 {
-    let root = File::open(&directory.path)
-        .map_err(|error| Error::file("opening", directory.path.as_os_str().as_bytes(), error))?;
-    let sources = Mutex::default();
-    let sending = Arc::new(Sending { directory, root: root.into(), sources, packets });
     let telling = {
         let sending = Arc::clone(&sending);
         tokio::task::spawn_blocking(move || sending.tell(filter))
@@ -134,6 +125,26 @@ where
 }
 
 impl Sending {
+    /// Files of a directory, as packets.
+    pub fn new(directory: Arc<Directory>, packets: Packets) -> Result<Arc<Sending>, Error> {
+        let root = File::open(&directory.path)
+            .map_err(|error| Error::file("opening", directory.path.as_os_str().as_bytes(), error))?;
+        Ok(Arc::new(Sending { directory, root: root.into(), sources: Mutex::default(), packets }))
+    }
+
+    /// Opens a file that was told and not asked for yet; none if its content is to be sent.
+    pub fn handed(&self, number: u32) -> Option<File> {
+        let path = match lock(&self.sources).get(&number)? {
+            Source::Path(path) => path.clone(),
+            Source::Content(_) => return None,
+        };
+        // Whatever is wrong with it is told when it is asked for.
+        let file = self.open(&path).ok().flatten()?;
+        let size = usize::try_from(file.metadata().ok()?.len()).ok()?;
+        (self.directory.progress)(Progress::Moved(size));
+        Some(file)
+    }
+
     /// Tells of all files. Blocks.
     fn tell(&self, filter: Filter) -> Result<(), Error> {
         let mut number = 0;

@@ -15,6 +15,7 @@ use tonic::service::Routes;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::agent::{self, AHEAD, DEFAULT};
+use crate::descriptors::{Giving, Invitation};
 use crate::filter::Filter;
 use crate::protocol::fsutil::types::Packet;
 use crate::protocol::grpc::health::v1::health_check_response::ServingStatus;
@@ -28,9 +29,9 @@ use crate::protocol::moby::filesync::v1::file_sync_server::{FileSync, FileSyncSe
 use crate::protocol::moby::filesync::v1::{self as filesync, CredentialsRequest, CredentialsResponse};
 use crate::protocol::moby::sshforward::v1::ssh_server::{Ssh, SshServer};
 use crate::protocol::moby::sshforward::v1::{BytesMessage, CheckAgentRequest, CheckAgentResponse};
-use crate::send::{Directory, send};
+use crate::send::{Directory, Sending, send};
 use crate::words::{self, header};
-use crate::{method, packet};
+use crate::{Error, method, packet};
 
 /// Bytes that may be on their way to this end.
 const WINDOW: u32 = 1 << 20;
@@ -155,14 +156,32 @@ impl FileSync for Offered {
         let filter = Filter::new(&include, &exclude, follow);
         let filter = filter.map_err(|error| Status::invalid_argument(error.to_string()))?;
         let (packets, sent) = mpsc::channel(crate::send::AHEAD);
+        let failed = |error: &Error| Status::aborted(crate::send::chain(error));
+        let sending = Sending::new(directory, packets.clone()).map_err(|error| failed(&error))?;
+        let giving = (!all(header::DESCRIPTORS).is_empty()).then(|| give(&sending)).flatten();
+        let (invitation, giving) = giving.unzip();
         tokio::spawn(async move {
-            if let Err(error) = send(directory, filter, request.into_inner(), packets.clone()).await {
+            let _giving = giving;
+            if let Err(error) = send(sending, filter, request.into_inner()).await {
                 tracing::debug!(%error, "a directory was not sent whole");
-                let _ = packets.send(Err(Status::aborted(crate::send::chain(&error)))).await;
+                let _ = packets.send(Err(failed(&error))).await;
             }
         });
-        Ok(Response::new(Box::pin(answers(sent))))
+        let mut response = Response::<Answers<Packet>>::new(Box::pin(answers(sent)));
+        if let Some(invitation) = invitation {
+            words::put(response.metadata_mut(), header::DESCRIPTORS, &[invitation.text()]);
+        }
+        Ok(response)
     }
+}
+
+/// Hands over files that are sent; none if that cannot be.
+fn give(sending: &Arc<Sending>) -> Option<(Invitation, Giving)> {
+    // The end of the packets is that of all who could send some.
+    let sending = Arc::downgrade(sending);
+    Giving::begin(Arc::new(move |number| sending.upgrade()?.handed(number)))
+        .inspect_err(|error| tracing::debug!(%error, "files are not handed over"))
+        .ok()
 }
 
 #[tonic::async_trait]

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::metadata::{AsciiMetadataKey, MetadataMap, MetadataValue};
 use tonic::{Code, Request, Status};
 
+use crate::descriptors::{self, Invitation};
 use crate::protocol::grpc::health::v1::HealthCheckRequest;
 use crate::protocol::grpc::health::v1::health_client::HealthClient;
 use crate::protocol::moby::buildkit::secrets::v1::GetSecretRequest;
@@ -24,7 +25,7 @@ use crate::protocol::moby::filesync::v1::auth_client::AuthClient;
 use crate::protocol::moby::filesync::v1::file_send_client::FileSendClient;
 use crate::protocol::moby::filesync::v1::file_sync_client::FileSyncClient;
 use crate::protocol::moby::filesync::v1::{BytesMessage, CredentialsRequest};
-use crate::receive::{Bounds, REQUESTS, Received, receive};
+use crate::receive::{Bounds, Learned, REQUESTS, Received, receive};
 use crate::tree::Tree;
 use crate::words::{self, header};
 use crate::{Entry, Error, method, packet};
@@ -136,7 +137,7 @@ impl Session {
     }
 
     /// Makes the directory `root`, which holds what `known` says, the same as one of the client's. Blocks the thread while
-    /// files are written.
+    /// files are written. `learned` is told what was found out about files on the way.
     ///
     /// # Errors
     /// As what refuses says; the directory is then good for nothing.
@@ -146,6 +147,7 @@ impl Session {
         root: OwnedFd,
         known: Vec<Entry>,
         bounds: Bounds<'_>,
+        learned: Learned<'_>,
     ) -> Result<Received, Error> {
         if !self.offers(method::FILES) {
             return Err(Error::NotOffered("files"));
@@ -160,9 +162,13 @@ impl Session {
         words::put(request.metadata_mut(), header::INCLUDE, &wanted.include);
         words::put(request.metadata_mut(), header::EXCLUDE, &wanted.exclude);
         words::put(request.metadata_mut(), header::FOLLOW, &wanted.follow);
+        words::put(request.metadata_mut(), header::DESCRIPTORS, &[descriptors::WANTED.to_owned()]);
         let mut client = FileSyncClient::new(self.channel()).max_decoding_message_size(packet::LARGEST);
-        let stream = client.diff_copy(request).await?.into_inner();
-        receive(stream.map_err(Error::from), &requests, Tree::new(root, known), bounds).await
+        let answer = client.diff_copy(request).await?;
+        let invitation = words::get(answer.metadata(), header::DESCRIPTORS).pop();
+        let invitation = invitation.and_then(|text| Invitation::of(&text));
+        let stream = answer.into_inner().map_err(Error::from);
+        receive(stream, &requests, invitation, Tree::new(root, known), bounds, learned).await
     }
 
     /// A secret; none if the client has no such one.

@@ -35,12 +35,56 @@ pub struct Tree {
     changed: bool,
 }
 
+/// The SHA-256 of a file's content.
+pub type Sum = [u8; 32];
+
 /// A file whose content comes.
 pub struct Incoming {
     file: File,
     number: usize,
+    path: Vec<u8>,
+    /// Bytes that were told of it.
+    size: u64,
     /// Bytes that it has.
     length: u64,
+    /// Of its content, if whoever wrote that has looked at it.
+    sum: Option<Sum>,
+}
+
+impl Incoming {
+    /// Its number among all that was told.
+    pub fn number(&self) -> usize {
+        self.number
+    }
+
+    /// Its path in the tree.
+    pub fn path(&self) -> &[u8] {
+        &self.path
+    }
+
+    /// Bytes that it has.
+    pub fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// Whether it has all that was told of it.
+    pub fn is_whole(&self) -> bool {
+        self.length == self.size
+    }
+
+    /// Writes a part of it. What is more than was told of it, because it grew meanwhile, is left out. Gives the bytes written.
+    pub fn write(&mut self, data: &[u8]) -> Result<usize, Error> {
+        let room = usize::try_from(self.size - self.length).unwrap_or(usize::MAX);
+        let data = &data[..data.len().min(room)];
+        self.file.write_all(data).map_err(|error| Error::file("writing", &self.path, error))?;
+        self.length += data.len() as u64;
+        Ok(data.len())
+    }
+
+    /// Says what the digest of all that was written is.
+    pub fn learn(&mut self, sum: Sum) {
+        self.sum = Some(sum);
+    }
 }
 
 impl Tree {
@@ -113,21 +157,12 @@ impl Tree {
         let (parent, name) = self.place(&path)?;
         let file = rustix::fs::openat(parent, OsStr::from_bytes(name), flags, Mode::RUSR | Mode::WUSR)
             .map_err(|error| Error::file("creating", &path, error))?;
-        Ok(Incoming { file: File::from(file), number, length: 0 })
+        let size = self.new[number].size;
+        Ok(Incoming { file: File::from(file), number, path, size, length: 0, sum: None })
     }
 
-    /// A part of it. What is more than was told of it, because it grew meanwhile, is left out. Gives the bytes written.
-    pub fn write(&self, incoming: &mut Incoming, data: &[u8]) -> Result<u64, Error> {
-        let entry = &self.new[incoming.number];
-        let room = usize::try_from(entry.size - incoming.length).unwrap_or(usize::MAX);
-        let data = &data[..data.len().min(room)];
-        incoming.file.write_all(data).map_err(|error| Error::file("writing", &entry.path, error))?;
-        incoming.length += data.len() as u64;
-        Ok(data.len() as u64)
-    }
-
-    /// It has come whole.
-    pub fn close(&mut self, incoming: Incoming) -> Result<(), Error> {
+    /// It has come whole. Gives it with the digest of its content, if that is known.
+    pub fn close(&mut self, incoming: Incoming) -> Result<Option<(File, Sum)>, Error> {
         let entry = &mut self.new[incoming.number];
         dress(incoming.file.as_fd(), entry).map_err(|error| Error::file("changing", &entry.path, error))?;
         if incoming.length < entry.size {
@@ -135,7 +170,7 @@ impl Tree {
             entry.size = incoming.length;
             entry.modified = i64::MIN;
         }
-        Ok(())
+        Ok(incoming.sum.map(|sum| (incoming.file, sum)))
     }
 
     /// Everything has come. Gives what the tree holds now.

@@ -28,6 +28,8 @@ pub(crate) mod header {
     pub const FOLLOW: &str = "followpaths";
     pub const AGENT: &str = "buildkit.ssh.id";
     pub const OUTPUT: &str = "buildkit-attachable-exporter-id";
+    /// A receiver that takes open files says so; a sender that gives them says where (`descriptors.rs`). Berth's own.
+    pub const DESCRIPTORS: &str = "berth-descriptors";
     pub const ABOUT_OUTPUT: &str = "exporter-md-";
 }
 

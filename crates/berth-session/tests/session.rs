@@ -72,7 +72,7 @@ async fn sync(session: &Session, to: &Path, known: Vec<Entry>, exclude: &[&str])
         exclude: exclude.iter().map(|&pattern| pattern.to_owned()).collect(),
         ..Wanted::default()
     };
-    session.files(&wanted, open(to), known, Bounds::new(&mut || Ok(()))).await
+    session.files(&wanted, open(to), known, Bounds::new(&mut || Ok(())), &mut |_, _| {}).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -100,8 +100,10 @@ async fn only_what_is_wanted_travels() {
         };
         let target = to.path().join(format!("{}", expected.len() * 10 + include.len()));
         fs::create_dir(&target).unwrap();
-        let received =
-            ends.session.files(&wanted, open(&target), Vec::new(), Bounds::new(&mut || Ok(()))).await;
+        let received = ends
+            .session
+            .files(&wanted, open(&target), Vec::new(), Bounds::new(&mut || Ok(())), &mut |_, _| {})
+            .await;
         let names = received.unwrap().entries.into_iter().map(|entry| String::from_utf8(entry.path).unwrap());
         assert_eq!(names.collect::<Vec<_>>(), expected);
         if expected.contains(&"further") {
@@ -109,8 +111,10 @@ async fn only_what_is_wanted_travels() {
         }
     }
     let invalid = Wanted { directory: "context".into(), include: strings(&["["]), ..Wanted::default() };
-    let refused =
-        ends.session.files(&invalid, open(to.path()), Vec::new(), Bounds::new(&mut || Ok(()))).await;
+    let refused = ends
+        .session
+        .files(&invalid, open(to.path()), Vec::new(), Bounds::new(&mut || Ok(())), &mut |_, _| {})
+        .await;
     assert!(refused.unwrap_err().to_string().contains("syntax error in pattern"));
     ends.client.abort();
 }

@@ -4,10 +4,12 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::time::Duration;
 
+use rustix::net::sockopt::Timeout;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
+    SendAncillaryMessage, SendFlags, Shutdown, SocketAddrUnix, SocketFlags, SocketType,
 };
 
 /// Most descriptors that one message carries (`SCM_MAX_FD` of the kernel).
@@ -148,8 +150,7 @@ pub fn bind(socket: impl AsFd, path: &Path) -> io::Result<()> {
 
 /// Connects a new close-on-exec, blocking message socket to `path`, of any length.
 pub fn connect(path: &Path) -> io::Result<OwnedFd> {
-    let socket =
-        rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+    let socket = message_socket()?;
     connect_with(&socket, path)?;
     Ok(socket)
 }
@@ -162,6 +163,42 @@ pub fn connect_with(socket: impl AsFd, path: &Path) -> io::Result<()> {
 /// Accepts one connection, close-on-exec and blocking.
 pub fn accept(listener: impl AsFd) -> io::Result<OwnedFd> {
     Ok(rustix::io::retry_on_intr(|| rustix::net::accept_with(&listener, SocketFlags::CLOEXEC))?)
+}
+
+/// Binds a new close-on-exec, blocking message socket to an abstract name (unix(7)) of the network namespace, and listens.
+/// [`close`] ends an [`accept`] of it.
+pub fn listen_abstract(name: &[u8], backlog: i32) -> io::Result<OwnedFd> {
+    let socket = message_socket()?;
+    rustix::net::bind(&socket, &SocketAddrUnix::new_abstract_name(name)?)?;
+    rustix::net::listen(&socket, backlog)?;
+    Ok(socket)
+}
+
+/// Connects a new close-on-exec message socket to an abstract name. Neither this nor what is done with the socket takes longer
+/// than `patience`, until [`wait_for`] says otherwise.
+pub fn connect_abstract(name: &[u8], patience: Duration) -> io::Result<OwnedFd> {
+    let socket = message_socket()?;
+    wait_for(&socket, Some(patience))?;
+    rustix::net::connect(&socket, &SocketAddrUnix::new_abstract_name(name)?)?;
+    Ok(socket)
+}
+
+/// How long to wait for the other end at most, in each call; without end if this is none (`SO_RCVTIMEO`, `SO_SNDTIMEO`).
+pub fn wait_for(socket: impl AsFd, patience: Option<Duration>) -> io::Result<()> {
+    for direction in [Timeout::Recv, Timeout::Send] {
+        rustix::net::sockopt::set_socket_timeout(&socket, direction, patience)?;
+    }
+    Ok(())
+}
+
+/// Ends what a socket is used for, whoever waits for it (shutdown(2)).
+pub fn close(socket: impl AsFd) {
+    // One that is not connected any more has ended.
+    let _ = rustix::net::shutdown(socket, Shutdown::Both);
+}
+
+fn message_socket() -> io::Result<OwnedFd> {
+    Ok(rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?)
 }
 
 /// Longest path that fits a `sockaddr_un` with its final NUL.
@@ -234,6 +271,27 @@ mod tests {
         let (left, right) = pair().unwrap();
         drop(right);
         assert_eq!(send(&left, b"x", &[]).unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+    }
+
+    #[test]
+    fn abstract_names_are_connected_and_closed() {
+        let name = format!("berth-test-{}", std::process::id());
+        let patience = Duration::from_millis(50);
+        assert!(connect_abstract(name.as_bytes(), patience).is_err());
+        let listener = listen_abstract(name.as_bytes(), 1).unwrap();
+        let client = connect_abstract(name.as_bytes(), patience).unwrap();
+        let server = accept(&listener).unwrap();
+        assert_eq!(receive(&client, 8).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        send(&server, b"late", &[]).unwrap();
+        assert_eq!(receive(&client, 8).unwrap().bytes, b"late");
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| accept(&listener));
+            close(&listener);
+            assert!(waiting.join().unwrap().is_err());
+        });
+        wait_for(&client, None).unwrap();
+        close(&server);
+        assert_eq!(receive(&client, 8).unwrap().bytes, b"");
     }
 
     #[test]

@@ -22,8 +22,7 @@ const MOST: usize = 1 << 20;
 /// Files that are read by more than one thread: for fewer bytes none is begun.
 const SEVERAL: u64 = 4 << 20;
 
-/// The SHA-256 of a file's content.
-pub(super) type Sum = [u8; 32];
+pub(super) use berth_session::Sum;
 
 /// Says whether to go on.
 pub(super) type GoOn<'a> = &'a (dyn Fn() -> bool + Sync);
@@ -72,19 +71,23 @@ impl Digests {
 
     /// The digest of a regular file, read if it is not known.
     pub fn of(&self, path: &Path, about: &Metadata, go_on: GoOn<'_>) -> io::Result<Sum> {
-        let identity = identity(about);
-        if let Some(identity) = identity
+        if let Some(identity) = identity(about)
             && let Some((sum, used)) = self.lock().get_mut(&identity)
         {
             *used = true;
             return Ok(*sum);
         }
         let sum = sum(path, go_on)?;
-        if let Some(identity) = identity {
+        self.keep(about, sum);
+        Ok(sum)
+    }
+
+    /// Remembers the digest of a file.
+    pub fn keep(&self, about: &Metadata, sum: Sum) {
+        if let Some(identity) = identity(about) {
             self.lock().insert(identity, (sum, true));
             self.changed.store(true, Ordering::Relaxed);
         }
-        Ok(sum)
     }
 
     /// Reads those of some files that are not known, several at once.

@@ -63,7 +63,7 @@ async fn sync(root: &Path, known: Vec<Entry>, files: &[(Entry, Vec<u8>)]) -> Res
     });
     let incoming =
         futures_util::stream::unfold(incoming, |mut all| async move { Some((all.recv().await?, all)) });
-    receive(incoming, &requests, tree(root, known), Bounds::new(&mut || Ok(()))).await
+    receive(incoming, &requests, None, tree(root, known), Bounds::new(&mut || Ok(())), &mut |_, _| {}).await
 }
 
 /// What becomes of packets that nobody honest sends.
@@ -72,7 +72,10 @@ async fn hostile(root: &Path, bounds: (usize, usize), messages: Vec<Message>) ->
     let packets = futures_util::stream::iter(messages.into_iter().map(|message| Ok(message.packet())));
     let mut room = || Ok(());
     let bounds = Bounds { files: bounds.0, told: bounds.1, room: &mut room };
-    receive(packets, &requests, tree(root, Vec::new()), bounds).await.unwrap_err().to_string()
+    receive(packets, &requests, None, tree(root, Vec::new()), bounds, &mut |_, _| {})
+        .await
+        .unwrap_err()
+        .to_string()
 }
 
 #[tokio::test]
@@ -185,6 +188,14 @@ async fn room_that_runs_out_ends_it() {
     let messages = first.into_iter().chain((0..9).map(|_| Message::Data(0, piece.clone())));
     let packets = futures_util::stream::iter(messages.map(|message| Ok(message.packet())));
     let mut full = || Err(Error::refused("no space"));
-    let error = receive(packets, &requests, tree(temp.path(), Vec::new()), Bounds::new(&mut full)).await;
+    let error = receive(
+        packets,
+        &requests,
+        None,
+        tree(temp.path(), Vec::new()),
+        Bounds::new(&mut full),
+        &mut |_, _| {},
+    )
+    .await;
     assert!(error.unwrap_err().to_string().contains("no space"));
 }

@@ -48,7 +48,7 @@ pub(crate) fn bring(worker: &Worker, name: &str, include: Vec<String>) -> Result
     let scratch = parts.storage.scratch()?;
     let root = root(&scratch)?;
     let wanted = Wanted { directory: name.to_owned(), include, ..Wanted::default() };
-    transfer(worker, &session, wanted, &root, Vec::new(), &scratch)?;
+    transfer(worker, &session, wanted, &root, Vec::new(), &scratch, &Digests::default())?;
     Ok((root, scratch))
 }
 
@@ -73,13 +73,13 @@ pub(crate) fn receive(worker: &Worker, directory: &str) -> Result<(OwnedFd, Rece
     };
     let root = root(&scratch)?;
     let wanted = Wanted { directory: directory.to_owned(), ..Wanted::default() };
-    let entries = transfer(worker, &session, wanted, &root, known, &scratch)?;
+    let digests = Arc::new(Digests::read(&scratch.path().join(DIGESTS)));
+    let entries = transfer(worker, &session, wanted, &root, known, &scratch, &digests)?;
     let size = entries.iter().map(|entry| entry.size).sum();
     let description = match offer.name.as_str() {
         "" => "files of a build context".to_owned(),
         name => format!("files of the build context {name}"),
     };
-    let digests = Arc::new(Digests::read(&scratch.path().join(DIGESTS)));
     let aside = Mutex::default();
     Ok((root, Received { parts, scratch: Some(scratch), key, description, size, digests, aside }))
 }
@@ -116,6 +116,7 @@ fn transfer(
     root: &OwnedFd,
     known: Vec<Entry>,
     scratch: &Scratch,
+    digests: &Digests,
 ) -> Result<Vec<Entry>, Error> {
     let storage = Arc::clone(&worker.parts().storage);
     let mut room = move || {
@@ -125,7 +126,12 @@ fn transfer(
     let io = |source: std::io::Error| Error::Io { operation: "keep the build context".into(), source };
     let writable = root.try_clone().map_err(io)?;
     let received = worker.wait(async {
-        let received = session.files(&wanted, writable, known, Bounds::new(&mut room)).await;
+        let mut learned = |file: &fs::File, sum| {
+            if let Ok(about) = file.metadata() {
+                digests.keep(&about, sum);
+            }
+        };
+        let received = session.files(&wanted, writable, known, Bounds::new(&mut room), &mut learned).await;
         received.map_err(|error| failed(&error))
     })?;
     if received.changed {
