@@ -23,6 +23,7 @@ pub mod meta;
 pub mod overlay;
 mod owned;
 pub mod pack;
+pub mod passage;
 pub mod pieces;
 pub mod replica;
 pub mod spare;

@@ -3,6 +3,7 @@
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 
+use berth_archive::passage::passage;
 use berth_oci::{Digest, ImageConfig, LAYER_LIMIT, Reference};
 use berth_storage::{Lease, Source, Tag};
 
@@ -74,12 +75,10 @@ impl Images {
         origin: Option<OwnedFd>,
         write: impl FnOnce(&mut dyn io::Write) -> berth_archive::Result<()> + Send,
     ) -> Result<NewLayer> {
-        let (reader, mut writer) = io::pipe().map_err(|source| Error::io("making a pipe", source))?;
+        let (mut writer, reader) = passage();
         std::thread::scope(|scope| {
-            let writing = scope.spawn(move || {
-                let mut out = io::BufWriter::with_capacity(64 << 10, &mut writer);
-                write(&mut out)
-            });
+            // The end of the thread's closure is that of the stream.
+            let writing = scope.spawn(move || write(&mut writer));
             let unpacked = unpack_unknown(self.storage(), name, reader, origin);
             let written = writing.join().unwrap_or_else(|_| {
                 Err(berth_archive::Error::Read(io::Error::other("the thread that packs it ended")))

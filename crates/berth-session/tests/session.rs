@@ -5,15 +5,18 @@ use std::collections::HashMap;
 use std::fs;
 use std::io::Write;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+use berth_archive::context::Insert;
 use berth_archive::ignore::Ignore;
 use berth_session::{
     Bounds, Directory, Entry, Error, Offer, Progress, Received, Secret, Services, Session, Sessions, Wanted,
 };
 use hyper_util::rt::TokioIo;
+use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
 
@@ -157,6 +160,41 @@ async fn a_directory_travels_and_only_what_changed_travels_again() {
         tokio::task::yield_now().await;
     }
     assert!(sync(&ends.session, to.path(), third.entries, &[]).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_are_handed_over_and_digested_on_the_way() {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let sizes = (0..200).map(|number| number * 700).chain([3 << 20]);
+    let contents: Vec<_> = sizes.enumerate().map(|(number, size)| vec![number as u8; size]).collect();
+    for (number, content) in contents.iter().enumerate() {
+        fs::write(from.path().join(format!("{number:03}")), content).unwrap();
+    }
+    let (mut services, _) = offered(from.path(), &[]);
+    let directory = services.directories.get_mut("context").and_then(Arc::get_mut).unwrap();
+    directory.inserts = vec![Insert { name: "100".into(), content: b"instead".to_vec() }];
+    let ends = connect(services).await;
+    let learned = Mutex::new(HashMap::new());
+    let wanted = Wanted { directory: "context".into(), ..Wanted::default() };
+    let mut learn = |file: &fs::File, sum| {
+        assert!(learned.lock().unwrap().insert(file.metadata().unwrap().ino(), sum).is_none())
+    };
+    let bounds = &mut || Ok(());
+    let received =
+        ends.session.files(&wanted, open(to.path()), Vec::new(), Bounds::new(bounds), &mut learn).await;
+    assert_eq!(received.unwrap().entries.len(), contents.len());
+    let learned = learned.into_inner().unwrap();
+    // The first is empty, and one is content without a file.
+    assert_eq!(learned.len(), contents.len() - 2);
+    for (number, content) in contents.iter().enumerate() {
+        let path = to.path().join(format!("{number:03}"));
+        let content = if number == 100 { b"instead" } else { content.as_slice() };
+        assert_eq!(fs::read(&path).unwrap(), content);
+        if let Some(sum) = learned.get(&fs::metadata(&path).unwrap().ino()) {
+            assert_eq!(sum[..], Sha256::digest(content)[..]);
+        }
+    }
+    ends.client.abort();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,14 +1,13 @@
 //! Digests of files that an earlier build has read: those of a context stay between builds, and are replaced, never changed.
 
 use std::collections::HashMap;
-use std::fs::{self, File, Metadata};
+use std::fs::{self, File};
 use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::UNIX_EPOCH;
 
+use rustix::fs::{AtFlags, FileType, Statx, StatxFlags};
 use sha2::{Digest as _, Sha256};
 
 /// Bytes read at a time.
@@ -30,6 +29,58 @@ pub(super) type GoOn<'a> = &'a (dyn Fn() -> bool + Sync);
 /// What a file is known by: its number, which another one may get when it is gone, but not with the same time of birth; its
 /// size, and when it was changed.
 type Identity = [u64; 5];
+
+/// What the kernel says of a file, the time of its birth included, which the standard library does not tell everywhere.
+pub(super) struct About(Statx);
+
+impl About {
+    /// Of the file at a path; of a link itself.
+    pub fn at(path: &Path) -> io::Result<About> {
+        About::look(rustix::fs::CWD, path, AtFlags::SYMLINK_NOFOLLOW)
+    }
+
+    /// Of an open file.
+    pub fn of(file: &File) -> io::Result<About> {
+        About::look(file, Path::new(""), AtFlags::EMPTY_PATH)
+    }
+
+    fn look(from: impl std::os::fd::AsFd, path: &Path, flags: AtFlags) -> io::Result<About> {
+        let wanted = StatxFlags::BASIC_STATS | StatxFlags::BTIME;
+        Ok(About(rustix::fs::statx(from, path, flags, wanted)?))
+    }
+
+    /// Its kind.
+    pub fn kind(&self) -> FileType {
+        FileType::from_raw_mode(self.mode())
+    }
+
+    /// Its kind and permissions, as in `st_mode`.
+    pub fn mode(&self) -> u32 {
+        self.0.stx_mode.into()
+    }
+
+    /// Its user and group.
+    pub fn owner(&self) -> (u32, u32) {
+        (self.0.stx_uid, self.0.stx_gid)
+    }
+
+    /// Which device it is, as in `st_rdev`.
+    pub fn device(&self) -> u64 {
+        rustix::fs::makedev(self.0.stx_rdev_major, self.0.stx_rdev_minor)
+    }
+
+    /// What it is known by; none where the file system does not tell when it was born.
+    fn identity(&self) -> Option<Identity> {
+        let about = &self.0;
+        let told = StatxFlags::from_bits_retain(about.stx_mask).contains(StatxFlags::BTIME);
+        let whole = |time: rustix::fs::StatxTimestamp| {
+            time.tv_sec.wrapping_mul(1_000_000_000).wrapping_add(time.tv_nsec.into()).cast_unsigned()
+        };
+        let device = rustix::fs::makedev(about.stx_dev_major, about.stx_dev_minor);
+        let times = (whole(about.stx_btime), whole(about.stx_mtime));
+        told.then_some([device, about.stx_ino, times.0, about.stx_size, times.1])
+    }
+}
 
 /// Digests by what files are known by. Whether each was of use is remembered, so that the others can go.
 #[derive(Debug, Default)]
@@ -70,8 +121,8 @@ impl Digests {
     }
 
     /// The digest of a regular file, read if it is not known.
-    pub fn of(&self, path: &Path, about: &Metadata, go_on: GoOn<'_>) -> io::Result<Sum> {
-        if let Some(identity) = identity(about)
+    pub fn of(&self, path: &Path, about: &About, go_on: GoOn<'_>) -> io::Result<Sum> {
+        if let Some(identity) = about.identity()
             && let Some((sum, used)) = self.lock().get_mut(&identity)
         {
             *used = true;
@@ -83,21 +134,21 @@ impl Digests {
     }
 
     /// Remembers the digest of a file.
-    pub fn keep(&self, about: &Metadata, sum: Sum) {
-        if let Some(identity) = identity(about) {
+    pub fn keep(&self, about: &About, sum: Sum) {
+        if let Some(identity) = about.identity() {
             self.lock().insert(identity, (sum, true));
             self.changed.store(true, Ordering::Relaxed);
         }
     }
 
     /// Reads those of some files that are not known, several at once.
-    pub fn learn(&self, files: &[(&Path, &Metadata)], go_on: GoOn<'_>) -> io::Result<()> {
+    pub fn learn(&self, files: &[(&Path, &About)], go_on: GoOn<'_>) -> io::Result<()> {
         let unknown: Vec<_> = {
             let known = self.lock();
-            let is_new = |about: &Metadata| identity(about).is_some_and(|one| !known.contains_key(&one));
+            let is_new = |about: &About| about.identity().is_some_and(|one| !known.contains_key(&one));
             files.iter().filter(|(_, about)| is_new(about)).collect()
         };
-        if unknown.iter().map(|(_, about)| about.len()).sum::<u64>() < SEVERAL {
+        if unknown.iter().map(|(_, about)| about.0.stx_size).sum::<u64>() < SEVERAL {
             return Ok(());
         }
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
@@ -124,14 +175,6 @@ impl Digests {
     }
 }
 
-/// What a file is known by; none where the file system does not tell when it was born.
-fn identity(about: &Metadata) -> Option<Identity> {
-    let born = about.created().ok()?.duration_since(UNIX_EPOCH).ok()?;
-    let modified = about.mtime().wrapping_mul(1_000_000_000).wrapping_add(about.mtime_nsec());
-    let born = u64::try_from(born.as_nanos()).ok()?;
-    Some([about.dev(), about.ino(), born, about.size(), modified.cast_unsigned()])
-}
-
 /// The digest of a file's content.
 fn sum(path: &Path, go_on: GoOn<'_>) -> io::Result<Sum> {
     let mut file = File::open(path)?;
@@ -156,11 +199,11 @@ mod tests {
 
     use super::*;
 
-    fn about(path: &Path) -> (PathBuf, Metadata) {
-        (path.to_owned(), fs::symlink_metadata(path).unwrap())
+    fn about(path: &Path) -> (PathBuf, About) {
+        (path.to_owned(), About::at(path).unwrap())
     }
 
-    fn all(files: &[(PathBuf, Metadata)]) -> Vec<(&Path, &Metadata)> {
+    fn all(files: &[(PathBuf, About)]) -> Vec<(&Path, &About)> {
         files.iter().map(|(path, about)| (path.as_path(), about)).collect()
     }
 
@@ -214,7 +257,7 @@ mod tests {
             let expected = Sha256::digest(vec![u8::try_from(number).unwrap(); 1 << 20]);
             assert_eq!(digests.of(path, about, &|| false).unwrap(), <Sum>::from(expected));
         }
-        let mut gone = files[..5].to_vec();
+        let mut gone: Vec<_> = files.into_iter().take(5).collect();
         gone[4].0 = temp.path().join("missing");
         assert!(Digests::default().learn(&all(&gone), &|| true).is_err());
     }

@@ -1,11 +1,10 @@
 //! Files of a tree that nobody else changes, with paths that are walked inside it.
 
 use std::ffi::{CString, OsStr};
-use std::fs::{File, Metadata};
+use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::PathBuf;
 
 use berth_archive::copy;
@@ -14,7 +13,7 @@ use berth_archive::pack::attributes;
 use berth_oci::digest::{Algorithm, Hasher};
 use rustix::fs::{FileType, Mode, OFlags};
 
-use super::digests::{Digests, GoOn};
+use super::digests::{About, Digests, GoOn};
 use crate::Error;
 
 /// Files whose digests are taken together.
@@ -108,7 +107,7 @@ struct Item {
     whole: PathBuf,
     /// Its path from there.
     relative: Vec<u8>,
-    about: Metadata,
+    about: About,
 }
 
 /// What tells the files at a path without links apart from others: names, kinds, permissions, extended attributes, contents,
@@ -127,8 +126,8 @@ pub(super) fn digest_by(root: BorrowedFd<'_>, path: &[u8], reading: Reading<'_>)
         if !(reading.go_on)() {
             return Err(io::ErrorKind::Interrupted.into());
         }
-        let about = std::fs::symlink_metadata(&whole)?;
-        if about.is_dir() {
+        let about = About::at(&whole)?;
+        if about.kind() == FileType::Directory {
             let mut inside = Vec::new();
             for entry in std::fs::read_dir(&whole)? {
                 inside.push(entry?.file_name());
@@ -152,11 +151,11 @@ pub(super) fn digest_by(root: BorrowedFd<'_>, path: &[u8], reading: Reading<'_>)
 
 /// Adds what is to be told of files; their contents are read several at once.
 fn add(hasher: &mut Hasher, found: &[Item], reading: Reading<'_>) -> io::Result<()> {
-    let files = found.iter().filter(|item| item.about.is_file());
+    let files = found.iter().filter(|item| item.about.kind() == FileType::RegularFile);
     let files: Vec<_> = files.map(|item| (item.whole.as_path(), &item.about)).collect();
     reading.digests.learn(&files, reading.go_on)?;
     for Item { whole, relative, about } in found {
-        let owner = if reading.owned { (about.uid(), about.gid()) } else { (0, 0) };
+        let owner = if reading.owned { about.owner() } else { (0, 0) };
         let head = format!("{}:{:o}:{}:{}:", relative.len(), about.mode(), owner.0, owner.1);
         hasher.update(head.as_bytes());
         hasher.update(relative);
@@ -167,15 +166,17 @@ fn add(hasher: &mut Hasher, found: &[Item], reading: Reading<'_>) -> io::Result<
             hasher.update(&name);
             hasher.update(&value);
         }
-        let kind = about.file_type();
-        if kind.is_symlink() {
-            let target = std::fs::read_link(whole)?;
-            hasher.update(format!("{}:", target.as_os_str().len()).as_bytes());
-            hasher.update(target.as_os_str().as_bytes());
-        } else if kind.is_file() {
-            hasher.update(&reading.digests.of(whole, about, reading.go_on)?);
-        } else if kind.is_char_device() || kind.is_block_device() {
-            hasher.update(format!("{}:", about.rdev()).as_bytes());
+        match about.kind() {
+            FileType::Symlink => {
+                let target = std::fs::read_link(whole)?;
+                hasher.update(format!("{}:", target.as_os_str().len()).as_bytes());
+                hasher.update(target.as_os_str().as_bytes());
+            }
+            FileType::RegularFile => hasher.update(&reading.digests.of(whole, about, reading.go_on)?),
+            FileType::CharacterDevice | FileType::BlockDevice => {
+                hasher.update(format!("{}:", about.device()).as_bytes());
+            }
+            _ => {}
         }
     }
     Ok(())

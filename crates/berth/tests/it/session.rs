@@ -48,8 +48,14 @@ impl Wire {
         self.sent.swap(0, Ordering::SeqCst)
     }
 
+    /// A build by a client in a network namespace of its own: as from another host, everything comes by the wire.
     fn build(&self, daemon: &Daemon, context: &Path, arguments: &[&str]) -> Output {
-        let mut command = Command::new(binary());
+        let mut command = Command::new("unshare");
+        command.arg("--net").arg(binary());
+        self.build_by(command, daemon, context, arguments)
+    }
+
+    fn build_by(&self, mut command: Command, daemon: &Daemon, context: &Path, arguments: &[&str]) -> Output {
         command.env_remove("DOCKER_HOST").env_remove("BERTH_HOST").env("DOCKER_CONFIG", daemon.root.path());
         command.args(["-H", &format!("unix://{}", self.path.display()), "build"]).args(arguments);
         run(command.arg(context))
@@ -122,6 +128,46 @@ fn a_change_to_one_file_sends_one_file() {
     wire.build(&daemon, &context, &["-t", "third"]).ok();
     let count = daemon.berth(&["run", "--rm", "third", "sh", "-c", "find /all -type f | wc -l"]).ok();
     assert_eq!(count, "1901");
+}
+
+#[test]
+fn on_one_host_files_are_handed_over_and_do_not_travel() {
+    let daemon = Daemon::start();
+    let wire = Wire::new(&daemon);
+    let context = daemon.root.path().join("context");
+    write(&context, "Dockerfile", "FROM busybox\nCOPY . /all\n");
+    write(&context, ".dockerignore", "left\n");
+    for number in 0..300 {
+        write(&context, &format!("d{}/file-{number}", number % 3), number.to_string().repeat(3000));
+    }
+    write(&context, "large", vec![7; 70 << 20]);
+    write(&context, "left", "out");
+    // A Dockerfile from elsewhere is content without a file.
+    let outside = daemon.root.path().join("Outside");
+    fs::write(&outside, "FROM busybox\nCOPY . /all\n").unwrap();
+    let arguments = |name| ["-t", name, "-f", outside.to_str().unwrap()];
+    let here = |name| wire.build_by(Command::new(binary()), &daemon, &context, &arguments(name)).ok();
+    here("here");
+    let told = wire.sent();
+    assert!(told < 200_000, "{told}");
+    let list = "cd /all; find . -exec stat -c '%n %F %a %u:%g %s %Y' {} + | sort; find . -type f -exec md5sum {} + | sort";
+    let listed = |image: &str| daemon.berth(&["run", "--rm", image, "sh", "-c", list]).ok();
+    let first = listed("here");
+    assert!(first.contains("./large") && !first.contains("left") && first.lines().count() > 600, "{first}");
+
+    // From elsewhere it is the same; one change, one file.
+    daemon.berth(&["builder", "prune", "-af"]).ok();
+    wire.build(&daemon, &context, &arguments("elsewhere")).ok();
+    assert!(wire.sent() > 70 << 20);
+    assert_eq!(listed("elsewhere"), first);
+    write(&context, "d1/file-1", "changed");
+    here("changed");
+    assert!(wire.sent() < 200_000);
+    let changed = daemon.berth(&["run", "--rm", "changed", "cat", "/all/d1/file-1"]).ok();
+    assert_eq!(changed, "changed");
+    daemon.berth(&["builder", "prune", "-af"]).ok();
+    here("again");
+    assert_eq!(listed("again"), listed("changed"));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use berth_session::{Bounds, Entry, Session, Wanted};
 use berth_storage::Scratch;
 use rustix::fs::{Mode, OFlags, Timespec, Timestamps};
 
-use super::super::digests::Digests;
+use super::super::digests::{About, Digests};
 use super::super::executor::Worker;
 use super::super::tree;
 use super::failed;
@@ -127,7 +127,7 @@ fn transfer(
     let writable = root.try_clone().map_err(io)?;
     let received = worker.wait(async {
         let mut learned = |file: &fs::File, sum| {
-            if let Ok(about) = file.metadata() {
+            if let Ok(about) = About::of(file) {
                 digests.keep(&about, sum);
             }
         };
