@@ -9,6 +9,7 @@ mod allow;
 mod borrowed;
 mod cache;
 mod cache_from;
+pub(crate) mod cancel;
 mod check;
 mod context;
 mod contexts;
@@ -192,18 +193,24 @@ fn is_frontend(image: &str) -> bool {
         .any(|own| repository.strip_suffix(own).is_some_and(|before| before.ends_with('/')))
 }
 
-/// Tells the image's ID, and gives it its names.
+/// Gives the image its names, and tells what is there once no power cut can take it any more.
 fn name_it(worker: &mut Worker, image: &Image, names: &[Reference]) -> Result<(), Error> {
-    worker.parts().image_event(&image.id, &image.id.to_string(), ImageEvent::Create);
-    worker.output.built(&image.id)?;
+    let parts = Arc::clone(worker.parts());
+    parts.image_event(&image.id, &image.id.to_string(), ImageEvent::Create);
     for name in names {
-        let parts = worker.parts();
         parts.images.tag(
             &image.id.to_string(),
             &name.familiar_repository(),
             name.tag().unwrap_or_default(),
         )?;
         parts.image_event(&image.id, &name.familiar(), ImageEvent::Tag);
+    }
+    // What only goes elsewhere is cache here.
+    if worker.request.outputs.is_empty() || !names.is_empty() {
+        parts.storage.images().sync(&image.id)?;
+    }
+    worker.output.built(&image.id)?;
+    for name in names {
         worker.output.say(&format!("Successfully tagged {}\n", name.familiar()))?;
     }
     worker.output.done(&image.id)
