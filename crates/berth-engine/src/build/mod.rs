@@ -164,12 +164,13 @@ fn build(worker: &mut Worker, text: &[u8], ignore: &Ignore, names: &[Reference])
     };
     let image = if worker.request.squash { squash::squash(worker, image, base)? } else { image };
     // What only goes elsewhere stays as cache.
-    if worker.request.outputs.is_empty() || !names.is_empty() {
+    let stays = worker.request.outputs.is_empty() || !names.is_empty();
+    if stays {
         worker.parts().storage.build_steps().end_with(&image.id)?;
     }
     results::send(worker, &image)?;
     cache::export(worker, &image)?;
-    name_it(worker, &image, names)?;
+    name_it(worker, &image, names, stays)?;
     checker.tell(worker)
 }
 
@@ -193,8 +194,8 @@ fn is_frontend(image: &str) -> bool {
         .any(|own| repository.strip_suffix(own).is_some_and(|before| before.ends_with('/')))
 }
 
-/// Gives the image its names, and tells what is there once no power cut can take it any more.
-fn name_it(worker: &mut Worker, image: &Image, names: &[Reference]) -> Result<(), Error> {
+/// Gives the image its names, and tells of it; of one that stays once no power cut can take it any more.
+fn name_it(worker: &mut Worker, image: &Image, names: &[Reference], stays: bool) -> Result<(), Error> {
     let parts = Arc::clone(worker.parts());
     parts.image_event(&image.id, &image.id.to_string(), ImageEvent::Create);
     for name in names {
@@ -205,8 +206,7 @@ fn name_it(worker: &mut Worker, image: &Image, names: &[Reference]) -> Result<()
         )?;
         parts.image_event(&image.id, &name.familiar(), ImageEvent::Tag);
     }
-    // What only goes elsewhere is cache here.
-    if worker.request.outputs.is_empty() || !names.is_empty() {
+    if stays {
         parts.storage.images().sync(&image.id)?;
     }
     worker.output.built(&image.id)?;

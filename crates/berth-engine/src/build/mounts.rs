@@ -200,33 +200,12 @@ impl Mounts {
         worker.caches.mounted(&key);
         if lease.is_new() {
             if !cache::fill(worker, &key, directory.as_fd())? {
-                self.fill(worker, mount, from, directory.as_fd())?;
+                fill(worker, mount, from, directory.as_fd())?;
             }
             lease.keep(&format!("cached mount {target} from exec with id {id:?}"))?;
         }
         self._caches.push(lease);
         mount::clone_tree(directory, false).map_err(not_mounted)
-    }
-
-    /// What a new cache begins with.
-    fn fill(
-        &mut self,
-        worker: &Worker,
-        mount: &Mount,
-        from: Option<&Image>,
-        directory: BorrowedFd<'_>,
-    ) -> Result<(), Error> {
-        let failed =
-            |error: rustix::io::Errno| Error::Io { operation: "make a cache".into(), source: error.into() };
-        let mode = mount.mode.unwrap_or(0o755) & 0o7777;
-        let (uid, gid) = (mount.uid.unwrap_or(0), mount.gid.unwrap_or(0));
-        if from.is_some() {
-            let read_only = Mount { read_only: true, ..mount.clone() };
-            let tree = self.bind(worker, &read_only, from)?;
-            copy_all(worker, tree.as_fd(), directory)?;
-        }
-        rustix::fs::fchown(directory, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))).map_err(failed)?;
-        rustix::fs::fchmod(directory, Mode::from_raw_mode(mode)).map_err(failed)
     }
 
     fn secret(&mut self, worker: &Worker, mount: &Mount, directory: &str) -> Result<(), Error> {
@@ -283,6 +262,27 @@ impl Mounts {
         self.put(tree, place, true);
         Ok(())
     }
+}
+
+/// What a new cache begins with.
+fn fill(
+    worker: &Worker,
+    mount: &Mount,
+    from: Option<&Image>,
+    directory: BorrowedFd<'_>,
+) -> Result<(), Error> {
+    let failed =
+        |error: rustix::io::Errno| Error::Io { operation: "make a cache".into(), source: error.into() };
+    let mode = mount.mode.unwrap_or(0o755) & 0o7777;
+    let (uid, gid) = (mount.uid.unwrap_or(0), mount.gid.unwrap_or(0));
+    if let Some(image) = from {
+        let borrowed = Borrowed::new(worker.parts(), &image.config)?;
+        let files = sources::image(&borrowed.snapshot()?)?;
+        let tree = inside(files.as_fd(), mount.source.as_deref().unwrap_or("/"))?;
+        copy_all(worker, tree.as_fd(), directory)?;
+    }
+    rustix::fs::fchown(directory, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))).map_err(failed)?;
+    rustix::fs::fchmod(directory, Mode::from_raw_mode(mode)).map_err(failed)
 }
 
 /// The digest of what a bind of the context shows. Blocks.

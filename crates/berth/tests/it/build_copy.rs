@@ -334,7 +334,7 @@ fn archives_are_unpacked_as_it_is_asked_for() {
     }
     let address = address + "/p.tgz";
     for (keyword, flag, source, words) in [
-        ("COPY", "--unpack=true", "p.tgz", "unknown flag: unpack"),
+        ("COPY", "--unpack=true", "p.tgz", "unknown flag: --unpack"),
         ("ADD", "--unpack=perhaps", "p.tgz", "unpack"),
         ("ADD", "--unpack=perhaps", &address, "unpack"),
     ] {

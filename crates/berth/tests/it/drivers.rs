@@ -151,7 +151,7 @@ fn builds_give_the_same_image() {
         ln /data/one /data/link && ln -s one /data/symbolic && mkfifo /data/fifo\n\
         RUN echo more >> /data/one && chmod 600 /data/sub/two && rm /data/symbolic && rm -r /gone/sub\n\
         RUN mv /data/sub /data/moved && mv /work/deep/files /files && rm -r /gone && mkdir /gone && touch /gone/new\n\
-        RUN : >> /etc/passwd; chmod 644 /etc/group; chown root /etc/passwd; touch -r /etc/group /work; rmdir /home\n\
+        RUN : >> /etc/passwd; chmod 644 /etc/group; chown root /etc/passwd; touch -r /etc/group /work; rm -r /home\n\
         RUN rm -r /packed && mkdir -p /packed/in && echo other > /packed/in/file && rm /data/fifo && mkdir /data/fifo\n\
         RUN mv /files/a /files/c && mv /files/b /files/a && mv /files/c /files/b && cp -a /bin/busybox /bin/copy\n\
         COPY files/a /files/\n\
