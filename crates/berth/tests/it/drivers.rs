@@ -148,7 +148,7 @@ fn builds_give_the_same_image() {
         COPY --chown=7:8 files ./files/\n\
         ADD packed.tar /packed/\n\
         RUN mkdir -p /data/sub /gone/sub && echo one > /data/one && echo two > /data/sub/two && touch /gone/x /gone/sub/y && \
-        ln /data/one /data/link && ln -s one /data/symbolic && mkfifo /data/fifo\n\
+        echo kept > /data/kept && ln /data/kept /data/link && ln -s one /data/symbolic && mkfifo /data/fifo\n\
         RUN echo more >> /data/one && chmod 600 /data/sub/two && rm /data/symbolic && rm -r /gone/sub\n\
         RUN mv /data/sub /data/moved && mv /work/deep/files /files && rm -r /gone && mkdir /gone && touch /gone/new\n\
         RUN : >> /etc/passwd; chmod 644 /etc/group; chown root /etc/passwd; touch -r /etc/group /work; rm -r /home\n\
