@@ -30,6 +30,9 @@ const BUFFER: usize = 128 * 1024;
 /// Says of a path that it, and what is below it, is left out.
 pub type Skip<'a> = &'a dyn Fn(&[u8]) -> bool;
 
+/// Says whether the copy is still wanted.
+pub type GoOn<'a> = &'a dyn Fn() -> bool;
+
 /// How a view is copied.
 #[derive(Clone, Copy, Default)]
 pub struct Options<'a> {
@@ -44,13 +47,15 @@ pub struct Options<'a> {
     pub link: bool,
     /// What is left out.
     pub skip: Option<Skip<'a>>,
+    /// Asked before each name.
+    pub go_on: Option<GoOn<'a>>,
 }
 
 /// Copies all that `view` shows into the empty directory `to`, the root's own attributes included. Blocks. Nothing is synced;
 /// what was copied before an error stays.
 ///
 /// # Errors
-/// [`Error::DiskFull`]; an owner who is not in the user namespace; file errors.
+/// [`Error::DiskFull`]; an owner who is not in the user namespace; file errors; `ECANCELED` of what [`Options::go_on`] ends.
 pub fn copy(view: &Overlay, to: BorrowedFd<'_>, options: &Options<'_>) -> Result<()> {
     let copier = Copier::with(to, options)?;
     let root = match view.enter(&view.root())?.itself()? {
@@ -83,6 +88,9 @@ fn contents(view: &Overlay, to: BorrowedFd<'_>, options: &Options<'_>, mut copie
         let target = beneath(to, &place.path)?;
         for (name, found) in here.entries()? {
             let path = join(&place.path, name.to_bytes());
+            if options.go_on.is_some_and(|go_on| !go_on()) {
+                return Err(Error::file("copying", &path, Errno::CANCELED));
+            }
             if options.skip.is_some_and(|skip| skip(&path)) {
                 continue;
             }
@@ -450,6 +458,26 @@ mod tests {
         assert_eq!(fs::read_link(to.join("link")).unwrap(), Path::new("same"));
         assert!(!to.join("d/left-out").exists());
         assert_eq!(fs::metadata(&to).unwrap().mode(), root.mode());
+    }
+
+    #[test]
+    fn a_copy_that_nobody_wants_ends() {
+        let temp = tempfile::tempdir().unwrap();
+        let (from, to) = (temp.path().join("from"), temp.path().join("to"));
+        for directory in [&from, &to] {
+            fs::create_dir(directory).unwrap();
+        }
+        for name in ["a", "b", "c"] {
+            fs::write(from.join(name), name).unwrap();
+        }
+        let left = std::cell::Cell::new(2);
+        let go_on = || left.replace(left.get() - 1) > 0;
+        let options = Options { go_on: Some(&go_on), ..Options::default() };
+        let error = copy_contents(&view(&from), open(&to).as_fd(), &options).unwrap_err();
+        assert!(
+            matches!(error, Error::File { source, .. } if Errno::from_io_error(&source) == Some(Errno::CANCELED))
+        );
+        assert_eq!(fs::read_dir(&to).unwrap().count(), 2);
     }
 
     #[test]

@@ -29,6 +29,17 @@ pub struct Held {
     _lease: Lease,
 }
 
+/// An image that was recorded.
+#[derive(Debug)]
+pub struct Composed {
+    /// Its ID.
+    pub id: Digest,
+    /// Its configuration, with all its layers.
+    pub config: ImageConfig,
+    /// Holds its layers, whoever removes it meanwhile.
+    pub held: Held,
+}
+
 impl Images {
     /// Keeps the layers of `base` from removal.
     ///
@@ -109,7 +120,7 @@ impl Images {
     }
 
     /// Records the image that `config`, which does not name the new layer yet, describes: the layers it has, and `layer`,
-    /// if there is one, on top of them. `parent` is the image that it was made from. Gives its ID. Blocks.
+    /// if there is one, on top of them. `parent` is the image that it was made from. Blocks.
     ///
     /// # Errors
     /// A layer too many; a layer below that is gone; database and file errors.
@@ -119,7 +130,7 @@ impl Images {
         layer: Option<NewLayer>,
         name: Option<&Reference>,
         parent: Option<&Digest>,
-    ) -> Result<Digest> {
+    ) -> Result<Composed> {
         let storage = self.storage();
         "layers".clone_into(&mut config.rootfs.kind);
         config.rootfs.diff_ids.extend(layer.iter().map(|layer| layer.0.diff.clone()));
@@ -145,7 +156,7 @@ impl Images {
             name.map(|name| Tag { name: name.canonical(), target: id.clone() }).into_iter().collect();
         let source = Source { manifest: made.descriptor.digest, index: None };
         assemble::record(storage, &id, &config, &plan, &[source], &names)?;
-        Ok(id)
+        Ok(Composed { id, config, held: Held { _lease: lease } })
     }
 }
 

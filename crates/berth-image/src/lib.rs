@@ -34,7 +34,7 @@ use berth_oci::media_type::OCI_MANIFEST;
 use berth_oci::{Descriptor, Digest, Document, ImageConfig};
 use berth_storage::Storage;
 
-pub use compose::{Held, NewLayer};
+pub use compose::{Composed, Held, NewLayer};
 pub use error::{Error, ErrorKind, Result};
 pub use estimate::{Estimate, LayerEstimate, Presence};
 pub use load::Loaded;

@@ -128,6 +128,7 @@ pub(crate) struct Shared {
     /// This boot, for marks of what is not synced.
     pub(crate) boot: String,
     pub(crate) sync_wanted: unsynced::Wanted,
+    pub(crate) syncs: unsynced::Syncs,
     pub(crate) caches: build_caches::InUse,
     /// Names of volumes that are being made from others.
     pub(crate) copied_volumes: Mutex<HashSet<String>>,
@@ -185,6 +186,7 @@ impl Storage {
             waker,
             boot: unsynced::boot(),
             sync_wanted: unsynced::Wanted::default(),
+            syncs: unsynced::Syncs::default(),
             caches: build_caches::InUse::default(),
             copied_volumes: Mutex::default(),
         });

@@ -1,10 +1,10 @@
 //! What a power cut may have taken.
 //!
-//! Nobody waits for the disk: the files of a layer are renamed into place and named by its row while they are still on
-//! their way, and a mark in the same transaction says so. The housekeeper syncs the file system and takes the marks away. A
-//! killed daemon loses nothing by it, as the kernel has the files. After a power cut the marks are of another boot: what they
-//! name is read and compared with its digest, and what is damaged goes, with the images that need it. So a power cut loses
-//! the last images at most, and no row ever names what is not there.
+//! The files of a layer are renamed into place and named by its row while they are still on their way to the disk, and a mark
+//! in the same transaction says so. The housekeeper syncs the file system and takes the marks away; only who tells somebody
+//! that an image will stay waits for it ([`Images::sync`]). A killed daemon loses nothing by it, as the kernel has the files.
+//! After a power cut the marks are of another boot: what they name is read and compared with its digest, and what is damaged
+//! goes, with the images that need it. So a power cut loses the last images at most, and no row ever names what is not there.
 //!
 //! The contents of files are what can be missing: a layer that is found in its place has all its names, owners and modes,
 //! since file systems with a journal do not reorder changes of metadata.
@@ -12,8 +12,8 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use berth_archive::meta;
@@ -102,7 +102,7 @@ impl Turn {
             return;
         }
         self.wanted = false;
-        match sync(shared) {
+        match shared.syncs.one(|| sync(shared)) {
             Ok(false) => return,
             Ok(true) => {}
             Err(error) => tracing::warn!(%error, "the last images are checked at the next start"),
@@ -125,25 +125,112 @@ impl Wanted {
     }
 }
 
+/// The syncs of a data root, one after the other: all who ask while one goes on share the next.
+#[derive(Debug, Default)]
+pub(crate) struct Syncs {
+    progress: Mutex<Progress>,
+    over: Condvar,
+}
+
+/// Syncs are counted from one.
+#[derive(Debug, Default)]
+struct Progress {
+    running: bool,
+    /// How many have begun.
+    begun: u64,
+    /// The last one that came to a good end.
+    done: u64,
+}
+
+impl Syncs {
+    fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Does `sync`, or waits for somebody else's that begins after this call. What it gives is whether there was something to
+    /// sync, as far as that is known. Blocks; nothing is locked meanwhile.
+    fn one(&self, sync: impl FnOnce() -> Result<bool>) -> Result<bool> {
+        let mut progress = self.progress();
+        // One that goes on may have looked already before what is to be synced came.
+        let wanted = progress.begun + 1;
+        while progress.running {
+            progress = self.over.wait(progress).unwrap_or_else(PoisonError::into_inner);
+            if progress.done >= wanted {
+                return Ok(true);
+            }
+        }
+        progress.running = true;
+        progress.begun += 1;
+        let own = progress.begun;
+        drop(progress);
+        let outcome = sync();
+        let mut progress = self.progress();
+        progress.running = false;
+        if outcome.is_ok() {
+            progress.done = own;
+        }
+        drop(progress);
+        self.over.notify_all();
+        outcome
+    }
+}
+
+impl Images<'_> {
+    /// Waits until an image is on the disk with its layers, and with every row that was written before: its names are what they
+    /// are after a power cut, too. Nothing that is there already is waited for, and nobody else is held up. Blocks.
+    ///
+    /// # Errors
+    /// Database errors; what the file system could not write.
+    pub fn sync(&self, id: &Digest) -> Result<()> {
+        let shared = self.shared();
+        if is_marked(shared, id)? {
+            shared.syncs.one(|| sync(shared))?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether something of an image may not have reached the disk.
+fn is_marked(shared: &Shared, image: &Digest) -> Result<bool> {
+    shared.database.read(|connection| {
+        let mut statement = connection
+            .prepare_cached(
+                "WITH RECURSIVE stack (chain) AS (
+                     SELECT chain FROM images WHERE id = ?1
+                     UNION ALL
+                     SELECT layers.parent FROM layers JOIN stack ON layers.chain = stack.chain
+                 ), parts (kind, digest) AS (
+                     SELECT 'layer', chain FROM stack
+                     UNION ALL SELECT 'document', ?1
+                     UNION ALL SELECT 'document', manifest FROM image_sources WHERE image = ?1
+                 )
+                 SELECT 1 FROM unsynced JOIN parts USING (kind, digest) WHERE boot = ?2",
+            )
+            .map_err(failed("looking for what is not synced"))?;
+        statement.exists([&image.to_string(), &shared.boot]).map_err(failed("looking for what is not synced"))
+    })
+}
+
 /// Syncs all that is marked by now, if anything is. Blocks.
 fn sync(shared: &Shared) -> Result<bool> {
     let last: Option<i64> = shared.database.read(|connection| {
         connection
-            .query_row("SELECT max(sequence) FROM unsynced WHERE boot <> ?", [DAMAGED], |row| row.get(0))
+            .query_row("SELECT max(sequence) FROM unsynced WHERE boot = ?", [&shared.boot], |row| row.get(0))
             .map_err(failed("looking for what is not synced"))
     })?;
     let Some(last) = last else { return Ok(false) };
     let change = |statement: &str| {
         shared.write(|transaction| {
-            transaction.execute(statement, params![last, DAMAGED]).map_err(failed("marking what is synced"))
+            let marked = params![last, shared.boot];
+            transaction.execute(statement, marked).map_err(failed("marking what is synced"))
         })
     };
     if let Err(error) = rustix::fs::syncfs(shared.root.fd()) {
         // The kernel tells of a failed write once: the files have to be read to know.
-        change("UPDATE unsynced SET boot = 'unknown' WHERE sequence <= ?1 AND boot <> ?2")?;
+        change("UPDATE unsynced SET boot = 'unknown' WHERE sequence <= ?1 AND boot = ?2")?;
         return Err(Error::file("syncing", shared.root.path(), error));
     }
-    change("DELETE FROM unsynced WHERE sequence <= ?1 AND boot <> ?2").map(|_| true)
+    change("DELETE FROM unsynced WHERE sequence <= ?1 AND boot = ?2").map(|_| true)
 }
 
 /// Checks what an earlier boot left marked. Blocks: reads it all, which is what came in the last moments of that boot.

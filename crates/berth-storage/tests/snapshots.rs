@@ -341,14 +341,14 @@ fn work(root: &Path) {
 
 #[test]
 fn all_tell_the_same_changes_and_make_the_same_layer_of_them() {
-    let told = std::sync::Mutex::new(Vec::new());
+    let (told, made) = (std::sync::Mutex::new(Vec::new()), std::sync::Mutex::new(Vec::new()));
     each(|_, storage| {
         let diffs = unpack(&storage, &[], &layers());
         let first = container(&storage, "one", &diffs);
         let (upper, lower) = (first.written().unwrap(), first.image().unwrap());
         assert_eq!(changes::changes(&upper, &lower, &HashSet::new()).unwrap(), [], "nothing has changed");
         let mut empty = Vec::new();
-        pack::layer::pack(&upper, &lower, &HashSet::new(), &mut empty).unwrap();
+        pack::layer::pack(&upper, &lower, &Default::default(), &mut empty).unwrap();
         assert_eq!(empty, [0; 1024], "an empty layer");
         assert_eq!(storage.snapshots().size("one").unwrap(), 0);
 
@@ -358,7 +358,11 @@ fn all_tell_the_same_changes_and_make_the_same_layer_of_them() {
         drop(mounted);
         let found = changes::changes(&upper, &lower, &HashSet::new()).unwrap();
         let mut layer = Vec::new();
-        pack::layer::pack(&upper, &lower, &HashSet::new(), &mut layer).unwrap();
+        pack::layer::pack(&upper, &lower, &Default::default(), &mut layer).unwrap();
+        let options = pack::layer::Options { latest: Some(0), changed: true, ..Default::default() };
+        let mut timeless = Vec::new();
+        pack::layer::pack(&upper, &lower, &options, &mut timeless).unwrap();
+        made.lock().unwrap().push(timeless);
         let diffs = unpack(&storage, &diffs, &[layer]);
         let again = container(&storage, "two", &diffs);
         let mut got = listing(&mount(&again).path);
@@ -378,6 +382,17 @@ fn all_tell_the_same_changes_and_make_the_same_layer_of_them() {
     let told = told.into_inner().unwrap();
     assert!(told[0].contains(&"Deleted a/gone".to_owned()), "{told:?}");
     assert_eq!(told[0], told[1]);
+    let [one, other] = [0, 1].map(|index| names(&made.lock().unwrap()[index]));
+    assert_eq!(one, other);
+    let made = made.into_inner().unwrap();
+    assert!(made[0] == made[1], "the same tar but for times");
+}
+
+/// The names in a tar, in their order.
+fn names(tar: &[u8]) -> Vec<String> {
+    let mut archive = tar::Archive::new(tar);
+    let entries = archive.entries().unwrap();
+    entries.map(|entry| String::from_utf8_lossy(&entry.unwrap().path_bytes()).into_owned()).collect()
 }
 
 #[test]
@@ -522,7 +537,7 @@ fn owned_copies_are_others_on_the_disk_and_the_same_to_their_readers() {
     let layer = |snapshot: &Snapshot| {
         let (upper, lower) = (snapshot.written().unwrap(), snapshot.image().unwrap());
         let mut tar = Vec::new();
-        pack::layer::pack(&upper, &lower, &HashSet::new(), &mut tar).unwrap();
+        pack::layer::pack(&upper, &lower, &Default::default(), &mut tar).unwrap();
         tar
     };
     assert!(layer(&owned) == layer(&plain), "the same layer");

@@ -100,7 +100,6 @@ fn dress(file: &OwnedFd, stat: &Stat, entry: &Entry, path: &[u8]) -> Result<()> 
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
     use std::fs::{self, File};
     use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _, symlink};
     use std::path::Path;
@@ -111,7 +110,7 @@ mod tests {
     use super::*;
     use crate::extract::{Extracted, Extractor, Options};
     use crate::overlay::Overlay;
-    use crate::pack::layer::pack_until;
+    use crate::pack::layer;
 
     fn directory(path: &Path) -> OwnedFd {
         rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap()
@@ -130,7 +129,7 @@ mod tests {
     fn tar(upper: &Path, lower: &Path, latest: Option<i64>) -> Vec<u8> {
         let (upper, lower) = (Overlay::open([upper]).unwrap(), Overlay::open([lower]).unwrap());
         let mut tar = Vec::new();
-        pack_until(&upper, &lower, &HashSet::new(), latest, &mut tar).unwrap();
+        layer::pack(&upper, &lower, &layer::Options { latest, ..Default::default() }, &mut tar).unwrap();
         tar
     }
 

@@ -1,15 +1,18 @@
-//! The writable layer of an overlay as the tar of an image's layer: its marks of removed names and of opaque directories
-//! become those of the OCI image specification (layer.md).
+//! The writable layer of a container as the tar of an image's layer: what it marks as removed, or does not have any more, gets
+//! the marks of removed names of the OCI image specification (layer.md).
+//!
+//! However the layer is kept, the same work makes the same tar: a directory that was removed and made anew is one that lacks
+//! names, as it is where nothing is marked.
 
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::{CStr, CString};
-use std::io::Write;
+use std::io::{self, Read, Write};
 use std::os::fd::AsFd as _;
 
 use rustix::fs::{FileType, Stat};
 use tar::EntryType;
 
-use super::{Attributes, Entries, Head, Packer};
+use super::{Attributes, Head, Packer};
 use crate::changes::same;
 use crate::marks::Marks;
 use crate::overlay::{Found, Opened, Overlay, Place, join};
@@ -17,44 +20,45 @@ use crate::{Error, Result};
 
 /// What the name of a removed file begins with.
 const WHITEOUT: &[u8] = b".wh.";
-/// The file that marks an opaque directory.
-const OPAQUE: &[u8] = b".wh..wh..opq";
+/// Bytes that are compared at a time.
+const BUFFER: usize = 64 << 10;
 
-/// Writes `upper` (one layer, or a whole tree made from those below) as a layer on top of `lower` (all below it). Paths in
-/// `hidden`, without a leading slash, and what they hold, are left out. Blocks. What vanishes meanwhile is left out.
+/// What is left out of a layer, or told otherwise.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options<'a> {
+    /// Paths, without a leading slash, that are left out with what they hold.
+    pub hidden: Option<&'a HashSet<Vec<u8>>>,
+    /// The latest time of modification that is told, in seconds.
+    pub latest: Option<i64>,
+    /// Whether files that were touched, and are as they were, are left out.
+    pub changed: bool,
+}
+
+/// Writes `upper` (one layer, or a whole tree made from those below) as a layer on top of `lower` (all below it). Blocks. What
+/// vanishes meanwhile is left out.
 ///
 /// A directory that is as it was below is written only for what lies in it. That something hidden was put into it is no
 /// change of it.
 ///
 /// # Errors
 /// File errors; a failed write; a name that would mean a removal in a layer.
-pub fn pack(upper: &Overlay, lower: &Overlay, hidden: &HashSet<Vec<u8>>, out: impl Write) -> Result<()> {
-    pack_until(upper, lower, hidden, None, out)
-}
-
-/// As [`pack`]; no time of modification after `latest`, in seconds, is told.
-///
-/// # Errors
-/// As [`pack`].
-pub fn pack_until(
-    upper: &Overlay,
-    lower: &Overlay,
-    hidden: &HashSet<Vec<u8>>,
-    latest: Option<i64>,
-    out: impl Write,
-) -> Result<()> {
+pub fn pack(upper: &Overlay, lower: &Overlay, options: &Options<'_>, out: impl Write) -> Result<()> {
+    let none = HashSet::new();
+    let hidden = options.hidden.unwrap_or(&none);
     let spoilt = hidden.iter().map(|path| parent(path).to_vec()).collect();
     let mut walk = Walk {
-        packer: Packer::new(out, true).until(latest),
+        packer: Packer::new(out, true).until(options.latest),
         lower,
         marks: upper.marks(),
         hidden,
+        changed: options.changed,
         spoilt,
         held: BTreeMap::new(),
     };
-    let root = upper.root();
-    walk.root(&upper.enter(&root)?)?;
-    let mut levels = vec![Level { place: root, below: Some(lower.root()), left: None }];
+    let place = upper.root();
+    let stat = walk.root(&upper.enter(&place)?)?;
+    let covered = matches!(walk.marks, Marks::Whole { .. });
+    let mut levels = vec![Level { place, stat, below: Some(lower.root()), covered, left: None }];
     while let Some(level) = levels.last_mut() {
         match walk.advance(upper, level)? {
             Some(inside) => levels.push(inside),
@@ -72,6 +76,8 @@ struct Walk<'a, W> {
     lower: &'a Overlay,
     marks: Marks,
     hidden: &'a HashSet<Vec<u8>>,
+    /// Whether what was only touched is left out.
+    changed: bool,
     /// Directories whose time of modification says nothing.
     spoilt: HashSet<Vec<u8>>,
     /// Directories that are as they were, and not yet written.
@@ -81,65 +87,67 @@ struct Walk<'a, W> {
 /// A directory of the writable layer on the way down.
 struct Level {
     place: Place,
+    /// What the directory itself is, if there is one.
+    stat: Option<Stat>,
     /// The directory below it.
     below: Option<Place>,
+    /// Whether nothing of that is seen: what it does not have is gone.
+    covered: bool,
     /// What is not yet looked at; none before it was listed.
-    left: Option<Entries>,
+    left: Option<std::vec::IntoIter<Name>>,
 }
 
+/// A name, and what has it now; nothing if it is gone.
+type Name = (CString, Option<Found>);
+
 impl<W: Write> Walk<'_, W> {
-    /// The root is written if its mode, owner or attributes are others.
-    fn root(&mut self, here: &Opened) -> Result<()> {
+    /// The root is written if its mode, owner or attributes are others. Tells what it is.
+    fn root(&mut self, here: &Opened) -> Result<Option<Stat>> {
         let below = self.lower.enter(&self.lower.root())?;
-        let (Some((new, kept)), Some((before, old))) = (here.itself()?, below.itself()?) else {
-            return Ok(());
-        };
-        if !alike(&new, &before) || kept != old {
+        let Some((new, kept)) = here.itself()? else { return Ok(None) };
+        if let Some((before, old)) = below.itself()?
+            && (!alike(&new, &before) || kept != old)
+        {
             let head = Head { kind: EntryType::Directory, link: Vec::new(), size: 0 };
             self.packer.head(&new, b".", &head, &kept)?;
         }
-        Ok(())
+        Ok(Some(new))
     }
 
     /// Writes what is left of a directory up to the first one in it, which is returned, or to the end.
     fn advance(&mut self, upper: &Overlay, level: &mut Level) -> Result<Option<Level>> {
-        let Level { place, below, left } = level;
-        let here = upper.enter(place)?;
-        let old = below.as_ref().map(|below| self.lower.enter(below)).transpose()?;
-        let left = match left {
+        let here = upper.enter(&level.place)?;
+        let old = level.below.as_ref().map(|below| self.lower.enter(below)).transpose()?;
+        let names = match level.left.take() {
             Some(left) => left,
-            none => {
-                let mut entries = here.raw_entries()?;
-                entries.sort_by(|a, b| a.0.cmp(&b.0));
-                if let (Marks::Whole { .. }, Some(old)) = (self.marks, &old) {
-                    self.removed(&here, old, &entries, &place.path)?;
-                }
-                none.insert(entries.into_iter())
-            }
+            None => self.names(&here, old.as_ref().filter(|_| level.covered))?.into_iter(),
         };
-        for (name, found) in left {
-            let path = join(&place.path, name.to_bytes());
+        for (name, found) in level.left.insert(names) {
+            let path = join(&level.place.path, name.to_bytes());
             if self.hidden.contains(&path) {
                 continue;
             }
             if name.to_bytes().starts_with(WHITEOUT) {
                 return Err(Error::refused(&path, "in a layer its name would mean a removal"));
             }
-            if self.marks.is_whiteout(&found.stat) {
-                self.mark(&found.stat, &place.path, &[WHITEOUT, name.to_bytes()].concat(), 0)?;
-            } else if found.kind() == FileType::Directory {
+            let Some(found) = found else {
+                self.removed(level.stat.as_ref(), &level.place.path, &name)?;
+                continue;
+            };
+            if found.kind() == FileType::Directory {
                 let before = old.as_ref().map(|old| old.find(&name)).transpose()?.flatten();
                 let before = before.filter(|before| before.kind() == FileType::Directory);
-                let beneath = match (&old, &below, &before) {
+                let beneath = match (&old, &level.below, &before) {
                     (Some(old), Some(below), Some(before)) => old.below(below, &name, before)?,
                     _ => None,
                 };
+                let around = (&level.place, level.covered);
                 let before = old.as_ref().zip(before);
-                let inside = self.subdirectory(&here, place, (&name, &found, path), before, beneath)?;
+                let inside = self.subdirectory(&here, around, (&name, &found, path), before, beneath)?;
                 if inside.is_some() {
                     return Ok(inside);
                 }
-            } else if !self.is_as_made(&here, old.as_ref(), (&name, &found))? {
+            } else if !self.is_as_it_was(&here, old.as_ref(), (&name, &found))? {
                 self.above(&path)?;
                 self.packer.entry(&here, &name, &found, &path)?;
             }
@@ -147,14 +155,27 @@ impl<W: Write> Walk<'_, W> {
         Ok(None)
     }
 
+    /// What a directory has, and what is gone from it, in the order of their names; nothing of `covered` is seen through it.
+    fn names(&self, here: &Opened, covered: Option<&Opened>) -> Result<Vec<Name>> {
+        let mut names = BTreeMap::new();
+        if let Some(covered) = covered {
+            names.extend(covered.entries()?.into_iter().map(|(name, _)| (name, None)));
+        }
+        for (name, found) in here.raw_entries()? {
+            let there = !self.marks.is_whiteout(&found.stat);
+            names.insert(name, there.then_some(found));
+        }
+        Ok(names.into_iter().collect())
+    }
+
     /// Writes a directory, or holds it back if it is as it was.
     fn subdirectory(
         &mut self,
         here: &Opened,
-        place: &Place,
+        (place, covered): (&Place, bool),
         (name, found, path): (&CStr, &Found, Vec<u8>),
         before: Option<(&Opened, Found)>,
-        beneath: Option<Place>,
+        below: Option<Place>,
     ) -> Result<Option<Level>> {
         let Some(inner) = here.below(place, name, found)? else { return Ok(None) };
         let directory = match crate::tree::open_directory(here.directory(found), name) {
@@ -162,59 +183,47 @@ impl<W: Write> Walk<'_, W> {
             // Something else took its name meanwhile.
             Err(_) => return Ok(None),
         };
-        let whole = matches!(self.marks, Marks::Whole { .. });
-        let opaque = !whole && self.marks.is_opaque(directory.as_fd())?;
+        let covered = covered || self.marks.is_opaque(directory.as_fd())?;
         let kept = here.attributes(found, name)?;
         let unchanged = match before {
-            Some((old, before)) if !opaque => {
+            Some((old, before)) => {
                 alike(&found.stat, &before.stat)
                     && (found.stat.st_mtime == before.stat.st_mtime || self.spoilt.contains(&path))
                     && kept == old.attributes(&before, name)?
             }
-            _ => false,
+            None => false,
         };
         if unchanged {
             self.held.insert(path, (found.stat, kept));
         } else {
             self.above(&path)?;
             self.write_directory(&path, &found.stat, &kept)?;
-            if opaque {
-                self.mark(&found.stat, &path, OPAQUE, 0o600)?;
-            }
         }
-        Ok(Some(Level { place: inner, below: if opaque { None } else { beneath }, left: None }))
+        Ok(Some(Level { place: inner, stat: Some(found.stat), below, covered, left: None }))
     }
 
-    /// Marks what a whole tree does not have any more.
-    fn removed(
-        &mut self,
-        here: &Opened,
-        old: &Opened,
-        entries: &[(CString, Found)],
-        directory: &[u8],
-    ) -> Result<()> {
-        let Some((stat, _)) = here.itself()? else { return Ok(()) };
-        for (name, _) in old.entries()? {
-            let there = entries.binary_search_by(|(entry, _)| entry.cmp(&name)).is_ok();
-            if !there && !self.hidden.contains(&join(directory, name.to_bytes())) {
-                self.mark(&stat, directory, &[WHITEOUT, name.to_bytes()].concat(), 0)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether a file of a whole tree is still the one that was put there.
-    fn is_as_made(
+    /// Whether a file is still the one that was there, or just like it.
+    fn is_as_it_was(
         &self,
         here: &Opened,
         old: Option<&Opened>,
         (name, found): (&CStr, &Found),
     ) -> Result<bool> {
-        let (Marks::Whole { made }, Some(old)) = (self.marks, old) else { return Ok(false) };
+        let touched = match self.marks {
+            Marks::Whole { made } => {
+                let (seconds, nanoseconds) = made.unwrap_or((i64::MAX, 0));
+                let changed = (found.stat.st_ctime, i64::try_from(found.stat.st_ctime_nsec).unwrap_or(0));
+                changed >= (seconds, nanoseconds)
+            }
+            Marks::Overlay | Marks::Plain => true,
+        };
+        // Another name of it may be new.
+        if touched && (!self.changed || found.stat.st_nlink > 1) {
+            return Ok(false);
+        }
+        let Some(old) = old else { return Ok(false) };
         let Some(before) = old.find(name)? else { return Ok(false) };
-        let (seconds, nanoseconds) = made.unwrap_or((i64::MAX, 0));
-        let changed = (found.stat.st_ctime, i64::try_from(found.stat.st_ctime_nsec).unwrap_or(0));
-        if changed >= (seconds, nanoseconds) || !same((here, found), (old, &before), name)? {
+        if !same((here, found), (old, &before), name)? {
             return Ok(false);
         }
         // Whoever exchanges two directories does not touch what is in them.
@@ -223,7 +232,8 @@ impl<W: Write> Walk<'_, W> {
             _ => Ok(Vec::new()),
         };
         Ok(link(here, found)? == link(old, &before)?
-            && here.attributes(found, name)? == old.attributes(&before, name)?)
+            && here.attributes(found, name)? == old.attributes(&before, name)?
+            && (!touched || same_content((here, found), (old, &before), name)?))
     }
 
     /// Writes the directories above `path` that were held back, the topmost first.
@@ -241,16 +251,56 @@ impl<W: Write> Walk<'_, W> {
         self.packer.head(stat, path, &head, kept)
     }
 
-    /// Writes an empty file that stands for something else.
-    fn mark(&mut self, stat: &Stat, directory: &[u8], name: &[u8], mode: u32) -> Result<()> {
-        let path = join(directory, name);
+    /// Marks a name that is gone from a directory, at the time at which that was changed.
+    fn removed(&mut self, stat: Option<&Stat>, directory: &[u8], name: &CStr) -> Result<()> {
+        let Some(mut stat) = stat.copied() else { return Ok(()) };
+        let path = join(directory, &[WHITEOUT, name.to_bytes()].concat());
         self.above(&path)?;
-        let mut stat = *stat;
-        stat.st_mode = mode;
+        stat.st_mode = 0;
         (stat.st_uid, stat.st_gid) = (0, 0);
         let head = Head { kind: EntryType::Regular, link: Vec::new(), size: 0 };
         self.packer.head(&stat, &path, &head, &[])
     }
+}
+
+/// Whether two files of the same size, if they are regular, have the same content.
+fn same_content(new: (&Opened, &Found), old: (&Opened, &Found), name: &CStr) -> Result<bool> {
+    let open = |(opened, found): (&Opened, &Found)| {
+        crate::tree::open_regular(opened.directory(found), name).map_err(failed(name))
+    };
+    if new.1.kind() != FileType::RegularFile {
+        return Ok(true);
+    }
+    let (Some((mut new, _)), Some((mut old, _))) = (open(new)?, open(old)?) else { return Ok(false) };
+    let (mut one, mut other) = (vec![0; BUFFER], vec![0; BUFFER]);
+    loop {
+        let lengths = (fill(&mut new, &mut one), fill(&mut old, &mut other));
+        let (length, beside) = (lengths.0.map_err(failed(name))?, lengths.1.map_err(failed(name))?);
+        if one[..length] != other[..beside] {
+            return Ok(false);
+        }
+        if length < BUFFER {
+            return Ok(true);
+        }
+    }
+}
+
+/// Reads until the buffer is full or the file ends.
+fn fill(file: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut length = 0;
+    while length < buffer.len() {
+        match file.read(&mut buffer[length..]) {
+            Ok(0) => break,
+            Ok(read) => length += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(length)
+}
+
+fn failed(name: &CStr) -> impl Fn(io::Error) -> Error + use<'_> {
+    |error| Error::file("comparing", name.to_bytes(), error)
 }
 
 fn alike(a: &Stat, b: &Stat) -> bool {
@@ -345,8 +395,9 @@ mod tests {
         let upper = Overlay::open([root.join("upper")]).unwrap();
         let lower = Overlay::open([root.join("lower")]).unwrap();
         let hidden = ["etc/hosts", "volume"].map(|path| path.as_bytes().to_vec()).into();
+        let options = super::Options { hidden: Some(&hidden), ..super::Options::default() };
         let mut tar = Vec::new();
-        pack(&upper, &lower, &hidden, &mut tar).unwrap();
+        pack(&upper, &lower, &options, &mut tar).unwrap();
         tar
     }
 
@@ -400,7 +451,7 @@ mod tests {
         for entry in archive.entries().unwrap() {
             names.push(String::from_utf8_lossy(&entry.unwrap().path_bytes()).into_owned());
         }
-        for expected in [".wh.gone", "emptied/", "emptied/.wh..wh..opq", "emptied/new", "etc/", "touched/"] {
+        for expected in [".wh.gone", "emptied/", "emptied/.wh.old", "emptied/new", "etc/", "touched/"] {
             assert!(names.iter().any(|name| name == expected), "{expected} in {names:?}");
         }
         for unchanged in ["./", "kept/", "kept/deep/", "etc/hosts", "volume/", "volume/secret", "gone"] {
@@ -408,7 +459,86 @@ mod tests {
         }
         assert!(!names.iter().any(|name| name.starts_with(".wh.volume")));
         let emptied = names.iter().position(|name| name == "emptied/").unwrap();
-        assert_eq!(names[emptied + 1..emptied + 3], ["emptied/.wh..wh..opq", "emptied/new"]);
+        assert_eq!(names[emptied + 1..emptied + 3], ["emptied/new", "emptied/.wh.old"]);
+    }
+
+    #[test]
+    fn what_was_only_touched_is_left_out() {
+        let temp = tempfile::tempdir().unwrap();
+        let root = temp.path();
+        for (layer, three) in [("upper", "three"), ("lower", "THREE")] {
+            for (name, text) in [("same", "one"), ("linked", "two"), ("other", three), ("d/moded", "four")] {
+                write(&root.join(layer).join(name), text);
+            }
+            symlink("x", root.join(layer).join("symbolic")).unwrap();
+            for name in ["same", "linked", "other", "d/moded", "d", ""] {
+                let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(7);
+                File::open(root.join(layer).join(name)).unwrap().set_modified(time).unwrap();
+            }
+            let times = rustix::fs::Timestamps {
+                last_access: rustix::fs::Timespec { tv_sec: 7, tv_nsec: 0 },
+                last_modification: rustix::fs::Timespec { tv_sec: 7, tv_nsec: 0 },
+            };
+            let link = root.join(layer).join("symbolic");
+            rustix::fs::utimensat(CWD, &link, &times, rustix::fs::AtFlags::SYMLINK_NOFOLLOW).unwrap();
+        }
+        fs::hard_link(root.join("upper/linked"), root.join("upper/twin")).unwrap();
+        fs::set_permissions(root.join("upper/d/moded"), fs::Permissions::from_mode(0o600)).unwrap();
+        let made = |marks, options| {
+            let upper = Overlay::open_marked([(root.join("upper"), marks)]).unwrap();
+            let lower = Overlay::open([root.join("lower")]).unwrap();
+            let mut tar = Vec::new();
+            pack(&upper, &lower, &options, &mut tar).unwrap();
+            let mut archive = tar::Archive::new(tar.as_slice());
+            let names = archive
+                .entries()
+                .unwrap()
+                .map(|entry| String::from_utf8_lossy(&entry.unwrap().path_bytes()).into_owned());
+            names.collect::<Vec<_>>()
+        };
+        let changed = super::Options { changed: true, ..super::Options::default() };
+        let expected = ["d/", "d/moded", "linked", "other", "twin"];
+        for marks in [Marks::Overlay, Marks::Whole { made: Some((0, 0)) }] {
+            assert_eq!(made(marks, changed), expected, "{marks:?}");
+            let all = made(marks, super::Options::default());
+            assert!(all.iter().any(|name| name == "same") && all.len() == expected.len() + 2, "{all:?}");
+        }
+    }
+
+    #[test]
+    fn a_directory_that_was_made_anew_lacks_names_and_is_not_opaque() {
+        let temp = tempfile::tempdir().unwrap();
+        let root = temp.path();
+        for path in [
+            "lower/d/gone",
+            "lower/d/kept",
+            "lower/d/sub/gone",
+            "upper/d/kept",
+            "upper/d/sub/new",
+            "whole/d/kept",
+        ] {
+            write(&root.join(path), path);
+        }
+        write(&root.join("whole/d/sub/new"), "upper/d/sub/new");
+        fs::write(root.join("whole/d/kept"), "upper/d/kept").unwrap();
+        attribute(&root.join("upper/d"), "trusted.overlay.opaque", b"y");
+        let made = |name: &str, marks| {
+            let upper = Overlay::open_marked([(root.join(name), marks)]).unwrap();
+            let lower = Overlay::open([root.join("lower")]).unwrap();
+            let mut tar = Vec::new();
+            pack(&upper, &lower, &super::Options { latest: Some(0), ..super::Options::default() }, &mut tar)
+                .unwrap();
+            tar
+        };
+        let tar = made("upper", Marks::Overlay);
+        let mut archive = tar::Archive::new(tar.as_slice());
+        let names: Vec<String> = archive
+            .entries()
+            .unwrap()
+            .map(|entry| String::from_utf8_lossy(&entry.unwrap().path_bytes()).into_owned())
+            .collect();
+        assert_eq!(names, ["d/", "d/.wh.gone", "d/kept", "d/sub/", "d/sub/.wh.gone", "d/sub/new"]);
+        assert!(tar == made("whole", Marks::Whole { made: Some((0, 0)) }));
     }
 
     #[test]
@@ -419,7 +549,7 @@ mod tests {
         }
         fs::write(temp.path().join("upper/.wh.x"), "").unwrap();
         let open = |name: &str| Overlay::open([temp.path().join(name)]).unwrap();
-        let error = pack(&open("upper"), &open("lower"), &HashSet::new(), Vec::new()).unwrap_err();
+        let error = pack(&open("upper"), &open("lower"), &super::Options::default(), Vec::new()).unwrap_err();
         assert!(error.to_string().contains(".wh.x"), "{error}");
     }
 }

@@ -15,13 +15,11 @@ impl Worker {
             // One that is not here is none.
             let Ok(found) = self.parts().images.resolve(name) else { continue };
             let Some(taken) = taken(probe, &found.config, epoch) else { continue };
-            let image = if taken == found.config {
-                Image { id: found.record.id, config: found.config }
-            } else {
+            if taken != found.config {
                 let parent = probe.parent.map(|image| &image.id);
-                let id = self.parts().images.compose(taken, None, None, parent)?;
-                Image { config: self.parts().images.config(&id)?, id }
-            };
+                return self.compose(taken, None, parent).map(Some);
+            }
+            let image = Image { id: found.record.id, config: found.config };
             self.hold(&image)?;
             return Ok(Some(image));
         }

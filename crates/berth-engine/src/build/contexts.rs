@@ -13,6 +13,7 @@ use berth_build::stages::normal;
 use berth_oci::config::History;
 use berth_oci::{Digest, ImageConfig, Platform};
 
+use super::cancel::Cancelling;
 use super::context::{self, Context};
 use super::executor::Worker;
 use super::{cache, tree};
@@ -89,7 +90,7 @@ impl Worker {
     /// The image whose files are those beneath a directory. Blocks.
     fn image_of(&self, root: BorrowedFd<'_>) -> Result<Image, Error> {
         let failed = |error| tree::failed("read", b"/", &error);
-        let digest = tree::digest(root, b"/", false).map_err(failed)?;
+        let digest = tree::digest(root, b"/", &self.cancelled).map_err(|error| self.reason(failed(error)))?;
         let platform = self.request.platform.clone().unwrap_or_else(Platform::host);
         let key = Digest::of(format!("context\n{platform}\n{digest}").as_bytes());
         let parts = self.parts();
@@ -99,9 +100,11 @@ impl Worker {
             return Ok(Image { id, config });
         }
         let write = |out: &mut dyn std::io::Write| {
+            let out = Cancelling::new(out, &self.cancelled);
             berth_archive::context::pack(root.as_fd(), &Ignore::default(), Vec::new(), out)
         };
-        let layer = parts.images.layer_from("build", write)?;
+        let layer = parts.images.layer_from("build", write);
+        let layer = layer.map_err(|error| self.reason(error.into()))?;
         let epoch = Some("1970-01-01T00:00:00Z".to_owned());
         let config = ImageConfig {
             architecture: platform.architecture,
@@ -115,9 +118,9 @@ impl Worker {
             }],
             ..ImageConfig::default()
         };
-        let id = parts.images.compose(config, Some(layer), None, None)?;
-        parts.storage.build_steps().put(&key, &id)?;
-        Ok(Image { config: parts.images.config(&id)?, id })
+        let image = self.compose(config, Some(layer), None)?;
+        parts.storage.build_steps().put(&key, &image.id)?;
+        Ok(image)
     }
 }
 

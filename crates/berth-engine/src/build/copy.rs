@@ -10,7 +10,9 @@ use berth_archive::decompress;
 use berth_build::solve::Copying;
 use berth_image::NewLayer;
 use rustix::fs::{FileType, Gid, Mode, OFlags, Uid};
+use tokio_util::sync::CancellationToken;
 
+use super::cancel::Cancelling;
 use super::exclude::Exclude;
 use super::executor::Worker;
 use super::gather::{Files, Source};
@@ -60,13 +62,14 @@ pub(super) fn copy(
         other => Error::Files(format!("failed to copy files: {other}")),
     };
     if share::all(worker, &mut target, copying, files, &manner).map_err(failed)? {
-        return target.layer(worker.request.epoch());
+        return target.layer(worker);
     }
     let into = Into {
         root: target.root()?,
         destination: copying.destination.as_bytes(),
         must: copying.destination.ends_with('/'),
         manner: &manner,
+        cancelled: &worker.cancelled,
     };
     for source in &files.sources {
         worker.check()?;
@@ -78,7 +81,7 @@ pub(super) fn copy(
         };
         into.source(from, source).map_err(failed)?;
     }
-    target.layer(worker.request.epoch())
+    target.layer(worker)
 }
 
 /// Permissions, in octal digits or as chmod(1) writes changes.
@@ -112,6 +115,7 @@ struct Into<'a> {
     /// Whether it has to be a directory.
     must: bool,
     manner: &'a Manner,
+    cancelled: &'a CancellationToken,
 }
 
 impl Into<'_> {
@@ -179,7 +183,7 @@ impl Into<'_> {
         let file =
             tree::open(from, &source.path).map_err(|error| tree::failed("open", &source.name, &error))?;
         let options = Options { replace: true, ..Options::default() };
-        let reader = decompress::reader(file)?;
+        let reader = Cancelling::new(decompress::reader(file)?, self.cancelled);
         Ok(copy::unpack(self.root, &directory, &options, reader)?)
     }
 
@@ -205,11 +209,11 @@ impl Into<'_> {
         let mode = self.manner.mode.clone();
         let options = Options { replace: true, owner, mode, ..Options::default() };
         let skip = |path: &[u8]| self.manner.exclude.skips(path);
-        pour(from, path, name, (self.root, directory), &options, &skip)
+        pour(from, path, name, (self.root, directory), &options, &skip, self.cancelled)
     }
 }
 
-/// Copies one file, or what a directory holds, under a name into a directory. Blocks.
+/// Copies one file, or what a directory holds, under a name into a directory. Blocks until `cancelled`.
 pub(super) fn pour(
     from: BorrowedFd<'_>,
     path: &[u8],
@@ -217,6 +221,7 @@ pub(super) fn pour(
     (root, directory): (BorrowedFd<'_>, &[u8]),
     options: &Options,
     skip: &(dyn Fn(&[u8]) -> bool + Sync),
+    cancelled: &CancellationToken,
 ) -> Result<(), Error> {
     let failed = |source| Error::Io { operation: "make a pipe".into(), source };
     let (reader, mut writer) = io::pipe().map_err(failed)?;
@@ -225,7 +230,7 @@ pub(super) fn pour(
             let mut out = io::BufWriter::with_capacity(64 << 10, &mut writer);
             copy::pack_selected(from, path, name, skip, &mut out)
         });
-        let reader = io::BufReader::with_capacity(64 << 10, reader);
+        let reader = io::BufReader::with_capacity(64 << 10, Cancelling::new(reader, cancelled));
         let unpacked = copy::unpack(root, directory, options, reader);
         let packed = packing.join().unwrap_or_else(|_| {
             Err(berth_archive::Error::Read(io::Error::other("the thread that reads files ended")))
@@ -238,4 +243,33 @@ pub(super) fn pour(
 
 fn is_regular(root: BorrowedFd<'_>, path: &[u8]) -> bool {
     copy::look(root, path).is_ok_and(|found| found.kind() == FileType::RegularFile)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_copy_that_nobody_wants_ends() {
+        let temp = tempfile::tempdir().unwrap();
+        let (from, to) = (temp.path().join("from"), temp.path().join("to"));
+        for directory in [&from, &to] {
+            fs::create_dir(directory).unwrap();
+        }
+        // Longer than what a pipe and the buffers at its ends hold.
+        fs::File::create(from.join("file")).unwrap().set_len(64 << 20).unwrap();
+        let cancelled = CancellationToken::new();
+        let wanted = CancellationToken::new();
+        let (from, root) = (fs::File::open(&from).unwrap(), fs::File::open(&to).unwrap());
+        let copied = |token| {
+            pour(from.as_fd(), b"/", b".", (root.as_fd(), b"/"), &Options::default(), &|_| false, token)
+        };
+        cancelled.cancel();
+        assert!(copied(&cancelled).is_err());
+        assert!(fs::metadata(to.join("file")).map_or(0, |about| about.len()) < 64 << 20);
+        copied(&wanted).unwrap();
+        assert_eq!(fs::metadata(to.join("file")).unwrap().len(), 64 << 20);
+    }
 }

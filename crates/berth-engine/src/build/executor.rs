@@ -1,13 +1,13 @@
 //! Carries out what the solver decides.
 
-use std::io::{self, Read};
+use std::io::Read;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use berth_api::progress::JsonMessage;
 use berth_build::Lines;
 use berth_build::dockerfile::Mount;
 use berth_build::solve::{Change, Copying, Event, Executor, Image, Probe, Program, Step, Wanted};
-use berth_image::NewLayer;
+use berth_image::{Composed, NewLayer};
 use berth_oci::config::History;
 use berth_oci::{Digest, ImageConfig, Platform, Reference};
 use jiff::Timestamp;
@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::allow;
 use super::borrowed::Borrowed;
+use super::cancel::Cancelling;
 use super::context::Context;
 use super::copy;
 use super::gather::{self, Files};
@@ -124,7 +125,12 @@ impl Worker {
 
     /// The same bytes, as long as somebody wants the build.
     pub fn cancelling<R: Read>(&self, reader: R) -> impl Read + use<R> {
-        Cancelling { reader, cancelled: self.cancelled.clone() }
+        Cancelling::new(reader, &self.cancelled)
+    }
+
+    /// Takes an error for what it comes from, if that is the end of the build.
+    pub fn reason(&self, error: Error) -> Error {
+        self.check().err().unwrap_or(error)
     }
 
     /// The build is over: what a failure is told as.
@@ -147,6 +153,24 @@ impl Worker {
         let held = self.parts().images.hold(&image.id, &image.config)?;
         self.held.lock().unwrap_or_else(PoisonError::into_inner).push((held, used));
         Ok(())
+    }
+
+    /// Records an image, with `layer` on top if there is one, and keeps it as [`Worker::hold`] does.
+    pub fn compose(
+        &self,
+        config: ImageConfig,
+        layer: Option<NewLayer>,
+        parent: Option<&Digest>,
+    ) -> Result<Image, Error> {
+        let parts = self.parts();
+        let Composed { id, config, held } = parts.images.compose(config, layer, None, parent)?;
+        let used = parts.steps.use_image(&id);
+        // Whoever removed it before it was in use did not know.
+        if parts.storage.images().get(&id)?.is_none() {
+            parts.images.compose(config.clone(), None, None, parent)?;
+        }
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).push((held, used));
+        Ok(Image { id, config })
     }
 
     fn local(&self, name: &str, platform: Option<&Platform>) -> Result<Image, Error> {
@@ -187,7 +211,7 @@ impl Worker {
         // As in Docker, it belongs to root, whoever the steps run as.
         tree::make_directories(root, path.as_bytes(), (0, 0))
             .map_err(|error| tree::failed("mkdir", path.as_bytes(), &error))?;
-        target.layer(self.request.epoch())
+        target.layer(self)
     }
 
     fn run(
@@ -203,8 +227,7 @@ impl Worker {
             Some(image) => image,
             None => {
                 // A container has an image, and be there nothing in it.
-                let id = self.parts().images.compose(config.clone(), None, None, None)?;
-                nothing = Image { id, config: config.clone() };
+                nothing = self.compose(config.clone(), None, None)?;
                 &nothing
             }
         };
@@ -257,9 +280,7 @@ impl Worker {
             empty_layer: layer.is_none(),
         });
         let parts = Arc::clone(self.parts());
-        let id = parts.images.compose(config, layer, None, step.parent)?;
-        let image = Image { config: parts.images.config(&id)?, id };
-        self.hold(&image)?;
+        let image = self.compose(config, layer, step.parent)?;
         self.caches.took(step.key, &image.id, step.parent);
         if let Err(error) = parts.storage.build_steps().put(step.key, &image.id) {
             tracing::warn!(%error, "a build step is not remembered");
@@ -354,6 +375,12 @@ impl Executor for Worker {
     fn make(&mut self, step: Step<'_, Files>) -> Result<Image, Error> {
         let _claim = self.claim.take();
         self.check()?;
+        self.carry_out(step).map_err(|error| self.reason(error))
+    }
+}
+
+impl Worker {
+    fn carry_out(&mut self, step: Step<'_, Files>) -> Result<Image, Error> {
         let Step { parent, config, history, change, key, fresh } = step;
         let layer = match change {
             Change::Nothing => self.nothing(parent, &config)?,
@@ -381,9 +408,7 @@ impl Executor for Worker {
         let parent = parent.map(|image| &image.id);
         self.record(&Recorded { parent, config: &config, history: &history, key: &key }, layer)
     }
-}
 
-impl Worker {
     /// The result of a step, here or in a cache; waits for whoever makes it now. If nobody did, it is for this one to make.
     fn done_by_anyone(&mut self, probe: &Probe<'_>) -> Result<Option<Image>, Error> {
         let claim = loop {
@@ -412,21 +437,33 @@ impl Worker {
         Ok(self.hold(&image).is_ok().then_some(image))
     }
 
+    /// An image that a name means, held until the build is over; it is fetched if it has to be.
     pub(super) fn find_image(&mut self, name: &str, platform: Option<&Platform>) -> Result<Image, Error> {
+        let image = self.find(name, platform)?;
+        match self.hold(&image) {
+            // Somebody has just removed it.
+            Err(Error::Image(berth_image::Error::NotFound(_))) => {
+                let image = self.find(name, platform)?;
+                self.hold(&image)?;
+                Ok(image)
+            }
+            held => held.map(|()| image),
+        }
+    }
+
+    fn find(&mut self, name: &str, platform: Option<&Platform>) -> Result<Image, Error> {
         let own = self.request.platform.clone();
         let platform = platform.or(own.as_ref());
         // Part of one may be a name as well.
         let is_id = |image: &Image| image.id.to_string() == name || image.id.hex() == name;
-        let image = match self.local(name, platform) {
-            Ok(image) if !self.request.pull || is_id(&image) => image,
+        match self.local(name, platform) {
+            Ok(image) if !self.request.pull || is_id(&image) => Ok(image),
             Ok(_) | Err(Error::Image(berth_image::Error::NotFound(_))) => {
                 self.pull(name, platform)?;
-                self.local(name, platform)?
+                self.local(name, platform)
             }
-            Err(error) => return Err(error),
-        };
-        self.hold(&image)?;
-        Ok(image)
+            Err(error) => Err(error),
+        }
     }
 
     /// A volume cannot be where the image has a file.
@@ -461,23 +498,5 @@ impl Worker {
             container.keep();
         }
         Ok(None)
-    }
-}
-
-struct Cancelling<R> {
-    reader: R,
-    cancelled: CancellationToken,
-}
-
-impl<R: Read> Read for Cancelling<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let check = || match self.cancelled.is_cancelled() {
-            true => Err(io::Error::other("the build was cancelled")),
-            false => Ok(()),
-        };
-        check()?;
-        let length = self.reader.read(buffer)?;
-        // What ends because of that is no end.
-        check().map(|()| length)
     }
 }

@@ -279,16 +279,15 @@ impl Finder<'_> {
         let stat = copy::look(self.root, &real).map_err(failed)?;
         let directory = stat.kind() == FileType::Directory;
         let skip = |path: &[u8]| self.exclude.skips(path);
-        let cancelled = &self.worker.cancelled;
         let (none, context) = (Digests::default(), self.worker.context.as_deref());
         let reading = Reading {
             owned: self.owned,
             skip: &skip,
-            go_on: &|| !cancelled.is_cancelled(),
+            go_on: &|| !self.worker.cancelled.is_cancelled(),
             digests: context.filter(|_| self.context).map_or(&none, |context| context.digests()),
         };
-        let content = tree::digest_by(self.root, &real, reading)
-            .map_err(|error| self.worker.check().err().unwrap_or_else(|| failed(error)))?;
+        let content =
+            tree::digest_by(self.root, &real, reading).map_err(|error| self.worker.reason(failed(error)))?;
         Ok(Source {
             root: None,
             name: copy::path::base(path).to_vec(),
@@ -329,7 +328,7 @@ fn made(
     file.set_permissions(mode).map_err(failed)?;
     let root = scratch.open()?;
     let path = absolute(name.as_bytes());
-    let content = tree::digest(root.as_fd(), &path, false).map_err(failed)?;
+    let content = tree::digest(root.as_fd(), &path, &worker.cancelled).map_err(failed)?;
     let source = Source {
         root: Some(root),
         path,
@@ -375,7 +374,7 @@ fn remote(worker: &mut Worker, copying: &Copying, address: &str) -> Result<(Sour
         }
         Ok(())
     })
-    .map_err(|error| worker.check().err().unwrap_or(error))?;
+    .map_err(|error| worker.reason(error))?;
     worker.output.say("\n")?;
     let digest = hasher.finish();
     if let Some(wanted) = &copying.checksum
@@ -395,7 +394,7 @@ fn repository(worker: &Worker, copying: &Copying, address: &str) -> Result<(Sour
     let checkout = git::check_out(worker, address, git::Manner { keep_repository, checksum })?;
     let failed = |error| tree::failed("read", address.as_bytes(), &error);
     let exclude = Exclude::new(&copying.exclude)?;
-    let (skip, go_on) = (|path: &[u8]| exclude.skips(path), || true);
+    let (skip, go_on) = (|path: &[u8]| exclude.skips(path), || !worker.cancelled.is_cancelled());
     let reading = Reading { owned: false, skip: &skip, go_on: &go_on, digests: &Digests::default() };
     let content = tree::digest_by(checkout.root.as_fd(), b"/", reading);
     let source = Source {
@@ -405,7 +404,7 @@ fn repository(worker: &Worker, copying: &Copying, address: &str) -> Result<(Sour
         directory: true,
         unpack: false,
         kind: "git",
-        content: content.map_err(failed)?,
+        content: content.map_err(|error| worker.reason(failed(error)))?,
         root: Some(checkout.root),
     };
     Ok((source, checkout.scratch))

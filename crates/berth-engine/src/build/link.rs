@@ -1,11 +1,13 @@
 //! `COPY --link`: a layer that does not depend on what lies below.
 
+use berth_archive::pack::layer;
 use berth_build::solve::{Copying, Image};
 use berth_image::NewLayer;
 use berth_oci::Digest;
 use berth_storage::Snapshot;
 
 use super::borrowed::Borrowed;
+use super::cancel::Cancelling;
 use super::copy::{self, Manner};
 use super::executor::Worker;
 use super::gather::Files;
@@ -63,7 +65,8 @@ fn known(worker: &Worker, key: &Digest) -> Result<Option<NewLayer>, Error> {
     let borrowed = Borrowed::new(parts, &config)?;
     let (top, nothing) = (borrowed.snapshot()?.top()?, Snapshot::nothing()?);
     let write = |out: &mut dyn std::io::Write| {
-        berth_archive::pack::layer::pack(&top, &nothing, &std::collections::HashSet::new(), out)
+        let out = Cancelling::new(out, &worker.cancelled);
+        layer::pack(&top, &nothing, &layer::Options::default(), out)
     };
     Ok(Some(parts.images.layer_from("build", write)?))
 }

@@ -9,6 +9,7 @@ mod allow;
 mod borrowed;
 mod cache;
 mod cache_from;
+pub(crate) mod cancel;
 mod check;
 mod context;
 mod contexts;
@@ -163,12 +164,13 @@ fn build(worker: &mut Worker, text: &[u8], ignore: &Ignore, names: &[Reference])
     };
     let image = if worker.request.squash { squash::squash(worker, image, base)? } else { image };
     // What only goes elsewhere stays as cache.
-    if worker.request.outputs.is_empty() || !names.is_empty() {
+    let stays = worker.request.outputs.is_empty() || !names.is_empty();
+    if stays {
         worker.parts().storage.build_steps().end_with(&image.id)?;
     }
     results::send(worker, &image)?;
     cache::export(worker, &image)?;
-    name_it(worker, &image, names)?;
+    name_it(worker, &image, names, stays)?;
     checker.tell(worker)
 }
 
@@ -192,18 +194,23 @@ fn is_frontend(image: &str) -> bool {
         .any(|own| repository.strip_suffix(own).is_some_and(|before| before.ends_with('/')))
 }
 
-/// Tells the image's ID, and gives it its names.
-fn name_it(worker: &mut Worker, image: &Image, names: &[Reference]) -> Result<(), Error> {
-    worker.parts().image_event(&image.id, &image.id.to_string(), ImageEvent::Create);
-    worker.output.built(&image.id)?;
+/// Gives the image its names, and tells of it; of one that stays once no power cut can take it any more.
+fn name_it(worker: &mut Worker, image: &Image, names: &[Reference], stays: bool) -> Result<(), Error> {
+    let parts = Arc::clone(worker.parts());
+    parts.image_event(&image.id, &image.id.to_string(), ImageEvent::Create);
     for name in names {
-        let parts = worker.parts();
         parts.images.tag(
             &image.id.to_string(),
             &name.familiar_repository(),
             name.tag().unwrap_or_default(),
         )?;
         parts.image_event(&image.id, &name.familiar(), ImageEvent::Tag);
+    }
+    if stays {
+        parts.storage.images().sync(&image.id)?;
+    }
+    worker.output.built(&image.id)?;
+    for name in names {
         worker.output.say(&format!("Successfully tagged {}\n", name.familiar()))?;
     }
     worker.output.done(&image.id)

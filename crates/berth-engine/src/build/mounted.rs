@@ -1,9 +1,9 @@
 //! An image's files, mounted where nobody else sees them.
 
-use std::collections::HashSet;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
+use berth_archive::pack::layer;
 use berth_image::NewLayer;
 use berth_oci::{ImageConfig, chain_ids};
 use berth_runtime::launch::Rootfs;
@@ -11,6 +11,8 @@ use berth_runtime::view::{self, View, assemble};
 use berth_storage::SnapshotLease;
 use rustix::fs::{Mode, OFlags};
 
+use super::cancel::Cancelling;
+use super::executor::Worker;
 use crate::engine::Parts;
 use crate::{Error, name};
 
@@ -72,15 +74,15 @@ impl Mounted {
         })
     }
 
-    /// What was written, as a layer; none if nothing was. No time of modification after `latest`, in seconds, is in it.
-    /// Blocks.
-    pub fn layer(mut self, latest: Option<i64>) -> Result<Option<NewLayer>, Error> {
+    /// What was written for a build, as a layer; none if nothing was. Blocks, as long as somebody wants the build.
+    pub fn layer(mut self, worker: &Worker) -> Result<Option<NewLayer>, Error> {
         // What the kernel has not yet written to the layer comes with the end of the mount.
         let origin = self.upper()?;
         let snapshot = self.parts.storage.snapshots().mounts(&self.id)?;
         let (upper, lower) = (snapshot.written()?, snapshot.image()?);
+        let options = layer::Options { latest: worker.request.epoch(), ..layer::Options::default() };
         let write = |out: &mut dyn std::io::Write| {
-            berth_archive::pack::layer::pack_until(&upper, &lower, &HashSet::new(), latest, out)
+            layer::pack(&upper, &lower, &options, Cancelling::new(out, &worker.cancelled))
         };
         let layer = self.parts.images.layer_of_tree("build", origin, write)?;
         Ok(Some(layer).filter(|layer| !layer.is_empty()))

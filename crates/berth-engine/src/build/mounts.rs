@@ -8,13 +8,13 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use berth_archive::copy;
+use berth_archive::{copy, replica};
 use berth_build::configure::Script;
 use berth_build::dockerfile::{Mount, MountKind, Sharing};
 use berth_build::solve::{Image, Program, destination};
 use berth_build::variables::CACHES;
 use berth_oci::Digest;
-use berth_storage::{CacheLease, CacheUse, Scratch};
+use berth_storage::{CacheLease, CacheUse, Scratch, Snapshot};
 use berth_sys::mount::{self, Parameter, attr};
 use rustix::fs::{Gid, Mode, OFlags, ResolveFlags, Uid};
 
@@ -153,13 +153,21 @@ impl Mounts {
             self._scratch.push(scratch);
             return inside(tree.as_fd(), source);
         };
-        let borrowed = Borrowed::new(worker.parts(), &image.config)?;
+        let remap = worker.parts().remap(&worker.request.host);
+        let borrowed = Borrowed::for_step(worker.parts(), &image.config, is_owned(worker)?)?;
         let snapshot = borrowed.snapshot()?;
         self._images.push(borrowed);
         let tree = match (mount.read_only, &snapshot.work) {
-            (true, _) => sources::image(&snapshot)?,
+            (true, _) => sources::image_to_lend(&snapshot, remap)?,
             // A whole copy.
             (false, None) => mount::clone_at(rustix::fs::CWD, &snapshot.upper, false).map_err(not_mounted)?,
+            // No overlay can be mapped, but a copy can.
+            (false, Some(_)) if remap.is_some() => {
+                let scratch = worker.parts().storage.scratch()?;
+                let tree = whole_copy(worker, &snapshot, &scratch)?;
+                self._scratch.push(scratch);
+                tree
+            }
             (false, Some(work)) => overlay(&snapshot.lower, &snapshot.upper, work).map_err(not_mounted)?,
         };
         inside(tree.as_fd(), source)
@@ -192,33 +200,12 @@ impl Mounts {
         worker.caches.mounted(&key);
         if lease.is_new() {
             if !cache::fill(worker, &key, directory.as_fd())? {
-                self.fill(worker, mount, from, directory.as_fd())?;
+                fill(worker, mount, from, directory.as_fd())?;
             }
             lease.keep(&format!("cached mount {target} from exec with id {id:?}"))?;
         }
         self._caches.push(lease);
         mount::clone_tree(directory, false).map_err(not_mounted)
-    }
-
-    /// What a new cache begins with.
-    fn fill(
-        &mut self,
-        worker: &Worker,
-        mount: &Mount,
-        from: Option<&Image>,
-        directory: BorrowedFd<'_>,
-    ) -> Result<(), Error> {
-        let failed =
-            |error: rustix::io::Errno| Error::Io { operation: "make a cache".into(), source: error.into() };
-        let mode = mount.mode.unwrap_or(0o755) & 0o7777;
-        let (uid, gid) = (mount.uid.unwrap_or(0), mount.gid.unwrap_or(0));
-        if from.is_some() {
-            let read_only = Mount { read_only: true, ..mount.clone() };
-            let tree = self.bind(worker, &read_only, from)?;
-            copy_all(tree.as_fd(), directory)?;
-        }
-        rustix::fs::fchown(directory, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))).map_err(failed)?;
-        rustix::fs::fchmod(directory, Mode::from_raw_mode(mode)).map_err(failed)
     }
 
     fn secret(&mut self, worker: &Worker, mount: &Mount, directory: &str) -> Result<(), Error> {
@@ -277,6 +264,27 @@ impl Mounts {
     }
 }
 
+/// What a new cache begins with.
+fn fill(
+    worker: &Worker,
+    mount: &Mount,
+    from: Option<&Image>,
+    directory: BorrowedFd<'_>,
+) -> Result<(), Error> {
+    let failed =
+        |error: rustix::io::Errno| Error::Io { operation: "make a cache".into(), source: error.into() };
+    let mode = mount.mode.unwrap_or(0o755) & 0o7777;
+    let (uid, gid) = (mount.uid.unwrap_or(0), mount.gid.unwrap_or(0));
+    if let Some(image) = from {
+        let borrowed = Borrowed::new(worker.parts(), &image.config)?;
+        let files = sources::image(&borrowed.snapshot()?)?;
+        let tree = inside(files.as_fd(), mount.source.as_deref().unwrap_or("/"))?;
+        copy_all(worker, tree.as_fd(), directory)?;
+    }
+    rustix::fs::fchown(directory, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))).map_err(failed)?;
+    rustix::fs::fchmod(directory, Mode::from_raw_mode(mode)).map_err(failed)
+}
+
 /// The digest of what a bind of the context shows. Blocks.
 pub(super) fn digest(worker: &Worker, mount: &Mount, line: usize) -> Result<String, Error> {
     let context = worker.context.as_deref();
@@ -285,8 +293,7 @@ pub(super) fn digest(worker: &Worker, mount: &Mount, line: usize) -> Result<Stri
     let source = mount.source.as_deref().unwrap_or("/");
     let missing = |error: std::io::Error| at(line, not_found(source, &error));
     let real = copy::follow(root, source.as_bytes()).map_err(missing)?;
-    let cancelled = &worker.cancelled;
-    let go_on = || !cancelled.is_cancelled();
+    let go_on = || !worker.cancelled.is_cancelled();
     let reading = tree::Reading { owned: false, skip: &|_| false, go_on: &go_on, digests: context.digests() };
     tree::digest_by(root, &real, reading)
         .map_err(|error| worker.check().err().unwrap_or_else(|| missing(error)))
@@ -378,20 +385,55 @@ fn writable_copy(worker: &Worker, root: BorrowedFd<'_>, scratch: &Scratch) -> Re
         std::fs::create_dir(path).map_err(failed)?;
         std::fs::set_permissions(path, PermissionsExt::from_mode(0o755)).map_err(failed)?;
     }
-    if worker.parts().storage.driver() == berth_storage::Driver::Overlay {
+    let parts = worker.parts();
+    // No overlay can be mapped, but a copy can.
+    let is_mapped = parts.remap(&worker.request.host).is_some();
+    if parts.storage.driver() == berth_storage::Driver::Overlay && !is_mapped {
         let lower = PathBuf::from(format!("/proc/self/fd/{}", root.as_raw_fd()));
         return overlay(&[lower], &upper, &work).map_err(not_mounted);
     }
     let open = rustix::fs::open(&upper, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
     let directory = open.map_err(|error| failed(error.into()))?;
-    copy_all(root, directory.as_fd())?;
+    let owner = match is_owned(worker)? {
+        true => parts.owner_on_disk(&worker.request.host),
+        false => None,
+    };
+    if let Some((uid, gid)) = owner {
+        let changed = rustix::fs::fchown(&directory, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+        changed.map_err(|error| failed(error.into()))?;
+    }
+    // A context is root's.
+    let owner = owner.map_or(copy::Owner::Archive, |(uid, gid)| copy::Owner::Fixed(uid, gid));
+    let options = copy::Options { replace: true, owner, ..copy::Options::default() };
+    let to = (directory.as_fd(), &b"/"[..]);
+    super::copy::pour(root, b"/", b".", to, &options, &|_| false, &worker.cancelled)?;
     mount::clone_tree(directory, false).map_err(not_mounted)
 }
 
-/// Copies all that a directory holds.
-pub(super) fn copy_all(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), Error> {
+/// Whether files for a step's container have to belong on the disk to whom they belong outside of it: it has a user namespace,
+/// and no mount can show them so. Blocks.
+fn is_owned(worker: &Worker) -> Result<bool, Error> {
+    let parts = worker.parts();
+    match parts.remap(&worker.request.host) {
+        Some(remap) if parts.storage.owners().is_some() => Ok(remap.problem(parts.storage.root())?.is_some()),
+        _ => Ok(false),
+    }
+}
+
+/// An image's files so that they can be written, in a directory. Blocks, as long as somebody wants the build.
+fn whole_copy(worker: &Worker, snapshot: &Snapshot, scratch: &Scratch) -> Result<OwnedFd, Error> {
+    let go_on = || !worker.cancelled.is_cancelled();
+    let keep_free = worker.parts().storage.keep_free_bytes();
+    let options = replica::Options { keep_free, go_on: Some(&go_on), ..replica::Options::default() };
+    let directory = scratch.open()?;
+    replica::copy(&snapshot.image()?, directory.as_fd(), &options)?;
+    mount::clone_tree(directory, false).map_err(not_mounted)
+}
+
+/// Copies all that a directory holds. Blocks, as long as somebody wants the build.
+pub(super) fn copy_all(worker: &Worker, from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), Error> {
     let options = copy::Options { replace: true, ..Default::default() };
-    super::copy::pour(from, b"/", b".", (to, b"/"), &options, &|_| false)
+    super::copy::pour(from, b"/", b".", (to, b"/"), &options, &|_| false, &worker.cancelled)
 }
 
 fn tmpfs(size: Option<u64>) -> Result<OwnedFd, Error> {

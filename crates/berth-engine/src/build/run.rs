@@ -14,6 +14,7 @@ use berth_storage::Snapshot;
 use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use super::executor::Worker;
 use super::lent::Loan;
@@ -56,6 +57,7 @@ pub(super) struct Temporary {
     mounts: Mounts,
     /// The latest time of modification in its layer, in seconds.
     latest: Option<i64>,
+    cancelled: CancellationToken,
 }
 
 impl Temporary {
@@ -82,8 +84,8 @@ impl Temporary {
         // One that fails may stay all the same, to be looked into; that is no reason to wait for the disk.
         let loan = Loan { volatile: worker.request.remove, ..mounts.loan() };
         engine.parts.lent.put(&created.id, loan);
-        let temporary =
-            Temporary { engine, id: created.id, name, handle, mounts, latest: worker.request.epoch() };
+        let (latest, cancelled) = (worker.request.epoch(), worker.cancelled.clone());
+        let temporary = Temporary { engine, id: created.id, name, handle, mounts, latest, cancelled };
         Ok((temporary, created.warnings))
     }
 
@@ -107,7 +109,7 @@ impl Temporary {
             true => super::stubs::hide_parents(&snapshot.written()?, &snapshot.image()?, hidden),
             false => Ok(()),
         };
-        let layer = crate::images::pack(&self.engine.parts, &container, hide, self.latest)?;
+        let layer = crate::images::pack(&self.engine.parts, &container, hide, self.latest, &self.cancelled)?;
         Ok(Some(layer).filter(|layer| !layer.is_empty()))
     }
 }

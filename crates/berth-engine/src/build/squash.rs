@@ -1,6 +1,5 @@
 //! `--squash`: one layer for all that a build added to its base.
 
-use std::collections::HashSet;
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 
@@ -13,6 +12,7 @@ use berth_oci::config::History;
 use jiff::Timestamp;
 
 use super::borrowed::Borrowed;
+use super::cancel::Cancelling;
 use super::executor::Worker;
 use super::mounted::Mounted;
 use crate::Error;
@@ -31,9 +31,12 @@ pub(super) fn squash(worker: &mut Worker, image: Image, base: usize) -> Result<I
     let root = PathBuf::from(format!("/proc/self/fd/{}", mounted.root()?.as_raw_fd()));
     let whole = Overlay::open_marked([(root, Marks::Whole { made: None })])?;
     let latest = worker.request.epoch();
-    let write =
-        |out: &mut dyn std::io::Write| layer::pack_until(&whole, &lower, &HashSet::new(), latest, out);
-    let made = worker.parts().images.layer_from("squash", write)?;
+    let options = layer::Options { latest, ..layer::Options::default() };
+    let write = |out: &mut dyn std::io::Write| {
+        layer::pack(&whole, &lower, &options, Cancelling::new(out, &worker.cancelled))
+    };
+    let made = worker.parts().images.layer_from("squash", write);
+    let made = made.map_err(|error| worker.reason(error.into()))?;
     let now = latest.and_then(|seconds| Timestamp::from_second(seconds).ok()).unwrap_or_else(Timestamp::now);
     let steps = steps_of(&config, base);
     for step in config.history.iter_mut().skip(steps) {
@@ -44,10 +47,7 @@ pub(super) fn squash(worker: &mut Worker, image: Image, base: usize) -> Result<I
         comment: format!("merge {} to its base", image.id),
         ..History::default()
     });
-    let id = worker.parts().images.compose(config, Some(made), None, None)?;
-    let squashed = Image { config: worker.parts().images.config(&id)?, id };
-    worker.hold(&squashed)?;
-    Ok(squashed)
+    worker.compose(config, Some(made), None)
 }
 
 /// How many entries of the history stand for the first layers.

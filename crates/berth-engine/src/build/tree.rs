@@ -12,6 +12,7 @@ use berth_archive::decompress;
 use berth_archive::pack::attributes;
 use berth_oci::digest::{Algorithm, Hasher};
 use rustix::fs::{FileType, Mode, OFlags};
+use tokio_util::sync::CancellationToken;
 
 use super::digests::{About, Digests, GoOn};
 use crate::Error;
@@ -111,13 +112,13 @@ struct Item {
 }
 
 /// What tells the files at a path without links apart from others: names, kinds, permissions, extended attributes, contents,
-/// and owners if they are `owned`. Times do not count, nor does the name of what stands at the path itself.
-pub(super) fn digest(root: BorrowedFd<'_>, path: &[u8], owned: bool) -> io::Result<String> {
-    let (skip, go_on) = (|_: &[u8]| false, || true);
-    digest_by(root, path, Reading { owned, skip: &skip, go_on: &go_on, digests: &Digests::default() })
+/// but not their owners. Times do not count, nor does the name of what stands at the path itself. Nothing once `cancelled`.
+pub(super) fn digest(root: BorrowedFd<'_>, path: &[u8], cancelled: &CancellationToken) -> io::Result<String> {
+    let (skip, go_on) = (|_: &[u8]| false, || !cancelled.is_cancelled());
+    digest_by(root, path, Reading { owned: false, skip: &skip, go_on: &go_on, digests: &Digests::default() })
 }
 
-/// As [`digest`], of some files, as long as they are wanted, of which some are known.
+/// As [`digest`], of some files, of which some are known, and of their owners, too, if that is asked for.
 pub(super) fn digest_by(root: BorrowedFd<'_>, path: &[u8], reading: Reading<'_>) -> io::Result<String> {
     let mut hasher = Hasher::new(Algorithm::Sha256);
     let mut left = vec![(here(root, path), Vec::new())];
@@ -268,7 +269,8 @@ mod tests {
         let file = temp.path().join("file");
         fs::write(&file, "content").unwrap();
         let root = File::open(temp.path()).unwrap();
-        let told = |path: &[u8]| digest(root.as_fd(), path, false).unwrap();
+        let wanted = CancellationToken::new();
+        let told = |path: &[u8]| digest(root.as_fd(), path, &wanted).unwrap();
         let attribute = |value: &[u8]| {
             let flags = rustix::fs::XattrFlags::empty();
             rustix::fs::setxattr(&file, "user.text", value, flags).unwrap();

@@ -46,10 +46,10 @@ impl UnderWay {
         self.images().contains_key(id)
     }
 
-    /// Does something while no build begins to use an image; none if one does already.
-    pub fn unless_used<T>(&self, id: &Digest, work: impl FnOnce() -> T) -> Option<T> {
+    /// Does something while no build begins to use an image; none if one does already. It can ask that of other images.
+    pub fn unless_used<T>(&self, id: &Digest, work: impl FnOnce(&dyn Fn(&Digest) -> bool) -> T) -> Option<T> {
         let images = self.images();
-        (!images.contains_key(id)).then(work)
+        (!images.contains_key(id)).then(|| work(&|id| images.contains_key(id)))
     }
 
     fn images(&self) -> MutexGuard<'_, HashMap<Digest, usize>> {
@@ -111,9 +111,11 @@ mod tests {
         let (all, id) = (UnderWay::default(), Digest::of(b"image"));
         let (one, two) = (all.use_image(&id), all.use_image(&id));
         drop(one);
-        assert!(all.is_used(&id) && all.unless_used(&id, || ()).is_none());
+        let others = |is_used: &dyn Fn(&Digest) -> bool| is_used(&id);
+        assert!(all.is_used(&id) && all.unless_used(&id, others).is_none());
+        assert_eq!(all.unless_used(&Digest::of(b"other"), others), Some(true));
         drop(two);
         assert!(!all.is_used(&id));
-        assert_eq!(all.unless_used(&id, || 7), Some(7));
+        assert_eq!(all.unless_used(&id, others), Some(false));
     }
 }

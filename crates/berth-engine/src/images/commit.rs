@@ -4,12 +4,15 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use berth_api::container::Config;
+use berth_archive::pack::layer;
 use berth_oci::config::{ContainerDefaults, Healthcheck, History};
 use berth_oci::{Digest, ImageConfig, Reference};
 use berth_storage::Snapshot;
 use jiff::Timestamp;
+use tokio_util::sync::CancellationToken;
 
 use crate::blocking::blocking;
+use crate::build::cancel::Cancelling;
 use crate::container::Container;
 use crate::container::state::State;
 use crate::engine::Parts;
@@ -121,34 +124,35 @@ fn commit(
 ) -> Result<String, Error> {
     let base = parts.images.resolve(&container.definition.image)?;
     let _held = parts.images.hold(&base.record.id, &base.config)?;
-    let packed = pack(parts, container, |_, _| Ok(()), None);
+    let packed = pack(parts, container, |_, _| Ok(()), None, &CancellationToken::new());
     // Its files may have gone while they were read.
     parts.containers.find(container.id())?;
     usable(container)?;
     let layer = packed?;
     let layer = Some(layer).filter(|layer| !layer.is_empty());
     let config = describe(base.config, defaults, container, request, layer.is_none());
-    let id = parts.images.compose(config, layer, request.name.as_ref(), Some(&base.record.id))?;
-    tell(parts, container, &id, request);
-    Ok(id.to_string())
+    let made = parts.images.compose(config, layer, request.name.as_ref(), Some(&base.record.id))?;
+    tell(parts, container, &made.id, request);
+    Ok(made.id.to_string())
 }
 
-/// What a container has changed, as a layer. `hide` adds to the paths that are left out, those of its mounts; no time of
-/// modification after `latest`, in seconds, is told. Blocks.
+/// What a container has changed, as a layer: not what was only touched. `hide` adds to the paths that are left out, those of its
+/// mounts; no time of modification after `latest`, in seconds, is told. Blocks until `cancelled`.
 pub(crate) fn pack(
     parts: &Parts,
     container: &Container,
     hide: impl FnOnce(&Snapshot, &mut HashSet<Vec<u8>>) -> Result<(), Error>,
     latest: Option<i64>,
+    cancelled: &CancellationToken,
 ) -> Result<berth_image::NewLayer, Error> {
     let snapshot = parts.storage.snapshots().mounts(container.id())?;
     let (upper, lower) = (snapshot.written()?, snapshot.image()?);
     let mut hidden = content::mounted(&snapshot.merged()?, &container.definition);
     hide(&snapshot, &mut hidden)?;
     let name = container.id().get(..12).unwrap_or(container.id());
-    let write = |out: &mut dyn std::io::Write| {
-        berth_archive::pack::layer::pack_until(&upper, &lower, &hidden, latest, out)
-    };
+    let options = layer::Options { hidden: Some(&hidden), latest, changed: true };
+    let write =
+        |out: &mut dyn std::io::Write| layer::pack(&upper, &lower, &options, Cancelling::new(out, cancelled));
     Ok(parts.images.layer_from(name, write)?)
 }
 

@@ -123,7 +123,7 @@ fn import(
         history: vec![History { created: Some(now), comment: request.message.clone(), ..History::default() }],
         ..ImageConfig::default()
     };
-    let id = parts.images.compose(config, Some(layer), request.name.as_ref(), None)?;
+    let id = parts.images.compose(config, Some(layer), request.name.as_ref(), None)?.id;
     if let Some(name) = &request.name {
         parts.image_event(&id, &name.familiar(), ImageEvent::Tag);
     }

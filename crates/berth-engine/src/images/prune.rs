@@ -6,8 +6,8 @@ use std::sync::Arc;
 use berth_api::StringMap;
 use berth_api::filter::Filters;
 use berth_api::image::PruneResponse;
-use berth_image::Removed;
-use berth_oci::Reference;
+use berth_image::{InUse, Removed};
+use berth_oci::{Digest, Reference};
 use berth_storage::{BlobKind, ImageRecord, Listed};
 use jiff::Timestamp;
 
@@ -60,7 +60,7 @@ fn keep(filters: &Filters) -> Result<Option<u64>, Error> {
 }
 
 impl Engine {
-    /// Removes all images that satisfy the filters and that no container uses: those without a tag, unless the filter
+    /// Removes all images that satisfy the filters and that no container and no build uses: those without a tag, unless the filter
     /// `dangling` is false. With `keep-storage`, only as many as it takes, those first that were not used for longest, and
     /// compressed layers before them. What it reports as freed are the bytes of the files that are gone.
     pub async fn image_prune(&self, filters: Filters) -> Result<PruneResponse, Error> {
@@ -91,7 +91,7 @@ fn names(image: &Listed) -> Vec<Reference> {
     image.names.iter().filter_map(|name| name.parse().ok()).collect()
 }
 
-/// Removes an image, if it is selected and nothing is in the way.
+/// Removes an image, if it is selected and nothing is in the way: neither a container nor a build that uses it.
 fn prune(
     parts: &Parts,
     selection: &Selection,
@@ -109,10 +109,12 @@ fn prune(
     if !selection.has(&image.record, &labels, &names) {
         return Ok(());
     }
-    let removed = parts.images.remove_unused(&image.record.id, &names, &|id| parts.users(id))?;
-    if removed.is_empty() {
-        return Ok(());
-    }
+    let removed = parts.steps.unless_used(&image.record.id, |is_used| {
+        let build = || vec![InUse { container: "of a build".into(), running: true }];
+        let users = |id: &Digest| if is_used(id) { build() } else { parts.users(id) };
+        parts.images.remove_unused(&image.record.id, &names, &users)
+    });
+    let Some(removed) = removed.transpose()?.filter(|removed| !removed.is_empty()) else { return Ok(()) };
     let freed = |item: &Removed| if let Removed::Layer(_, bytes) = item { *bytes } else { 0 };
     report.space_reclaimed += removed.iter().map(freed).sum::<u64>();
     report.images_deleted.get_or_insert_default().extend(removed_items(parts, removed));
@@ -159,8 +161,6 @@ fn shrink(parts: &Parts, selection: &Selection, keep: u64, report: &mut PruneRes
 
 #[cfg(test)]
 mod tests {
-    use berth_oci::Digest;
-
     use super::*;
 
     fn selects(filters: &str, created: Option<i64>, names: &[&str]) -> Result<bool, String> {

@@ -278,6 +278,12 @@ pub(crate) fn image(snapshot: &Snapshot) -> Result<OwnedFd, Error> {
     image_for(snapshot, None)
 }
 
+/// The same for a container with a user namespace, whose mounts are still mapped: an overlay, which none can be, is made so
+/// that it need not be.
+pub(crate) fn image_to_lend(snapshot: &Snapshot, remap: Option<&Remap>) -> Result<OwnedFd, Error> {
+    image_for(snapshot, remap.filter(|_| snapshot.work.is_some() && snapshot.lower.len() > 1))
+}
+
 fn image_for(snapshot: &Snapshot, remap: Option<&Remap>) -> Result<OwnedFd, Error> {
     let remap = remap.filter(|_| snapshot.owners.is_none());
     let layer = |directory: &PathBuf| -> std::io::Result<OwnedFd> {

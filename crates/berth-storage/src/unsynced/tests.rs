@@ -181,3 +181,66 @@ fn a_damaged_layer_that_a_container_has_is_mended_by_the_next_pull() {
     assert!(storage.layers().hold(&chains[1], &mut storage.lease()).unwrap());
     synced(&storage);
 }
+
+#[test]
+fn who_asks_waits_until_an_image_is_synced_and_its_marks_are_gone() {
+    let temp = tempfile::tempdir().unwrap();
+    let storage = open(&temp);
+    let (record, _) = store(&storage, "first");
+    storage.images().sync(&record.id).unwrap();
+    assert!(!is_marked(&storage.shared, &record.id).unwrap());
+    // What a layer below lacks, the image lacks. Nobody else syncs while somebody does.
+    for (kind, sql) in [("layer", "SELECT min(chain) FROM layers"), ("document", "SELECT id FROM images")] {
+        let object = digest(&crate::garbage::column(&storage.shared, sql).unwrap()[0]).unwrap();
+        let marked = || {
+            storage.shared.write(|transaction| mark(transaction, &storage.shared, kind, &object))?;
+            is_marked(&storage.shared, &record.id)
+        };
+        assert!(storage.shared.syncs.one(marked).unwrap(), "{kind}");
+        storage.images().sync(&record.id).unwrap();
+        assert!(!is_marked(&storage.shared, &record.id).unwrap(), "{kind}");
+    }
+    let other = Digest::of(b"another's");
+    storage.shared.write(|transaction| mark(transaction, &storage.shared, "layer", &other)).unwrap();
+    assert!(!is_marked(&storage.shared, &record.id).unwrap(), "others are not waited for");
+}
+
+#[test]
+fn a_sync_that_goes_on_is_not_the_one_that_is_waited_for() {
+    let (syncs, count) = (Syncs::default(), std::sync::atomic::AtomicU32::new(0));
+    let counted = || {
+        count.fetch_add(1, Ordering::Relaxed);
+        Ok(true)
+    };
+    std::thread::scope(|scope| {
+        let mut other = None;
+        let first = || {
+            other = Some(scope.spawn(|| syncs.one(counted)));
+            counted()
+        };
+        syncs.one(first).unwrap();
+        assert!(other.unwrap().join().unwrap().unwrap());
+    });
+    assert_eq!(count.into_inner(), 2);
+    // One that failed is nobody's.
+    let failing = || Err(Error::file("syncing", "x", std::io::Error::other("failed")));
+    assert!(syncs.one(failing).is_err());
+    assert!(!syncs.one(|| Ok(false)).unwrap());
+}
+
+#[test]
+fn what_could_not_be_written_stays_marked_until_it_is_read() {
+    let temp = tempfile::tempdir().unwrap();
+    let storage = open(&temp);
+    let (first, _) = store(&storage, "first");
+    synced(&storage);
+    cut(&storage);
+    let before = marks(&storage).len();
+    let (second, _) = store(&storage, "second");
+    storage.images().sync(&second.id).unwrap();
+    assert_eq!(marks(&storage), vec!["earlier"; before]);
+    drop(storage);
+    let storage = open(&temp);
+    assert_eq!(storage.images().get(&first.id).unwrap(), Some(first));
+    synced(&storage);
+}

@@ -6,8 +6,11 @@ use tar::EntryType;
 
 use crate::files::{Image, busybox};
 
-/// What a container of the image tells of it: names, kinds, modes, owners, links, times, contents.
-pub const LISTING: &str = "cd /awkward && find . | sort | while read -r f; do stat -c '%n %F %a %u:%g %h %s %Y %t:%T' \"$f\"; done; \
+/// What a container of the image tells of it: names, kinds, modes, owners, links, times, contents. How many links a directory has
+/// is overlayfs's doing: one that is seen through has one.
+pub const LISTING: &str = "cd /awkward && find . | sort | while read -r f; do \
+                           links=%h; test -d \"$f\" && ! test -L \"$f\" && links=; \
+                           stat -c \"%n %F %a %u:%g $links %s %Y %t:%T\" \"$f\"; done; \
                            find . -type f | sort | tr '\\n' '\\0' | xargs -0 md5sum";
 
 fn header(kind: EntryType, size: u64) -> tar::Header {

@@ -6,8 +6,11 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use crate::building::{BOTH, command, context};
 use crate::daemon::{Client, Daemon};
+use crate::files;
 use crate::output::{Output, run};
 
 #[track_caller]
@@ -288,19 +291,54 @@ fn a_server_that_is_silent_holds_up_no_end() {
     let address = listener.local_addr().unwrap();
     let text = format!("FROM busybox\nADD http://{address}/file /\n");
     let root = context(&daemon, "silent", &[("Dockerfile", &text)]);
-    let mut command = daemon.client(Client::Berth, &["build", root.to_str().unwrap()]);
-    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    let (mut server, _) = listener.accept().unwrap();
-    let asked =
-        BufReader::new(&server).lines().map_while(Result::ok).take_while(|line| !line.is_empty()).count();
-    assert!(asked > 0);
-    server.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n").unwrap();
-    // More than sockets hold: it is being read.
-    server.write_all(&vec![0; 50_000_000]).unwrap();
-    child.kill().unwrap();
-    child.wait().unwrap();
-    // The connection ends with the build, half a minute before the server's silence would be too long.
-    server.set_read_timeout(Some(std::time::Duration::from_secs(30))).unwrap();
-    let ended = server.read_to_end(&mut Vec::new());
-    assert!(ended.map_or_else(|error| error.kind() == ErrorKind::ConnectionReset, |_| true));
+    for client in BOTH {
+        let mut command = command(&daemon, client, root.to_str().unwrap(), &[]);
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let (mut server, _) = listener.accept().unwrap();
+        let asked =
+            BufReader::new(&server).lines().map_while(Result::ok).take_while(|line| !line.is_empty()).count();
+        assert!(asked > 0);
+        server.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n").unwrap();
+        // More than sockets hold: it is being read.
+        server.write_all(&vec![0; 50_000_000]).unwrap();
+        let pid = Pid::from_child(&child);
+        kill_process(pid, Signal::INT).unwrap();
+        child.wait().unwrap();
+        // The connection ends with the build, half a minute before the server's silence would be too long.
+        server.set_read_timeout(Some(std::time::Duration::from_secs(30))).unwrap();
+        let ended = server.read_to_end(&mut Vec::new());
+        assert!(ended.map_or_else(|error| error.kind() == ErrorKind::ConnectionReset, |_| true));
+    }
+}
+
+#[test]
+fn archives_are_unpacked_as_it_is_asked_for() {
+    let daemon = Daemon::start();
+    let packed = files::gzip(&files::Layer::new().file("in/file", 0o644, "packed\n").bytes());
+    let served = context(&daemon, "served", &[]);
+    fs::create_dir_all(&served).unwrap();
+    fs::write(served.join("p.tgz"), &packed).unwrap();
+    let address = serve(&served);
+    let text = format!(
+        "FROM busybox\nADD p.tgz /own/\nADD --unpack=false p.tgz /own-kept/\nADD --unpack=true p.tgz plain /own-both/\n\
+        ADD {address}/p.tgz /far/\nADD --unpack {address}/p.tgz /far-unpacked/\nADD --unpack=false {address}/p.tgz /far-kept\n"
+    );
+    let root = context(&daemon, "unpacked", &[("Dockerfile", &text), ("plain", "plain\n")]);
+    fs::write(root.join("p.tgz"), &packed).unwrap();
+    let expected = "/far-kept\n/far-unpacked/in/file\n/far/p.tgz\n/own-both/in/file\n/own-both/plain\n\
+        /own-kept/p.tgz\n/own/in/file";
+    for client in BOTH {
+        build(&daemon, client, root.to_str().unwrap(), &["--no-cache"]).ok();
+        assert_eq!(shell(&daemon, "find /far* /own* -type f | sort"), expected);
+        assert_eq!(shell(&daemon, "cat /own/in/file /far-unpacked/in/file"), "packed\npacked");
+    }
+    let address = address + "/p.tgz";
+    for (keyword, flag, source, words) in [
+        ("COPY", "--unpack=true", "p.tgz", "unknown flag: --unpack"),
+        ("ADD", "--unpack=perhaps", "p.tgz", "unpack"),
+        ("ADD", "--unpack=perhaps", &address, "unpack"),
+    ] {
+        fs::write(root.join("Dockerfile"), format!("FROM busybox\n{keyword} {flag} {source} /x/\n")).unwrap();
+        build(&daemon, Client::Berth, root.to_str().unwrap(), &[]).fails(1, words);
+    }
 }

@@ -1,10 +1,13 @@
 //! Builds that are killed, lied to, and led astray.
 
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
 use crate::building::{BOTH, build, command, context};
@@ -203,4 +206,62 @@ fn lists_of_users_are_files_of_the_image() {
         }
     }
     eventually("nothing is left", || daemon.berth(&["ps", "-aq"]).ok().is_empty().then_some(()));
+}
+
+/// What is copied when a build ends is not copied to its end.
+#[test]
+fn a_build_ends_in_the_midst_of_a_copy() {
+    let daemon = Daemon::start();
+    // Holes, which take no room but a while to read.
+    let text =
+        "FROM busybox AS large\nRUN truncate -s 8G /large\nFROM busybox\nCOPY --from=large /large /copied/\n";
+    let root = context(&daemon, "large", &[("Dockerfile", text)]);
+    build(&daemon, Client::Berth, &root, &["--target", "large"]).ok();
+    for client in BOTH {
+        let mut client = command(&daemon, client, root.to_str().unwrap(), &[]);
+        let client = client.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut client = client.spawn().unwrap();
+        let told = BufReader::new(client.stdout.take().unwrap()).lines().map_while(Result::ok);
+        assert!(told.inspect(|line| println!("{line}")).any(|line| line.contains("COPY --from=large")));
+        kill_process(Pid::from_child(&client), Signal::INT).unwrap();
+        client.wait().unwrap();
+        leaves_nothing(&daemon, &[]);
+    }
+}
+
+/// Images that a build has made, and has not named yet, are in use.
+#[test]
+fn builds_go_on_while_all_is_pruned() {
+    let daemon = Daemon::start();
+    let text = "FROM busybox\nENV A=b\nWORKDIR /made\nLABEL c=d\nCOPY file .\nENV E=f\nRUN cat file\nCMD [\"true\"]\n";
+    let root = context(&daemon, "pruned", &[("Dockerfile", text), ("file", "x\n")]);
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let prune = |arguments: &'static [&'static str]| {
+            while !over.load(Ordering::Relaxed) {
+                daemon.berth(arguments).ok();
+            }
+        };
+        scope.spawn(move || prune(&["image", "prune", "-f"]));
+        scope.spawn(move || prune(&["builder", "prune", "-af"]));
+        // Also when a build fails.
+        let _over = Over(&over);
+        for number in 0..12 {
+            let name = format!("made:{number}");
+            let client = BOTH[number % BOTH.len()];
+            build(&daemon, client, &root, &["-q", "--no-cache", "-t", &name]).ok();
+            build(&daemon, client, &root, &["-q", "-t", &name]).ok();
+        }
+    });
+    let made = daemon.berth(&["images", "-q", "made"]).ok();
+    assert_eq!(made.lines().count(), 12, "{made}");
+}
+
+/// Sets what it holds in the end.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }

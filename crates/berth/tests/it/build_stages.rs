@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 
 use crate::building::{self, BOTH};
 use crate::daemon::{Client, Daemon};
+use crate::files;
 use crate::output::{Output, eventually};
+use crate::registry::{ADDRESS, Registry};
 
 fn context(daemon: &Daemon, name: &str, dockerfile: &str) -> PathBuf {
     building::context(daemon, name, &[("Dockerfile", dockerfile)])
@@ -256,4 +258,40 @@ fn a_build_can_be_repeated() {
         daemon.berth(&["run", "--rm", "made", "stat", "-c", "%Y", "/copied/Dockerfile"]).ok(),
         "1700000000"
     );
+}
+
+#[test]
+fn a_newer_base_is_taken_for_the_asking() {
+    let daemon = Daemon::start();
+    let registry = Registry::start(daemon.root.path());
+    let push = |version: &str| {
+        let mut layers = files::busybox().layers;
+        layers.push(files::Layer::new().file("version", 0o644, version).bytes());
+        let image = files::Image { layers, config: files::busybox().config };
+        let archive = files::write(daemon.root.path(), "base.tar", &image.docker_archive("base:latest"));
+        registry.push("docker-archive", &archive, "team/base:latest");
+    };
+    let text = format!(
+        "FROM {ADDRESS}/team/base AS one\nRUN cat /version\nFROM {ADDRESS}/team/base\n\
+        COPY --from=one /version /\nCOPY --from={ADDRESS}/team/base:latest /version /copied\n"
+    );
+    let root = context(&daemon, "newer", &text);
+    let versions = || daemon.berth(&["run", "--rm", "made", "cat", "/version", "/copied"]).ok();
+    for (number, client) in BOTH.into_iter().enumerate() {
+        // Neither client has anything the first time, and there is nothing newer the second time.
+        let (old, new) = (format!("{number}-old\n"), format!("{number}-new\n"));
+        push(&old);
+        build(&daemon, client, &root, &["--pull"]).ok();
+        assert_eq!(versions(), format!("{old}{old}").trim_end());
+        push(&new);
+        let told = build(&daemon, client, &root, &[]).ok();
+        assert_eq!(
+            (versions(), told.matches("Using cache").count()),
+            (format!("{old}{old}").trim_end().to_owned(), 3)
+        );
+        build(&daemon, client, &root, &["--pull"]).ok();
+        assert_eq!(versions(), format!("{new}{new}").trim_end());
+        let told = build(&daemon, client, &root, &["--pull"]).ok();
+        assert_eq!(told.matches("Using cache").count(), 3, "{told}");
+    }
 }

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::awkward;
+use crate::building;
 use crate::daemon::{Client, Daemon};
 use crate::files;
 use crate::output::run;
@@ -137,4 +138,40 @@ fn drivers_keep_their_data_apart_and_unknown_ones_are_refused() {
     daemon.set_arguments(&["--storage-driver", "vfs"]);
     daemon.launch();
     assert_eq!(json_of(&daemon, &["info", "--format", "{{json .Driver}}"]), json!("vfs"));
+}
+
+/// What a build gives at one moment does not depend on how files are kept.
+#[test]
+fn builds_give_the_same_image() {
+    let steps = "FROM busybox\n\
+        WORKDIR /work/deep\n\
+        COPY --chown=7:8 files ./files/\n\
+        ADD packed.tar /packed/\n\
+        RUN mkdir -p /data/sub /gone/sub && echo one > /data/one && echo two > /data/sub/two && touch /gone/x /gone/sub/y && \
+        echo kept > /data/kept && ln /data/kept /data/link && ln -s one /data/symbolic && mkfifo /data/fifo\n\
+        RUN echo more >> /data/one && chmod 600 /data/sub/two && rm /data/symbolic && rm -r /gone/sub\n\
+        RUN mv /data/sub /data/moved && mv /work/deep/files /files && rm -r /gone && mkdir /gone && touch /gone/new\n\
+        RUN : >> /etc/passwd; chmod 644 /etc/group; chown root /etc/passwd; touch -r /etc/group /work; rm -r /home\n\
+        RUN rm -r /packed && mkdir -p /packed/in && echo other > /packed/in/file && rm /data/fifo && mkdir /data/fifo\n\
+        RUN mv /files/a /files/c && mv /files/b /files/a && mv /files/c /files/b && cp -a /bin/busybox /bin/copy\n\
+        COPY files/a /files/\n\
+        COPY --link files /linked/\n\
+        RUN true\n\
+        WORKDIR /work/deep\n";
+    let mut images = Vec::new();
+    for driver in ["overlay2", "vfs"] {
+        let daemon = started(&["--storage-driver", driver]);
+        let files = [("Dockerfile", steps), ("files/a", "a\n"), ("files/b", "b\n"), ("files/sub/c", "c\n")];
+        let root = building::context(&daemon, "steps", &files);
+        let packed = files::Layer::new().dir("in", 0o750).file("in/file", 0o4640, "in an archive\n").bytes();
+        std::fs::write(root.join("packed.tar"), packed).unwrap();
+        for client in building::BOTH {
+            let arguments = ["--no-cache", "-t", "made", "--build-arg", "SOURCE_DATE_EPOCH=1760000000"];
+            building::build(&daemon, client, &root, &arguments).ok();
+            let layers = json_of(&daemon, &["image", "inspect", "-f", "{{json .RootFS.Layers}}", "made"]);
+            images.push((layers, daemon.inspect("made", "{{.Id}}")));
+        }
+    }
+    assert_eq!(images[0].0, images[2].0, "the layers");
+    assert!(images.iter().all(|image| *image == images[0]), "{images:#?}");
 }

@@ -62,6 +62,7 @@ mod build_cli;
 mod build_contexts;
 mod build_copy;
 mod build_failures;
+mod build_hostile;
 mod build_mounts;
 mod build_output;
 mod build_recorder;

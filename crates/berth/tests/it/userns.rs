@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
+use crate::building;
 use crate::daemon::{Client, Daemon};
 use crate::files;
 use crate::filesystems::Kind;
@@ -102,6 +103,23 @@ remapped_with_both_clients! {
                       mkdir /mnt && mount -t tmpfs x /mnt && echo mounted; \
                       echo 1 2>/dev/null > /proc/sys/kernel/panic || echo closed";
         assert_eq!(inside(daemon, client, &flags, script), "refused\nmounted\nclosed");
+    }
+
+    fn what_steps_have_bound_belongs_inside(daemon: &Daemon, client: Client) {
+        let dockerfile = "FROM busybox AS files\n\
+            RUN mkdir /d && echo own > /d/file && chown 5:6 /d/file && chmod 600 /d/file && mkdir -m 700 /private\n\
+            FROM busybox\n\
+            RUN --mount=type=bind,from=files,target=/m stat -c %u:%g /m/d /m/d/file > /seen && cat /m/d/file >> /seen\n\
+            RUN --mount=type=bind,from=files,target=/m,rw stat -c %u:%g /m/d /m/d/file >> /seen && \
+            echo more >> /m/d/file && touch /m/private/new && chown 7:8 /m/private/new && \
+            stat -c %u:%g /m/private/new >> /seen && cat /m/d/file >> /seen\n\
+            RUN --mount=type=bind,from=files,target=/m,rw cat /m/d/file >> /seen\n\
+            RUN --mount=type=bind,target=/m,rw touch /m/sub/new && stat -c %u:%g /m/sub/new /m/sub/file >> /seen\n";
+        let files = [("Dockerfile", dockerfile), ("sub/file", "x")];
+        let root = building::context(daemon, "bound", &files);
+        building::build(daemon, client, &root, &["-t", "made"]).ok();
+        let seen = daemon.berth(&["run", "--rm", "made", "cat", "/seen"]).ok();
+        assert_eq!(seen, "0:0\n5:6\nown\n0:0\n5:6\n7:8\nown\nmore\nown\n0:0\n0:0");
     }
 
     fn volumes_belong_inside_and_binds_outside(daemon: &Daemon, client: Client) {

@@ -80,3 +80,53 @@ fn images_are_whole_or_gone_after_a_power_cut() {
     }
     assert!(text.contains("left 0"), "{text}");
 }
+
+#[test]
+fn what_was_built_outlives_a_power_cut() {
+    let work = tempfile::tempdir().unwrap();
+    let disk = work.path().join("disk.img");
+    let made = "truncate -s 256M $0 && mkfs.ext4 -q $0";
+    run(Command::new("sh").arg("-c").arg(made).arg(&disk)).ok();
+    let dockerfile = work.path().join("Dockerfile");
+    let steps = "FROM base AS other\nRUN sh -c 'head -c 300000 /content > /half'\nFROM base\n\
+        RUN sh -c 'cat /content /content > /twice'\nCOPY --from=other /half /half\nCOPY content /own/\n";
+    fs::write(&dockerfile, steps).unwrap();
+    let content = work.path().join("content");
+    fs::write(&content, "x".repeat(200_000)).unwrap();
+    let root = work.path().join("base");
+    fs::create_dir_all(root.join("bin")).unwrap();
+    fs::copy("/bin/busybox", root.join("bin/busybox")).unwrap();
+    for applet in ["sh", "cat", "head", "wc"] {
+        std::os::unix::fs::symlink("busybox", root.join("bin").join(applet)).unwrap();
+    }
+    fs::write(root.join("content"), "base".repeat(100_000)).unwrap();
+    let base = work.path().join("base.tar");
+    run(Command::new("tar").arg("-C").arg(&root).arg("-cf").arg(&base).arg(".")).ok();
+    let place = |path: &Path, name: &str| (path.to_owned(), name.to_owned());
+    let files =
+        vec![place(&base, "/base.tar"), place(&dockerfile, "/c/Dockerfile"), place(&content, "/c/content")];
+    let first = format!(
+        "{START}
+         q import /base.tar base > /dev/null
+         echo '<<<end'
+         q build -t built:1 -t built:2 /c && echo b > /proc/sysrq-trigger
+         step log cat /q.log"
+    );
+    let extras = Extras { files, disk: Some(&disk), ..Extras::default() };
+    let before = boot(&first, &extras);
+    let second = format!(
+        "{START}
+         step names q images --format '{{{{.Repository}}}}:{{{{.Tag}}}}'
+         step content q run --rm built:2 sh -c 'wc -c < /twice; wc -c < /half; wc -c < /own/content'
+         step log cat /q.log"
+    );
+    let after = boot(&second, &extras);
+    let names = after.step("names");
+    assert!(
+        ["built:1", "built:2"].iter().all(|name| names.lines().any(|line| line == *name)),
+        "{}{}",
+        before.whole(),
+        after.whole()
+    );
+    assert_eq!(after.step("content"), "800000\n300000\n200000\ncode 0", "{}", after.whole());
+}

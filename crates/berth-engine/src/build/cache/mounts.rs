@@ -36,7 +36,7 @@ fn image(worker: &Worker, directory: BorrowedFd<'_>) -> Result<Digest, Error> {
         images.layer_from("build", |out| copy::pack_with_attributes(directory, b"/", b".", out, None))?;
     let Platform { os, architecture, variant, .. } = Platform::host();
     let config = ImageConfig { os, architecture, variant, ..ImageConfig::default() };
-    Ok(images.compose(config, Some(layer), None, None)?)
+    Ok(worker.compose(config, Some(layer), None)?.id)
 }
 
 /// Fills a new directory with what a cache has for it; whether one has. Blocks.
@@ -51,7 +51,7 @@ pub(in super::super) fn fill(
         let filled = source.bring(worker, entry, 0).and_then(|image| {
             let borrowed = Borrowed::new(worker.parts(), &image.config)?;
             let tree = sources::image(&borrowed.snapshot()?)?;
-            super::super::mounts::copy_all(tree.as_fd(), directory)
+            super::super::mounts::copy_all(worker, tree.as_fd(), directory)
         });
         match filled {
             Ok(()) => return Ok(true),

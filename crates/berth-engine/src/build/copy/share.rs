@@ -37,7 +37,7 @@ pub(super) fn all(
     };
     let from = context.root();
     let destination = copying.destination.as_bytes();
-    let into = Into { root: target.root()?, destination, must: false, manner };
+    let into = Into { root: target.root()?, destination, must: false, manner, cancelled: &worker.cancelled };
     let Some(place) = into.room(source, from)? else { return Ok(false) };
     let failed = |error: std::io::Error| tree::failed("open", &source.name, &error);
     let flags = OFlags::RDONLY | OFlags::DIRECTORY;
@@ -46,11 +46,13 @@ pub(super) fn all(
     let files = format!("/proc/self/fd/{}", files.as_raw_fd());
     let view = Overlay::open_marked([(&files, Marks::Whole { made: None })])?;
     let skip = |path: &[u8]| manner.exclude.skips(path);
+    let go_on = || !worker.cancelled.is_cancelled();
     let options = replica::Options {
         keep_free: worker.parts().storage.keep_free_bytes(),
         owner: Some(owner),
         link: true,
         skip: Some(&skip),
+        go_on: Some(&go_on),
         ..replica::Options::default()
     };
     replica::copy_contents(&view, place.as_fd(), &options)?;

@@ -70,7 +70,7 @@ pub(super) fn all(parts: &Parts) -> Result<Vec<Done>, Error> {
 /// Forgets a step, and removes its image if that is nothing but cache. Gives the bytes that are freed; none if it stays,
 /// because a build uses it or another step stands on it.
 pub(super) fn remove(parts: &Parts, done: &Done) -> Result<Option<u64>, Error> {
-    let removed = parts.steps.unless_used(&done.image, || {
+    let removed = parts.steps.unless_used(&done.image, |_| {
         let (steps, images) = (parts.storage.build_steps(), parts.storage.images());
         for child in images.children(&done.image)? {
             if steps.made(&child)? {
