@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use berth_api::version::ApiVersion;
+use berth_api::version::{ApiVersion, Build};
 use berth_image::PullLimits;
 use berth_network::firewall::FirewallOptions;
 use berth_network::subnets::AddressPool;
@@ -61,6 +61,8 @@ pub struct Settings {
     pub labels: Vec<String>,
     /// Whether debug output is on, shown by `info`.
     pub debug: bool,
+    /// What the program was made of, shown by `version`.
+    pub build: Build,
     /// The oldest version of the API that clients may speak.
     pub oldest_api: ApiVersion,
     /// Where the daemon itself answers: no container can have these ports.
@@ -99,6 +101,7 @@ impl Settings {
             cdi_dirs: vec!["/etc/cdi".into(), "/var/run/cdi".into()],
             labels: Vec::new(),
             debug: false,
+            build: Build::UNKNOWN,
             oldest_api: ApiVersion::OLDEST,
             own_addresses: Vec::new(),
             warnings: Vec::new(),
