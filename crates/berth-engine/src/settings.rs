@@ -12,6 +12,7 @@ use berth_network::firewall::FirewallOptions;
 use berth_network::subnets::AddressPool;
 use berth_network::{Error as NetworkError, Protocol};
 use berth_registry::{Mirror, Proxies, RegistryConfig};
+use berth_runtime::cgroup::RealTime;
 use ipnet::IpNet;
 
 use crate::information::VERSION;
@@ -55,6 +56,8 @@ pub struct Settings {
     pub remap: Option<Remap>,
     /// Parent of containers' cgroups below each hierarchy: `/berth`, and `/docker` under Docker's name.
     pub cgroup_parent: String,
+    /// CPU time for real-time threads that the parents of containers' cgroups are given, of which a container may get a part.
+    pub real_time: RealTime,
     /// Where files of the Container Device Interface lie; the last directory outranks the others.
     pub cdi_dirs: Vec<PathBuf>,
     /// Labels of the engine, `key=value`, shown by `info`.
@@ -98,6 +101,7 @@ impl Settings {
             storage_driver: None,
             remap: None,
             cgroup_parent: "/berth".into(),
+            real_time: RealTime::default(),
             cdi_dirs: vec!["/etc/cdi".into(), "/var/run/cdi".into()],
             labels: Vec::new(),
             debug: false,

@@ -49,6 +49,8 @@ step refused_cpus q update --cpuset-cpus 7 all
 step unchanged q exec all sh -c "$files"
 step devices_updated q exec all sh -c "$try"
 q rm -f all > /dev/null
+step refused_real_time timeout 60 berth daemon --data-root /other --exec-root /run/other -H unix:///run/other.sock \
+    --pidfile /run/other.pid --cpu-rt-runtime 1000
 step discarded q create --oom-kill-disable --memory-swappiness 10 busybox true
 
 step unhurried q run --rm --device /dev/vda --device-read-bps /dev/vda:1mb busybox sh -c \
@@ -146,6 +148,8 @@ fn files(steps: &Steps) {
     assert!(steps.step("refused_memory").contains("smaller than already set memoryswap limit"));
     assert!(steps.step("refused_cpus").contains("requested 7, available: 0-1"));
     assert_eq!(steps.step("unchanged"), updated);
+    let refused = steps.step("refused_real_time");
+    assert!(refused.contains("cpu-rt-runtime are not implemented for cgroup v2"), "{refused}");
     let discarded = steps.step("discarded");
     assert_eq!(discarded.matches("discarded").count(), 2, "{discarded}");
     assert!(discarded.ends_with("code 0"), "{discarded}");
