@@ -43,7 +43,8 @@ struct Checkout(PathBuf);
 impl Checkout {
     /// Berth may lie in a checkout of something else, which says nothing about it.
     fn find() -> Option<Checkout> {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2)?.canonicalize().ok()?;
+        let package = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR")?);
+        let root = package.ancestors().nth(2)?.canonicalize().ok()?;
         let checkout = Checkout(root);
         let top = checkout.git(&["rev-parse", "--show-toplevel"])?;
         (Path::new(&top).canonicalize().ok()? == checkout.0).then_some(checkout)

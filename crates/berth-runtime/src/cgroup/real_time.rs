@@ -11,7 +11,7 @@ use super::setting::Setting;
 pub struct RealTime {
     /// The period in which it is counted, in microseconds.
     pub period: i64,
-    /// The time in each period, in microseconds; -1 for any.
+    /// The time in each period, in microseconds.
     pub runtime: i64,
 }
 

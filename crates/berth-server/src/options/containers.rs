@@ -62,7 +62,7 @@ pub fn container_defaults(settings: &mut Settings, given: &Given) -> Result<(), 
 fn real_time(given: &Given) -> Result<RealTime, OptionError> {
     let [period, runtime] = ["cpu-rt-period", "cpu-rt-runtime"].map(|flag| number(given, flag));
     let time = RealTime { period: period?.unwrap_or(0), runtime: runtime?.unwrap_or(0) };
-    if time.period < 0 || time.runtime < -1 {
+    if time.period < 0 || time.runtime < 0 {
         return Err(value("cpu-rt-period and cpu-rt-runtime cannot be negative"));
     }
     match berth_engine::real_time_problem().filter(|_| time.is_set()) {
