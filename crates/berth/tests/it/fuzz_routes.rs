@@ -1,7 +1,5 @@
 //! The routes that [`fuzz_api`](crate::fuzz_api) tries, and whether the server has any other.
 
-use Answer::{Stream, Whole};
-
 /// How a route's answer comes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Answer {
@@ -281,7 +279,7 @@ fn arms() -> Vec<(Vec<&'static str>, Vec<Part>)> {
         let (methods, pattern) = arm.split_once(", ").unwrap();
         let methods = methods.split(" | ").map(|method| method.trim_start_matches("&Method::")).collect();
         let inside = pattern.split_once('[').map_or("name", |(_, rest)| rest.split(']').next().unwrap());
-        let parts = inside.split(", ").filter(|part| !part.is_empty()).map(Part::parse);
+        let parts = inside.split(", ").filter(|part| !matches!(*part, "" | "..")).map(Part::parse);
         let beginning = Some(*beginning).filter(|word| !word.is_empty()).map(|word| Part::Words(vec![word]));
         arms.push((methods, beginning.into_iter().chain(parts).collect()));
     }
