@@ -53,24 +53,20 @@ fn one_address_that_cannot_be_had_leaves_nothing_of_the_others() {
     let taken = format!("tcp://{}", taken.local_addr().unwrap());
     let folder = daemon.root.path().join("folder");
     fs::create_dir(&folder).unwrap();
-    let is_folder = format!("unix://{}", folder.display());
     let second = daemon.root.path().join("second.sock");
     let pidfile = daemon.root.path().join("own.pid");
     for (address, words) in [
-        (taken.as_str(), "in use"),
+        (taken.clone(), format!("listen on {taken}: address already in use")),
         // Of documentation, and so nobody's (RFC 5737).
-        ("tcp://192.0.2.1:2375", "cannot assign requested address"),
-        (is_folder.as_str(), "exists and is not a socket"),
-        ("unix:///proc/no-such/berth.sock", "/proc/no-such"),
-        ("fd://", "no sockets found via socket activation"),
+        ("tcp://192.0.2.1:2375".into(), "tcp://192.0.2.1:2375: cannot assign requested address".into()),
+        (format!("unix://{}", folder.display()), format!("{} exists and is not a socket", folder.display())),
+        ("unix:///proc/no-such/berth.sock".into(), "create /proc/no-such".into()),
+        ("fd://".into(), "no sockets found via socket activation".into()),
     ] {
         let mut command = daemon.command();
         command.env_remove("LISTEN_FDS").arg("--pidfile").arg(&pidfile);
-        let refused =
-            run(command.args(["--tls=false", "-H", address, "-H", &format!("unix://{}", second.display())]));
-        let output = refused.fails(1, words);
-        let said = address.trim_start_matches("unix://");
-        assert!(address == "fd://" || output.stderr.contains(said), "{address}: {output:?}");
+        command.args(["--tls=false", "-H", &address, "-H", &format!("unix://{}", second.display())]);
+        run(&mut command).fails(1, &words);
         for left in [&daemon.socket(), &second, &pidfile] {
             assert!(!left.exists(), "{address}: {}", left.display());
         }
