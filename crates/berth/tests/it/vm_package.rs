@@ -99,7 +99,7 @@ fn containers_go_on_while_the_package_comes_and_goes() {
         assert!(steps.step(step).ends_with("code 0"), "{step}: {}", steps.step(step));
     }
     assert_eq!(steps.step("version"), concat!(env!("CARGO_PKG_VERSION"), " install ok installed\ncode 0"));
-    assert_eq!(steps.step("stopped"), "enabled\nenabled\nactive\ninactive\ncode 3");
+    assert_eq!(steps.step("stopped"), "enabled\nenabled\nactive\ninactive\ncode 0");
     assert_eq!(steps.step("woken"), "cc running\ncode 0", "the socket starts the daemon");
     assert_eq!(steps.step("answering"), "enabled\nenabled\nactive\nactive\ncode 0");
     assert_eq!(steps.step("disabled"), "disabled\ndisabled\ninactive\ninactive\ncode 3");
