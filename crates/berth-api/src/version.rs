@@ -30,6 +30,20 @@ impl fmt::Display for ApiVersion {
     }
 }
 
+/// What a program was made of, as `version` tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Build {
+    /// The commit of its source.
+    pub commit: &'static str,
+    /// When it was made, or when its source was committed; RFC 3339.
+    pub time: &'static str,
+}
+
+impl Build {
+    /// Nobody said.
+    pub const UNKNOWN: Self = Self { commit: "unknown", time: "unknown" };
+}
+
 /// The text is not `major.minor`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("invalid API version: {0:?}")]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use berth_api::version::ApiVersion;
+use berth_api::version::{ApiVersion, Build};
 use berth_client::{Client, Hijacked, Host, TlsFiles, Trust};
 use clap::{Arg, ArgAction, ArgMatches};
 
@@ -50,6 +50,8 @@ pub struct Context {
     pub program: &'static str,
     /// The user's settings.
     pub config: ConfigFile,
+    /// What the program was made of.
+    pub build: Build,
     /// Name of the current context.
     name: String,
     /// Daemons that flags name; one at most makes sense.
@@ -87,6 +89,7 @@ impl Context {
         Ok(Self {
             program: grammar::program(arguments),
             config,
+            build: Build::UNKNOWN,
             name,
             hosts,
             tls: tls::files(matches),

@@ -46,14 +46,15 @@ use std::ffi::OsString;
 use std::io::Write as _;
 use std::process::ExitCode;
 
+use berth_api::version::Build;
 use clap::ArgMatches;
 
 pub use failure::{Failure, Outcome};
 
 use context::Context;
 
-/// Runs the command that `arguments`, program name first, ask for.
-pub fn main(arguments: Vec<OsString>) -> ExitCode {
+/// Runs the command that `arguments`, program name first, ask for. `build` is what the program was made of.
+pub fn main(arguments: Vec<OsString>, build: Build) -> ExitCode {
     if arguments.get(1).is_some_and(|word| word == complete::FACE) {
         return candidates(&arguments);
     }
@@ -74,7 +75,7 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return end(Err(Failure::io("starting", &error))),
     };
-    let outcome = runtime.block_on(run(&arguments, &matches));
+    let outcome = runtime.block_on(run(&arguments, &matches, build));
     // A thread that reads standard input cannot be stopped, and must not hold up the end.
     runtime.shutdown_background();
     end(outcome)
@@ -174,8 +175,9 @@ fn group(name: &'static str, about: &'static str) -> clap::Command {
         .disable_help_subcommand(true)
 }
 
-async fn run(arguments: &[OsString], matches: &ArgMatches) -> Outcome {
+async fn run(arguments: &[OsString], matches: &ArgMatches, build: Build) -> Outcome {
     let mut context = Context::new(arguments, matches)?;
+    context.build = build;
     let Some((name, matches)) = matches.subcommand() else { return Ok(()) };
     match (name, matches.subcommand()) {
         ("builder", Some((name, matches))) => builder::run(&context, name, matches).await,

@@ -8,6 +8,7 @@ use berth_api::container::{HostConfig, Ulimit};
 use berth_runtime::cgroup::{Layout, Mode};
 
 use crate::create::Definition;
+use crate::create::kernel::Kernel;
 use crate::create::security::SecurityOptions;
 
 /// What the daemon adds to containers. A part is settled when a container is created, and shown by `inspect`; the
@@ -78,6 +79,15 @@ pub fn cgroup_namespace() -> &'static str {
 pub fn has_unified_cgroups() -> bool {
     // Nothing is done without a layout, whatever is said here.
     Layout::current().is_ok_and(|layout| layout.mode() == Mode::Unified)
+}
+
+/// Why the parents of containers' cgroups cannot be given real-time CPU time, in Docker's words.
+pub fn real_time_problem() -> Option<&'static str> {
+    if has_unified_cgroups() {
+        return Some("daemon-scoped cpu-rt-period and cpu-rt-runtime are not implemented for cgroup v2");
+    }
+    let has = Kernel::current().is_ok_and(|kernel| kernel.real_time);
+    (!has).then_some("daemon-scoped cpu-rt-period and cpu-rt-runtime are not supported by the kernel")
 }
 
 impl Default for ContainerDefaults {

@@ -11,7 +11,7 @@ use berth_api::system::{
     self, AddressPool, Component, DiscoveredDevice, Firewall, IndexInfo, Platform, Plugins, RegistryConfig,
     Runtime, Swarm,
 };
-use berth_api::version::ApiVersion;
+use berth_api::version::{ApiVersion, Build};
 use berth_api::{StringMap, container::Status};
 use jiff::Timestamp;
 
@@ -25,8 +25,6 @@ pub(crate) use host::{cgroup_problem, memory_bytes};
 
 /// The version of all of Berth.
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
-/// What was not told when the program was built.
-const UNKNOWN: &str = "unknown";
 /// Docker's default registry, as its clients know it.
 const INDEX_SERVER: &str = "https://index.docker.io/v1/";
 /// Networks whose registries never need TLS.
@@ -47,7 +45,7 @@ impl Engine {
 
     /// Versions of the engine and its API.
     pub fn version(&self) -> system::Version {
-        version(self.oldest_api())
+        version(self.oldest_api(), self.parts.settings.build)
     }
 
     /// How many events were told since the engine was opened.
@@ -61,7 +59,7 @@ impl Engine {
     }
 }
 
-fn version(oldest: ApiVersion) -> system::Version {
+fn version(oldest: ApiVersion, build: Build) -> system::Version {
     let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
     let mut version = system::Version {
         platform: Platform { name: "Berth".into() },
@@ -69,13 +67,13 @@ fn version(oldest: ApiVersion) -> system::Version {
         version: VERSION.into(),
         api_version: ApiVersion::NEWEST.to_string(),
         min_api_version: oldest.to_string(),
-        git_commit: option_env!("BERTH_COMMIT").unwrap_or(UNKNOWN).into(),
+        git_commit: build.commit.into(),
         go_version: concat!("rustc ", env!("CARGO_PKG_RUST_VERSION")).into(),
         os: "linux".into(),
         arch: names::architecture().into(),
         kernel_version: kernel,
         experimental: false,
-        build_time: option_env!("BERTH_BUILD_TIME").unwrap_or(UNKNOWN).into(),
+        build_time: build.time.into(),
     };
     let details = [
         ("ApiVersion", version.api_version.clone()),
@@ -275,8 +273,9 @@ mod tests {
 
     #[test]
     fn the_version_tells_clients_what_is_spoken() {
-        let version = version(ApiVersion::new(1, 30));
+        let version = version(ApiVersion::new(1, 30), Build { commit: "c0ffee", ..Build::UNKNOWN });
         assert_eq!((version.api_version.as_str(), version.min_api_version.as_str()), ("1.55", "1.30"));
         assert_eq!(version.components[0].details.as_ref().unwrap()["ApiVersion"], "1.55");
+        assert_eq!((version.git_commit.as_str(), version.build_time.as_str()), ("c0ffee", "unknown"));
     }
 }

@@ -6,12 +6,13 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use berth_api::version::ApiVersion;
+use berth_api::version::{ApiVersion, Build};
 use berth_image::PullLimits;
 use berth_network::firewall::FirewallOptions;
 use berth_network::subnets::AddressPool;
 use berth_network::{Error as NetworkError, Protocol};
 use berth_registry::{Mirror, Proxies, RegistryConfig};
+use berth_runtime::cgroup::RealTime;
 use ipnet::IpNet;
 
 use crate::information::VERSION;
@@ -55,12 +56,16 @@ pub struct Settings {
     pub remap: Option<Remap>,
     /// Parent of containers' cgroups below each hierarchy: `/berth`, and `/docker` under Docker's name.
     pub cgroup_parent: String,
+    /// CPU time for real-time threads that the parents of containers' cgroups are given, of which a container may get a part.
+    pub real_time: RealTime,
     /// Where files of the Container Device Interface lie; the last directory outranks the others.
     pub cdi_dirs: Vec<PathBuf>,
     /// Labels of the engine, `key=value`, shown by `info`.
     pub labels: Vec<String>,
     /// Whether debug output is on, shown by `info`.
     pub debug: bool,
+    /// What the program was made of, shown by `version`.
+    pub build: Build,
     /// The oldest version of the API that clients may speak.
     pub oldest_api: ApiVersion,
     /// Where the daemon itself answers: no container can have these ports.
@@ -96,9 +101,11 @@ impl Settings {
             storage_driver: None,
             remap: None,
             cgroup_parent: "/berth".into(),
+            real_time: RealTime::default(),
             cdi_dirs: vec!["/etc/cdi".into(), "/var/run/cdi".into()],
             labels: Vec::new(),
             debug: false,
+            build: Build::UNKNOWN,
             oldest_api: ApiVersion::OLDEST,
             own_addresses: Vec::new(),
             warnings: Vec::new(),

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use berth_api::version::Build;
 use berth_engine::Engine;
 use berth_engine::plugin::Plugin;
 use tokio::sync::watch;
@@ -36,8 +37,9 @@ const PLUGINS_LATER: Duration = Duration::from_secs(2);
 
 /// Runs a daemon with a command line as `dockerd`'s, program name first; `daemon` may follow it.
 ///
+/// `build` is what the program was made of.
 /// Returns when the daemon was asked to end (0), or could not start (1).
-pub fn main(args: Vec<OsString>) -> ExitCode {
+pub fn main(args: Vec<OsString>, build: Build) -> ExitCode {
     let options = match Options::parse_from_args(&args) {
         Ok(options) => options,
         Err(OptionError::Usage(error)) => {
@@ -50,12 +52,15 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
     };
     if options.version {
         // A closed output is no failure of the daemon's.
-        let _ = writeln!(io::stdout(), "Berth version {}", env!("CARGO_PKG_VERSION"));
+        let _ = writeln!(io::stdout(), "Berth version {}, build {}", env!("CARGO_PKG_VERSION"), build.commit);
         return ExitCode::SUCCESS;
     }
     let outcome = match options.resolve() {
         Ok(resolved) if options.validate => validate(&resolved),
-        Ok(resolved) => run(options, resolved),
+        Ok(mut resolved) => {
+            resolved.settings.build = build;
+            run(options, resolved)
+        }
         Err(error) => Err(error.into()),
     };
     match outcome {

@@ -12,6 +12,11 @@ use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::process::ExitCode;
 
+use berth_api::version::Build;
+
+/// Told by `build.rs`.
+const BUILD: Build = Build { commit: env!("BERTH_COMMIT"), time: env!("BERTH_BUILD_TIME") };
+
 /// What this process is to be.
 #[derive(Debug, PartialEq, Eq)]
 enum Face {
@@ -40,8 +45,8 @@ fn face(arguments: &[OsString]) -> Face {
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
     match face(&arguments) {
-        Face::Client => berth_cli::main(arguments),
-        Face::Daemon => berth_server::daemon::main(arguments),
+        Face::Client => berth_cli::main(arguments, BUILD),
+        Face::Daemon => berth_server::daemon::main(arguments, BUILD),
         Face::Runtime => berth_runtime::cli::main(arguments),
         Face::Spawner => berth_shim::spawner::main(),
         Face::Net => berth_network::net::main(arguments),

@@ -14,6 +14,8 @@ Client:
  Version:           {{.Client.Version}}
  API version:       {{.Client.APIVersion}}{{if ne .Client.APIVersion .Client.DefaultAPIVersion}} (downgraded from \
 {{.Client.DefaultAPIVersion}}){{end}}
+ Git commit:        {{.Client.GitCommit}}
+ Built:             {{.Client.BuildTime}}
  OS/Arch:           {{.Client.Os}}/{{.Client.Arch}}
  Context:           {{.Client.Context}}
 ";
@@ -22,6 +24,8 @@ Server: {{.Server.Platform.Name}}
  Engine:
   Version:          {{.Server.Version}}
   API version:      {{.Server.APIVersion}} (minimum version {{.Server.MinAPIVersion}})
+  Git commit:       {{.Server.GitCommit}}
+  Built:            {{.Server.BuildTime}}
   OS/Arch:          {{.Server.Os}}/{{.Server.Arch}}
   Kernel:           {{.Server.KernelVersion}}
 ";
@@ -56,6 +60,8 @@ pub async fn run(context: &Context, matches: &ArgMatches) -> Outcome {
             "Version": env!("CARGO_PKG_VERSION"),
             "APIVersion": spoken.to_string(),
             "DefaultAPIVersion": ApiVersion::NEWEST.to_string(),
+            "GitCommit": context.build.commit,
+            "BuildTime": context.build.time,
             "Context": context.name(),
             "Os": std::env::consts::OS,
             "Arch": berth_oci::Platform::host().architecture,

@@ -87,12 +87,16 @@ pub fn touched(changes: &UpdateRequest, host: &HostConfig) -> HostConfig {
         touched.nano_cpus = host.nano_cpus;
         (touched.cpu_period, touched.cpu_quota) = (host.cpu_period, host.cpu_quota);
     }
+    // The kernel takes a weight for all devices, whatever was said about one of them.
+    if changes.blkio_weight != 0 {
+        touched.blkio_weight_device.clone_from(&host.blkio_weight_device);
+    }
     touched
 }
 
 #[cfg(test)]
 mod tests {
-    use berth_api::container::{RestartPolicy, ThrottleDevice};
+    use berth_api::container::{RestartPolicy, ThrottleDevice, WeightDevice};
 
     use super::*;
 
@@ -143,5 +147,9 @@ mod tests {
         assert_eq!((swap.memory, swap.memory_swap, swap.cpu_period), (5, 7, 0));
         let quota = touched(&UpdateRequest { cpu_quota: 50, ..Default::default() }, &host);
         assert_eq!((quota.cpu_period, quota.memory, quota.cpu_shares), (100, 0, 0));
+        let weights = Some(vec![WeightDevice { path: "/dev/null".into(), weight: 20 }]);
+        let host = HostConfig { blkio_weight_device: weights.clone(), ..Default::default() };
+        let weight = touched(&UpdateRequest { blkio_weight: 30, ..Default::default() }, &host);
+        assert_eq!((weight.blkio_weight, weight.blkio_weight_device), (30, weights));
     }
 }

@@ -3,7 +3,7 @@
 pub mod data_root;
 pub mod idmap;
 mod image;
-mod kernel;
+pub mod kernel;
 mod long_mount;
 pub mod mac;
 pub mod merge;

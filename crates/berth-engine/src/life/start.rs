@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use berth_network::Endpoint;
+use berth_runtime::cgroup::{Manager, RealTime};
 use berth_runtime::launch::{
     GeneratedFile, Launch, NetworkMode, Release, ReleaseMode, Rootfs, Stage, StartError,
 };
@@ -176,6 +177,7 @@ impl Owner {
         }
         let definition = definition.as_ref();
         let cgroup = spec::cgroup_path(definition, &parts.settings.cgroup_parent);
+        give_real_time(&cgroup, parts.settings.real_time).await?;
         let mut composed = spec::compose(definition, &cgroup, &joined)?;
         spec::add_named_devices(&mut composed, definition, &parts.settings.cdi_dirs)?;
         let remap = parts.remap(&definition.host);
@@ -471,4 +473,13 @@ pub(super) fn rootfs(parts: &Parts, container: &Container) -> Result<(Rootfs, Op
     // What goes with its end needs no care for a crash of the host.
     let volatile = container.definition.host.auto_remove || parts.lent.is_volatile(container.id());
     Ok((Rootfs::Overlay { lower: snapshot.lower, upper: snapshot.upper, work, volatile }, None))
+}
+
+/// Lets a container's cgroup have real-time CPU time: the kernel gives it none of which its parent has nothing.
+async fn give_real_time(cgroup: &Path, time: RealTime) -> Result<(), Error> {
+    let Some(parent) = cgroup.parent().filter(|parent| time.is_set() && parent.parent().is_some()) else {
+        return Ok(());
+    };
+    let parent = Manager::for_path(&parent.to_string_lossy())?;
+    crate::blocking::blocking(move || Ok(parent.give_real_time(time)?)).await
 }

@@ -17,6 +17,7 @@ mod io_entries;
 mod layout;
 mod oom;
 mod processes;
+mod real_time;
 mod removal;
 mod resources;
 mod setting;
@@ -35,6 +36,7 @@ pub use error::{Error, Result};
 pub use io_entries::{IoEntries, IoEntry};
 pub use layout::{Hierarchy, Layout, Mode, Version};
 pub use oom::OomEvents;
+pub use real_time::RealTime;
 use setting::Setting;
 pub use stats::{CpuStats, IoStats, MemoryStats, PidsStats, Stats};
 
@@ -251,6 +253,19 @@ impl Manager {
             )));
         }
         Ok(())
+    }
+
+    /// Gives the cgroup, and those above it, CPU time for threads of real-time classes, of which those below may have a
+    /// part. They are made where they are missing.
+    ///
+    /// # Errors
+    /// [`Error::NoController`] without CPU controller, [`Error::Unsupported`] on version 2; a value that the kernel refuses.
+    pub fn give_real_time(&self, time: RealTime) -> Result<()> {
+        let at = self
+            .layout
+            .find("cpu")
+            .ok_or(Error::NoController { controller: "cpu", setting: "real-time CPU time".to_owned() })?;
+        real_time::give(&self.layout.hierarchies[at], &self.path, time)
     }
 
     /// Freezes all processes, and waits until they are.

@@ -224,6 +224,13 @@ pub const OPTIONS: &[Opt] = &[
         "Another name for runc, in whose place Berth works (repeatable)",
     )
     .key_is("runtimes"),
+    works(
+        "cpu-rt-period",
+        Number,
+        "MICROSECONDS",
+        "Period in which real-time CPU time of all containers is counted (cgroup v1)",
+    ),
+    works("cpu-rt-runtime", Number, "MICROSECONDS", "Real-time CPU time of all containers in each period (cgroup v1)"),
     works("init", Switch, "BOOL", "Run an init in containers that do not say otherwise"),
     works("no-new-privileges", Switch, "BOOL", "No program of a container gains privileges"),
     works("seccomp-profile", Text, "FILE", "System call filter of containers: a file, builtin or unconfined"),
@@ -296,8 +303,6 @@ pub const OPTIONS: &[Opt] = &[
     ignored("containerd-namespace", Text, "Namespace in containerd"),
     ignored("containerd-plugins-namespace", Text, "Namespace of plugins in containerd")
         .key_is("containerd-plugin-namespace"),
-    ignored("cpu-rt-period", Number, "Period of real-time CPU"),
-    ignored("cpu-rt-runtime", Number, "Share of real-time CPU"),
     ignored("cri-containerd", Switch, "Start containerd with CRI"),
     ignored("default-init", Text, "Init program of containers"),
     ignored("experimental", Switch, "Enable experimental features"),

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use berth_engine::{SeccompDefault, Settings};
+use berth_engine::{RealTime, SeccompDefault, Settings};
 
 use super::{OptionError, number, value};
 use crate::config::{Given, environment_like, size, ulimit};
@@ -54,7 +54,21 @@ pub fn container_defaults(settings: &mut Settings, given: &Given) -> Result<(), 
     defaults.no_new_privileges = given.switch("no-new-privileges")?.unwrap_or(false);
     defaults.seccomp = seccomp(given.text("seccomp-profile").unwrap_or_default())?;
     resolver(settings, given)?;
+    settings.real_time = real_time(given)?;
     exec_options(given.list("exec-opt")).map(|_| ())
+}
+
+/// Refused where nothing would come of it, as by `dockerd`.
+fn real_time(given: &Given) -> Result<RealTime, OptionError> {
+    let [period, runtime] = ["cpu-rt-period", "cpu-rt-runtime"].map(|flag| number(given, flag));
+    let time = RealTime { period: period?.unwrap_or(0), runtime: runtime?.unwrap_or(0) };
+    if time.period < 0 || time.runtime < 0 {
+        return Err(value("cpu-rt-period and cpu-rt-runtime cannot be negative"));
+    }
+    match berth_engine::real_time_problem().filter(|_| time.is_set()) {
+        Some(problem) => Err(value(problem)),
+        None => Ok(time),
+    }
 }
 
 /// The default system call filter; a file is read here, so that a broken one stops the daemon and not containers.

@@ -1,10 +1,13 @@
 //! Flags of `run` and `create` that limit: read back inside, and at the container's cgroup from outside.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use crate::daemon::{Client, Daemon};
+use crate::files;
 use crate::flags::{ask, inside, refused};
+use crate::output::run;
 
 /// A file of a running container's cgroup; where the host has cgroup version 1.
 fn cgroup_file(controller: &str, parent: &str, id: &str, file: &str) -> PathBuf {
@@ -177,5 +180,57 @@ fn limits_of_windows_are_refused() {
         let body = format!(r#"{{"Image":"busybox","HostConfig":{host}}}"#);
         let (code, text) = ask(&daemon, "POST", "/containers/create", &body);
         assert!(code == "400" && text.contains("invalid option: QoS maximum"), "{code} {text}");
+    }
+}
+
+/// A cgroup of the host with one below, which go with the test.
+struct Parent(String);
+
+impl Parent {
+    fn deep(&self) -> String {
+        format!("{}/deep", self.0)
+    }
+}
+
+impl Drop for Parent {
+    fn drop(&mut self) {
+        for hierarchy in fs::read_dir("/sys/fs/cgroup").unwrap().flatten() {
+            for group in [self.deep(), self.0.clone()] {
+                // Not every hierarchy has it, and one may have two names.
+                let _ = fs::remove_dir(hierarchy.path().join(group));
+            }
+        }
+    }
+}
+
+/// What the kernel lets one container have of real-time CPU time is a part of what the daemon was told for all.
+#[test]
+fn real_time_is_given_to_the_parents_of_containers() {
+    let flags = ["--cpu-rt-period", "1000000", "--cpu-rt-runtime", "20000"];
+    if !Path::new("/sys/fs/cgroup/cpu/cpu.rt_runtime_us").exists() {
+        let mut daemon = Daemon::empty(&[]);
+        daemon.stop();
+        run(daemon.command().args(flags)).fails(1, "daemon-scoped cpu-rt-period and cpu-rt-runtime are not");
+        return;
+    }
+    let parent = Parent(format!("berth-rt-{}", std::process::id()));
+    let deep = parent.deep();
+    let daemon = Daemon::empty(&[&flags[..], &["--cgroup-parent", &deep]].concat());
+    daemon.berth(&["load", "-q", "-i", files::busybox_archive().to_str().unwrap()]).ok();
+    for client in [Client::Berth, Client::Docker] {
+        let own = ["run", "-d", "--cpu-rt-runtime", "5000", "busybox", "sleep", "1000"];
+        let id = daemon.with(client, &own).ok();
+        let file = |group: &str, id: &str| {
+            fs::read_to_string(cgroup_file("cpu", group, id, "cpu.rt_runtime_us")).unwrap().trim().to_owned()
+        };
+        assert_eq!([file(&deep, &id), file(&deep, ""), file(&parent.0, "")], ["5000", "20000", "20000"]);
+        let none = daemon.background(&["busybox", "sleep", "1000"]);
+        let real_time = |id: &str| {
+            run(Command::new("chrt").args(["-f", "-p", "1", &daemon.init_pid(id).to_string()])).code
+        };
+        assert_eq!((real_time(&id), real_time(&none)), (0, 1));
+        let much = ["run", "--rm", "--cpu-rt-runtime", "50000", "busybox", "true"];
+        assert_ne!(daemon.with(client, &much).code, 0, "more than there is");
+        daemon.berth(&["rm", "-f", &id, &none]).ok();
     }
 }

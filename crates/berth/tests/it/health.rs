@@ -273,3 +273,87 @@ fn no_check_outlives_its_daemon() {
     });
     assert_eq!(daemon.inspect(&id, "{{.State.Running}}"), "true");
 }
+
+/// Runs `serve`, a script, under a check whose first failure counts.
+fn serving(daemon: &Daemon, arguments: &[&str], serve: &str) -> String {
+    let image = ["busybox", "sh", "-c", serve];
+    daemon.background(&[arguments, &QUICK, &["--health-retries", "1"], &image].concat())
+}
+
+#[test]
+fn probes_reach_loopback_of_both_families_without_any_network() {
+    let daemon = Daemon::start();
+    let httpd = |address: &str| format!("echo all is well > /up; exec httpd -f -p {address}:81 -h /");
+    for (name, address, probe) in [
+        ("http4", "127.0.0.1", ["--health-http", "http://127.0.0.1:81/up"]),
+        ("http6", "[::1]", ["--health-http", "http://[::1]:81/up"]),
+        // One that listens on IPv6 alone is found by name, too.
+        ("name6", "[::1]", ["--health-http", "http://localhost:81/up"]),
+        ("tcp6", "[::1]", ["--health-tcp", "[::1]:81"]),
+        ("tcpname6", "[::1]", ["--health-tcp", "localhost:81"]),
+    ] {
+        let arguments = [&["--name", name, "--network", "none"][..], &probe].concat();
+        serving(&daemon, &arguments, &httpd(address));
+        becomes(&daemon, name, "healthy");
+    }
+    serving(&daemon, &["--name", "absent", "--network", "none", "--health-tcp", "[::1]:82"], &httpd("[::1]"));
+    becomes(&daemon, "absent", "unhealthy");
+    let output = last_output(&daemon, "absent").unwrap();
+    assert!(output.contains("[::1]:82") && output.contains("refused"), "{output}");
+}
+
+#[test]
+fn probes_go_to_the_network_that_a_container_shares() {
+    let daemon = Daemon::start();
+    daemon.background(&["--name", "base", "busybox", "sleep", "1000"]);
+    let probe = ["--name", "cc", "--network", "container:base", "--health-http", "http://localhost:81/up"];
+    serving(&daemon, &probe, "echo all is well > /up; exec httpd -f -p 81 -h /");
+    becomes(&daemon, "cc", "healthy");
+    // It is the other's server that answers, now.
+    daemon.berth(&["exec", "-d", "base", "httpd", "-f", "-p", "82"]).ok();
+    daemon.background(
+        &[
+            &["--name", "dd", "--network", "container:base", "--health-tcp", "127.0.0.1:82"][..],
+            &QUICK,
+            &["busybox", "sleep", "1000"],
+        ]
+        .concat(),
+    );
+    becomes(&daemon, "dd", "healthy");
+}
+
+#[test]
+fn a_server_that_never_answers_runs_out_of_time() {
+    let daemon = Daemon::start();
+    let probe = ["--name", "cc", "--health-http", "http://localhost:81/", "--health-timeout", "300ms"];
+    // It takes every connection, and reads nothing.
+    serving(&daemon, &probe, "exec nc -ll -p 81 -e sleep 1000");
+    let silent = || {
+        let last = log(&daemon, "cc").pop()?;
+        let output = last["Output"].as_str()?;
+        // The first checks may come before the server.
+        (last["ExitCode"] == -1 && output.contains("exceeded timeout (300ms)")).then_some(())
+    };
+    eventually("the check gives up", silent);
+    becomes(&daemon, "cc", "unhealthy");
+}
+
+#[test]
+fn an_answer_without_an_end_is_not_read_to_its_end() {
+    let daemon = Daemon::start();
+    let serve = |then: &str| {
+        format!(
+            "printf '#!/bin/sh\necho HTTP/1.1 200 OK\n{then}' > /serve; chmod +x /serve; exec nc -ll -p 81 -e /serve"
+        )
+    };
+    let probe = |name| ["--name", name, "--health-http", "http://localhost:81/", "--health-timeout", "1h"];
+    serving(&daemon, &probe("head"), &serve("while echo A: b; do :; done"));
+    let refused = || last_output(&daemon, "head").filter(|output| output.contains("too long"));
+    eventually("the head is too long", refused);
+    becomes(&daemon, "head", "unhealthy");
+    // The server is well: how much it says is its own business.
+    serving(&daemon, &probe("body"), &serve("echo; yes"));
+    becomes(&daemon, "body", "healthy");
+    let output = last_output(&daemon, "body").unwrap();
+    assert!(output.starts_with("HTTP/1.1 200 OK\ny\ny\n") && output.len() <= 4096 + 3, "{}", output.len());
+}

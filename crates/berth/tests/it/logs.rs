@@ -65,6 +65,88 @@ with_both_clients! {
         assert_eq!(logs.len(), 100_000 + 4);
         assert!(logs.ends_with("x\nend"));
     }
+
+    fn a_line_that_came_in_parts_is_one_line(daemon: &Daemon, client: Client) {
+        // The second part is longer than what is read at once; the last one is no line.
+        let wait = |file: &str| format!("while [ ! -e /{file} ]; do sleep 0.01; done");
+        let script = format!(
+            "printf begin; {}; head -c 40000 /dev/zero | tr '\\0' x; {}; echo end; {}; echo last; printf tail",
+            wait("one"), wait("two"), wait("three")
+        );
+        for driver in ["local", "json-file"] {
+            daemon.with(client, &["run", "-d", "--name", driver, "--log-driver", driver, "busybox", "sh", "-c", &script]).ok();
+            let so_far = || daemon.with(client, &["logs", driver]).stdout;
+            daemon.with(client, &["exec", driver, "touch", "/one"]).ok();
+            eventually("most of the line is logged", || (so_far().len() > 32_000).then_some(()));
+            daemon.with(client, &["exec", driver, "touch", "/two"]).ok();
+            eventually("the line is logged", || so_far().ends_with("end\n").then_some(()));
+            daemon.with(client, &["exec", driver, "touch", "/three"]).ok();
+            daemon.wait(driver);
+            let line = format!("begin{}end", "x".repeat(40_000));
+            let logs = |arguments: &[&str]| daemon.with(client, &[&["logs"][..], arguments, &[driver]].concat()).ok();
+            assert!(logs(&[]) == format!("{line}\nlast\ntail"), "{driver}");
+            assert_eq!(logs(&["--tail", "2"]), "last\ntail", "{driver}");
+            assert!(logs(&["--tail", "3"]) == format!("{line}\nlast\ntail"), "{driver}");
+            let stamped = logs(&["--timestamps"]);
+            let stamped: Vec<(&str, &str)> = stamped.lines().map(|line| line.split_once(' ').unwrap()).collect();
+            let texts: Vec<&str> = stamped.iter().map(|(_, text)| *text).collect();
+            assert!(texts == [&line, "last", "tail"], "{driver}: one time for each line");
+            assert_eq!(logs(&["--since", stamped[1].0]), "last\ntail", "{driver}");
+            assert!(logs(&["--until", stamped[1].0]).starts_with(&format!("{line}\nlast")), "{driver}");
+        }
+    }
+
+    fn a_local_log_is_followed_while_it_rotates(daemon: &Daemon, client: Client) {
+        let script = "i=0; while [ $i -lt 3000 ]; do i=$((i+1)); echo $i; [ $((i % 50)) = 0 ] && sleep 0.02; done";
+        let options = ["--log-driver=local", "--log-opt=max-size=10k", "--log-opt=max-file=100", "--name=cc"];
+        daemon.background(&[&options[..], &["busybox", "sh", "-c", script]].concat());
+        let followed = daemon.with(client, &["logs", "-f", "cc"]).ok();
+        assert_eq!(followed.lines().collect::<Vec<_>>(), numbers(3000));
+        assert_eq!(daemon.with(client, &["logs", "cc"]).ok(), followed);
+    }
+}
+
+fn numbers(last: usize) -> Vec<String> {
+    (1..=last).map(|number| number.to_string()).collect()
+}
+
+/// Docker's client ends with the daemon, and asks the next one again.
+#[test]
+fn docker_s_client_follows_again_with_the_next_daemon() {
+    let mut daemon = Daemon::start();
+    let script = "i=0; while [ ! -e /stop ]; do i=$((i+1)); echo $i; sleep 0.002; done";
+    let id = daemon.background(&[
+        "--log-opt=max-size=10k",
+        "--log-opt=max-file=100",
+        "busybox",
+        "sh",
+        "-c",
+        script,
+    ]);
+    for graceful in [false, true] {
+        let mut follower =
+            daemon.client(Client::Docker, &["logs", "-f", &id]).stdout(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(follower.stdout.take().unwrap()).lines();
+        let mut seen: Vec<String> = lines.by_ref().take(500).map(Result::unwrap).collect();
+        if graceful {
+            daemon.stop();
+        } else {
+            daemon.kill();
+        }
+        seen.extend(lines.map(Result::unwrap));
+        follower.wait().unwrap();
+        // The last one may have come in part.
+        seen.pop();
+        assert_eq!(seen, numbers(seen.len()));
+        daemon.launch();
+    }
+    let follower =
+        daemon.client(Client::Docker, &["logs", "-f", &id]).stdout(Stdio::piped()).spawn().unwrap();
+    daemon.berth(&["exec", &id, "touch", "/stop"]).ok();
+    let seen = String::from_utf8(follower.wait_with_output().unwrap().stdout).unwrap();
+    let seen: Vec<&str> = seen.lines().collect();
+    assert!(seen.len() > 1000);
+    assert_eq!(seen, numbers(seen.len()));
 }
 
 #[test]

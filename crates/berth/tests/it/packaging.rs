@@ -5,14 +5,15 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::daemon::binary;
+use crate::daemon::{Client, Daemon, binary};
 use crate::output::run;
 
 fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
 }
 
-fn build(folder: &Path) -> PathBuf {
+/// Makes the package in a folder.
+pub fn build(folder: &Path) -> PathBuf {
     run(Command::new(repository().join("contrib/deb/build")).arg(binary()).arg(folder)).ok().into()
 }
 
@@ -82,4 +83,35 @@ fn systemd_understands_the_units() {
     let output = run(&mut command);
     let complaints: Vec<&str> = output.stderr.lines().filter(|line| line.contains("berth.")).collect();
     assert!(output.code == 0 && complaints.is_empty(), "{output:?}");
+}
+
+#[test]
+fn the_program_knows_its_commit() {
+    let git = |arguments: &[&str]| {
+        let output = Command::new("git").args(arguments).current_dir(repository()).output().ok()?;
+        output.status.success().then(|| String::from_utf8(output.stdout).unwrap().trim().to_owned())
+    };
+    let daemon = Daemon::empty(&[]);
+    let shown = |format: &str| daemon.berth(&["version", "--format", format]).ok();
+    let server = shown("{{.Server.GitCommit}} {{.Server.BuildTime}}");
+    assert_eq!(shown("{{.Client.GitCommit}} {{.Client.BuildTime}}"), server);
+    assert_eq!(
+        daemon
+            .with(Client::Docker, &["version", "--format", "{{.Server.GitCommit}} {{.Server.BuildTime}}"])
+            .ok(),
+        server
+    );
+    let (commit, time) = server.split_once(' ').unwrap();
+    let whole = daemon.berth(&["version"]).ok();
+    assert_eq!(whole.matches(" Git commit: ").count(), 2, "{whole}");
+    let version = run(Command::new(binary()).args(["daemon", "--version"])).ok();
+    assert_eq!(version, format!("Berth version {}, build {commit}", env!("CARGO_PKG_VERSION")));
+    // A program that was made of something else than this checkout may know more, or nothing.
+    if git(&["rev-parse", "HEAD"]).is_some() {
+        assert!(commit.len() == 40 && git(&["cat-file", "-e", commit]).is_some(), "{commit}");
+        let seconds = git(&["show", "-s", "--format=%ct", commit]).unwrap();
+        let date =
+            run(Command::new("date").args(["-u", "+%Y-%m-%dT%H:%M:%SZ", "-d", &format!("@{seconds}")]));
+        assert_eq!(time, date.ok());
+    }
 }

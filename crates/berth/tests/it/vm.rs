@@ -44,9 +44,16 @@ pub struct Extras<'a> {
     pub files: Vec<(PathBuf, String)>,
     /// The image of a disk, `/dev/vda`, which stays as the machine leaves it.
     pub disk: Option<&'a Path>,
+    /// Number of CPUs; none is one.
+    pub cpus: u8,
 }
 
 impl Steps {
+    /// The steps in what a machine printed.
+    pub fn of(text: String) -> Steps {
+        Steps(text)
+    }
+
     /// Everything that was printed.
     pub fn whole(&self) -> &str {
         &self.0
@@ -112,7 +119,8 @@ fn run_with(kernel: &Path, image: &Path, extras: &Extras<'_>) -> String {
     let disk = |path: &Path| format!("file={},format=raw,if=virtio,cache=writeback", path.display());
     let disk = extras.disk.map(|path| ["-drive".to_owned(), disk(path)]);
     let machine = Command::new("timeout")
-        .args(["300", "qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-m", "1800"])
+        .args(["600", "qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-m", "1800"])
+        .args(["-smp", &extras.cpus.max(1).to_string()])
         .args(["-nographic", "-no-reboot", "-nic", "none", "-append", &append])
         .arg("-kernel")
         .arg(kernel.join("vmlinuz"))
@@ -170,7 +178,7 @@ pub fn pack(root: &Path, image: &Path) {
 /// Copies the modules of networks and file systems, and the lists by which they are found.
 pub fn copy_modules(from: &Path, to: &Path) {
     let pack = format!(
-        "cd {} && mkdir -p {to} && tar -cf - */modules.* */kernel/net */kernel/fs/overlayfs */kernel/fs/quota */kernel/fs/xfs \
+        "cd {} && mkdir -p {to} && tar -cf - */modules.* */kernel/net */kernel/block */kernel/fs/overlayfs */kernel/fs/quota */kernel/fs/xfs \
          */kernel/drivers/net/veth.ko */kernel/drivers/net/dummy.ko */kernel/drivers/net/macvlan.ko \
          */kernel/drivers/net/ipvlan */kernel/drivers/block/loop.ko */kernel/drivers/block/virtio_blk.ko */kernel/drivers/virtio */kernel/lib | tar -xf - -C {to}",
         from.display(),

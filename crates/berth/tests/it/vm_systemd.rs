@@ -25,8 +25,8 @@ exec /bin/busybox switch_root /new /lib/systemd/systemd
 ";
 
 const SERVICE: &str = "[Unit]
-After=berth.socket
-Requires=berth.socket
+After=berth.socket berth.service
+Wants=berth.socket
 [Service]
 Type=oneshot
 ExecStart=/bin/sh /test
@@ -47,8 +47,9 @@ echo THE HOST ENDS
 systemctl poweroff --no-block
 "#;
 
-/// Debian's files with berth and its units.
-fn root(root: &Path) {
+/// Debian's files and modules for its kernel, with a unit that runs `script` once the system is up.
+pub fn unpack(root: &Path, script: &str) {
+    fs::create_dir(root).unwrap();
     let unpack = Command::new("tar")
         .args(["--exclude=./usr/share/doc", "--exclude=./usr/share/locale", "--exclude=./var/cache"])
         .args(["--exclude=./usr/share/man", "--exclude=./var/lib/apt", "--exclude=./dev/*", "-xf"])
@@ -57,41 +58,52 @@ fn root(root: &Path) {
         .arg(root)
         .status();
     assert!(unpack.unwrap().success());
+    copy_modules(&kernel().join("lib/modules"), &root.join("lib/modules"));
+    fs::copy(files::busybox_archive(), root.join("busybox.tar")).unwrap();
+    fs::write(root.join("etc/systemd/system/test.service"), SERVICE).unwrap();
+    fs::write(root.join("test"), script).unwrap();
+    fs::write(root.join("etc/machine-id"), "0123456789abcdef0123456789abcdef\n").unwrap();
+    fs::write(root.join("init"), INIT.replace("$MODULES", MODULES)).unwrap();
+    fs::set_permissions(root.join("init"), fs::Permissions::from_mode(0o755)).unwrap();
+    want(root, "test.service", "multi-user");
+}
+
+fn want(root: &Path, unit: &str, target: &str) {
+    let wants = root.join(format!("etc/systemd/system/{target}.target.wants"));
+    fs::create_dir_all(&wants).unwrap();
+    std::os::unix::fs::symlink(format!("/etc/systemd/system/{unit}"), wants.join(unit)).unwrap();
+}
+
+/// Berth and its units, put there by hand.
+fn install(root: &Path) {
     let units = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../contrib/systemd");
     for unit in ["berth.service", "berth.socket"] {
         fs::copy(units.join(unit), root.join("etc/systemd/system").join(unit)).unwrap();
     }
+    want(root, "berth.socket", "sockets");
     fs::copy(binary(), root.join("usr/bin/berth")).unwrap();
-    fs::copy(files::busybox_archive(), root.join("busybox.tar")).unwrap();
-    fs::write(root.join("etc/systemd/system/test.service"), SERVICE).unwrap();
-    fs::write(root.join("test"), SCRIPT).unwrap();
-    fs::write(root.join("etc/machine-id"), "0123456789abcdef0123456789abcdef\n").unwrap();
     let groups = fs::read_to_string(root.join("etc/group")).unwrap();
     fs::write(root.join("etc/group"), groups + "berth:x:998:\n").unwrap();
-    fs::write(root.join("init"), INIT.replace("$MODULES", MODULES)).unwrap();
-    fs::set_permissions(root.join("init"), fs::Permissions::from_mode(0o755)).unwrap();
-    for (unit, target) in [("test.service", "multi-user"), ("berth.socket", "sockets")] {
-        let wants = root.join(format!("etc/systemd/system/{target}.target.wants"));
-        fs::create_dir_all(&wants).unwrap();
-        std::os::unix::fs::symlink(format!("/etc/systemd/system/{unit}"), wants.join(unit)).unwrap();
-    }
+}
+
+/// Boots such files until the machine switches itself off, and returns what it printed.
+pub fn boot(root: &Path, work: &Path) -> String {
+    let image = work.join("initramfs");
+    pack(root, &image);
+    run(
+        &kernel(),
+        &image,
+        "systemd.show_status=0 systemd.mask=serial-getty@ttyS0.service systemd.mask=systemd-networkd-wait-online.service",
+    )
 }
 
 #[test]
 fn containers_survive_the_daemon_and_end_in_order_with_the_host() {
     let work = tempfile::tempdir().unwrap();
     let folder = work.path().join("root");
-    fs::create_dir(&folder).unwrap();
-    root(&folder);
-    let kernel = kernel();
-    copy_modules(&kernel.join("lib/modules"), &folder.join("lib/modules"));
-    let image = work.path().join("initramfs");
-    pack(&folder, &image);
-    let text = run(
-        &kernel,
-        &image,
-        "systemd.show_status=0 systemd.mask=serial-getty@ttyS0.service systemd.mask=systemd-networkd-wait-online.service",
-    );
+    unpack(&folder, SCRIPT);
+    install(&folder);
+    let text = boot(&folder, work.path());
     let line = |word: &str| {
         let found = text.lines().find_map(|line| line.strip_prefix(word));
         let words: Vec<String> = found.unwrap_or_default().split(' ').map(str::to_owned).collect();
