@@ -160,6 +160,7 @@ mod push_faults;
 mod rate_limits;
 mod raw;
 mod registry;
+mod registry_connections;
 mod registry_hosts;
 mod registry_proxies;
 mod run;
