@@ -51,6 +51,7 @@ macro_rules! with_both_backends {
 mod agents;
 mod api;
 mod attach;
+mod attestations;
 mod authorization;
 mod awkward;
 mod beside_docker;
