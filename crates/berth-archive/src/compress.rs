@@ -5,16 +5,17 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Mutex, PoisonError};
 use std::thread::Builder;
 
-use libdeflater::{CompressionLvl, Compressor};
-
 use crate::Error;
 use crate::spare::Spare;
 
-/// Bytes that become one member of the gzip stream. Blocks are compressed without knowledge of those before, which makes
-/// the whole a hundredth larger.
+mod kinds;
+mod member;
+
+use member::Members;
+
+/// Bytes that become members of the gzip stream of their own. Blocks are compressed without knowledge of those before, which
+/// makes the whole a hundredth larger.
 const BLOCK: usize = 256 << 10;
-/// How hard is compressed: a hundredth larger than zlib at its default level, which Docker uses, in half of its time.
-const LEVEL: i32 = 5;
 /// Room for a block, and for what becomes of one that does not compress.
 const ROOM: usize = BLOCK + (BLOCK >> 4);
 /// Threads at most.
@@ -73,25 +74,16 @@ fn failed(error: io::Error) -> Error {
 }
 
 fn work(waiting: &Mutex<Receiver<Job>>, spare: &Spare) {
-    let mut compressor: Option<Compressor> = None;
+    let mut members: Option<Members> = None;
     loop {
         let job = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(Job { block, done }) = job else { return };
-        let compressor =
-            compressor.get_or_insert_with(|| Compressor::new(CompressionLvl::new(LEVEL).unwrap_or_default()));
+        let mut out = spare.take(ROOM);
+        let outcome = members.get_or_insert_with(Members::new).compress(&block, &mut out);
         // Whoever has given it up wants no answer.
-        let _ = done.send(member(compressor, &block, spare.take(ROOM)));
+        let _ = done.send(outcome.map(|()| out));
         spare.give(block);
     }
-}
-
-/// One member of a gzip stream.
-fn member(compressor: &mut Compressor, block: &[u8], mut out: Vec<u8>) -> io::Result<Vec<u8>> {
-    out.resize(compressor.gzip_compress_bound(block.len()), 0);
-    let length =
-        compressor.gzip_compress(block, &mut out).map_err(|error| io::Error::other(format!("{error:?}")))?;
-    out.truncate(length);
-    Ok(out)
 }
 
 fn collect(
@@ -100,9 +92,9 @@ fn collect(
     out: &mut impl Write,
 ) -> io::Result<()> {
     for next in compressed {
-        let member = next.recv().map_err(|_| io::Error::other("a thread that compresses has ended"))??;
-        out.write_all(&member)?;
-        spare.give(member);
+        let members = next.recv().map_err(|_| io::Error::other("a thread that compresses has ended"))??;
+        out.write_all(&members)?;
+        spare.give(members);
     }
     out.flush()
 }

@@ -4,6 +4,7 @@
 //! from the target itself, from another repository of its registry, from the cache, from the unpacked files, or from
 //! where it came. Only otherwise a layer is compressed anew, and the manifest with it.
 
+mod attestations;
 mod content;
 mod documents;
 mod index;

@@ -18,6 +18,7 @@ use crate::challenge::{self, Challenge};
 use crate::connection::{Endpoint, Outgoing, SILENCE, Via};
 use crate::mirrors::Mirrors;
 use crate::patience::{self, Teller, Waiting};
+use crate::pool::Pool;
 use crate::{Caller, Credentials, Error, RegistryConfig, Result, caller, tls};
 
 /// Redirections followed.
@@ -47,6 +48,8 @@ pub(crate) struct Shared {
     tokens: Tokens,
     /// Settings of TLS by what they are for.
     tls: tls::Cache,
+    /// Connections that wait for their next request.
+    pub pool: Pool,
     /// Whether registries that may do without TLS do.
     pub plain: Mutex<HashMap<String, bool>>,
     /// Registries by name that have an address in a network that may do without TLS.
@@ -83,6 +86,7 @@ impl Client {
             config,
             tokens: Tokens::default(),
             tls: tls::Cache::default(),
+            pool: Pool::default(),
             plain: Mutex::default(),
             within: Mutex::default(),
         };
@@ -120,6 +124,7 @@ impl Client {
         lock(&self.shared.plain).clear();
         lock(&self.shared.within).clear();
         self.shared.tls.clear();
+        self.shared.pool.clear();
     }
 
     pub(crate) fn config(&self) -> Arc<RegistryConfig> {

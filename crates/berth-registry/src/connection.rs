@@ -1,16 +1,15 @@
-//! One request over one connection.
+//! Where requests go, and how connections to there are opened.
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::Request;
 use http::header::{HeaderValue, PROXY_AUTHORIZATION};
-use http::{Request, Response};
 use http_body_util::combinators::UnsyncBoxBody;
-use hyper::body::Incoming;
-use hyper::client::conn::http1;
+use hyper::client::conn::http1::{Builder, SendRequest};
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
@@ -44,7 +43,8 @@ trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
 
-/// Where to connect to.
+/// Where to connect to. Two are the same if what may be sent to the one may be sent to the other: the same host by the same
+/// way, with the same TLS settings, and so with the same trust and the same certificate of the client.
 #[derive(Debug, Clone)]
 pub(crate) struct Endpoint {
     pub host: String,
@@ -72,30 +72,38 @@ impl Endpoint {
         }
     }
 
-    /// Sends a request and waits for the answer's head. A connection may take `within` to open.
-    pub async fn send(
-        &self,
-        mut request: Request<Outgoing>,
-        operation: &str,
-        within: Duration,
-    ) -> Result<Response<Incoming>> {
+    /// Opens a connection, for which there is so much time.
+    pub async fn connect(&self, within: Duration, operation: &str) -> Result<SendRequest<Outgoing>> {
         let mut stream = self.open(within).await?;
-        match (&self.tls, &self.via) {
-            (None, None) => {}
-            (None, Some(via)) => {
-                self.address_to_proxy(&mut request, &via.proxy)
-                    .map_err(|error| Error::malformed(operation, error))?;
+        if let Some(settings) = &self.tls {
+            if let Some(Via { proxy, .. }) = &self.via {
+                let failed = |source| Error::Connect { authority: self.authority(), source };
+                let agreed = timeout(CONNECT, self.tunnel(&mut stream, proxy)).await;
+                agreed.map_err(|_| failed(io::ErrorKind::TimedOut.into()))?.map_err(failed)?;
             }
-            (Some(settings), via) => {
-                if let Some(Via { proxy, .. }) = via {
-                    let failed = |source| Error::Connect { authority: self.authority(), source };
-                    let agreed = timeout(CONNECT, self.tunnel(&mut stream, proxy)).await;
-                    agreed.map_err(|_| failed(io::ErrorKind::TimedOut.into()))?.map_err(failed)?;
-                }
-                stream = Box::new(secure(stream, &self.host, || self.authority(), settings).await?);
-            }
+            stream = Box::new(secure(stream, &self.host, || self.authority(), settings).await?);
         }
-        self.exchange(stream, request, operation).await
+        let failed = |source| Error::Http { operation: operation.to_owned(), source };
+        let mut http = Builder::new();
+        http.max_buf_size(BUFFER);
+        let (sender, connection) = http.handshake(TokioIo::new(stream)).await.map_err(failed)?;
+        // It ends when an answer is not read to its end, or when nobody can send any more.
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a registry's connection ended");
+            }
+        });
+        Ok(sender)
+    }
+
+    /// Addresses a request as whoever is at the other end of the connection wants it.
+    pub fn address(&self, request: &mut Request<Outgoing>, operation: &str) -> Result<()> {
+        match (&self.tls, &self.via) {
+            (None, Some(via)) => {
+                self.address_to_proxy(request, &via.proxy).map_err(|error| Error::malformed(operation, error))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// A connection to the host, or to what is in between.
@@ -163,37 +171,31 @@ impl Endpoint {
             _ => Err(io::Error::other(format!("the proxy refuses: {line}"))),
         }
     }
+}
 
-    async fn exchange(
-        &self,
-        stream: Box<dyn Wire>,
-        request: Request<Outgoing>,
-        operation: &str,
-    ) -> Result<Response<Incoming>> {
-        let failed = |source| Error::Http { operation: operation.to_owned(), source };
-        let mut http = http1::Builder::new();
-        http.max_buf_size(BUFFER);
-        let (mut sender, connection) = http.handshake(TokioIo::new(stream)).await.map_err(failed)?;
-        // It ends with the answer, or when the answer is dropped.
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "a registry's connection ended");
-            }
-        });
-        let sent = request.extensions().get::<Sent>().cloned().unwrap_or_default();
-        let mut before = 0;
-        let answer = sender.send_request(request);
-        tokio::pin!(answer);
-        loop {
-            if let Ok(outcome) = timeout(SILENCE, &mut answer).await {
-                return outcome.map_err(failed);
-            }
-            let now = sent.0.load(Ordering::Relaxed);
-            if now == before {
-                return Err(Error::Timeout { operation: operation.to_owned(), seconds: SILENCE.as_secs() });
-            }
-            before = now;
-        }
+impl PartialEq for Endpoint {
+    fn eq(&self, other: &Self) -> bool {
+        let Self { host, port, tls, via } = self;
+        *host == other.host
+            && *port == other.port
+            && is_same(tls.as_ref(), other.tls.as_ref())
+            && *via == other.via
+    }
+}
+
+impl PartialEq for Via {
+    fn eq(&self, other: &Self) -> bool {
+        let Self { proxy, tls } = self;
+        *proxy == other.proxy && is_same(tls.as_ref(), other.tls.as_ref())
+    }
+}
+
+/// Whether two settings are one and the same.
+fn is_same(one: Option<&Arc<ClientConfig>>, other: Option<&Arc<ClientConfig>>) -> bool {
+    match (one, other) {
+        (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+        (None, None) => true,
+        _ => false,
     }
 }
 

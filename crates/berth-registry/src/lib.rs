@@ -1,12 +1,13 @@
 //! The distribution protocol's client: manifests and blobs, tokens, TLS.
 //!
 //! Specification: <https://github.com/opencontainers/distribution-spec>, and for tokens
-//! <https://distribution.github.io/distribution/spec/auth/token/>. A client keeps no connections: one is opened for each
-//! request, so that an idle daemon holds none.
+//! <https://distribution.github.io/distribution/spec/auth/token/>. A client keeps some connections for half a
+//! minute, each for requests to where it leads and by the same way: a daemon that has been idle for longer holds none.
 #![forbid(unsafe_code)]
 
 mod auth;
 mod blob;
+mod body;
 mod caller;
 mod challenge;
 mod client;
@@ -19,6 +20,7 @@ mod manifest;
 mod mirrors;
 mod patience;
 mod plain;
+mod pool;
 mod proxy;
 mod search;
 mod tags;

@@ -170,7 +170,8 @@ pub(crate) fn advice(authority: &str, is_limit: bool, wait: Option<Duration>) ->
 }
 
 impl Client {
-    /// Sends a request, and again while the server wants to be asked later and the patience lasts.
+    /// Sends a request, and again while the server wants to be asked later and the patience lasts. Nothing that is sent so
+    /// does harm when it is done twice: what begins an upload begins another, of which nobody knows.
     pub(crate) async fn insist(
         &self,
         url: &Url,
@@ -180,7 +181,7 @@ impl Client {
     ) -> Result<Response<Incoming>> {
         loop {
             let endpoint = self.endpoint(url, operation)?;
-            let answer = endpoint.send(request()?, operation, waiting.connect).await?;
+            let answer = self.shared.pool.send(&endpoint, &request, operation, waiting.connect).await?;
             let Some(wait) = waiting.next(answer.status(), answer.headers()) else { return Ok(answer) };
             let status = answer.status();
             drop(answer);

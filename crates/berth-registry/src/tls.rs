@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime};
 
 use berth_tls::{Identity, Trust};
@@ -12,6 +12,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 
 use crate::RegistryConfig;
+use crate::client::lock;
 
 /// How long settings are used again: the system's authorities may change meanwhile.
 const FRESH: Duration = Duration::from_secs(60);
@@ -21,7 +22,11 @@ const MOST: usize = 128;
 /// Settings by authority, and whether it is in a network whose certificates are not checked. Who uses them again also takes
 /// up sessions with servers again, which spares them and us the longer handshake.
 #[derive(Debug, Default)]
-pub(crate) struct Cache(Mutex<HashMap<(String, bool), Kept>>);
+pub(crate) struct Cache {
+    kept: Mutex<HashMap<(String, bool), Kept>>,
+    /// The system's authorities, and since when they are known: they are the same for all, and many.
+    system: Mutex<Option<(Instant, RootCertStore)>>,
+}
 
 #[derive(Debug)]
 struct Kept {
@@ -51,7 +56,7 @@ impl Cache {
         {
             return Ok(Arc::clone(&kept.settings));
         }
-        let settings = settings(config, authority, within)?;
+        let settings = settings(config, authority, within, || self.system())?;
         let mut kept = self.kept();
         kept.retain(|_, kept| kept.since.elapsed() < FRESH);
         if kept.len() < MOST {
@@ -64,11 +69,26 @@ impl Cache {
     /// Forgets all.
     pub fn clear(&self) {
         self.kept().clear();
+        *lock(&self.system) = None;
     }
 
     fn kept(&self) -> MutexGuard<'_, HashMap<(String, bool), Kept>> {
-        // Nothing is left half-changed under this lock.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.kept)
+    }
+
+    /// The system's authorities.
+    fn system(&self) -> RootCertStore {
+        let mut known = lock(&self.system);
+        if let Some((since, store)) = &*known
+            && since.elapsed() < FRESH
+        {
+            return store.clone();
+        }
+        let store = berth_tls::system_authorities(|error| {
+            tracing::debug!(error, "a certificate of the system is left out");
+        });
+        *known = Some((Instant::now(), store.clone()));
+        store
     }
 }
 
@@ -86,13 +106,19 @@ fn states(directories: &[PathBuf]) -> Vec<State> {
     states
 }
 
-/// The TLS settings for one registry. `within`: it is in a network whose certificates are not checked.
-fn settings(config: &RegistryConfig, authority: &str, within: bool) -> io::Result<Arc<ClientConfig>> {
+/// The TLS settings for one registry. `within`: it is in a network whose certificates are not checked; `system` gives the
+/// authorities of the others.
+fn settings(
+    config: &RegistryConfig,
+    authority: &str,
+    within: bool,
+    system: impl FnOnce() -> RootCertStore,
+) -> io::Result<Arc<ClientConfig>> {
     let names = names(authority);
     let directories = directories(config, &names);
     let trust = match within || names.iter().any(|name| config.is_insecure(name)) {
         true => Trust::Anyone,
-        false => Trust::Authorities(roots(&directories)),
+        false => Trust::Authorities(with_own(system(), &directories)),
     };
     berth_tls::client(trust, identity(&directories)?).map(Arc::new)
 }
@@ -112,11 +138,8 @@ fn directories(config: &RegistryConfig, names: &[String]) -> Vec<PathBuf> {
     config.certificates.iter().flat_map(|directory| names().map(move |name| directory.join(name))).collect()
 }
 
-/// The system's authorities, and those for this registry.
-fn roots(directories: &[PathBuf]) -> RootCertStore {
-    let mut store = berth_tls::system_authorities(|error| {
-        tracing::debug!(error, "a certificate of the system is left out");
-    });
+/// Authorities, and those for this registry.
+fn with_own(mut store: RootCertStore, directories: &[PathBuf]) -> RootCertStore {
     for path in directories.iter().flat_map(|directory| files(directory, "crt")) {
         match CertificateDer::pem_file_iter(&path) {
             Ok(certificates) => {

@@ -1,24 +1,23 @@
 //! Pushing: what is there already, mounts, uploads that go on after a cut, manifests.
 
 use std::io;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use berth_oci::media_type::ACCEPTED;
 use berth_oci::{Descriptor, Digest, Reference};
 use bytes::Bytes;
-use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 use http::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, LOCATION, RANGE, WWW_AUTHENTICATE};
 use http::{HeaderMap, Method, Response, StatusCode};
-use http_body_util::{BodyExt as _, Full, StreamBody};
-use hyper::body::{Frame, Incoming};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
 use url::Url;
 
 use crate::auth::Key;
+use crate::body::Going;
 use crate::challenge::{self, Challenge};
 use crate::client::{REDIRECTS, SHORT, Source, Wanted, authority_of, read_all, without_query, words};
-use crate::connection::{CONNECT, Outgoing, Sent};
+use crate::connection::CONNECT;
 use crate::patience::{self, Waiting};
 use crate::{Client, Credentials, Error, Result};
 
@@ -39,6 +38,14 @@ pub enum Mount {
     Mounted,
     /// It has not; it began an upload instead.
     Begun(Begun),
+}
+
+/// What became of bytes that were sent.
+enum Patched {
+    /// The registry has them; the upload goes on here.
+    Taken(Url),
+    /// They are to be sent here instead.
+    Moved(Url),
 }
 
 /// A short request.
@@ -253,9 +260,28 @@ impl Client {
         offset: u64,
         feed: &Feed,
     ) -> Result<Url> {
+        let mut place = place.clone();
+        for _ in 0..=REDIRECTS {
+            match self.patch_once(target, &place, blob, offset, feed).await? {
+                Patched::Taken(next) => return Ok(next),
+                Patched::Moved(elsewhere) => place = elsewhere,
+            }
+        }
+        Err(Error::malformed(&format!("PATCH {}", without_query(&place)), "redirected too often"))
+    }
+
+    /// Sends the rest of a blob to one place.
+    async fn patch_once(
+        &self,
+        target: &Target<'_>,
+        place: &Url,
+        blob: &Descriptor,
+        offset: u64,
+        feed: &Feed,
+    ) -> Result<Patched> {
         let operation = format!("PATCH {}", without_query(place));
-        let key = target.key(&target.scope(None));
-        let header = self.known(&key).filter(|_| place.origin() == target.source.base.origin());
+        let is_own = place.origin() == target.source.base.origin();
+        let header = self.known(&target.key(&target.scope(None))).filter(|_| is_own);
         let mut request = self
             .request(Method::PATCH, place, header.as_deref(), &operation)?
             .header(CONTENT_TYPE, "application/octet-stream")
@@ -263,42 +289,33 @@ impl Client {
         if offset > 0 {
             request = request.header(CONTENT_RANGE, format!("{offset}-{}", blob.size - 1));
         }
-        let sent = Sent::default();
-        let counter = sent.clone();
-        // What cannot be read is told as such, and not as a broken connection.
-        let unread = std::sync::Arc::new(std::sync::Mutex::new(None));
-        let failure = std::sync::Arc::clone(&unread);
-        let frames = feed(offset).map(move |part| match part {
-            Ok(bytes) => {
-                counter.0.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-                Ok(Frame::data(bytes))
-            }
-            Err(error) => {
-                let kind = error.kind();
-                *failure.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(error);
-                Err(io::Error::from(kind))
-            }
-        });
-        let body: Outgoing = StreamBody::new(frames).boxed_unsync();
+        let (going, body) = Going::new(feed(offset));
         let mut request = request.body(body).map_err(|error| Error::malformed(&operation, error))?;
-        request.extensions_mut().insert(sent);
-        let outcome = self.endpoint(place, &operation)?.send(request, &operation, CONNECT).await;
-        if let Some(source) = unread.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take() {
+        request.extensions_mut().insert(going.sent.clone());
+        let endpoint = self.endpoint(place, &operation)?;
+        // Its bytes are read as they go: over a connection that may have ended, it would have to begin again.
+        let outcome = self.shared.pool.send_once(&endpoint, request, &operation, CONNECT).await;
+        if let Some(source) = going.failure() {
             return Err(Error::Feed { digest: blob.digest.clone(), source });
         }
         let answer = outcome?;
+        if let Some(elsewhere) = moved(&answer, place) {
+            going.stop();
+            return Ok(Patched::Moved(elsewhere));
+        }
         if answer.status() == StatusCode::UNAUTHORIZED
-            && place.origin() == target.source.base.origin()
+            && is_own
             && let Some(fresh) = self.authorize(target, place, &answer, &target.scope(None)).await?
             && header.as_ref() != Some(&fresh)
         {
             // The token ended while bytes went: the next attempt has another.
+            going.stop();
             return Err(Error::Timeout { operation, seconds: 0 });
         }
         if !answer.status().is_success() {
             return Err(refused(answer, operation).await);
         }
-        location(&answer, place, &operation)
+        location(&answer, place, &operation).map(Patched::Taken)
     }
 
     /// Puts a manifest or index under the tag or digest of `to`.

@@ -1,5 +1,6 @@
 //! Pushing all platforms of a name, under the index as it came.
 
+use berth_oci::manifest::is_attestation;
 use berth_oci::media_type::OCI_INDEX;
 use berth_oci::{Descriptor, Digest, Platform, Reference};
 use berth_registry::Client;
@@ -7,6 +8,7 @@ use berth_storage::{ImageRecord, Lease, Tag};
 use serde_json::Value;
 use tokio::sync::mpsc;
 
+use super::attestations::Way;
 use super::documents::Planned;
 use super::{PushLimits, Pushed, Sent};
 use crate::names::ResolvedImage;
@@ -16,12 +18,12 @@ use crate::{Error, Images, Progress, Result};
 /// An index that a name points to.
 #[derive(Debug)]
 pub(super) struct Whole {
-    stands: Descriptor,
+    pub(super) stands: Descriptor,
     bytes: Vec<u8>,
     /// What it lists.
     listed: Vec<Descriptor>,
     /// The images of these that are kept.
-    kept: Vec<(Descriptor, ImageRecord)>,
+    pub(super) kept: Vec<(Descriptor, ImageRecord)>,
     _lease: Lease,
 }
 
@@ -83,11 +85,20 @@ impl Images {
         limits: PushLimits,
         progress: &mpsc::Sender<Progress>,
     ) -> Result<Option<Pushed>> {
+        let mut attestations = Vec::new();
         for entry in &whole.listed {
             let is_kept = whole.kept.iter().any(|(kept, _)| kept.digest == entry.digest);
-            if !is_kept && !registry.has_manifest(target, &entry.digest).await? {
+            if is_kept || registry.has_manifest(target, &entry.digest).await? {
+                continue;
+            }
+            if !is_attestation(entry) {
                 return Ok(None);
             }
+            attestations.push(entry);
+        }
+        let way = Way { registry, target, limits, progress };
+        if !self.copy_attestations(&way, whole, &attestations).await? {
+            return Ok(None);
         }
         let mut all = Vec::new();
         for (entry, record) in &whole.kept {

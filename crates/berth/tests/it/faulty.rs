@@ -1,7 +1,7 @@
 //! A server whose every answer the test decides on, down to where it is cut.
 
-use std::collections::HashMap;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::collections::{HashMap, HashSet};
+use std::io::{BufRead, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -19,6 +19,23 @@ pub struct Asked {
     headers: Vec<(String, String)>,
     /// The body, if its length was told.
     pub body: Vec<u8>,
+    /// The number of the connection that it came over.
+    pub connection: usize,
+}
+
+/// What becomes of a connection after an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Then {
+    /// It ends, and the answer says so.
+    Close,
+    /// It waits for the next request.
+    Keep,
+    /// It ends, although the answer does not say so.
+    Leave,
+    /// It waits for the next request, and ends instead of answering that.
+    Hang,
+    /// These bytes come unasked together with the answer; then it waits.
+    Say(Vec<u8>),
 }
 
 impl Asked {
@@ -39,7 +56,7 @@ impl Asked {
 pub struct Reply {
     /// Status.
     pub status: u16,
-    /// Header lines without their ends; `Content-Length` and `Connection: close` are added.
+    /// Header lines without their ends; `Content-Length` and, if it is so, `Connection: close` are added.
     pub headers: Vec<String>,
     /// The body.
     pub body: Vec<u8>,
@@ -51,6 +68,8 @@ pub struct Reply {
     pub delay: Duration,
     /// The body comes again and again until the client goes away, without a length.
     pub endless: bool,
+    /// What becomes of the connection.
+    pub then: Then,
 }
 
 impl Reply {
@@ -64,7 +83,13 @@ impl Reply {
             cut: None,
             delay: Duration::ZERO,
             endless: false,
+            then: Then::Close,
         }
+    }
+
+    /// The same, and something else becomes of the connection.
+    pub fn then(self, then: Then) -> Reply {
+        Reply { then, ..self }
     }
 
     /// With one more header line.
@@ -79,7 +104,7 @@ impl Reply {
     }
 
     /// Sends it; whether the client took all of it.
-    fn send(&self, mut connection: TcpStream) -> std::io::Result<()> {
+    fn send(&self, mut connection: &TcpStream) -> std::io::Result<()> {
         std::thread::sleep(self.delay);
         let mut bytes = format!("HTTP/1.1 {} Test\r\n", self.status).into_bytes();
         for line in &self.headers {
@@ -89,8 +114,14 @@ impl Reply {
             let length = self.length.unwrap_or(self.body.len() as u64);
             bytes.extend_from_slice(format!("Content-Length: {length}\r\n").as_bytes());
         }
-        bytes.extend_from_slice(b"Connection: close\r\n\r\n");
+        if self.then == Then::Close {
+            bytes.extend_from_slice(b"Connection: close\r\n");
+        }
+        bytes.extend_from_slice(b"\r\n");
         bytes.extend_from_slice(&self.body);
+        if let Then::Say(unasked) = &self.then {
+            bytes.extend_from_slice(unasked);
+        }
         bytes.truncate(self.cut.unwrap_or(usize::MAX));
         connection.write_all(&bytes)?;
         if self.endless {
@@ -122,14 +153,25 @@ impl Faulty {
         let asked = Arc::new(Mutex::new(Vec::new()));
         let (seen, answer) = (Arc::clone(&asked), Arc::new(answer));
         std::thread::spawn(move || {
-            for connection in listener.incoming().flatten() {
+            for (number, connection) in listener.incoming().flatten().enumerate() {
                 let (seen, answer) = (Arc::clone(&seen), Arc::clone(&answer));
                 std::thread::spawn(move || {
-                    // A TLS handshake is no request: it is how the client finds out that there is no TLS.
-                    let Some(request) = read(&connection) else { return };
-                    seen.lock().unwrap_or_else(PoisonError::into_inner).push(request.clone());
-                    // A client that goes away ends its connection's thread.
-                    let _ = answer(&request).send(connection);
+                    let mut reader = BufReader::new(&connection);
+                    let mut then = Then::Keep;
+                    while matches!(then, Then::Keep | Then::Say(_) | Then::Hang) {
+                        // A TLS handshake is no request: it is how the client finds out that there is no TLS.
+                        let Some(request) = read(&mut reader, number) else { return };
+                        seen.lock().unwrap_or_else(PoisonError::into_inner).push(request.clone());
+                        if then == Then::Hang {
+                            return;
+                        }
+                        let reply = answer(&request);
+                        // A client that goes away ends its connection's thread.
+                        if reply.send(&connection).is_err() {
+                            return;
+                        }
+                        then = reply.then;
+                    }
                 });
             }
         });
@@ -146,14 +188,18 @@ impl Faulty {
         self.asked().iter().filter(|asked| asked.path.contains(part)).count()
     }
 
+    /// Over how many connections they came.
+    pub fn connections(&self) -> usize {
+        self.asked().iter().map(|asked| asked.connection).collect::<HashSet<_>>().len()
+    }
+
     /// Whether any request brought an `Authorization`.
     pub fn saw_credentials(&self) -> bool {
         self.asked().iter().any(|asked| !asked.header("authorization").is_empty())
     }
 }
 
-fn read(connection: &TcpStream) -> Option<Asked> {
-    let mut reader = BufReader::new(connection);
+fn read(reader: &mut impl BufRead, connection: usize) -> Option<Asked> {
     let mut lines = reader.by_ref().lines();
     let first = lines.next()?.ok()?;
     let mut words = first.strip_suffix(" HTTP/1.1")?.split(' ');
@@ -167,7 +213,7 @@ fn read(connection: &TcpStream) -> Option<Asked> {
         let (name, value) = line.split_once(':')?;
         headers.push((name.to_lowercase(), value.trim().to_owned()));
     }
-    let mut asked = Asked { method, path, headers, body: Vec::new() };
+    let mut asked = Asked { method, path, headers, body: Vec::new(), connection };
     let length: u64 = asked.header("content-length").parse().unwrap_or(0);
     reader.take(length).read_to_end(&mut asked.body).ok()?;
     Some(asked)

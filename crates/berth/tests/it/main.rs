@@ -51,6 +51,7 @@ macro_rules! with_both_backends {
 mod agents;
 mod api;
 mod attach;
+mod attestations;
 mod authorization;
 mod awkward;
 mod beside_docker;
@@ -163,6 +164,7 @@ mod push_faults;
 mod rate_limits;
 mod raw;
 mod registry;
+mod registry_connections;
 mod registry_hosts;
 mod registry_proxies;
 mod run;

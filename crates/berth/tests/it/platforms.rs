@@ -41,6 +41,42 @@ pub fn multi(architectures: &[&'static str]) -> Multi {
     Multi { architectures: architectures.to_vec(), blobs, index }
 }
 
+/// The same as `docker buildx build` makes it: an attestation for each image follows all of them.
+pub fn attested(architectures: &[&'static str]) -> Multi {
+    let mut image = multi(architectures);
+    let mut index: Value = serde_json::from_slice(&image.index).unwrap();
+    for architecture in architectures {
+        let about = image.manifest(architecture);
+        let statement =
+            json!({"_type": "https://in-toto.io/Statement/v0.1", "subject": [{"digest": &about[7..]}]});
+        let statement = serde_json::to_vec(&statement).unwrap();
+        let config = json!({
+            "architecture": "unknown", "os": "unknown", "config": {},
+            "rootfs": {"type": "layers", "diff_ids": [digest(&statement)]},
+        });
+        let config = serde_json::to_vec(&config).unwrap();
+        let manifest = json!({
+            "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "config": {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": digest(&config), "size": config.len()},
+            "layers": [{
+                "mediaType": "application/vnd.in-toto+json", "digest": digest(&statement), "size": statement.len(),
+                "annotations": {"in-toto.io/predicate-type": "https://slsa.dev/provenance/v0.2"},
+            }],
+        });
+        let manifest = serde_json::to_vec(&manifest).unwrap();
+        index["manifests"].as_array_mut().unwrap().push(json!({
+            "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "digest": digest(&manifest), "size": manifest.len(),
+            "annotations": {"vnd.docker.reference.digest": about, "vnd.docker.reference.type": "attestation-manifest"},
+            "platform": {"os": "unknown", "architecture": "unknown"},
+        }));
+        image.architectures.push("unknown");
+        image.blobs.push(vec![statement, config, manifest]);
+    }
+    image.index = serde_json::to_vec_pretty(&index).unwrap();
+    image
+}
+
 fn variant(architecture: &str) -> Vec<Vec<u8>> {
     let mut layers = files::busybox().layers;
     layers.push(Layer::new().file("arch", 0o644, architecture).bytes());

@@ -25,8 +25,8 @@ enum Fault {
     Refuse(&'static str, u16),
     /// So is every wish to mount a blob.
     RefuseMount(u16),
-    /// Every request that writes, but for long bodies, is sent with this status to the same place of this server once.
-    Move(&'static str, u16),
+    /// Every request of these methods is sent with this status to the same place of this server once.
+    Move(&'static [&'static str], &'static str, u16),
 }
 
 /// Between the daemon and a registry.
@@ -56,7 +56,7 @@ impl Proxy {
     }
 }
 
-/// One request and its answer; the daemon opens a connection for each.
+/// One request and its answer, after which the connection ends.
 fn pass(
     mut near: TcpStream,
     fault: &Mutex<Option<Fault>>,
@@ -89,7 +89,7 @@ fn pass(
     };
     let is_mount = first.contains("?mount=");
     let bound = match now {
-        Some(Fault::Move(to, status)) if matches!(method, "POST" | "PUT") && !first.contains("moved=1") => {
+        Some(Fault::Move(methods, to, status)) if methods.contains(&method) && !first.contains("moved=1") => {
             // The body was for nothing, but it is sent all the same.
             std::io::copy(&mut (&mut reader).take(length), &mut std::io::sink())?;
             let path = first.split(' ').nth(1).unwrap_or_default();
@@ -118,7 +118,9 @@ fn pass(
         _ => u64::MAX,
     };
     let mut far = TcpStream::connect(ADDRESS)?;
-    far.write_all(head.as_bytes())?;
+    // The registry tells the daemon that no more requests can come this way.
+    far.write_all(head.trim_end().as_bytes())?;
+    far.write_all(b"\r\nConnection: close\r\n\r\n")?;
     let (mut back, mut answer) = (near.try_clone()?, far.try_clone()?);
     let answering = std::thread::spawn(move || {
         // Until the registry has said everything; a cut upload has no answer that arrives.
@@ -330,22 +332,29 @@ fn requests_that_write_are_sent_on_within_their_server() {
         [("", 307), ("http://127.0.0.1:5001", 308), ("", 308)].into_iter().enumerate()
     {
         let client = [Client::Berth, Client::Docker][round % 2];
-        *proxy.fault.lock().unwrap() = Some(Fault::Move(to, status));
+        *proxy.fault.lock().unwrap() = Some(Fault::Move(&["POST", "PATCH", "PUT"], to, status));
         let moved = format!("{PROXY}/moved{round}:1");
         daemon.berth(&["tag", &name, &moved]).ok();
         daemon.with(client, &["push", &moved]).ok();
         let put = proxy.asked(&format!("PUT /v2/moved{round}/manifests/1"));
         assert!(put.len() == 2 && put[1].contains("moved=1"), "{put:?}");
+        let patched = proxy.asked(&format!("PATCH /v2/moved{round}/blobs/uploads/"));
+        let (moved_on, first): (Vec<_>, Vec<_>) = patched.iter().partition(|line| line.contains("moved=1"));
+        assert!(!first.is_empty() && first.len() == moved_on.len(), "{patched:?}");
         daemon.with(client, &["pull", &moved]).ok();
     }
     // Another server is another matter.
-    *proxy.fault.lock().unwrap() = Some(Fault::Move("http://127.0.0.1:5000", 307));
-    let other = format!("{PROXY}/other:1");
-    daemon.berth(&["tag", &name, &other]).ok();
-    for client in [Client::Berth, Client::Docker] {
-        daemon.with(client, &["push", &other]).fails(1, "307 Temporary Redirect");
+    for (round, method) in ["POST", "PATCH", "PUT"].into_iter().enumerate() {
+        let methods: &[_] = [&["POST"], &["PATCH"], &["PUT"]][round];
+        *proxy.fault.lock().unwrap() = Some(Fault::Move(methods, "http://127.0.0.1:5000", 307));
+        let other = format!("{PROXY}/other{round}:1");
+        daemon.berth(&["tag", &name, &other]).ok();
+        for client in [Client::Berth, Client::Docker] {
+            let output = daemon.with(client, &["push", &other]).fails(1, "307 Temporary Redirect");
+            assert!(output.stderr.contains(method), "{output:?}");
+        }
+        assert!(proxy.asked(&format!("PUT /v2/other{round}/manifests/1")).is_empty());
     }
-    assert!(proxy.asked("PUT /v2/other/manifests/1").is_empty());
 }
 
 #[test]
