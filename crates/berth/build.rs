@@ -52,7 +52,9 @@ impl Checkout {
 
     /// What Git prints, if it is there and content.
     fn git(&self, arguments: &[&str]) -> Option<String> {
-        let output = Command::new("git").args(arguments).current_dir(&self.0).output().ok()?;
+        // Nothing but what is asked for, whatever the user's settings are.
+        let git = ["-c", "log.showSignature=false"];
+        let output = Command::new("git").args(git).args(arguments).current_dir(&self.0).output().ok()?;
         let text = String::from_utf8(output.stdout).ok()?;
         output.status.success().then(|| text.trim().to_owned()).filter(|text| !text.is_empty())
     }
@@ -64,6 +66,8 @@ impl Checkout {
     /// Files that exist: cargo would run this always for one that does not.
     fn what_a_commit_changes(&self) -> Vec<PathBuf> {
         let mut paths: Vec<PathBuf> = self.file("HEAD").into_iter().collect();
+        // What is written for each, whatever form references have.
+        paths.extend(self.file("logs/HEAD").filter(|file| file.exists()));
         if let Some(branch) = self.git(&["symbolic-ref", "-q", "HEAD"]).and_then(|branch| self.file(&branch))
         {
             if !branch.exists() {

@@ -30,6 +30,8 @@ pub(crate) const SILENCE: Duration = Duration::from_secs(60);
 /// Bytes that are read at once, and of a head at most. Larger ones are slower: what has more than 26 KB, musl's allocator
 /// gives back to the kernel each time, and has to fault in again.
 const BUFFER: usize = 24 << 10;
+/// How long bytes may wait for the other end to say that they came (`TCP_USER_TIMEOUT` of tcp(7)).
+const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
 
 /// The body of a request.
 pub(crate) type Outgoing = UnsyncBoxBody<Bytes, io::Error>;
@@ -123,6 +125,10 @@ impl Endpoint {
         let stream = connected.map_err(|_| failed(io::ErrorKind::TimedOut.into()))?.map_err(failed)?;
         // The first request is small, and its answer awaited.
         stream.set_nodelay(true).map_err(failed)?;
+        // A connection that was kept may lead nowhere by now, and nobody says so.
+        let patience = u32::try_from(UNACKNOWLEDGED.as_millis()).unwrap_or(u32::MAX);
+        rustix::net::sockopt::set_tcp_user_timeout(&stream, patience)
+            .map_err(|error| failed(error.into()))?;
         match &self.via {
             Some(Via { proxy, tls: Some(settings) }) => {
                 Ok(Box::new(secure(stream, host, || proxy.authority(), settings).await?))

@@ -313,6 +313,7 @@ impl Client {
             return Err(Error::Timeout { operation, seconds: 0 });
         }
         if !answer.status().is_success() {
+            going.stop();
             return Err(refused(answer, operation).await);
         }
         location(&answer, place, &operation).map(Patched::Taken)

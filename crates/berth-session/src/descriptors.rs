@@ -1,7 +1,7 @@
 //! Files that are handed over open, where both ends are on one host: their content need not travel.
 //!
-//! Within the session the sender invites the receiver to an abstract socket (unix(7)) whose name nobody can guess. There each end
-//! shows the other a secret that only the session told. The receiver then asks for files by their numbers, several at a
+//! Within the session the sender invites the receiver to an abstract socket (unix(7)). There each end shows the other a secret that
+//! only the session told, and only root and the sender's own user are answered. The receiver then asks for files by their numbers, several at a
 //! time, and gets a mark for each, with a descriptor for those that there are. What has none is asked for as ever, and so
 //! is everything where the socket cannot be reached: on another host, or in another network namespace.
 
@@ -20,7 +20,7 @@ pub(crate) use take::{Taken, Taking};
 /// The most files that are asked for in one message.
 const BATCH: usize = 32;
 /// How long either end waits for the other's secret.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(10);
 /// What a receiver that takes open files says.
 pub(crate) const WANTED: &str = "1";
 

@@ -74,11 +74,16 @@ pub(crate) async fn receive<S>(
 where
     S: Stream<Item = Result<Packet, Error>>,
 {
+    let taking = match invitation {
+        Some(invitation) => tokio::task::spawn_blocking(move || Taking::begin(&invitation, ASKED)).await,
+        None => Ok(None),
+    };
     let mut receiver = Receiver {
         tree,
         bounds,
         learned,
-        taking: invitation.and_then(|invitation| Taking::begin(&invitation, ASKED)),
+        // Without it they travel.
+        taking: taking.ok().flatten(),
         told: 0,
         ended: false,
         wanted: VecDeque::new(),

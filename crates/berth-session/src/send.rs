@@ -132,7 +132,7 @@ impl Sending {
         Ok(Arc::new(Sending { directory, root: root.into(), sources: Mutex::default(), packets }))
     }
 
-    /// Opens a file that was told and not asked for yet; none if its content is to be sent.
+    /// Opens a file that was told; none if its content is to be sent.
     pub fn handed(&self, number: u32) -> Option<File> {
         let path = match lock(&self.sources).get(&number)? {
             Source::Path(path) => path.clone(),
@@ -140,6 +140,9 @@ impl Sending {
         };
         // Whatever is wrong with it is told when it is asked for.
         let file = self.open(&path).ok().flatten()?;
+        if is_remote(&file) {
+            return None;
+        }
         let size = usize::try_from(file.metadata().ok()?.len()).ok()?;
         (self.directory.progress)(Progress::Moved(size));
         Some(file)
@@ -259,6 +262,23 @@ fn entry(listed: &Listed) -> Entry {
             _ => listed.capability.clone(),
         },
     }
+}
+
+/// Whether a file is on a file system that may keep its reader waiting for ever: only this process is to wait for that.
+fn is_remote(file: &File) -> bool {
+    // NFS, FUSE, CIFS, SMB 2 and 1, 9P, AFS, Ceph and Coda (statfs(2)).
+    const REMOTE: [u64; 9] = [
+        0x6969,
+        0x6573_5546,
+        0xff53_4d42,
+        0xfe53_4d42,
+        0x517b,
+        0x0102_1997,
+        0x5346_414f,
+        0x00c3_6400,
+        0x7375_7245,
+    ];
+    rustix::fs::fstatfs(file).map_or(true, |about| REMOTE.contains(&(about.f_type as u64 & 0xffff_ffff)))
 }
 
 fn gone() -> Error {

@@ -81,6 +81,12 @@ impl Incoming {
         Ok(data.len())
     }
 
+    /// Has the disk begin with it: it may be in a layer soon, whose sync is waited for.
+    pub fn write_back(&self) {
+        // What fails here fails again in the sync.
+        let _ = berth_sys::writeback::begin(&self.file);
+    }
+
     /// Says what the digest of all that was written is.
     pub fn learn(&mut self, sum: Sum) {
         self.sum = Some(sum);

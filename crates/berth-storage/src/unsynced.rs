@@ -27,6 +27,8 @@ use crate::{Error, Images, Result, Shared, blobs};
 
 /// The boot of what did not pass: no boot is called so.
 const DAMAGED: &str = "damaged";
+/// Stands for the boot of what a file system could not write.
+const UNKNOWN: &str = "unknown";
 /// Shortest time between two syncs: what comes meanwhile is synced together.
 const PAUSE: Duration = Duration::from_millis(500);
 /// As [`PAUSE`], in times of what the last one took, so that a slow disk is left for others for the most part.
@@ -163,15 +165,23 @@ impl Syncs {
         progress.begun += 1;
         let own = progress.begun;
         drop(progress);
+        let running = Running(self);
         let outcome = sync();
-        let mut progress = self.progress();
-        progress.running = false;
         if outcome.is_ok() {
-            progress.done = own;
+            self.progress().done = own;
         }
-        drop(progress);
-        self.over.notify_all();
+        drop(running);
         outcome
+    }
+}
+
+/// A sync that goes on. It is over with this.
+struct Running<'a>(&'a Syncs);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.progress().running = false;
+        self.0.over.notify_all();
     }
 }
 
@@ -183,15 +193,36 @@ impl Images<'_> {
     /// Database errors; what the file system could not write.
     pub fn sync(&self, id: &Digest) -> Result<()> {
         let shared = self.shared();
-        if is_marked(shared, id)? {
+        if is_marked(shared, id, &shared.boot)? {
             shared.syncs.one(|| sync(shared))?;
+        } else {
+            // It may have got a name since it was synced.
+            sync_rows(shared)?;
+        }
+        // Somebody else's sync may have been the one that failed.
+        if is_marked(shared, id, UNKNOWN)? {
+            let reason =
+                std::io::Error::other("the file system could not write it; build it again with --no-cache");
+            return Err(Error::file("syncing", id.to_string(), reason));
         }
         Ok(())
     }
 }
 
-/// Whether something of an image may not have reached the disk.
-fn is_marked(shared: &Shared, image: &Digest) -> Result<bool> {
+/// Has the disk take all that was committed.
+fn sync_rows(shared: &Shared) -> Result<()> {
+    let log = shared.root.path().join("berth.db-wal");
+    let failed = |error: io::Error| Error::file("syncing", &log, error);
+    match File::open(&log) {
+        Ok(file) => file.sync_data().map_err(failed),
+        // All of it is in the database itself.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+/// Whether something of an image has a mark of this kind.
+fn is_marked(shared: &Shared, image: &Digest, boot: &str) -> Result<bool> {
     shared.database.read(|connection| {
         let mut statement = connection
             .prepare_cached(
@@ -207,7 +238,7 @@ fn is_marked(shared: &Shared, image: &Digest) -> Result<bool> {
                  SELECT 1 FROM unsynced JOIN parts USING (kind, digest) WHERE boot = ?2",
             )
             .map_err(failed("looking for what is not synced"))?;
-        statement.exists([&image.to_string(), &shared.boot]).map_err(failed("looking for what is not synced"))
+        statement.exists([image.to_string().as_str(), boot]).map_err(failed("looking for what is not synced"))
     })
 }
 
@@ -227,7 +258,7 @@ fn sync(shared: &Shared) -> Result<bool> {
     };
     if let Err(error) = rustix::fs::syncfs(shared.root.fd()) {
         // The kernel tells of a failed write once: the files have to be read to know.
-        change("UPDATE unsynced SET boot = 'unknown' WHERE sequence <= ?1 AND boot = ?2")?;
+        change(&format!("UPDATE unsynced SET boot = '{UNKNOWN}' WHERE sequence <= ?1 AND boot = ?2"))?;
         return Err(Error::file("syncing", shared.root.path(), error));
     }
     change("DELETE FROM unsynced WHERE sequence <= ?1 AND boot = ?2").map(|_| true)

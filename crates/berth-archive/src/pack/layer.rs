@@ -226,6 +226,11 @@ impl<W: Write> Walk<'_, W> {
         if !same((here, found), (old, &before), name)? {
             return Ok(false);
         }
+        // Of a tree that nobody knows the age of, only the very same file is surely as it was.
+        let is_sure = match self.marks {
+            Marks::Whole { made: None } => found.stat.st_ino == before.stat.st_ino,
+            _ => !touched,
+        };
         // Whoever exchanges two directories does not touch what is in them.
         let link = |opened: &Opened, found: &Found| match found.kind() {
             FileType::Symlink => opened.link(found, name),
@@ -233,7 +238,7 @@ impl<W: Write> Walk<'_, W> {
         };
         Ok(link(here, found)? == link(old, &before)?
             && here.attributes(found, name)? == old.attributes(&before, name)?
-            && (!touched || same_content((here, found), (old, &before), name)?))
+            && (is_sure || same_content((here, found), (old, &before), name)?))
     }
 
     /// Writes the directories above `path` that were held back, the topmost first.
@@ -539,6 +544,30 @@ mod tests {
             .collect();
         assert_eq!(names, ["d/", "d/.wh.gone", "d/kept", "d/sub/", "d/sub/.wh.gone", "d/sub/new"]);
         assert!(tar == made("whole", Marks::Whole { made: Some((0, 0)) }));
+    }
+
+    #[test]
+    fn a_tree_of_no_known_age_is_compared_by_content() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = |name: &str| temp.path().join(name);
+        for (name, text) in
+            [("lower/other", "one"), ("lower/same", "same"), ("upper/other", "two"), ("upper/same", "same")]
+        {
+            write(&path(name), text);
+        }
+        fs::hard_link(path("lower/same"), path("lower/itself")).unwrap();
+        fs::hard_link(path("lower/same"), path("upper/itself")).unwrap();
+        for name in ["lower/other", "lower/same", "upper/other", "upper/same"] {
+            let file = File::options().write(true).open(path(name)).unwrap();
+            file.set_modified(std::time::UNIX_EPOCH).unwrap();
+        }
+        let upper = Overlay::open_marked([(path("upper"), Marks::Whole { made: None })]).unwrap();
+        let lower = Overlay::open([path("lower")]).unwrap();
+        let mut tar = Vec::new();
+        pack(&upper, &lower, &super::Options::default(), &mut tar).unwrap();
+        let mut archive = tar::Archive::new(tar.as_slice());
+        let names = archive.entries().unwrap().map(|entry| entry.unwrap().path().unwrap().into_owned());
+        assert_eq!(names.collect::<Vec<_>>(), [Path::new("other")]);
     }
 
     #[test]

@@ -105,7 +105,9 @@ impl Screen {
             return self.line(message.stream.trim_end_matches('\n'));
         }
         let counted = message.progress_detail.filter(|detail| detail.current > 0 || detail.total > 0);
-        if !message.id.is_empty() && message.progress_detail.is_some() && self.bars.is_some() {
+        // What has no name is a bar only where it counts.
+        let is_bar = counted.is_some() || !message.id.is_empty() && message.progress_detail.is_some();
+        if is_bar && self.bars.is_some() {
             let columns = terminal::size().map_or(COLUMNS, |(_, columns)| columns);
             let count = counted.map_or_else(String::new, |detail| count(detail, columns));
             return self.bar(&message.id, format!("{}{count}", message.status));
@@ -135,9 +137,9 @@ impl Screen {
         let Some(bars) = &self.bars else { return };
         let bar = self.layers.entry(id.to_owned()).or_insert_with(|| {
             let bar = bars.add(ProgressBar::new_spinner());
+            let template = if id.is_empty() { "{msg}" } else { "{prefix}: {msg}" };
             bar.set_style(
-                ProgressStyle::with_template("{prefix}: {msg}")
-                    .unwrap_or_else(|_| ProgressStyle::default_spinner()),
+                ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_spinner()),
             );
             bar.set_prefix(id.to_owned());
             bar

@@ -1,6 +1,8 @@
 //! What updates change of a container. Zero, nothing and an empty name mean: as it was.
 
-use berth_api::container::{HostConfig, UpdateRequest};
+use std::path::Path;
+
+use berth_api::container::{HostConfig, UpdateRequest, WeightDevice};
 
 /// Puts changes into a host configuration.
 pub fn apply(changes: &UpdateRequest, host: &mut HostConfig) {
@@ -87,16 +89,18 @@ pub fn touched(changes: &UpdateRequest, host: &HostConfig) -> HostConfig {
         touched.nano_cpus = host.nano_cpus;
         (touched.cpu_period, touched.cpu_quota) = (host.cpu_period, host.cpu_quota);
     }
-    // The kernel takes a weight for all devices, whatever was said about one of them.
+    // The kernel takes a weight for all devices, whatever was said about one of them. One that is gone has none any more.
     if changes.blkio_weight != 0 {
-        touched.blkio_weight_device.clone_from(&host.blkio_weight_device);
+        let is_there = |device: &WeightDevice| Path::new(&device.path).exists();
+        let devices = host.blkio_weight_device.clone();
+        touched.blkio_weight_device = devices.map(|devices| devices.into_iter().filter(is_there).collect());
     }
     touched
 }
 
 #[cfg(test)]
 mod tests {
-    use berth_api::container::{RestartPolicy, ThrottleDevice, WeightDevice};
+    use berth_api::container::{RestartPolicy, ThrottleDevice};
 
     use super::*;
 

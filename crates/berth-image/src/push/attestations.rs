@@ -37,14 +37,10 @@ impl Images {
         for entry in missing {
             let mut is_there = false;
             for from in repositories.iter().filter(|from| from.name() != way.target.name()) {
-                match self.copy_attestation(way, from, entry).await {
-                    Ok(()) => is_there = true,
-                    Err(error) => {
-                        tracing::info!(from = from.name(), %error, "an attestation cannot be copied");
-                        continue;
-                    }
+                is_there = self.copy_attestation(way, from, entry).await?;
+                if is_there {
+                    break;
                 }
-                break;
             }
             if !is_there {
                 return Ok(false);
@@ -73,9 +69,17 @@ impl Images {
         .await
     }
 
-    async fn copy_attestation(&self, way: &Way<'_>, from: &Reference, entry: &Descriptor) -> Result<()> {
+    /// `false` if `from` does not have it. What the target refuses is the push's failure.
+    async fn copy_attestation(&self, way: &Way<'_>, from: &Reference, entry: &Descriptor) -> Result<bool> {
         let Way { registry, target, limits, progress } = way;
-        let answer = registry.manifest(&from.at(entry.digest.clone()), &ACCEPTED).await?;
+        let missing = |error: Error| {
+            tracing::info!(from = from.name(), %error, "an attestation cannot be copied");
+            Ok(false)
+        };
+        let answer = match registry.manifest(&from.at(entry.digest.clone()), &ACCEPTED).await {
+            Ok(answer) => answer,
+            Err(error) => return missing(error.into()),
+        };
         // Its layers are of any kind: it is no image.
         let manifest: Manifest = serde_json::from_slice(&answer.bytes)
             .map_err(|error| Error::io("reading an attestation", error.into()))?;
@@ -84,13 +88,17 @@ impl Images {
                 continue;
             }
             let reporter = Reporter::new(blob.digest.short().to_owned(), (*progress).clone());
-            let _lease = fetch::fetch(&self.inner, registry, from, blob, limits.attempts, &reporter).await?;
+            let fetched = fetch::fetch(&self.inner, registry, from, blob, limits.attempts, &reporter).await;
+            let _lease = match fetched {
+                Ok(lease) => lease,
+                Err(error) => return missing(error),
+            };
             let content = Content::Cached(blob.digest.clone());
             let feed = content.feed(Arc::clone(&self.inner.storage), blob.size, reporter.clone());
             registry.upload(target, blob, None, feed.as_ref(), limits.attempts).await?;
             reporter.state("Pushed").await;
         }
         registry.put_manifest(&target.at(entry.digest.clone()), &entry.media_type, answer.bytes).await?;
-        Ok(())
+        Ok(true)
     }
 }

@@ -84,6 +84,11 @@ impl Takers {
 
 /// Answers one receiver. Blocks.
 fn serve(connection: &OwnedFd, secrets: &Invitation, files: &Files) -> io::Result<()> {
+    // Nobody else may ask even with the secret, which a stranger could have got by passing for this end elsewhere.
+    let asking = socket::peer(connection)?.uid;
+    if asking != 0 && asking != rustix::process::geteuid().as_raw() {
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, "another user asked for files"));
+    }
     socket::wait_for(connection, Some(PATIENCE))?;
     if socket::receive(connection, SECRET)?.bytes != secrets.of_taker() {
         return Err(io::Error::new(

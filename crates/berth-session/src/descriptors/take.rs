@@ -19,6 +19,8 @@ use crate::tree::Incoming;
 const THREADS: usize = 4;
 /// Bytes read at a time.
 const PIECE: usize = 64 << 10;
+/// Bytes of a file that is worth the disk's attention by itself.
+const LARGE: u64 = 256 << 10;
 /// Bytes of a file between two words about it.
 const BETWEEN: u64 = 32 << 20;
 
@@ -176,8 +178,8 @@ fn work(shared: &Shared, connection: &Arc<OwnedFd>, tell: &mpsc::Sender<Taken>) 
         };
         for (mut incoming, file) in batch.into_iter().zip(files) {
             let taken = match file.map(|file| fill(&mut incoming, &file, &mut piece, tell)) {
-                None => Taken::Absent(incoming),
-                Some(Ok(())) => Taken::Whole(incoming),
+                None | Some(Ok(false)) => Taken::Absent(incoming),
+                Some(Ok(true)) => Taken::Whole(incoming),
                 Some(Err(error)) => Taken::Failed(error),
             };
             if tell.blocking_send(taken).is_err() {
@@ -201,17 +203,18 @@ fn ask(connection: &OwnedFd, batch: &[Incoming]) -> io::Result<Vec<Option<File>>
     Ok(marks.iter().map(|&mark| if mark == MARKS[1] { fds.next().map(File::from) } else { None }).collect())
 }
 
-/// Writes a file as another one is now, or as much of it as there is.
+/// Writes a file as another one is now, or as much of it as there is. `false` if this process may not read it, though its
+/// client may, as with many file systems of users: nothing is written then.
 fn fill(
     incoming: &mut Incoming,
     file: &File,
     piece: &mut [u8],
     tell: &mpsc::Sender<Taken>,
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
     let path = incoming.path().to_vec();
-    let failed = |error: io::Error| Error::file("reading", &path, error);
+    let Ok(about) = file.metadata() else { return Ok(false) };
     // Nothing else may be waited for.
-    if !file.metadata().map_err(failed)?.is_file() {
+    if !about.is_file() {
         let path = String::from_utf8_lossy(&path);
         return Err(Error::refused(format!("{path:?} is no regular file")));
     }
@@ -219,12 +222,12 @@ fn fill(
     while !incoming.is_whole() {
         // The other end has this descriptor, too, and with it its offset.
         let length = match file.read_at(piece, incoming.length()) {
+            Ok(0) => break,
+            Ok(length) => length,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            length => length.map_err(failed)?,
+            Err(_) if incoming.length() == 0 => return Ok(false),
+            Err(error) => return Err(Error::file("reading", &path, error)),
         };
-        if length == 0 {
-            break;
-        }
         let written = incoming.write(&piece[..length])?;
         hash.update(&piece[..written]);
         if incoming.length() - told >= BETWEEN {
@@ -235,5 +238,8 @@ fn fill(
         }
     }
     incoming.learn(hash.finalize().into());
-    Ok(())
+    if incoming.length() >= LARGE {
+        incoming.write_back();
+    }
+    Ok(true)
 }

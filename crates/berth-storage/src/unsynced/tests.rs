@@ -188,21 +188,24 @@ fn who_asks_waits_until_an_image_is_synced_and_its_marks_are_gone() {
     let storage = open(&temp);
     let (record, _) = store(&storage, "first");
     storage.images().sync(&record.id).unwrap();
-    assert!(!is_marked(&storage.shared, &record.id).unwrap());
+    assert!(!is_marked(&storage.shared, &record.id, &storage.shared.boot).unwrap());
     // What a layer below lacks, the image lacks. Nobody else syncs while somebody does.
     for (kind, sql) in [("layer", "SELECT min(chain) FROM layers"), ("document", "SELECT id FROM images")] {
         let object = digest(&crate::garbage::column(&storage.shared, sql).unwrap()[0]).unwrap();
         let marked = || {
             storage.shared.write(|transaction| mark(transaction, &storage.shared, kind, &object))?;
-            is_marked(&storage.shared, &record.id)
+            is_marked(&storage.shared, &record.id, &storage.shared.boot)
         };
         assert!(storage.shared.syncs.one(marked).unwrap(), "{kind}");
         storage.images().sync(&record.id).unwrap();
-        assert!(!is_marked(&storage.shared, &record.id).unwrap(), "{kind}");
+        assert!(!is_marked(&storage.shared, &record.id, &storage.shared.boot).unwrap(), "{kind}");
     }
     let other = Digest::of(b"another's");
     storage.shared.write(|transaction| mark(transaction, &storage.shared, "layer", &other)).unwrap();
-    assert!(!is_marked(&storage.shared, &record.id).unwrap(), "others are not waited for");
+    assert!(
+        !is_marked(&storage.shared, &record.id, &storage.shared.boot).unwrap(),
+        "others are not waited for"
+    );
 }
 
 #[test]
@@ -226,6 +229,21 @@ fn a_sync_that_goes_on_is_not_the_one_that_is_waited_for() {
     let failing = || Err(Error::file("syncing", "x", std::io::Error::other("failed")));
     assert!(syncs.one(failing).is_err());
     assert!(!syncs.one(|| Ok(false)).unwrap());
+}
+
+#[test]
+fn who_asks_for_what_could_not_be_written_is_told() {
+    let temp = tempfile::tempdir().unwrap();
+    let storage = open(&temp);
+    let (record, _) = store(&storage, "first");
+    storage.images().sync(&record.id).unwrap();
+    // With a new name, and nothing else to wait for.
+    storage.images().tag(&record.id, &Tag { name: "n:1".into(), target: record.id.clone() }).unwrap();
+    storage.images().sync(&record.id).unwrap();
+    let fail = "INSERT INTO unsynced (kind, digest, boot) SELECT 'layer', min(chain), 'unknown' FROM layers";
+    storage.shared.write(|transaction| transaction.execute(fail, []).map_err(failed("failing"))).unwrap();
+    let error = storage.images().sync(&record.id).unwrap_err();
+    assert!(format!("{error:?}").contains("--no-cache"), "{error:?}");
 }
 
 #[test]

@@ -98,7 +98,7 @@ with_both_clients! {
 
     fn a_local_log_is_followed_while_it_rotates(daemon: &Daemon, client: Client) {
         let script = "i=0; while [ $i -lt 3000 ]; do i=$((i+1)); echo $i; [ $((i % 50)) = 0 ] && sleep 0.02; done";
-        let options = ["--log-driver=local", "--log-opt=max-size=10k", "--log-opt=max-file=100", "--name=cc"];
+        let options = ["--log-driver=local", "--log-opt=max-size=10k", "--log-opt=max-file=1000", "--name=cc"];
         daemon.background(&[&options[..], &["busybox", "sh", "-c", script]].concat());
         let followed = daemon.with(client, &["logs", "-f", "cc"]).ok();
         assert_eq!(followed.lines().collect::<Vec<_>>(), numbers(3000));
@@ -117,7 +117,7 @@ fn docker_s_client_follows_again_with_the_next_daemon() {
     let script = "i=0; while [ ! -e /stop ]; do i=$((i+1)); echo $i; sleep 0.002; done";
     let id = daemon.background(&[
         "--log-opt=max-size=10k",
-        "--log-opt=max-file=100",
+        "--log-opt=max-file=1000",
         "busybox",
         "sh",
         "-c",

@@ -1,7 +1,8 @@
 //! What is shown on a terminal while images are on their way.
 
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
 use std::process::Command;
 use std::sync::mpsc;
 
@@ -56,6 +57,36 @@ fn a_push_shows_its_layers() {
     terminal.expect(": Pushed");
     terminal.expect("digest: sha256:");
     assert_eq!(terminal.end(), 0);
+}
+
+#[test]
+fn an_import_from_an_address_shows_a_bar() {
+    let daemon = Daemon::empty(&[]);
+    let archive = files::busybox().layers[0].clone();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/root.tar", listener.local_addr().unwrap());
+    let (shown, wait) = mpsc::channel();
+    let server = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut request = Vec::new();
+        while !request.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).unwrap();
+            request.push(byte[0]);
+        }
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", archive.len());
+        let (first, rest) = archive.split_at(archive.len() / 2);
+        stream.write_all(&[head.as_bytes(), first].concat()).unwrap();
+        // The rest comes when the first half was shown.
+        wait.recv().unwrap();
+        stream.write_all(rest).unwrap();
+    });
+    let mut terminal = Terminal::run(daemon.client(Client::Berth, &["import", &url, "shown:1"]));
+    terminal.expect("Importing [");
+    shown.send(()).unwrap();
+    terminal.expect("sha256:");
+    assert_eq!(terminal.end(), 0);
+    server.join().unwrap();
 }
 
 #[test]
