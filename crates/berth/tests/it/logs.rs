@@ -142,10 +142,12 @@ fn docker_s_client_follows_again_with_the_next_daemon() {
     }
     let follower =
         daemon.client(Client::Docker, &["logs", "-f", &id]).stdout(Stdio::piped()).spawn().unwrap();
-    daemon.berth(&["exec", &id, "touch", "/stop"]).ok();
+    // The container may end, and this with it, before it has said how it went.
+    let stopped = daemon.berth(&["exec", &id, "touch", "/stop"]);
+    assert!(matches!(stopped.code, 0 | 137), "{stopped:?}");
     let seen = String::from_utf8(follower.wait_with_output().unwrap().stdout).unwrap();
     let seen: Vec<&str> = seen.lines().collect();
-    assert!(seen.len() > 1000);
+    assert!(seen.len() > 500);
     assert_eq!(seen, numbers(seen.len()));
 }
 
